@@ -1,0 +1,1 @@
+"""Noise schedules, time grids and plans: float64 mathematics on the host, no networks."""

@@ -1,0 +1,63 @@
+"""What every plan must satisfy whatever the network: exact marginals, checked when it is compiled.
+
+For data that is a single point c, a perfect denoiser answers c. Then every network input must be distributed exactly as
+the schedule says, N(alpha c, sigma^2): the table alone decides it. Following the coefficients of c, of the starting noise and of
+each draw through the table, the first must equal alpha and the root of the sum of squares of the others sigma.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from fewstep.core.errors import InvalidInput
+from fewstep.core.plan import Plan
+from fewstep.core.schedule import Float
+
+
+class Levels(NamedTuple):
+    """(alpha, sigma) that a table gives to each network input, and last to its result: two arrays of n + 1."""
+
+    alpha: Float
+    sigma: Float
+
+
+def levels(plan: Plan) -> Levels:
+    """What the table itself does to (alpha, sigma), for data that is one point."""
+    # Columns: the data, the starting noise, then one for each noise draw so far.
+    start = np.array([plan.entry] * plan.inputs)
+    R = np.concatenate([plan.init[:, :-1] @ start, plan.init[:, -1:]], axis=1)
+    alpha, sigma = [R[0, 0]], [np.linalg.norm(R[0, 1:])]
+    for row, A, B, s in zip(plan.rows, plan.A, plan.B, plan.s, strict=True):
+        R = A @ R
+        R[:, 0] += B.sum(axis=1)
+        if row.noise is not None:
+            R = np.concatenate([R, s[:, None]], axis=1)
+        alpha.append(R[0, 0])
+        sigma.append(np.linalg.norm(R[0, 1:]))
+    return Levels(np.array(alpha), np.array(sigma))
+
+
+def marginal_error(plan: Plan) -> Float:
+    """For each row and the result, the larger distance of (alpha, sigma) to what the plan declares; shape (n + 1,).
+
+    Absolute up to sigma = 1, relative above it.
+    """
+    got = levels(plan)
+    alpha = np.array([*(row.alpha for row in plan.rows), plan.exit[0]])
+    sigma = np.array([*(row.sigma for row in plan.rows), plan.exit[1]])
+    scale = np.maximum(1.0, np.hypot(alpha, sigma))
+    return np.maximum(np.abs(got.alpha - alpha), np.abs(got.sigma - sigma)) / scale
+
+
+def check_marginals(plan: Plan) -> None:
+    """Raise `InvalidInput` where the table departs from the schedule by more than the plan declares."""
+    error = marginal_error(plan)
+    worst = int(np.argmax(error))
+    if not error[worst] <= plan.tolerance:
+        where = plan.rows[worst].label if worst < plan.nfe else "the result"
+        raise InvalidInput(
+            f"{plan.recipe.sampler} over {plan.steps} steps of grid {plan.recipe.grid!r}: (alpha, sigma) at {where} is off by "
+            f"{error[worst]:.2g}, allowed is {plan.tolerance:.2g}. Choose a lower order, fewer steps or another grid"
+        )

@@ -1,0 +1,18 @@
+"""Errors that say what was got, what is allowed and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class InvalidInput(ValueError):
+    """A value that the caller gave cannot be used; the message names it, what is allowed and the remedy."""
+
+
+def unknown_name(what: str, got: str, known: Iterable[str]) -> InvalidInput:
+    """An `InvalidInput` for `got` that names the nearest of the `known` names, or all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(got.lower(), names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return InvalidInput(f"unknown {what} {got!r}: {hint}known are {', '.join(names)}")

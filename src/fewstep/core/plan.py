@@ -1,0 +1,267 @@
+"""A plan: the table that any sampler compiles to, and the recipe that it was compiled from.
+
+With a bank R of K registers, of which R[0] is the next network input, row i of a plan is one network evaluation:
+
+    u = R[0];    f = D(u, t_i);    R <- A_i R + B_i f + s_i z
+
+D is the denoiser, an estimate of the data. B has two columns: one for the estimate as it is, and one for the estimate
+before any clipping or thresholding (they are the same number where a denoiser does neither). z is unit noise, drawn only
+where s_i is not 0 and named by the interval of time that it belongs to, never by the order of drawing. Before the first row
+R = init [x, z]; after the last row R[0] is the result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fewstep.core.errors import InvalidInput
+from fewstep.core.schedule import Float
+
+FORMAT = 1
+MAX_ROWS, MAX_REGISTERS, MAX_FILE_BYTES = 100_000, 64, 512 * 2**20
+
+
+class Interval(NamedTuple):
+    """The time from `start` to `end` that a noise draw belongs to, and how often it was crossed before."""
+
+    start: float
+    end: float
+    repeat: int = 0
+
+
+class Row(NamedTuple):
+    """What a row says beside its coefficients: the time the network is told, (alpha, sigma) of its input, a label."""
+
+    t: float
+    alpha: float
+    sigma: float
+    label: str
+    ends_step: bool
+    noise: Interval | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a plan was compiled from. `times` are the grid as it was used, N + 1 of them for N steps."""
+
+    sampler: str
+    options: Mapping[str, Any]
+    grid: str
+    grid_options: Mapping[str, Any]
+    steps: int
+    times: tuple[float, ...]
+    schedule: Mapping[str, Any]
+    reverse: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A compiled sampler. Immutable and free of run state, so any number of threads may share one.
+
+    Attributes:
+        recipe: what it was compiled from.
+        rows: one `Row` for each network evaluation, n in all.
+        init: (K, inputs + 1); the last column multiplies the noise of `start_noise`.
+        A, B, s: (n, K, K), (n, K, 2) and (n, K), float64.
+        entry, exit: (alpha, sigma) of the state that the caller gives and gets.
+        tolerance: how far the inputs may be from the schedule's (alpha, sigma) for data that is one point; `note` says why
+            where it is not rounding.
+    """
+
+    recipe: Recipe
+    rows: tuple[Row, ...]
+    init: Float
+    A: Float
+    B: Float
+    s: Float
+    start_noise: Interval | None
+    entry: tuple[float, float]
+    exit: tuple[float, float]
+    tolerance: float
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("init", "A", "B", "s"):
+            array = np.array(getattr(self, name), np.float64)
+            array.setflags(write=False)
+            object.__setattr__(self, name, array)
+        n, k = len(self.rows), self.registers
+        shapes = {"A": (n, k, k), "B": (n, k, 2), "s": (n, k)}
+        for name, shape in shapes.items():
+            if getattr(self, name).shape != shape:
+                raise InvalidInput(
+                    f"plan table {name} has shape {getattr(self, name).shape}, its rows ask for {shape}"
+                )
+        if not all(np.all(np.isfinite(getattr(self, name))) for name in ("init", *shapes)):
+            raise InvalidInput(f"the table of {self.recipe.sampler} holds values that are not finite")
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations per image, before guidance doubles some."""
+        return len(self.rows)
+
+    @property
+    def registers(self) -> int:
+        """K, the number of states that a run holds."""
+        return self.init.shape[0]
+
+    @property
+    def inputs(self) -> int:
+        """How many states a run starts from and ends with: 1, or 2 for an invertible pair."""
+        return self.init.shape[1] - 1
+
+    @property
+    def steps(self) -> int:
+        """Transitions of the time grid."""
+        return len(self.recipe.times) - 1
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether a run draws noise beyond its start."""
+        return self.start_noise is not None or any(row.noise is not None for row in self.rows)
+
+    @property
+    def uses_raw(self) -> bool:
+        """Whether a row uses the estimate before clipping beside the one after it."""
+        return bool(np.any(self.B[:, :, 1]))
+
+    @cached_property
+    def schedule_fingerprint(self) -> str:
+        """The fingerprint of the noise schedule that the plan belongs to."""
+        return hashlib.sha256(json.dumps(dict(self.recipe.schedule), sort_keys=True).encode()).hexdigest()[
+            :16
+        ]
+
+    @cached_property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits over everything that the plan holds."""
+        return _digest(self._content())
+
+    def _content(self) -> dict[str, Any]:
+        recipe = {
+            **vars(self.recipe),
+            "options": dict(self.recipe.options),
+            "grid_options": dict(self.recipe.grid_options),
+        }
+        return {
+            "format": FORMAT,
+            "recipe": {**recipe, "schedule": dict(self.recipe.schedule), "times": list(self.recipe.times)},
+            "entry": list(self.entry),
+            "exit": list(self.exit),
+            "tolerance": self.tolerance,
+            "note": self.note,
+            "start_noise": self.start_noise,
+            "rows": [list(row) for row in self.rows],
+            "init": self.init.tolist(),
+            "A": self.A.tolist(),
+            "B": self.B.tolist(),
+            "s": self.s.tolist(),
+        }
+
+    def to_json(self) -> str:
+        """The plan as JSON. Floats are written so that reading gives the same bits."""
+        return json.dumps({**self._content(), "digest": self.digest}, allow_nan=False)
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """The inverse of `to_json`. Raises `InvalidInput` where the text is no plan, or was edited after it was written."""
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            raise InvalidInput(f"not a plan: the text is no JSON ({error})") from error
+        if not isinstance(content, dict) or "digest" not in content or content.get("format") != FORMAT:
+            got = content.get("format") if isinstance(content, dict) else type(content).__name__
+            raise InvalidInput(
+                f"not a plan of format {FORMAT} (got format {got!r}): write one with `fewstep plan --json`"
+            )
+        digest = content.pop("digest")
+        if _digest(content) != digest:
+            raise InvalidInput(
+                f"the plan was edited: its digest says {digest}, its content gives {_digest(content)}. "
+                "Compile it again from its recipe, or use `fewstep.compile` with the times you want"
+            )
+        try:
+            return _plan_of(content)
+        except (KeyError, TypeError, IndexError) as error:
+            raise InvalidInput(f"not a plan: {type(error).__name__} {error} while reading it") from error
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_json` to `path`; a half-written file never appears under that name."""
+        target = Path(path)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        partial.write_text(self.to_json(), encoding="utf-8")
+        os.replace(partial, target)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Plan:
+        """Read a file that `save` wrote. Raises `InvalidInput` for a file that is no plan, too large or edited."""
+        file = Path(path)
+        try:
+            size = file.stat().st_size
+            if size > MAX_FILE_BYTES:
+                raise InvalidInput(f"{file} has {size} bytes, a plan has at most {MAX_FILE_BYTES}")
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"cannot read the plan {file}: {error}") from error
+        return Plan.from_json(text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Plan) and self.digest == other.digest
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        recipe = self.recipe
+        return (
+            f"Plan({recipe.sampler!r}, grid={recipe.grid!r}, steps={self.steps}, nfe={self.nfe}, "
+            f"registers={self.registers}, digest={self.digest!r})"
+        )
+
+
+def _digest(content: dict[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plan_of(content: dict[str, Any]) -> Plan:
+    rows = content["rows"]
+    if not 1 <= len(rows) <= MAX_ROWS or not 1 <= len(content["init"]) <= MAX_REGISTERS:
+        raise InvalidInput(
+            f"a plan has 1 to {MAX_ROWS} rows and 1 to {MAX_REGISTERS} registers, "
+            f"got {len(rows)} rows and {len(content['init'])} registers"
+        )
+
+    def interval(value: list[Any] | None) -> Interval | None:
+        return None if value is None else Interval(*value)
+
+    def pair(value: list[float]) -> tuple[float, float]:
+        alpha, sigma = map(float, value)
+        if not (math.isfinite(alpha) and math.isfinite(sigma)):
+            raise InvalidInput(f"plan levels must be finite, got {value}")
+        return alpha, sigma
+
+    recipe = content["recipe"]
+    return Plan(
+        recipe=Recipe(**{**recipe, "times": tuple(recipe["times"])}),
+        rows=tuple(Row(*row[:5], interval(row[5])) for row in rows),
+        init=np.array(content["init"]),
+        A=np.array(content["A"]),
+        B=np.array(content["B"]),
+        s=np.array(content["s"]),
+        start_noise=interval(content["start_noise"]),
+        entry=pair(content["entry"]),
+        exit=pair(content["exit"]),
+        tolerance=float(content["tolerance"]),
+        note=str(content["note"]),
+    )

@@ -1,0 +1,256 @@
+"""A solver writes its formulas on a tape; the tape becomes a plan.
+
+A solver reads as in its paper: it takes the starting state, asks for network evaluations and noise, and combines them with
+`+`, `-`, `*` and `/`. None of these are tensors: a `State` is a linear combination of nodes (starting states, network
+outputs, noise draws, earlier inputs), and the tape records which node is made in which row. `Tape.plan` then finds out which
+nodes must outlive which row, gives each a register, and writes the table.
+
+    def euler(tape):
+        x = tape.start()
+        for p, q in tape.steps():
+            d = tape.evaluate(x, p)
+            x = x + (q.sigma - p.sigma) * (x - d) / p.sigma          # alpha = 1
+        return x
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fewstep.core.errors import InvalidInput
+from fewstep.core.plan import Interval, Plan, Recipe, Row
+from fewstep.core.schedule import Float, Schedule
+
+
+class Point(NamedTuple):
+    """A time of the grid with what the schedule says there. `lam` is +inf where clean and -inf where alpha = 0."""
+
+    t: float
+    alpha: float
+    sigma: float
+    lam: float
+
+    @property
+    def ratio(self) -> float:
+        """sigma / alpha, inf where alpha = 0."""
+        return self.sigma / self.alpha if self.alpha else math.inf
+
+
+class State:
+    """A linear combination of nodes of one tape. Immutable in value; the tape may re-anchor it to a new node of equal value."""
+
+    __slots__ = ("terms",)
+
+    def __init__(self, terms: dict[int, float]):
+        self.terms = terms
+
+    def __add__(self, other: State | int) -> State:
+        if isinstance(other, State):
+            names = self.terms.keys() | other.terms.keys()
+            return State({n: self.terms.get(n, 0.0) + other.terms.get(n, 0.0) for n in names})
+        if other == 0:  # so that sum() works
+            return self
+        return NotImplemented
+
+    __radd__ = __add__
+
+    def __mul__(self, factor: float) -> State:
+        return State({n: c * float(factor) for n, c in self.terms.items()})
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, factor: float) -> State:
+        return self * (1.0 / float(factor))
+
+    def __sub__(self, other: State) -> State:
+        return self + other * -1.0
+
+    def __neg__(self) -> State:
+        return self * -1.0
+
+
+class Tape:
+    """Records what a solver does over the `times` of a `schedule`, strictly monotonic, N + 1 for N steps."""
+
+    def __init__(self, schedule: Schedule, times: Float):
+        self.schedule = schedule
+        self.points = tuple(self.point(float(t)) for t in times)
+        self._definitions: list[
+            dict[int, float] | None
+        ] = []  # None: a start, a network output or a noise draw
+        self._born: list[int] = []  # the row in whose update a node is made; -1 before the first row
+        self._inputs: list[int] = []
+        self._rows: list[Row] = []
+        self._data: list[tuple[int, int]] = []  # nodes of each row's (data, raw)
+        self._noise: dict[int, tuple[int, Interval]] = {}  # row -> (node, interval)
+        self._starts: list[int] = []
+        self._step = 0
+        self._stage = 0
+        self.inexact = ""
+        """Why the marginals are not those of the schedule, where a solver departs from them by intent."""
+
+    def point(self, t: float) -> Point:
+        """The `Point` at time `t`, for stages between the times of the grid."""
+        alpha, sigma = float(self.schedule.alpha(t)), float(self.schedule.sigma(t))
+        lam = math.inf if sigma == 0 else -math.inf if alpha == 0 else math.log(alpha) - math.log(sigma)
+        return Point(t, alpha, sigma, lam)
+
+    def point_at_lambda(self, lam: float) -> Point:
+        """The `Point` where log(alpha / sigma) is `lam`."""
+        return self.point(float(self.schedule.time_of_lambda(lam)))
+
+    def steps(self, sizes: Sequence[int] | None = None) -> Iterator[tuple[Point, ...]]:
+        """Neighbouring points (p, q): a step goes from p to q, and the rows made in between belong to it.
+
+        With `sizes`, step k spans sizes[k] intervals of the grid and yields all its points, (p, .., q).
+        """
+        first = 0
+        for self._step, size in enumerate(sizes or [1] * (len(self.points) - 1)):
+            self._stage = 0
+            yield self.points[first : first + size + 1]
+            first += size
+            self._rows[-1] = self._rows[-1]._replace(ends_step=True)
+
+    def start(self) -> State:
+        """The state that the caller starts from, at the first point. A second call gives the second state of a pair."""
+        self._starts.append(self._node(None))
+        return State({self._starts[-1]: 1.0})
+
+    def evaluate(self, x: State, p: Point) -> State:
+        """One network evaluation of `x` at `p`: the estimate of the data."""
+        return self.evaluate_raw(x, p)[0]
+
+    def evaluate_raw(self, x: State, p: Point) -> tuple[State, State]:
+        """As `evaluate`, and the estimate before clipping or thresholding, for the solvers that use both."""
+        if p.sigma <= 0:
+            raise InvalidInput(f"a network cannot be evaluated at time {p.t:g}, where sigma is 0")
+        self._inputs.append(self._anchor(x))
+        self._stage += 1
+        label = f"step {self._step + 1}" + (f" stage {self._stage}" if self._stage > 1 else "")
+        self._rows.append(Row(p.t, p.alpha, p.sigma, label, ends_step=False, noise=None))
+        data, raw = self._node(None), self._node(None)
+        self._data.append((data, raw))
+        return State({data: 1.0}), State({raw: 1.0})
+
+    def keep(self, x: State) -> State:
+        """Ask for `x` to have a register of its own, rather than being made again from what it consists of."""
+        self._anchor(x)
+        return x
+
+    def noise(self, p: Point, q: Point) -> State:
+        """Unit noise of the interval from `p` to `q`; at most one draw between two evaluations, and intervals are disjoint."""
+        row = len(self._rows) - 1
+        if row in self._noise:
+            raise InvalidInput(f"row {row} draws noise twice: a solver may draw once between two evaluations")
+        node = self._node(None)
+        repeat = sum((i.start, i.end) == (p.t, q.t) for _, i in self._noise.values())
+        self._noise[row] = (node, Interval(p.t, q.t, repeat))
+        return State({node: 1.0})
+
+    def _node(self, definition: dict[int, float] | None) -> int:
+        self._definitions.append(definition)
+        self._born.append(len(self._rows) - 1)
+        return len(self._born) - 1
+
+    def _anchor(self, x: State) -> int:
+        """Make `x` a node, and let the caller's expressions refer to the node from now on."""
+        terms = {n: c for n, c in x.terms.items() if c != 0.0}
+        node = self._node(terms)
+        x.terms = {node: 1.0}
+        return node
+
+    def _expand(self, node: int) -> dict[int, float]:
+        """What `node` is made of in its own row: nodes of earlier rows, and this row's outputs and noise."""
+        definition = self._definitions[node]
+        if definition is None:
+            return {node: 1.0}
+        total: dict[int, float] = {}
+        for part, coefficient in definition.items():
+            same_row = self._born[part] == self._born[node]
+            for n, c in (self._expand(part) if same_row else {part: 1.0}).items():
+                total[n] = total.get(n, 0.0) + coefficient * c
+        return {n: c for n, c in total.items() if c != 0.0}
+
+    def plan(self, result: tuple[State, ...], recipe: Recipe) -> Plan:
+        """Allocate registers and write the table. `result` is the final state, and the second one for a pair."""
+        n = len(self._rows)
+        if n == 0:
+            raise InvalidInput(
+                f"{recipe.sampler} made no network evaluation over {len(self.points) - 1} steps"
+            )
+        finals = [self._anchor(x) for x in result]
+        born = self._born
+        expanded: dict[int, dict[int, float]] = {}
+
+        def made_of(node: int) -> dict[int, float]:
+            return expanded.setdefault(node, self._expand(node))
+
+        # Backwards: which nodes must be in registers after each row (index r + 1; index 0 is the state before any row).
+        # A network input must be in register 0, so it stands first.
+        live: list[list[int]] = [[] for _ in range(n + 1)]
+        live[n] = list(dict.fromkeys(finals))
+        for r in range(n - 1, -1, -1):
+            needed = [m for v in live[r + 1] if born[v] == r for m in made_of(v) if born[m] < r]
+            needed += [v for v in live[r + 1] if born[v] < r]
+            live[r] = list(dict.fromkeys([self._inputs[r], *needed]))
+        size = max(len(nodes) for nodes in live)
+
+        width = len(self._starts)
+        init = np.zeros((size, width + 1))
+        column = {node: i for i, node in enumerate(self._starts)}
+        if -1 in self._noise:
+            column[self._noise[-1][0]] = width
+        place = {node: r for r, node in enumerate(live[0])}
+        for node, r in place.items():
+            for part, c in made_of(node).items():
+                init[r, column[part]] = c
+
+        A, B, s = np.zeros((n, size, size)), np.zeros((n, size, 2)), np.zeros((n, size))
+        for i in range(n):
+            last = i == n - 1
+            after = {v: r for r, v in enumerate(finals)} if last else self._assign(place, live[i + 1], size)
+            data, raw = self._data[i]
+            draw = self._noise[i][0] if i in self._noise else None
+            for node, r in after.items():
+                for part, c in ({node: 1.0} if born[node] < i else made_of(node)).items():
+                    if part == data:
+                        B[i, r, 0] = c
+                    elif part == raw:
+                        B[i, r, 1] = c
+                    elif part == draw:
+                        s[i, r] = c
+                    else:
+                        A[i, r, place[part]] = c
+            place = after
+        drawn = {r: interval for r, (_, interval) in self._noise.items() if r < 0 or np.any(s[r])}
+        rows = tuple(row._replace(noise=drawn.get(i)) for i, row in enumerate(self._rows))
+        return Plan(
+            recipe=recipe,
+            rows=rows,
+            init=init,
+            A=A,
+            B=B,
+            s=s,
+            start_noise=drawn.get(-1),
+            entry=(self.points[0].alpha, self.points[0].sigma),
+            exit=(self.points[-1].alpha, self.points[-1].sigma),
+            tolerance=1e-12,
+            note=self.inexact,
+        )
+
+    @staticmethod
+    def _assign(place: dict[int, int], nodes: list[int], size: int) -> dict[int, int]:
+        """Registers after a row: the first node in 0, survivors where they are, the others in what is free."""
+        after = {nodes[0]: 0}
+        for node in nodes[1:]:
+            if place.get(node, 0) != 0:
+                after[node] = place[node]
+        free = iter(sorted(set(range(1, size)) - set(after.values())))
+        for node in nodes[1:]:
+            if node not in after:
+                after[node] = next(free)
+        return after

@@ -1,0 +1,237 @@
+"""DPM-Solver and DPM-Solver++: exponential integrators in lambda = log(alpha / sigma).
+
+The exact solution from p to q, with h = lambda_q - lambda_p, has one form for both predictions m (Lu et al. 2022,
+arXiv 2206.00927, eq. 3.4, and arXiv 2211.01095, eq. 9):
+
+    x_q = k x_p - c (w0 m + w1 m' + w2 m'' ..)
+
+    noise prediction (DPM-Solver):      m = eps,  k = alpha_q / alpha_p,  c = sigma_q,  g = h
+    data prediction  (DPM-Solver++):    m = x0,   k = sigma_q / sigma_p,  c = alpha_q,  g = -h
+
+with w0 = e^g - 1, w1 = (e^g - 1) / g - 1, w2 = (e^g - 1 - g) / g^2 - 1/2, and derivatives in units of the step. Members differ
+in how they estimate m' and m'': from earlier rows (multistep, M), or from rows inside the step (singlestep, S).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from fewstep.core.errors import InvalidInput
+from fewstep.core.tape import Point, State, Tape
+from fewstep.solvers.ddim import transfer
+
+
+WIDEST = 6.0
+"""Singlesteps that would amplify by more than e^6 = 403 are of first order: the inner rows have nothing left to say there."""
+
+
+def finite(p: Point, q: Point) -> bool:
+    """Whether lambda is finite at both ends; where it is not, only the step of first order exists."""
+    return math.isfinite(p.lam) and math.isfinite(q.lam)
+
+
+def has_inside(p: Point, q: Point, prediction: str) -> bool:
+    """Whether a step may have inner rows: lambda finite at both ends, and not too wide in the unstable direction."""
+    return finite(p, q) and factors(p, q, prediction)[2] <= WIDEST
+
+
+def factors(p: Point, q: Point, prediction: str) -> tuple[float, float, float]:
+    """(k, c, g) of the formula above."""
+    h = q.lam - p.lam
+    if prediction == "data":
+        return q.sigma / p.sigma, q.alpha, -h
+    if prediction == "noise":
+        return q.alpha / p.alpha, q.sigma, h
+    raise InvalidInput(f"prediction must be 'data' or 'noise', got {prediction!r}")
+
+
+def weights(g: float) -> tuple[float, float, float]:
+    """(w0, w1, w2) of the formula above, by their series where the closed forms would cancel."""
+    if abs(g) < 0.02:
+        w1 = sum(g**n / math.factorial(n + 1) for n in range(1, 9))
+        w2 = sum(g**n / math.factorial(n + 2) for n in range(1, 9))
+        return math.expm1(g), w1, w2
+    w0 = math.expm1(g)
+    return w0, w0 / g - 1, (w0 - g) / g**2 - 0.5
+
+
+def predicted(x: State, data: State, p: Point, prediction: str) -> State:
+    """The quantity that is integrated: the data itself, or the noise that it implies."""
+    return data if prediction == "data" else (x - p.alpha * data) / p.sigma
+
+
+def order_at(step: int, steps: int, order: int, lower_order_final: bool | None) -> int:
+    """The order of a multistep solver at a step: it grows with the history and, if asked, falls towards the end.
+
+    `lower_order_final` None means: when there are fewer than 15 steps, where it was found to be more stable.
+    """
+    falls = steps < 15 if lower_order_final is None else lower_order_final
+    return min(order, step + 1, steps - step if falls else order)
+
+
+def check_order(name: str, order: int, allowed: Sequence[int]) -> None:
+    """Raise `InvalidInput` unless `order` is one of `allowed`."""
+    if order not in allowed:
+        raise InvalidInput(f"{name} has orders {', '.join(map(str, allowed))}, got {order!r}")
+
+
+def check_variant(variant: str) -> None:
+    """Raise `InvalidInput` unless `variant` names a way to weigh the second-order term."""
+    if variant not in ("midpoint", "heun"):
+        raise InvalidInput(f"variant must be 'midpoint' or 'heun', got {variant!r}")
+
+
+def multistep(
+    tape: Tape,
+    *,
+    order: int = 2,
+    prediction: str = "data",
+    variant: str = "midpoint",
+    lower_order_final: bool | None = None,
+) -> State:
+    """DPM-Solver++(2M), (3M) and the multistep DPM-Solver: arXiv 2211.01095, algorithm 2, and its third-order relative.
+
+    `variant` weighs the second-order term: `midpoint` with w0 / 2 as in the paper, `heun` with w1, exact for a linear m.
+    """
+    check_order("the multistep DPM-Solver", order, (1, 2, 3))
+    check_variant(variant)
+    x = tape.start()
+    history: list[tuple[Point, State]] = []  # newest first
+    for i, (p, q) in enumerate(tape.steps()):
+        data = tape.evaluate(x, p)
+        m = predicted(x, data, p, prediction)
+        if prediction == "noise":
+            tape.keep(m)
+        history = [(p, m), *((r, n) for r, n in history if math.isfinite(r.lam))][:3]
+        now = min(order_at(i, len(tape.points) - 1, order, lower_order_final), len(history))
+        if now == 1 or not finite(p, q):
+            x = transfer(x, data, p, q)
+            continue
+        k, c, g = factors(p, q, prediction)
+        w0, w1, w2 = weights(g)
+        h = q.lam - p.lam
+        (_, m0), (p1, m1), *older = history
+        r0 = (p.lam - p1.lam) / h
+        first = (m0 - m1) / r0
+        if now == 2:
+            x = k * x - c * (w0 * m0 + (w0 / 2 if variant == "midpoint" else w1) * first)
+            continue
+        p2, m2 = older[0]
+        r1 = (p1.lam - p2.lam) / h
+        second = (first - (m1 - m2) / r1) / (r0 + r1)
+        x = k * x - c * (w0 * m0 + w1 * (first + r0 * second) + w2 * second)
+    return x
+
+
+def singlestep(
+    tape: Tape, *, order: int = 2, prediction: str = "data", r1: float | None = None, r2: float = 2 / 3
+) -> State:
+    """DPM-Solver-2, -3 and DPM-Solver++(2S), (3S): `order` evaluations a step, none remembered from the last.
+
+    arXiv 2206.00927, algorithms 1 and 2; arXiv 2211.01095, algorithm 1. The inner rows lie at the fractions `r1` < `r2` of the
+    step in lambda. A step that starts at alpha = 0 or ends at sigma = 0 has no inside in lambda and is of first order; so is one
+    that noise prediction would amplify beyond use (`WIDEST`).
+    """
+    check_order("the singlestep DPM-Solver", order, (1, 2, 3))
+    r1 = (0.5 if order == 2 else 1 / 3) if r1 is None else r1
+    if not 0 < r1 < (r2 if order == 3 else 1) <= 1 or not r2 < 1:
+        raise InvalidInput(
+            f"the fractions of the step must satisfy 0 < r1 < r2 < 1, got r1 = {r1}, r2 = {r2}"
+        )
+    x = tape.start()
+    for p, q in tape.steps():
+        inner = []
+        if order > 1 and has_inside(p, q, prediction):
+            inner = [tape.point_at_lambda(p.lam + r * (q.lam - p.lam)) for r in (r1, r2)[: order - 1]]
+        x = advance(tape, x, p, q, inner, prediction)
+    return x
+
+
+def advance(
+    tape: Tape,
+    x: State,
+    p: Point,
+    q: Point,
+    inner: Sequence[Point],
+    prediction: str,
+    variant: str | None = None,
+) -> State:
+    """One singlestep of order len(inner) + 1, with its inner rows at the given points.
+
+    `variant` None weighs the terms as the papers do: the last one of order 2 by w0 / 2, those of order 3 by w1.
+    """
+    data = tape.evaluate(x, p)
+    if not inner:
+        return transfer(x, data, p, q)
+    m0 = predicted(x, data, p, prediction)
+    s1 = inner[0]
+    first = transfer(x, data, p, s1)
+
+    def second_order(q: Point, variant: str) -> tuple[State, float]:
+        """The step to q as (part known now, weight of m1), so that the part takes one register."""
+        k, c, g = factors(p, q, prediction)
+        w0, w1, _ = weights(g)
+        w = (w0 / 2 if variant == "midpoint" else w1) * (q.lam - p.lam) / (s1.lam - p.lam)
+        return tape.keep(k * x - c * (w0 - w) * m0), -c * w
+
+    if len(inner) == 1:
+        base, weight = second_order(q, variant or "midpoint")
+        return base + weight * predicted(first, tape.evaluate(first, s1), s1, prediction)
+    s2 = inner[1]
+    base, weight = second_order(s2, variant or "heun")
+    x, m0 = tape.keep(x), tape.keep(m0)
+    m1 = predicted(first, tape.evaluate(first, s1), s1, prediction)
+    second = base + weight * m1
+    m1 = tape.keep(m1)
+    m2 = predicted(second, tape.evaluate(second, s2), s2, prediction)
+    k, c, g = factors(p, q, prediction)
+    w0, w1, w2 = weights(g)
+    a, b = ((s.lam - p.lam) / (q.lam - p.lam) for s in inner)
+    slope1, slope2 = (m1 - m0) / a, (m2 - m0) / b
+    if variant == "heun":
+        slope, curve = (b * slope1 - a * slope2) / (b - a), 2 * (slope2 - slope1) / (b - a)
+        return k * x - c * (w0 * m0 + w1 * slope + w2 * curve)
+    return k * x - c * (w0 * m0 + w1 * slope2)
+
+
+def grouped(
+    tape: Tape,
+    *,
+    order: int = 2,
+    prediction: str = "data",
+    variant: str = "midpoint",
+    lower_order_final: bool = True,
+) -> State:
+    """Singlestep DPM-Solver whose inner rows are grid times too: N steps cost N evaluations, as in diffusers.
+
+    The grid is cut into groups of `order` steps, and what is left at the end (or, at order 3 with `lower_order_final`, the
+    last one to three) into smaller ones: "DPM-Solver-fast", arXiv 2206.00927, section 3.3 and appendix.
+    """
+    check_order("the grouped DPM-Solver", order, (1, 2, 3))
+    check_variant(variant)
+    x = tape.start()
+    for p, *inner, q in tape.steps(group_sizes(tape.points, order, prediction, lower_order_final)):
+        x = advance(tape, x, p, q, inner, prediction, variant)
+    return x
+
+
+def group_sizes(points: Sequence[Point], order: int, prediction: str, lower_order_final: bool) -> list[int]:
+    """How many grid steps each group of `grouped` spans; a group that has no inside is cut where it has none."""
+    full, rest = divmod(len(points) - 1, order)
+    sizes = [order] * full + [rest]
+    if lower_order_final and rest == 0:
+        sizes = [order] * (full - 1) + [order - 1, 1]
+
+    def cut(group: Sequence[Point]) -> list[int]:
+        if len(group) <= 2 or has_inside(group[0], group[-1], prediction):
+            return [len(group) - 1]
+        if math.isinf(group[0].lam):
+            return [1, *cut(group[1:])]
+        if math.isinf(group[-1].lam):
+            return [*cut(group[:-1]), 1]
+        return [1] * (len(group) - 1)
+
+    ends = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+    return [size for a, b in pairwise(ends) if b > a for size in cut(points[a : b + 1])]

@@ -1,0 +1,253 @@
+"""A small class-conditional U-Net for square images, with continuous time.
+
+The image is brought to a coarse resolution and back (Ronneberger et al. 2015, arXiv:1505.04597), in residual blocks
+that the time and the class modulate by scale and shift (FiLM: Perez et al. 2018, arXiv:1709.07871), with one
+self-attention layer where the image is smallest. Time enters as sines and cosines (Vaswani et al. 2017,
+arXiv:1706.03762, section 3.5), so any real time is allowed, not only integers.
+
+What the output means (epsilon, x0, v) is not the network's business: it is written in the checkpoint's spec.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+#: Bounds of every size in a config, so that a file from elsewhere cannot ask for absurd amounts of memory.
+LIMITS: dict[str, tuple[int, int]] = {
+    "channels": (1, 64),
+    "size": (2, 512),
+    "classes": (1, 100_000),
+    "width": (8, 4096),
+    "levels": (1, 6),
+    "blocks": (1, 8),
+    "embedding": (8, 4096),
+    "heads": (1, 64),
+}
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The shape of a `UNet`. The defaults are those of the shipped digits model.
+
+    Attributes:
+        channels: channels of the image, 1 to 64.
+        size: height and width of the image in pixels, 2 to 512, divisible by 2 ** (len(widths) - 1).
+        classes: number of classes; label `classes` is the null class (no condition).
+        widths: feature channels at each resolution, finest first; each next one has half the resolution.
+        blocks: residual blocks on each side of each resolution, 1 to 8.
+        embedding: length of the vector that carries time and class, even, 8 to 4096.
+        heads: attention heads at the coarsest resolution, a divisor of widths[-1].
+    """
+
+    channels: int = 1
+    size: int = 8
+    classes: int = 10
+    widths: tuple[int, ...] = (32, 56)
+    blocks: int = 1
+    embedding: int = 64
+    heads: int = 2
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "widths", tuple(self.widths) if isinstance(self.widths, list) else self.widths
+        )
+        if not isinstance(self.widths, tuple):
+            raise ValueError(
+                f"widths is {self.widths!r}; give a list of whole numbers, one for each resolution"
+            )
+        for name in ("channels", "size", "classes", "blocks", "embedding", "heads"):
+            _check_whole(name, name, getattr(self, name))
+        _check_whole("len(widths)", "levels", len(self.widths))
+        for position, width in enumerate(self.widths):
+            _check_whole(f"widths[{position}]", "width", width)
+        if self.size % 2 ** (len(self.widths) - 1):
+            raise ValueError(
+                f"size is {self.size}, which cannot be halved {len(self.widths) - 1} times; "
+                f"give a multiple of {2 ** (len(self.widths) - 1)}, or fewer widths"
+            )
+        if self.embedding % 2:
+            raise ValueError(f"embedding is {self.embedding}; it has to be even (half sines, half cosines)")
+        if self.widths[-1] % self.heads:
+            raise ValueError(f"heads is {self.heads}; it has to divide the last width, {self.widths[-1]}")
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(channels, size, size) of one image."""
+        return (self.channels, self.size, self.size)
+
+    @property
+    def null_class(self) -> int:
+        """The label that means "no condition"."""
+        return self.classes
+
+    def to_json(self) -> dict[str, Any]:
+        """The config as plain JSON values."""
+        return {**asdict(self), "widths": list(self.widths)}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> UNetConfig:
+        """The config from JSON values; every field has to be there, and no other."""
+        if not isinstance(values, Mapping):
+            raise ValueError(f"the network config is {values!r}; it has to be a JSON object")
+        known = {field.name for field in fields(cls)}
+        if set(values) != known:
+            missing, unknown = sorted(known - set(values)), sorted(map(str, set(values) - known))
+            raise ValueError(
+                f"the network config lacks {missing} and has unknown {unknown}; the fields are {sorted(known)}"
+            )
+        return cls(**values)
+
+
+def _check_whole(shown: str, limit: str, value: object) -> None:
+    low, high = LIMITS[limit]
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ValueError(f"{shown} is {value!r}; it has to be a whole number from {low} to {high}")
+
+
+def time_features(t: Tensor, length: int) -> Tensor:
+    """Sines and cosines of `t` at `length / 2` frequencies, spaced geometrically from 1 to 1/10,000.
+
+    Args:
+        t: float, shape (B,), about 0 to 1000.
+        length: even.
+
+    Returns:
+        shape (B, length).
+    """
+    half = length // 2
+    step = -math.log(10_000.0) / half
+    frequencies = torch.exp(step * torch.arange(half, dtype=torch.float32, device=t.device))
+    angles = t.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def _norm(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(math.gcd(width, 8), width)
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(FiLM(conv(x))), both convolutions 3x3 after group norm and SiLU. (B, entry, h, w) -> (B, width, h, w)."""
+
+    def __init__(self, entry: int, width: int, embedding: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = _norm(entry), nn.Conv2d(entry, width, 3, padding=1)
+        self.film = nn.Linear(embedding, 2 * width)
+        self.norm2, self.conv2 = _norm(width), nn.Conv2d(width, width, 3, padding=1)
+        self.skip = nn.Identity() if entry == width else nn.Conv2d(entry, width, 1)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        h = self.conv1(functional.silu(self.norm1(x)))
+        scale, shift = self.film(condition)[:, :, None, None].chunk(2, dim=1)
+        h = self.norm2(h) * (1 + scale) + shift
+        return self.skip(x) + self.conv2(functional.silu(h))
+
+
+class Attention(nn.Module):
+    """x + self-attention among the h * w places of the image. (B, width, h, w) -> the same."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = _norm(width)
+        self.query_key_value = nn.Conv2d(width, 3 * width, 1)
+        self.out = nn.Conv2d(width, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, width, height, breadth = x.shape
+        split = (batch, 3, self.heads, width // self.heads, height * breadth)
+        q, k, v = self.query_key_value(self.norm(x)).reshape(split).transpose(-1, -2).unbind(1)
+        mixed = functional.scaled_dot_product_attention(q, k, v)
+        return x + self.out(mixed.transpose(-1, -2).reshape(x.shape))
+
+
+class UNet(nn.Module):
+    """The network of a `UNetConfig`. Make it with `build`, which initialises it from a seed of its own."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        embedding, widths = config.embedding, config.widths
+        self.time1, self.time2 = nn.Linear(embedding, embedding), nn.Linear(embedding, embedding)
+        self.label = nn.Embedding(config.classes + 1, embedding)
+        self.enter = nn.Conv2d(config.channels, widths[0], 3, padding=1)
+
+        def stack(entry: int, width: int) -> nn.ModuleList:
+            entries = [entry] + [width] * (config.blocks - 1)
+            return nn.ModuleList(ResidualBlock(each, width, embedding) for each in entries)
+
+        finer = (widths[0], *widths[:-1])
+        self.down = nn.ModuleList(stack(finer[level], widths[level]) for level in range(len(widths)))
+        self.attention = Attention(widths[-1], config.heads)
+        self.middle = stack(widths[-1], widths[-1])
+        self.up = nn.ModuleList(
+            stack(widths[level + 1] + widths[level], widths[level]) for level in range(len(widths) - 1)
+        )
+        self.norm = _norm(widths[0])
+        self.leave = nn.Conv2d(widths[0], config.channels, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """The network's output (what it predicts is said by the checkpoint's spec).
+
+        Args:
+            x: noisy images, shape (B, channels, size, size), float32.
+            t: model time, shape (B,), float (0 to 999 for a schedule of 1000 betas; not only integers).
+            label: class, shape (B,), int64, 0 to `classes`; `classes` is the null class, and None means it for all.
+
+        Returns:
+            the shape of x.
+        """
+        if label is None:
+            label = torch.full(t.shape, self.config.null_class, dtype=torch.int64, device=x.device)
+        features = time_features(t, self.config.embedding)
+        condition = self.time2(functional.silu(self.time1(features))) + self.label(label)
+        condition = functional.silu(condition)
+        h, kept = self.enter(x), []
+        for level, blocks in enumerate(self.down):
+            if level:
+                kept.append(h)
+                h = functional.avg_pool2d(h, 2)
+            for block in blocks:
+                h = block(h, condition)
+        h = self.attention(h)
+        for block in self.middle:
+            h = block(h, condition)
+        for blocks in reversed(self.up):
+            h = torch.cat([functional.interpolate(h, scale_factor=2.0, mode="nearest"), kept.pop()], dim=1)
+            for block in blocks:
+                h = block(h, condition)
+        return self.leave(functional.silu(self.norm(h)))
+
+
+def skeleton(config: UNetConfig) -> UNet:
+    """The network without memory for its weights (all on torch's `meta` device): to learn names and shapes, or to
+    load into with `load_state_dict(..., assign=True)`."""
+    with torch.device("meta"):
+        return UNet(config)
+
+
+def build(config: UNetConfig, seed: int) -> UNet:
+    """A freshly initialised network. The weights depend on `seed` alone; torch's global generator is not touched.
+
+    Weights are normal with variance 1 / fan-in, except those that end a residual branch or the network: those start
+    at zero, so that every block is the identity at first.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    network = skeleton(config).to_empty(device="cpu")
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            owner = name.rsplit(".", 2)[-2]
+            if "norm" in owner:
+                parameter.fill_(1.0 if name.endswith("weight") else 0.0)
+            elif name.endswith("bias") or owner in ("conv2", "out", "leave", "film"):
+                parameter.zero_()
+            else:
+                fan_in = 1 if owner == "label" else parameter[0].numel()
+                parameter.normal_(0.0, fan_in**-0.5, generator=generator)
+    return network

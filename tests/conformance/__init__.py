@@ -1,0 +1,1 @@
+"""Conformance: the same sampler in another library must give the same table (see `peers.py`)."""
