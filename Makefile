@@ -14,6 +14,8 @@ PIP_INSTALL := $(BIN)/python -m pip --disable-pip-version-check install --quiet 
 # Two makes in one checkout take turns at the set-up where flock exists; the second finds it done.
 TURN := $(if $(shell command -v flock 2>/dev/null),flock constraints.txt)
 SETUP = +@$(TURN) $(MAKE) --no-print-directory --silent
+# Each writes a page under docs/.
+DOCS_WRITERS := $(sort $(wildcard docs/generate*.py))
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check docs bench clean runtime dev
@@ -34,7 +36,7 @@ check: dev  ## format, lint, types, layers
 	$(BIN)/lint-imports --no-logo
 
 docs: dev  ## build the pages into site/, those written by code first
-	set -e; for script in $(sort $(wildcard docs/generate*.py)); do $(BIN)/python $$script; done
+	$(if $(DOCS_WRITERS),set -e; for script in $(DOCS_WRITERS); do $(BIN)/python $$script; done)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: dev  ## time the solvers themselves against their peers

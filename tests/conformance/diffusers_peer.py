@@ -2,13 +2,14 @@
 
     state -> scale_model_input -> network -> step -> state
 
-The network must answer with what the scheduler will read as the data prediction D_i, so `_Family` says for each
-scheduler at which (alpha, sigma) it converts an output, and which output means D there.
+The network must answer with what the scheduler will read as the data prediction D_i, so `_Family` says for
+each scheduler at which (alpha, sigma) it converts an output, and which output means D there.
 
-Precision. The schedulers hold float32 tables and mostly compute in float32 (several cast the sample down first). With
-precision "float32" they run as they are. With "float64" (the default) the same code runs while the names `float32` in
-the scheduler's own module mean float64 and torch's default dtype is float64: no line of the peer changes, its tables and
-arithmetic are just not rounded. That is what makes 1e-9 possible; the float32 run then shows what users get.
+Precision. The schedulers hold float32 tables and mostly compute in float32 (several cast the sample down
+first). With precision "float32" they run as they are. With "float64" (the default) the same code runs while
+the names `float32` in the scheduler's own module mean float64 and torch's default dtype is float64: no line
+of the peer changes, its tables and arithmetic are just not rounded. That is what makes 1e-9 possible; the
+float32 run then shows what users get.
 """
 
 from __future__ import annotations
@@ -46,37 +47,49 @@ class _Family:
     end: Callable[[Any, Any, dict[str, Any]], Level]
 
 
-# --- what output of the network means the data prediction D -------------------------------------------------------
+# --- what output of the network means the data prediction D -------------------------------------------------
 
 
-def _data(_scheduler: Any, _x: torch.Tensor, data: torch.Tensor, _alpha: float, _sigma: float) -> torch.Tensor:
+def _data(
+    _scheduler: Any, _x: torch.Tensor, data: torch.Tensor, _alpha: float, _sigma: float
+) -> torch.Tensor:
     return data
 
 
-def _epsilon(_scheduler: Any, x: torch.Tensor, data: torch.Tensor, alpha: float, sigma: float) -> torch.Tensor:
+def _epsilon(
+    _scheduler: Any, x: torch.Tensor, data: torch.Tensor, alpha: float, sigma: float
+) -> torch.Tensor:
     return (x - alpha * data) / sigma
 
 
-def _v_of_vp(_scheduler: Any, x: torch.Tensor, data: torch.Tensor, alpha: float, sigma: float) -> torch.Tensor:
+def _v_of_vp(
+    _scheduler: Any, x: torch.Tensor, data: torch.Tensor, alpha: float, sigma: float
+) -> torch.Tensor:
     return (alpha * x - data) / sigma  # alpha eps - sigma x0, with alpha^2 + sigma^2 = 1
 
 
-def _velocity(_scheduler: Any, x: torch.Tensor, data: torch.Tensor, _alpha: float, sigma: float) -> torch.Tensor:
+def _velocity(
+    _scheduler: Any, x: torch.Tensor, data: torch.Tensor, _alpha: float, sigma: float
+) -> torch.Tensor:
     return (x - data) / sigma  # eps - x0
 
 
-def _edm_raw(scheduler: Any, x: torch.Tensor, data: torch.Tensor, _alpha: float, sigma: float) -> torch.Tensor:
+def _edm_raw(
+    scheduler: Any, x: torch.Tensor, data: torch.Tensor, _alpha: float, sigma: float
+) -> torch.Tensor:
     spread = scheduler.config.sigma_data
     skip = spread**2 / (sigma**2 + spread**2)
     return (data - skip * x) / (sigma * spread / math.hypot(sigma, spread))
 
 
-def _consistency_raw(scheduler: Any, x: torch.Tensor, data: torch.Tensor, _alpha: float, sigma: float) -> torch.Tensor:
+def _consistency_raw(
+    scheduler: Any, x: torch.Tensor, data: torch.Tensor, _alpha: float, sigma: float
+) -> torch.Tensor:
     skip, out = (float(c) for c in scheduler.get_scalings_for_boundary_condition(torch.tensor(sigma)))
     return (data - skip * x) / out
 
 
-# --- where the scheduler thinks it is ------------------------------------------------------------------------------
+# --- where the scheduler thinks it is -----------------------------------------------------------------------
 
 
 def _index(scheduler: Any, t: Any) -> int:
@@ -102,7 +115,7 @@ def _ve(sigma: Any) -> Level:
 
 
 def _stage_sigma(scheduler: Any, t: Any) -> Level:
-    """VE schedulers. In the second stage of the KDPM2s and of DPMSolverSDE the level is between two grid points."""
+    """VE schedulers; in the second stage of the KDPM2s and of DPMSolverSDE, between two grid points."""
     index = _index(scheduler, t)
     if getattr(scheduler, "state_in_first_order", True) or not hasattr(scheduler, "sample"):
         return _ve(scheduler.sigmas[index])
@@ -157,7 +170,9 @@ _FLOW = _Family(
 _FAMILIES: dict[str, _Family] = {
     "DDPM": _BY_TIME,
     "DDIM": dataclasses.replace(_BY_TIME, end=_ddim_end),
-    "DDIMInverse": dataclasses.replace(_BY_TIME, level=_inverse_level, end=lambda s, t, _o: _at_timestep(s, t)),
+    "DDIMInverse": dataclasses.replace(
+        _BY_TIME, level=_inverse_level, end=lambda s, t, _o: _at_timestep(s, t)
+    ),
     "PNDM": dataclasses.replace(_BY_TIME, prediction="epsilon", output=_epsilon, end=_ddim_end),
     "LCM": _BY_TIME,
     "TCD": dataclasses.replace(_BY_TIME, end=lambda s, _t, _o: _at_timestep(s, 0)),
@@ -219,10 +234,11 @@ def diffusers_peer(
 ) -> Peer:
     """A scheduler of diffusers as a peer.
 
-    scheduler: class name without `Scheduler`, as 'DPMSolverMultistep'. config: constructor arguments; clipping and
-    thresholding are off unless given. Grid: one of steps, timesteps, sigmas, handed to `set_timesteps` together with
-    grid_options (`mu`, `original_inference_steps`). options: arguments of `step` (eta, s_churn, order). begin_index:
-    handed to `set_begin_index`, which some pipelines call and some do not; None does not call it.
+    scheduler: class name without `Scheduler`, as 'DPMSolverMultistep'. config: constructor arguments;
+    clipping and thresholding are off unless given. Grid: one of steps, timesteps, sigmas, handed to
+    `set_timesteps` together with grid_options (`mu`, `original_inference_steps`). options: arguments of
+    `step` (eta, s_churn, order). begin_index: handed to `set_begin_index`, which some pipelines call and some
+    do not; None does not call it.
     """
     short = scheduler.removesuffix("Scheduler")
     if short not in _FAMILIES:
@@ -257,8 +273,12 @@ def diffusers_peer(
             return state, family.end(peer, t, options)
 
     settings = {"scheduler": short, "config": config, "options": options, "begin_index": begin_index} | grid
-    label = name or "-".join([short, *(f"{k}={v}" for k, v in (config | options).items()), str(steps or "given")])
-    return Peer(f"diffusers:{label}", coordinates, precision, (1, 1, 1), run, settings, marginals, note)
+    shown = {key: value for key, value in (config | options).items() if not key.startswith("beta_")}
+    label = name or "-".join([short, *(f"{key}={value}" for key, value in shown.items())])
+    count = steps or len(timesteps or sigmas or ())
+    return Peer(
+        f"diffusers:{label}-{count}", coordinates, precision, (1, 1, 1), run, settings, marginals, note
+    )
 
 
 def diffusers_response(scheduler: str, config: dict[str, Any] | None = None, **arguments: Any) -> Response:

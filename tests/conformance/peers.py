@@ -1,22 +1,26 @@
 """The exact table of somebody else's sampler, read off its impulse response.
 
-A sampler is linear in its start x_T, in the data predictions D_i that the network returns and in its noise draws z_j.
-So an unmodified peer is run once on *symbols*: the start is the unit vector e_0, the network answers its i-th call with
-the unit vector of D_i, the j-th draw is the unit vector of z_j. Every tensor of the run is then a row of coefficients:
+A sampler is linear in its start x_T, in the data predictions D_i that the network returns and in its noise
+draws z_j. So an unmodified peer is run once on *symbols*: the start is the unit vector e_0, the network
+answers its i-th call with the unit vector of D_i, the j-th draw is the unit vector of z_j. Every tensor of
+the run is then a row of coefficients:
 
     state = c[0] x_T + sum_i c[1 + i] D_i + sum_j c[1 + n + j] z_j.
 
-Running on symbols is running on the rows of the identity matrix. `Peer.superposition_error` runs the same code on the
-rows of a random matrix and compares with the table applied to it; clipping, for one, would show there.
+Running on symbols is running on the rows of the identity matrix. `Peer.superposition_error` runs the same
+code on the rows of a random matrix and compares with the table applied to it; clipping, for one, would show
+there.
 
-Samplers that query a Brownian path W on overlapping intervals are given independent increments: the path is cut at every
-queried point, each piece has its own unit symbol, and W(a) - W(b) = sum of sqrt(length) z over the pieces between.
+Samplers that query a Brownian path W on overlapping intervals are given independent increments: the path is
+cut at every queried point, each piece has its own unit symbol, and W(a) - W(b) = sum of sqrt(length) z over
+the pieces between.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, Literal
@@ -28,13 +32,15 @@ Coordinates = Literal["vp", "ve", "flow"]
 Precision = Literal["float64", "float32"]
 Level = tuple[float, float]
 
+_HEARD = {"float64": 1e-9, "float32": 1e-5}  # the conformance bars: a noise column below them is silence
+
 
 @dataclasses.dataclass(frozen=True)
 class Draw:
     """One noise symbol: how many evaluations came before its first use, and the span of sigma it belongs to.
 
-    `interval` runs from the noisier to the cleaner end in the peer's own sigma. For a Brownian path it is the piece
-    of the path; for a plain draw it is what the sampler asked for, or None where it does not say.
+    `interval` runs from the noisier to the cleaner end in the peer's own sigma. For a Brownian path it is the
+    piece of the path; for a plain draw it is what the sampler asked for, or None where it does not say.
     """
 
     after: int
@@ -45,12 +51,14 @@ class Draw:
 class Response:
     """The table of a peer: n evaluations over m = 1 + n + k symbols, columns ordered x_T, D_0.., z_0...
 
-    `inputs` (n, m) are the states at which the network was evaluated, before `scale_model_input`; `final` (m,) is the
-    result. `times` is what the network was told, (`alphas`, `sigmas`) the level at which the peer converts that
-    evaluation, `end` the level it steps to last, `scales` the factor the peer put on the network's input. Noise that a
-    peer draws and multiplies by zero has no column; `silent` counts it.
+    `inputs` (n, m) are the states at which the network was evaluated, before `scale_model_input`; `final`
+    (m,) is the result. `times` is what the network was told, (`alphas`, `sigmas`) the level at which the peer
+    converts that evaluation, `end` the level it steps to last, `scales` the factor the peer put on the
+    network's input. Noise that a peer draws and multiplies by zero (below the conformance bar: DDPM's last
+    step has 1e-10) has no column; `silent` counts it.
 
-    coordinates: 'vp' x = alpha x0 + sigma eps with alpha^2 + sigma^2 = 1; 've' alpha = 1; 'flow' alpha = 1 - sigma.
+    coordinates: x = alpha x0 + sigma eps with, for 'vp', alpha^2 + sigma^2 = 1; for 've', alpha = 1; for 'flow',
+    alpha = 1 - sigma.
     """
 
     name: str
@@ -101,7 +109,7 @@ class Response:
         return float(np.abs(self.marginals() - self.levels).max() / max(1.0, self.sigmas[0]))
 
     def in_ve(self) -> Response:
-        """The same run in x / alpha with r = sigma / alpha: comparable to a plan of the edm schedule at `sigmas`."""
+        """The same run in x / alpha with r = sigma / alpha, as a plan of the edm schedule would make it."""
         scale = self.levels[:, 0]
         if not np.all(scale > 0):
             raise ValueError(
@@ -126,10 +134,12 @@ class Response:
 class Trace:
     """Hands a run its symbols and writes down what the run does with them.
 
-    values: (m, d), the rows that stand for x_T, D_0..D_{n-1}, z_0... None counts only: every symbol is a zero.
+    values: (m, d), the rows that stand for x_T, D_0..D_{n-1}, z_0... None counts only: all symbols are zero.
     """
 
-    def __init__(self, leading: tuple[int, ...], dtype: torch.dtype, values: torch.Tensor | None, plan: _Count | None):
+    def __init__(
+        self, leading: tuple[int, ...], dtype: torch.dtype, values: torch.Tensor | None, plan: _Count | None
+    ):
         self.leading, self.dtype, self.values = leading, dtype, values
         self.plan = plan
         self.inputs: list[np.ndarray] = []
@@ -173,13 +183,15 @@ class Trace:
         for k in inside:
             if self.draws[k] is None:
                 self.draws[k] = Draw(len(self.inputs), self.plan.pieces[k])
-            total += (self.plan.length(k) * (high - low) / span) ** 0.5 * self.symbol(1 + self.plan.evaluations + k)
+            total += (self.plan.length(k) * (high - low) / span) ** 0.5 * self.symbol(
+                1 + self.plan.evaluations + k
+            )
         return total if float(first) > float(second) else -total
 
 
 @dataclasses.dataclass(frozen=True)
 class _Count:
-    """What a counting run found: evaluations, plain draws, and the pieces of the Brownian path, noisiest first."""
+    """What a counting run found: evaluations, plain draws, pieces of the Brownian path (noisiest first)."""
 
     evaluations: int
     plain: int
@@ -189,11 +201,15 @@ class _Count:
     def of(cls, trace: Trace) -> _Count:
         cuts: list[float] = []
         for point in sorted((p for query in trace.queries for p in query), reverse=True):
-            if not cuts or cuts[-1] - point > 1e-6 * cuts[-1]:  # exp(log(sigma)) is not sigma to the last digit
+            if (
+                not cuts or cuts[-1] - point > 1e-6 * cuts[-1]
+            ):  # exp(log(sigma)) is not sigma to the last digit
                 cuts.append(point)
-        pieces = tuple(zip(cuts[:-1], cuts[1:], strict=True))
+        pieces = tuple(itertools.pairwise(cuts))
         if pieces and trace.draws:
-            raise RuntimeError("a sampler that mixes a Brownian path with plain draws needs a rule for their order")
+            raise RuntimeError(
+                "a sampler that mixes a Brownian path with plain draws needs a rule for their order"
+            )
         return cls(len(trace.inputs), len(trace.draws), pieces)
 
     @property
@@ -210,10 +226,11 @@ class _Count:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Peer:
-    """One configured sampler of another library. `run(trace)` samples once and returns (result, level of the end).
+    """One configured sampler of another library.
 
-    `settings` says how it was made, for a test that maps it to a sampler of ours. `marginals` is False where the peer
-    itself leaves the schedule's marginals, `note` says why.
+    `run(trace)` samples once and returns (result, level of the end). `settings` says how the peer was made, for
+    a test that maps it to a sampler of ours. `marginals` is False where
+    the peer itself leaves the schedule's marginals, `note` says why.
     """
 
     name: str
@@ -240,7 +257,10 @@ class Peer:
         count = self._count()
         trace, final, end = self._play(torch.eye(count.symbols, dtype=torch.float64), count)
         states = np.vstack([*trace.inputs, final])
-        noisy = [bool(np.any(column != 0)) for column in states.T[1 + count.evaluations :]]
+        noisy = [
+            bool(np.abs(column).max() > _HEARD[self.precision])
+            for column in states.T[1 + count.evaluations :]
+        ]
         keep = [True] * (1 + count.evaluations) + noisy
         times, alphas, sigmas, scales = np.array(trace.told).T
         return Response(
@@ -254,7 +274,9 @@ class Peer:
             sigmas=sigmas,
             scales=scales,
             end=end,
-            draws=tuple(draw for draw, heard in zip(trace.draws, noisy, strict=True) if heard and draw is not None),
+            draws=tuple(
+                draw for draw, heard in zip(trace.draws, noisy, strict=True) if heard and draw is not None
+            ),
             silent=noisy.count(False),
         )
 

@@ -26,7 +26,7 @@ class Levels(NamedTuple):
 def levels(plan: Plan) -> Levels:
     """What the table itself does to (alpha, sigma), for data that is one point."""
     # Columns: the data, the starting noise, then one for each noise draw so far.
-    start = np.array([plan.entry] * plan.inputs)
+    start = np.array([plan.entry, plan.companion][: plan.inputs], np.float64)
     R = np.concatenate([plan.init[:, :-1] @ start, plan.init[:, -1:]], axis=1)
     alpha, sigma = [R[0, 0]], [np.linalg.norm(R[0, 1:])]
     for row, A, B, s in zip(plan.rows, plan.A, plan.B, plan.s, strict=True):

@@ -73,7 +73,7 @@ class Plan:
         rows: one `Row` for each network evaluation, n in all.
         init: (K, inputs + 1); the last column multiplies the noise of `start_noise`.
         A, B, s: (n, K, K), (n, K, 2) and (n, K), float64.
-        entry, exit: (alpha, sigma) of the state that the caller gives and gets.
+        entry, exit: (alpha, sigma) of the state that the caller gives and gets; `companion`: of the second state of a pair.
         tolerance: how far the inputs may be from the schedule's (alpha, sigma) for data that is one point; `note` says why
             where it is not rounding.
     """
@@ -87,6 +87,7 @@ class Plan:
     start_noise: Interval | None
     entry: tuple[float, float]
     exit: tuple[float, float]
+    companion: tuple[float, float] | None
     tolerance: float
     note: str = ""
 
@@ -158,6 +159,7 @@ class Plan:
             "recipe": {**recipe, "schedule": dict(self.recipe.schedule), "times": list(self.recipe.times)},
             "entry": list(self.entry),
             "exit": list(self.exit),
+            "companion": self.companion and list(self.companion),
             "tolerance": self.tolerance,
             "note": self.note,
             "start_noise": self.start_noise,
@@ -262,6 +264,7 @@ def _plan_of(content: dict[str, Any]) -> Plan:
         start_noise=interval(content["start_noise"]),
         entry=pair(content["entry"]),
         exit=pair(content["exit"]),
+        companion=content["companion"] and pair(content["companion"]),
         tolerance=float(content["tolerance"]),
         note=str(content["note"]),
     )

@@ -113,10 +113,11 @@ class Tape:
             self._stage = 0
             yield self.points[first : first + size + 1]
             first += size
-            self._rows[-1] = self._rows[-1]._replace(ends_step=True)
+            if self._rows:
+                self._rows[-1] = self._rows[-1]._replace(ends_step=True)
 
     def start(self) -> State:
-        """The state that the caller starts from, at the first point. A second call gives the second state of a pair."""
+        """The state that the caller starts from, at the first point; a second call gives that of a pair, at the second point."""
         self._starts.append(self._node(None))
         return State({self._starts[-1]: 1.0})
 
@@ -238,6 +239,7 @@ class Tape:
             start_noise=drawn.get(-1),
             entry=(self.points[0].alpha, self.points[0].sigma),
             exit=(self.points[-1].alpha, self.points[-1].sigma),
+            companion=(self.points[1].alpha, self.points[1].sigma) if width == 2 else None,
             tolerance=1e-12,
             note=self.inexact,
         )

@@ -23,8 +23,8 @@ from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.ddim import transfer
 
 
-WIDEST = 6.0
-"""Singlesteps that would amplify by more than e^6 = 403 are of first order: the inner rows have nothing left to say there."""
+WIDEST = math.log(400)
+"""Singlesteps that would amplify more than 400 times are of first order: their inner rows would be weighted by that factor."""
 
 
 def finite(p: Point, q: Point) -> bool:

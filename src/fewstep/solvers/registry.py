@@ -26,13 +26,35 @@ DDPM = "Ho et al. 2020, arXiv 2006.11239"
 DDIM = "Song et al. 2020, arXiv 2010.02502"
 EDM = "Karras et al. 2022, arXiv 2206.00364"
 DPM = "Lu et al. 2022, arXiv 2206.00927"
+RK = "Hairer, Norsett, Wanner 1993, Solving Ordinary Differential Equations I, II.1"
 DPMPP = "Lu et al. 2022, arXiv 2211.01095"
+LMS = "Crowson 2022, k-diffusion; also arXiv 2204.13902, rho-AB"
+DEIS = "Zhang & Chen 2022, arXiv 2204.13902"
+PNDM = "Liu et al. 2022, arXiv 2202.09778"
+UNIPC = "Zhao et al. 2023, arXiv 2302.04867"
 
 SAMPLERS: dict[str, Sampler] = {
     "ddpm": Sampler(
         "ddim:ddpm", {}, 1, 1, True, DDPM, "ancestral sampling of the forward process's posterior"
     ),
     "ddim": Sampler("ddim:ddim", {}, 1, 1, False, DDIM, "keeps the predicted data and noise; eta adds noise"),
+    "euler": Sampler("rungekutta:euler", {}, 1, 1, False, EDM, "Euler's method; the same table as DDIM"),
+    "heun": Sampler("rungekutta:runge_kutta", {"tableau": "heun"}, 2, 2, False, EDM, "Heun's method"),
+    "midpoint": Sampler(
+        "rungekutta:runge_kutta", {"tableau": "midpoint"}, 2, 2, False, RK, "explicit midpoint"
+    ),
+    "ralston": Sampler(
+        "rungekutta:runge_kutta", {"tableau": "ralston"}, 2, 2, False, RK, "Ralston's second-order method"
+    ),
+    "rk3": Sampler(
+        "rungekutta:runge_kutta", {"tableau": "rk3"}, 3, 3, False, RK, "Heun's third-order method"
+    ),
+    "rk4": Sampler(
+        "rungekutta:runge_kutta", {"tableau": "rk4"}, 4, 4, False, RK, "the classical fourth-order method"
+    ),
+    "dpm2": Sampler(
+        "rungekutta:dpm2", {}, 2, 2, False, EDM, "midpoint at the geometric mean of sigma (k-diffusion)"
+    ),
     "dpm-2s": Sampler(
         "exponential:singlestep", {"order": 2, "prediction": "noise"}, 2, 2, False, DPM, "DPM-Solver-2"
     ),
@@ -52,4 +74,42 @@ SAMPLERS: dict[str, Sampler] = {
     "dpmpp-3m": Sampler("exponential:multistep", {"order": 3}, 3, 1, False, DPMPP, "DPM-Solver++(3M)"),
     "dpmpp-2s": Sampler("exponential:singlestep", {"order": 2}, 2, 2, False, DPMPP, "DPM-Solver++(2S)"),
     "dpmpp-3s": Sampler("exponential:singlestep", {"order": 3}, 3, 3, False, DPMPP, "DPM-Solver++(3S)"),
+    "dpm-fast": Sampler(
+        "exponential:grouped",
+        {"prediction": "noise"},
+        3,
+        1,
+        False,
+        DPM,
+        "singlesteps over groups of grid times",
+    ),
+    "dpmpp-fast": Sampler(
+        "exponential:grouped", {}, 3, 1, False, DPMPP, "singlesteps over groups of grid times"
+    ),
+    "belm": Sampler(
+        "invertible:belm",
+        {},
+        2,
+        1,
+        False,
+        "Wang et al. 2024, arXiv 2410.07273",
+        "two-step and exactly invertible",
+    ),
+    "lms-2": Sampler("adams:lms", {"order": 2}, 2, 1, False, LMS, "the noise a polynomial of sigma"),
+    "lms-3": Sampler("adams:lms", {"order": 3}, 3, 1, False, LMS, "the noise a polynomial of sigma"),
+    "lms-4": Sampler("adams:lms", {"order": 4}, 4, 1, False, LMS, "the noise a polynomial of sigma"),
+    "deis-1": Sampler("adams:deis", {"order": 1}, 1, 1, False, DEIS, "the noise a polynomial of lambda"),
+    "deis-2": Sampler("adams:deis", {"order": 2}, 2, 1, False, DEIS, "the noise a polynomial of lambda"),
+    "deis-3": Sampler("adams:deis", {"order": 3}, 3, 1, False, DEIS, "the noise a polynomial of lambda"),
+    "deis-4": Sampler("adams:deis", {"order": 4}, 4, 1, False, DEIS, "the noise a polynomial of lambda"),
+    "ipndm-1": Sampler("adams:ipndm", {"order": 1}, 1, 1, False, DEIS, "the weights of even steps"),
+    "ipndm-2": Sampler("adams:ipndm", {"order": 2}, 2, 1, False, DEIS, "the weights of even steps"),
+    "ipndm-3": Sampler("adams:ipndm", {"order": 3}, 2, 1, False, DEIS, "the weights of even steps"),
+    "ipndm-4": Sampler("adams:ipndm", {"order": 4}, 2, 1, False, DEIS, "the weights of even steps"),
+    "pndm": Sampler("adams:pndm", {}, 2, 1, False, PNDM, "three Runge-Kutta steps, then ipndm-4"),
+    "unipc-1": Sampler("unipc:unipc", {"order": 1}, 2, 1, False, UNIPC, "UniPC of order 1"),
+    "unipc-2": Sampler("unipc:unipc", {"order": 2}, 3, 1, False, UNIPC, "UniPC of order 2"),
+    "unipc-3": Sampler("unipc:unipc", {"order": 3}, 4, 1, False, UNIPC, "UniPC of order 3"),
+    "unipc-4": Sampler("unipc:unipc", {"order": 4}, 5, 1, False, UNIPC, "UniPC of order 4"),
+    "unipc": Sampler("unipc:unipc", {"order": "auto"}, 4, 1, False, UNIPC, "UniPC, its order by the steps"),
 }

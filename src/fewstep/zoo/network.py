@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fewstep.core.errors import InvalidInput
+
 #: Bounds of every size in a config, so that a file from elsewhere cannot ask for absurd amounts of memory.
 LIMITS: dict[str, tuple[int, int]] = {
     "channels": (1, 64),
@@ -59,7 +61,7 @@ class UNetConfig:
             self, "widths", tuple(self.widths) if isinstance(self.widths, list) else self.widths
         )
         if not isinstance(self.widths, tuple):
-            raise ValueError(
+            raise InvalidInput(
                 f"widths is {self.widths!r}; give a list of whole numbers, one for each resolution"
             )
         for name in ("channels", "size", "classes", "blocks", "embedding", "heads"):
@@ -68,14 +70,14 @@ class UNetConfig:
         for position, width in enumerate(self.widths):
             _check_whole(f"widths[{position}]", "width", width)
         if self.size % 2 ** (len(self.widths) - 1):
-            raise ValueError(
+            raise InvalidInput(
                 f"size is {self.size}, which cannot be halved {len(self.widths) - 1} times; "
                 f"give a multiple of {2 ** (len(self.widths) - 1)}, or fewer widths"
             )
         if self.embedding % 2:
-            raise ValueError(f"embedding is {self.embedding}; it has to be even (half sines, half cosines)")
+            raise InvalidInput(f"embedding is {self.embedding}; it has to be even (half sines, half cosines)")
         if self.widths[-1] % self.heads:
-            raise ValueError(f"heads is {self.heads}; it has to divide the last width, {self.widths[-1]}")
+            raise InvalidInput(f"heads is {self.heads}; it has to divide the last width, {self.widths[-1]}")
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -95,11 +97,11 @@ class UNetConfig:
     def from_json(cls, values: Mapping[str, Any]) -> UNetConfig:
         """The config from JSON values; every field has to be there, and no other."""
         if not isinstance(values, Mapping):
-            raise ValueError(f"the network config is {values!r}; it has to be a JSON object")
+            raise InvalidInput(f"the network config is {values!r}; it has to be a JSON object")
         known = {field.name for field in fields(cls)}
         if set(values) != known:
             missing, unknown = sorted(known - set(values)), sorted(map(str, set(values) - known))
-            raise ValueError(
+            raise InvalidInput(
                 f"the network config lacks {missing} and has unknown {unknown}; the fields are {sorted(known)}"
             )
         return cls(**values)
@@ -108,7 +110,7 @@ class UNetConfig:
 def _check_whole(shown: str, limit: str, value: object) -> None:
     low, high = LIMITS[limit]
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise ValueError(f"{shown} is {value!r}; it has to be a whole number from {low} to {high}")
+        raise InvalidInput(f"{shown} is {value!r}; it has to be a whole number from {low} to {high}")
 
 
 def time_features(t: Tensor, length: int) -> Tensor:
@@ -203,6 +205,11 @@ class UNet(nn.Module):
         Returns:
             the shape of x.
         """
+        if x.shape[1:] != self.config.sample_shape or t.shape != x.shape[:1]:
+            raise InvalidInput(
+                f"x has shape {tuple(x.shape)} and t {tuple(t.shape)}; this network takes x (B, "
+                f"{', '.join(map(str, self.config.sample_shape))}) and t (B,)"
+            )
         if label is None:
             label = torch.full(t.shape, self.config.null_class, dtype=torch.int64, device=x.device)
         features = time_features(t, self.config.embedding)

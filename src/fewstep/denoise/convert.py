@@ -1,0 +1,162 @@
+"""From what a network was trained to predict to the data that it implies.
+
+With x = alpha x0 + sigma eps, each prediction F gives x0 = skip x + out F:
+
+    epsilon         F = eps                          x0 = (x - sigma F) / alpha
+    sample          F = x0
+    v_prediction    F = alpha eps - sigma x0         x0 = (alpha x - sigma F) / (alpha^2 + sigma^2)
+    flow            F = eps - x0                     x0 = (x - sigma F) / (alpha + sigma)
+    edm             F preconditioned, with r = sigma / alpha and d = sigma_data (Karras et al. 2022, arXiv 2206.00364, table 1):
+                    x0 = d^2 / (r^2 + d^2) x / alpha + r d / sqrt(r^2 + d^2) F(x / (alpha sqrt(r^2 + d^2)), log(r) / 4)
+
+Sources: Ho et al. 2020, arXiv 2006.11239; Salimans & Ho 2022, arXiv 2202.00512 (v); Lipman et al. 2022, arXiv 2210.02747 (flow).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.schedule import Schedule
+from fewstep.denoise.base import Denoiser, Level, Value
+
+PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow", "edm")
+
+
+class Network(Denoiser):
+    """A network, called as `network(x, time, **condition)`, as a denoiser.
+
+    Args:
+        network: returns a tensor of the shape of x, or an object whose `.sample` is one, or a tuple that begins with one.
+        schedule: the noise schedule that it was trained with.
+        prediction: one of `PREDICTIONS`.
+        condition: keyword arguments of the network, such as labels or embeddings; tensors have the batch first.
+        dtype: what the network runs in; its input is cast to it and its output back.
+        time_scale: what a schedule time is multiplied by before the network is told, 1000 for the flow models of diffusers.
+        integer_time: round the time to an integer first, for networks that look it up in a table.
+        sigma_data: standard deviation of the data, for `edm`.
+    """
+
+    def __init__(
+        self,
+        network: Callable[..., Any],
+        schedule: Schedule,
+        prediction: str = "epsilon",
+        *,
+        condition: Mapping[str, Any] | None = None,
+        dtype: torch.dtype | None = None,
+        time_scale: float = 1.0,
+        integer_time: bool = False,
+        sigma_data: float = 0.5,
+    ):
+        if prediction not in PREDICTIONS:
+            raise unknown_name("prediction type", prediction, PREDICTIONS)
+        self.network = network
+        self.schedule = schedule
+        self.prediction = prediction
+        self.condition = dict(condition or {})
+        self.dtype = dtype
+        self.time_scale = time_scale
+        self.integer_time = integer_time
+        self.sigma_data = sigma_data
+
+    def given(self, condition: Mapping[str, Any]) -> Network:
+        """The same network under another condition."""
+        other = copy.copy(self)
+        other.condition = dict(condition)
+        return other
+
+    def coefficients(self, t: Value, alpha: Value, sigma: Value) -> tuple[Value, Value]:
+        if self.prediction in ("epsilon", "edm") and isinstance(alpha, float) and alpha == 0:
+            raise InvalidInput(
+                f"a network that predicts {self.prediction} says nothing of the data at time {t:g}, where alpha is 0 (zero "
+                "terminal SNR): start the grid below it, or use a network that predicts v_prediction, flow or sample"
+            )
+        match self.prediction:
+            case "epsilon":
+                return 1 / alpha, -sigma / alpha
+            case "sample":
+                return 0.0, 1.0
+            case "v_prediction":
+                return alpha / (alpha**2 + sigma**2), -sigma / (alpha**2 + sigma**2)
+            case "flow":
+                return 1 / (alpha + sigma), -sigma / (alpha + sigma)
+            case _:
+                ratio, d = sigma / alpha, self.sigma_data
+                norm = ratio**2 + d**2
+                return d**2 / norm / alpha, ratio * d / norm**0.5
+
+    def output(self, x: Tensor, level: Level) -> Tensor:
+        time = level.t
+        u = x
+        if self.prediction == "edm":
+            ratio = level.sigma / level.alpha
+            u = x / (level.alpha * (ratio**2 + self.sigma_data**2) ** 0.5)
+            ratio = ratio if isinstance(ratio, Tensor) else torch.full_like(level.t, ratio)
+            time = ratio.reshape(-1).log() / 4
+        elif self.time_scale != 1:
+            time = time * self.time_scale
+        if self.integer_time:
+            time = time.round().long()
+        result = self.network(u if self.dtype is None else u.to(self.dtype), time, **self.condition)
+        if not isinstance(result, Tensor):
+            result = result[0] if isinstance(result, tuple) else result.sample
+        if result.shape != x.shape:
+            raise InvalidInput(
+                f"the network returned shape {tuple(result.shape)} for a state of shape {tuple(x.shape)}; they must be equal"
+            )
+        return result.to(x.dtype)
+
+
+class OnSchedule(Denoiser):
+    """A denoiser in the coordinates of another noise schedule: at the same sigma / alpha, x differs by a factor alone.
+
+    `edm` around a Stable Diffusion network is how k-diffusion samples it.
+    """
+
+    def __init__(self, denoiser: Denoiser, schedule: Schedule):
+        if denoiser.schedule is None:
+            raise InvalidInput("only a denoiser that knows its own noise schedule can be used on another")
+        self.inner = denoiser
+        self.own = denoiser.schedule
+        self.schedule = schedule
+        self.project = denoiser.project
+
+    def _factor(self, level: Level, x: Tensor) -> tuple[Level, Value]:
+        rows, factors = [], []
+        for t, alpha, sigma in level.host:
+            own_t, factor = self._own(t, alpha, sigma)
+            rows.append((own_t, float(self.own.alpha(own_t)), float(self.own.sigma(own_t))))
+            factors.append(factor)
+        times = level.t.new_tensor([row[0] for row in rows]).expand(x.shape[0])
+        if len(rows) == 1:
+            return Level(times, rows[0][1], rows[0][2], rows), factors[0]
+        shape = (-1,) + (1,) * (x.ndim - 1)
+        alpha, sigma, factor = (x.new_tensor(v).reshape(shape) for v in ([r[1] for r in rows], [r[2] for r in rows], factors))
+        return Level(times, alpha, sigma, rows), factor
+
+    def _own(self, t: float, alpha: float, sigma: float) -> tuple[float, float]:
+        if alpha == 0:
+            raise InvalidInput(f"at time {t:g} alpha is 0, a level that the network's {self.own.kind} schedule cannot be scaled to")
+        own_t = float(self.own.time_of_lambda(self.schedule.lam(t)))
+        return own_t, float(self.own.alpha(own_t)) / alpha
+
+    def coefficients(self, t: Value, alpha: Value, sigma: Value) -> tuple[Value, Value]:
+        if isinstance(alpha, Tensor):
+            levels = [self._own(*row) for row in zip(*(v.flatten().tolist() for v in (t, alpha, sigma)), strict=True)]
+            own_t = t.new_tensor([row[0] for row in levels])
+            factor = alpha.new_tensor([row[1] for row in levels]).reshape(alpha.shape)
+            skip, out = self.inner.coefficients(own_t, factor * alpha, factor * sigma)
+            return skip * factor, out
+        own_t, factor = self._own(float(t), alpha, sigma)
+        skip, out = self.inner.coefficients(own_t, float(self.own.alpha(own_t)), float(self.own.sigma(own_t)))
+        return skip * factor, out
+
+    def output(self, x: Tensor, level: Level) -> Tensor:
+        own, factor = self._factor(level, x)
+        return self.inner.output(factor * x, own)

@@ -1,0 +1,165 @@
+"""Adams-Bashforth methods on the predicted noise: LMS, DEIS, iPNDM and PNDM.
+
+In r = sigma / alpha the probability-flow ODE is d(x / alpha) = eps dr, so a step from p to q is the exact one for noise that does
+not change (DDIM), and a correction from the noise eps_1, eps_2 .. of earlier rows:
+
+    x_q = ddim(x_p, eps_0) + alpha_q sum_j w_j (eps_j - eps_0),      w_j = integral of L_j dr over the step
+
+where L_j are the Lagrange polynomials through the rows that are remembered. Members differ in the variable that these are polynomials
+of: r (LMS), log r (DEIS), or the number of the step, with w_j simply a constant times r_q - r_p (iPNDM, PNDM).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fewstep.core.errors import InvalidInput
+from fewstep.core.schedule import Float
+from fewstep.core.tape import Point, State, Tape
+from fewstep.solvers.ddim import transfer
+from fewstep.solvers.exponential import check_order, finite, has_inside, order_at
+
+VARIABLES = ("log_rho", "rho", "time")
+WARMUPS = ("runge-kutta", "multistep")
+
+NODES, WEIGHTS = (0.5 * (a + b) for a, b in zip(np.polynomial.legendre.leggauss(32), (1, 0), strict=True))
+"""Gauss-Legendre quadrature on [0, 1]: exact for polynomials up to degree 63, and to rounding for their product with e^(g s)."""
+
+FIXED = {1: (), 2: (-1 / 2,), 3: (-16 / 12, 5 / 12), 4: (-59 / 24, 37 / 24, -9 / 24)}
+"""Weights of eps_1, eps_2 .. of the Adams-Bashforth methods for even steps; that of eps_0 is what is missing to 1."""
+
+
+def lagrange_integrals(nodes: Sequence[float], at: Float, density: Float) -> list[float]:
+    """Integrals of the Lagrange polynomials through `nodes`, but for the first: sums of `density` L_j over the quadrature `at`."""
+    weights = []
+    for j in range(1, len(nodes)):
+        others = nodes[:j] + nodes[j + 1 :]
+        factors = [(at - node) / (nodes[j] - node) for node in others]
+        weights.append(float(np.sum(density * np.prod(factors, axis=0))))
+    return weights
+
+
+def noise(x: State, data: State, p: Point) -> State:
+    """The noise that an estimate of the data implies."""
+    return (x - p.alpha * data) / p.sigma
+
+
+def lms(tape: Tape, *, order: int = 4) -> State:
+    """LMS of k-diffusion, of full order up to clean data; rho-AB in Zhang & Chen 2022, arXiv 2204.13902."""
+    return deis(tape, order=order, variable="rho", lower_order_final=False)
+
+
+def deis(
+    tape: Tape, *, order: int = 3, variable: str = "log_rho", lower_order_final: bool | None = None
+) -> State:
+    """DEIS: Zhang & Chen 2022, arXiv 2204.13902, eq. 15 and appendix H.
+
+    `variable` is what the noise is a polynomial of: `log_rho` (log of sigma / alpha), `rho` or `time` (t-AB).
+    A step is of first order where it is infinite at one end, as log rho is at clean data. `lower_order_final`
+    as in `exponential.order_at`.
+    """
+    check_order("LMS and DEIS", order, (1, 2, 3, 4))
+    if variable not in VARIABLES:
+        raise InvalidInput(f"variable must be one of {', '.join(VARIABLES)}, got {variable!r}")
+    x = tape.start()
+    history: list[tuple[Point, State]] = []  # newest first
+    for i, (p, q) in enumerate(tape.steps()):
+        data = tape.evaluate(x, p)
+        history = [(p, tape.keep(noise(x, data, p))), *((r, e) for r, e in history if r.alpha > 0)][:order]
+        now = order_at(i, len(tape.points) - 1, order, lower_order_final)
+        x = transfer(x, data, p, q)
+        if p.alpha > 0 and q.alpha > 0 if variable == "rho" else finite(p, q):
+            (_, eps), *older = history[:now]
+            weights = _exact_weights(tape, [r for r, _ in history[:now]], q, variable)
+            x = x + sum(q.alpha * w * (e - eps) for w, (_, e) in zip(weights, older, strict=True))
+    return x
+
+
+def _exact_weights(tape: Tape, rows: Sequence[Point], q: Point, variable: str) -> list[float]:
+    """w_1, w_2 .. of the module's formula for a step from rows[0] to `q`."""
+    p = rows[0]
+    if variable == "rho":
+        h = q.ratio - p.ratio
+        return lagrange_integrals([r.ratio - p.ratio for r in rows], h * NODES, h * WEIGHTS)
+    h = q.lam - p.lam
+    density = -h * WEIGHTS * p.ratio * np.exp(-h * NODES)  # dr = -r d(lambda)
+    if variable == "log_rho":
+        return lagrange_integrals([r.lam - p.lam for r in rows], h * NODES, density)
+    times = tape.schedule.time_of_lambda(p.lam + h * NODES)
+    return lagrange_integrals([r.t - p.t for r in rows], times - p.t, density)
+
+
+def ipndm(tape: Tape, *, order: int = 4) -> State:
+    """iPNDM: Zhang & Chen 2022, arXiv 2204.13902, appendix on PNDM: fixed weights, and lower orders until there is a history.
+
+    The weights are exact where the steps are even in sigma / alpha; on other smooth grids orders above 2 converge with order 2.
+    """
+    check_order("iPNDM", order, tuple(FIXED))
+    x = tape.start()
+    history: list[State] = []  # newest first
+    for p, q in tape.steps():
+        data = tape.evaluate(x, p)
+        history = [tape.keep(noise(x, data, p)), *history][:order]
+        x = _fixed_step(x, data, p, q, history)
+    return x
+
+
+def _fixed_step(x: State, data: State, p: Point, q: Point, history: Sequence[State]) -> State:
+    """One step with fixed weights of order len(history); of first order where alpha = 0, since r is infinite there."""
+    eps, *older = history
+    step = transfer(x, data, p, q)
+    if p.alpha > 0:
+        step = step + sum(
+            _span(p, q) * w * (e - eps) for w, e in zip(FIXED[len(history)], older, strict=True)
+        )
+    return step
+
+
+def _span(p: Point, q: Point) -> float:
+    """alpha_q (r_q - r_p), finite also where r_q is not."""
+    return q.sigma - q.alpha * p.ratio
+
+
+def pndm(tape: Tape, *, warmup: str = "runge-kutta") -> State:
+    """PNDM: Liu et al. 2022, arXiv 2202.09778, algorithm 2: fixed weights of order 4 after a start by `warmup`.
+
+    `runge-kutta`: the first three steps are classical Runge-Kutta steps on the noise, of four evaluations each (F-PNDM, eq. 13);
+    `multistep`: lower orders, the first step made twice, as Stable Diffusion does it: N steps cost N + 1 evaluations. A step at
+    alpha = 0, to clean data, or wider than `exponential.WIDEST` has no inner rows.
+    """
+    if warmup not in WARMUPS:
+        raise InvalidInput(f"warmup must be one of {', '.join(WARMUPS)}, got {warmup!r}")
+    x = tape.start()
+    history: list[State] = []  # newest first
+    for i, (p, q) in enumerate(tape.steps()):
+        data = tape.evaluate(x, p)
+        eps = tape.keep(noise(x, data, p))
+        history = [eps, *history][:4]
+        if warmup == "runge-kutta" and i < 3 and has_inside(p, q, "noise"):
+            x = _runge_kutta_step(tape, x, eps, p, q)
+            continue
+        x = _fixed_step(x, data, p, q, history)
+        if warmup == "multistep" and i == 0 and p.alpha > 0 and q.sigma > 0:
+            again = noise(x, tape.evaluate(x, q), q)
+            x = x + _span(p, q) / 2 * (again - eps)
+    return x
+
+
+def _runge_kutta_step(tape: Tape, x: State, e1: State, p: Point, q: Point) -> State:
+    """Pseudo Runge-Kutta: the classical method of order 4, with DDIM in place of adding a slope; the middle is that of time."""
+
+    def move(e: State, to: Point) -> State:
+        return to.alpha / p.alpha * x + _span(p, to) * e
+
+    middle = tape.point((p.t + q.t) / 2)
+    x1 = move(e1, middle)
+    x2 = move(noise(x1, tape.evaluate(x1, middle), middle), middle)
+    data = tape.evaluate(x2, middle)
+    e2 = (x2 - middle.alpha / p.alpha * x) / _span(
+        p, middle
+    )  # read off x2: one register less than to keep it
+    e3 = noise(x2, data, middle)
+    x3, most = move(e3, q), tape.keep(move((e1 + 2 * e2 + 2 * e3) / 6, q))
+    return most + _span(p, q) / 6 * noise(x3, tape.evaluate(x3, q), q)

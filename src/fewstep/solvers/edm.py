@@ -1,0 +1,132 @@
+"""Samplers that go back up in noise between steps of the probability-flow ODE: EDM's churn, and Restart.
+
+Both add exactly the noise that leads from one level of the schedule to a noisier one,
+
+    x_up = (alpha_up / alpha_p) x_p + sqrt(sigma_up^2 - (alpha_up sigma_p / alpha_p)^2) z,
+
+and both integrate in x / alpha over ratio = sigma / alpha, so that the formulas of Karras et al. hold for every schedule.
+"""
+
+from __future__ import annotations
+
+import math
+
+from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.tape import Point, State, Tape
+from fewstep.solvers.ddim import transfer
+from fewstep.solvers.exponential import advance, finite
+
+WIDEST = 1000.0
+"""Steps that lower the ratio by more than this factor are Euler's: Heun's second slope would be weighted by half of it."""
+
+
+def renoised(tape: Tape, x: State, p: Point, up: Point, s_noise: float = 1.0) -> State:
+    """`x` of level p with the noise added that makes it one of the noisier level `up`."""
+    scale = up.alpha / p.alpha
+    added = math.sqrt(up.sigma**2 - (scale * p.sigma) ** 2)
+    return scale * x + added * s_noise * tape.noise(p, up)
+
+
+def ode_step(tape: Tape, x: State, p: Point, q: Point, method: str) -> State:
+    """One step of the ODE: Euler, Heun (arXiv 2206.00364, algorithm 1), or DPM-2 with its middle halfway in log ratio.
+
+    Heun: the slopes are (x - x0) / ratio at p and at q, so it is Euler's step plus (ratio_p / ratio_q - 1) / 2 (x0_q - x0_p).
+    """
+    wide = not finite(p, q) or p.ratio > WIDEST * q.ratio
+    if method == "euler" or wide:
+        return transfer(x, tape.evaluate(x, p), p, q)
+    if method == "dpm2":
+        return advance(tape, x, p, q, [tape.point_at_lambda((p.lam + q.lam) / 2)], "noise")
+    data = tape.evaluate(x, p)
+    euler = transfer(x, data, p, q)
+    weight = q.alpha * (p.ratio / q.ratio - 1) / 2
+    base = tape.keep(euler - weight * data)
+    return base + weight * tape.evaluate(euler, q)
+
+
+def edm(
+    tape: Tape,
+    *,
+    method: str = "heun",
+    s_churn: float = 40.0,
+    s_tmin: float = 0.05,
+    s_tmax: float = 50.0,
+    s_noise: float = 1.0,
+) -> State:
+    """EDM's stochastic sampler: Karras et al. 2022, arXiv 2206.00364, algorithm 2, by Heun's, Euler's or DPM-2's step.
+
+    Before a step from a ratio in [s_tmin, s_tmax], noise raises the ratio by the factor 1 + min(s_churn / N, sqrt(2) - 1), though
+    never beyond the schedule's noisiest level. The defaults are those of the paper for ImageNet but s_noise, which is 1.003
+    there: other than 1 it departs from the schedule's marginals. k-diffusion's defaults are s_churn=0 and no limits.
+    """
+    if method not in ("heun", "euler", "dpm2"):
+        raise unknown_name("method", method, ["heun", "euler", "dpm2"])
+    if not (0 <= s_churn < math.inf and 0 <= s_noise < math.inf and 0 <= s_tmin <= s_tmax):
+        raise InvalidInput(
+            "s_churn and s_noise must be finite numbers of at least 0, and 0 <= s_tmin <= s_tmax: "
+            f"got s_churn={s_churn}, s_noise={s_noise}, s_tmin={s_tmin}, s_tmax={s_tmax}"
+        )
+    gamma = min(s_churn / (len(tape.points) - 1), math.sqrt(2) - 1)
+    x = tape.start()
+    for p, q in tape.steps():
+        up = p
+        if gamma > 0 and s_tmin <= p.ratio <= s_tmax and math.isfinite(p.lam):
+            up = at_ratio(tape, p.ratio * (1 + gamma))
+        if up.t > p.t:
+            x = renoised(tape, x, p, up, s_noise)
+            if s_noise != 1:
+                tape.inexact = f"s_noise = {s_noise:g} scales the noise that is drawn"
+        else:
+            up = p
+        x = ode_step(tape, x, up, q, method)
+    return x
+
+
+def at_ratio(tape: Tape, ratio: float) -> Point:
+    """The point where sigma / alpha is `ratio`, or the noisiest where that is beyond the schedule."""
+    noisiest = tape.point(tape.schedule.t_max)
+    return noisiest if ratio >= noisiest.ratio else tape.point_at_lambda(-math.log(ratio))
+
+
+def restart(
+    tape: Tape,
+    *,
+    restart_min: float = 0.1,
+    restart_max: float = 2.0,
+    restarts: int = 1,
+    restart_steps: int | None = None,
+    method: str = "heun",
+) -> State:
+    """Restart: Xu et al. 2023, arXiv 2306.14878, algorithm 1. Heun over the grid; near `restart_min` the path goes back up.
+
+    The restart happens at the last time of the grid, after its first, whose ratio lies in [restart_min, restart_max): noise
+    raises it to `restart_max` (or the schedule's noisiest), and `restart_steps` steps lead down again, spaced as EDM's (rho = 7 in
+    ratio). This is done `restarts` times. `restart_steps` None means as many as the grid has from `restart_max` to there. A grid
+    that has no time in the interval is not restarted: the plan is then Heun's. The interval is the paper's for Stable Diffusion.
+    """
+    if method not in ("heun", "euler", "dpm2"):
+        raise unknown_name("method", method, ["heun", "euler", "dpm2"])
+    if not 0 < restart_min < restart_max < math.inf:
+        raise InvalidInput(
+            f"the restart interval must satisfy 0 < restart_min < restart_max, got {restart_min} and {restart_max}"
+        )
+    if not 1 <= restarts <= 1000 or not (restart_steps is None or 1 <= restart_steps <= 1000):
+        raise InvalidInput(
+            f"restarts and restart_steps must lie in 1 .. 1000, got restarts={restarts}, restart_steps={restart_steps}"
+        )
+    top = at_ratio(tape, restart_max)
+    inside = [
+        p for p in tape.points[1:] if restart_min * (1 - 1e-9) <= p.ratio < top.ratio and p.t < tape.points[0].t
+    ]
+    x = tape.start()
+    for p, q in tape.steps():
+        x = ode_step(tape, x, p, q, method)
+        if inside and q == inside[-1]:
+            n = restart_steps or len(inside)
+            low, high = q.ratio ** (1 / 7), top.ratio ** (1 / 7)
+            middle = [at_ratio(tape, (high + j / n * (low - high)) ** 7) for j in range(1, n)]
+            for _ in range(restarts):
+                x = renoised(tape, x, q, top)
+                for a, b in zip([top, *middle], [*middle, q], strict=True):
+                    x = ode_step(tape, x, a, b, method)
+    return x

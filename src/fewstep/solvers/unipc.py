@@ -1,0 +1,99 @@
+"""UniPC: a multistep predictor of order p, and a corrector of order p + 1 that reuses the next row: Zhao et al. 2023, arXiv 2302.04867.
+
+With lambda, k, c, g and m as in `exponential`, and rows m_1, m_2 .. before the present one m_0,
+
+    x_q = k x_p - c ((e^g - 1) m_0 + sum_j w_j (m_j - m_0))
+
+The predictor (UniP-p, eq. 9) sums over the p - 1 rows before. The corrector (UniC-p, eq. 3) adds m at q itself, evaluated at the
+prediction: it costs nothing, because the next step needs that row anyway. The paper's linear system for its coefficients is that of
+interpolation, so that w_j = g times the integral of e^((1 - s) g) L_j(s) over the step, L_j the Lagrange polynomials in lambda; B(h)
+cancels. Only where a single coefficient remains (the predictor of order 2, the corrector of order 1) the paper sets it to B(h) / 2, with
+B = g (`bh1`) or e^g - 1 (`bh2`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from fewstep.core.errors import InvalidInput
+from fewstep.core.tape import Point, State, Tape
+from fewstep.solvers.adams import NODES, WEIGHTS, lagrange_integrals
+from fewstep.solvers.ddim import transfer
+from fewstep.solvers.exponential import check_order, factors, finite, order_at, predicted
+
+VARIANTS = ("bh1", "bh2")
+
+
+def unipc(
+    tape: Tape,
+    *,
+    order: int | str = 3,
+    variant: str = "bh2",
+    prediction: str = "data",
+    corrector: bool = True,
+    disable_corrector: Sequence[int] = (),
+    lower_order_final: bool | None = None,
+) -> State:
+    """UniPC-`order`, one evaluation a step: the prediction at the end is not corrected.
+
+    Steps whose number, counted from 0, is in `disable_corrector` are not corrected, as strong guidance may ask for at the start.
+    `lower_order_final` as in `exponential.order_at`; the paper's code and diffusers have it True at any number of steps.
+    Steps from alpha = 0 and to clean data are of first order, without corrector.
+    """
+    steps = len(tape.points) - 1
+    order = order_for(steps) if order == "auto" else order
+    check_order("UniPC", order, (1, 2, 3, 4))
+    if variant not in VARIANTS:
+        raise InvalidInput(f"variant must be 'bh1' or 'bh2', got {variant!r}")
+    if any(not isinstance(i, int) or i < 0 for i in disable_corrector):
+        raise InvalidInput(f"disable_corrector lists steps, counted from 0, got {list(disable_corrector)}")
+    x = tape.start()
+    history: list[tuple[Point, State]] = []  # newest first
+    correction: tuple[State, float] | None = (
+        None  # the corrected state, as (part known before the row, weight of its m)
+    )
+    for i, (p, q) in enumerate(tape.steps()):
+        data = tape.evaluate(x, p)
+        m = predicted(x, data, p, prediction)
+        if prediction == "noise":
+            tape.keep(m)
+        history = [(p, m), *((r, n) for r, n in history if math.isfinite(r.lam))][:order]
+        corrected = x if correction is None else correction[0] + correction[1] * m
+        if not finite(p, q):
+            x, correction = transfer(corrected, data, p, q), None
+            continue
+        now = min(order_at(i, steps, order, lower_order_final), len(history))
+        k, c, g = factors(p, q, prediction)
+        first = transfer(x, data, p, q) + k * (
+            corrected - x
+        )  # = k x - c (e^g - 1) m, without its cancellation
+        older = [n - m for _, n in history[1:now]]
+        places = [(r.lam - p.lam) / (q.lam - p.lam) for r, _ in history[:now]]
+        ahead, (*behind, weight) = _weights(places, g, variant)
+        x = first - c * _weighted(ahead, older)
+        correction = None
+        if corrector and i not in disable_corrector:
+            correction = tape.keep(first - c * (_weighted(behind, older) - weight * m)), -c * weight
+    return x
+
+
+def _weights(places: list[float], g: float, variant: str) -> tuple[list[float], list[float]]:
+    """w_1, w_2 .. of the predictor and of the corrector, for rows at `places` of the step (the present one at 0, q at 1)."""
+    half = (g if variant == "bh1" else math.expm1(g)) / 2
+    density = g * WEIGHTS * np.exp((1 - NODES) * g)
+    if len(places) == 1:
+        return [], [half]
+    ahead = [half / places[1]] if len(places) == 2 else lagrange_integrals(places, NODES, density)
+    return ahead, lagrange_integrals([*places, 1.0], NODES, density)
+
+
+def _weighted(weights: list[float], states: list[State]) -> State:
+    return sum((w * state for w, state in zip(weights, states, strict=True)), State({}))
+
+
+def order_for(steps: int) -> int:
+    """The order for a budget of steps."""
+    return 3 if steps > 5 else 2

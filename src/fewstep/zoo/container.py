@@ -1,0 +1,194 @@
+"""Safetensors files, read with bounds and written whole or not at all.
+
+A safetensors file is 8 bytes (the header's length, little endian), a JSON header that names each tensor's dtype, shape
+and place, and the bytes of the tensors. Nothing in it is executed. Here the file's size and the header's length are
+checked before any memory is taken for them, and the header before any tensor is made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from fewstep.core.errors import InvalidInput
+
+HEADER_LIMIT = 1 << 20
+"""Most bytes that a header may have: 1 MiB, some 10,000 tensors."""
+
+SIZE_LIMIT = 64 << 20
+"""Most bytes that a file may have unless the caller says otherwise: 64 MiB, 16 million float32 weights."""
+
+_FOREIGN = {
+    b"PK\x03\x04": "a zip archive, such as torch.save writes (a pickle: opening one can run any code)",
+    b"\x80\x02": "a Python pickle (opening one can run any code)",
+    b"\x80\x03": "a Python pickle (opening one can run any code)",
+    b"\x80\x04": "a Python pickle (opening one can run any code)",
+    b"\x80\x05": "a Python pickle (opening one can run any code)",
+    b"\x89PNG": "a PNG picture",
+    b"\x93NUMPY": "a NumPy array",
+    b"GGUF": "a GGUF model",
+    b"\x89HDF": "an HDF5 file",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself; fetch it with `git lfs pull`",
+}
+
+
+@dataclass(frozen=True)
+class Container:
+    """A file that is read, with a header that is checked, but whose tensors are not made yet.
+
+    Attributes:
+        path: where it came from.
+        metadata: the header's free text fields.
+        shapes: shape of each tensor, by name.
+        dtypes: dtype of each tensor as safetensors writes it ("F32", "F16", ...), by name.
+    """
+
+    path: Path
+    metadata: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
+    _content: bytes
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor, by name, in memory of its own."""
+        try:
+            return {name: tensor.clone() for name, tensor in safetensors.torch.load(self._content).items()}
+        except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
+            raise InvalidInput(f"{self.path} has a damaged tensor table ({error}); fetch or train it again") from error
+
+    def document(self, key: str, what: str) -> dict[str, Any]:
+        """The JSON object that the metadata hold under `key`; `what` the file should be, for the error."""
+        text = self.metadata.get(key)
+        if text is None:
+            raise InvalidInput(
+                f"{self.path} is a safetensors file but not {what}: its metadata have no {key!r} "
+                f"(they have {sorted(self.metadata)[:8]}). Give a file that fewstep wrote"
+            )
+        value = _parse(text, f"{self.path}: the metadata {key!r}")
+        if not isinstance(value, dict):
+            raise InvalidInput(f"{self.path}: the metadata {key!r} are {_shown(value)}; they have to be a JSON object")
+        return value
+
+
+def read(path: str | os.PathLike[str], max_bytes: int = SIZE_LIMIT) -> Container:
+    """Read a safetensors file of at most `max_bytes` and check its header.
+
+    Raises:
+        FileNotFoundError: nothing is at `path`.
+        InvalidInput: too large, truncated, or not safetensors (a pickle is recognised and not opened).
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InvalidInput(f"{path} is a folder; give the .safetensors file in it")
+    if not path.exists():
+        raise FileNotFoundError(f"no file at {path}; check the path, or train one with `fewstep train`")
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > max_bytes:
+            raise InvalidInput(
+                f"{path} has {size:,} bytes; the limit is {max_bytes:,}. If you trust it, raise max_bytes"
+            )
+        _refuse_foreign(path, file.read(24))
+        file.seek(0)
+        content = file.read(max_bytes + 1)
+    header = _header(path, content)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise InvalidInput(f"{path}: the metadata have to be text, got {_shown(metadata)}; the file is damaged")
+    shapes, dtypes = {}, {}
+    for name, entry in header.items():
+        shapes[name], dtypes[name] = _entry(path, name, entry)
+    return Container(path, metadata, shapes, dtypes, content)
+
+
+def write(path: str | os.PathLike[str], tensors: dict[str, Tensor], documents: dict[str, Any]) -> None:
+    """Write tensors and JSON documents as one safetensors file, whole or not at all."""
+    metadata = {key: json.dumps(value, sort_keys=True, allow_nan=False) for key, value in documents.items()}
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_bytes(path, safetensors.torch.save(plain, metadata=metadata))
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Replace the file at `path` by `content` in one move: a reader, or a crash, sees the old file or the new one."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise InvalidInput(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _refuse_foreign(path: Path, start: bytes) -> None:
+    for magic, kind in _FOREIGN.items():
+        if start.startswith(magic):
+            raise InvalidInput(f"{path} is {kind}. fewstep opens only safetensors files; convert it where you trust it")
+
+
+def _header(path: Path, content: bytes) -> dict[str, Any]:
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or content[8:9] != b"{":
+        raise InvalidInput(
+            f"{path} is not a safetensors file (it has {len(content):,} bytes and begins with {content[:12]!r}); "
+            "give one that fewstep wrote"
+        )
+    if length > HEADER_LIMIT:
+        raise InvalidInput(f"{path} asks for a header of {length:,} bytes; the limit is {HEADER_LIMIT:,}. It is damaged")
+    if length > len(content) - 8:
+        raise InvalidInput(
+            f"{path} is truncated: its header alone should have {length:,} bytes, {len(content) - 8:,} are there; "
+            "fetch or train it again"
+        )
+    header = _parse(content[8 : 8 + length], f"{path}: the header")
+    if not isinstance(header, dict):
+        raise InvalidInput(f"{path}: the header is {_shown(header)}; it has to be a JSON object")
+    ends = [entry["data_offsets"][1] for name, entry in header.items() if _has_offsets(name, entry)]
+    promised, there = max(ends, default=0), len(content) - 8 - length
+    if promised > there:
+        raise InvalidInput(
+            f"{path} is truncated: its tensors should have {promised:,} bytes, {there:,} are there; fetch or train it again"
+        )
+    return header
+
+
+def _has_offsets(name: str, entry: Any) -> bool:
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) and name != "__metadata__" else None
+    return isinstance(offsets, list) and len(offsets) == 2 and all(type(offset) is int for offset in offsets)
+
+
+def _entry(path: Path, name: str, entry: Any) -> tuple[tuple[int, ...], str]:
+    shape, dtype = (entry.get("shape"), entry.get("dtype")) if isinstance(entry, dict) else (None, None)
+    whole = isinstance(shape, list) and all(type(length) is int and length >= 0 for length in shape)
+    if not whole or not isinstance(dtype, str) or not _has_offsets(name, entry):
+        raise InvalidInput(f"{path}: the header's entry of tensor {name!r} is {_shown(entry)}; the file is damaged")
+    return tuple(shape), dtype
+
+
+def _parse(text: str | bytes, what: str) -> Any:
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is not JSON")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"{what} is not valid JSON ({error}); the file is damaged") from error
+
+
+def _shown(value: object) -> str:
+    """The repr of a value from a file, cut to a length that suits an error."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,29 @@
+"""The data of the shipped model: 1,797 handwritten digits of 8x8 pixels, part of scikit-learn (no download).
+
+They are the test set of "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak 1998, UCI Machine Learning
+Repository, doi:10.24432/C50P49, CC BY 4.0): bitmaps of 32x32, counted in blocks of 4x4, so that a pixel is 0 to 16.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from fewstep.core.errors import InvalidInput
+from fewstep.zoo.dataset import ImageSet
+
+
+def load() -> ImageSet:
+    """All digits, in scikit-learn's order: images (1797, 1, 8, 8) scaled from 0..16 to -1..1, labels 0 to 9.
+
+    Raises:
+        InvalidInput: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise InvalidInput(
+            "the digits come with scikit-learn, which is not installed; run: pip install 'fewstep[train]'"
+        ) from error
+    bunch = load_digits()
+    images = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 8 - 1
+    return ImageSet("digits", images, torch.tensor(bunch.target, dtype=torch.int64), classes=10)
