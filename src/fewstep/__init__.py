@@ -1,0 +1,93 @@
+"""fewstep: the best images from any diffusion or flow-matching model in the fewest network evaluations.
+
+    import fewstep as fs
+
+    schedule = fs.schedules.scaled_linear()
+    plan = fs.compile("dpmpp-2m", schedule=schedule, steps=20, grid="karras")
+    x0 = fs.sample(plan, denoiser, shape=(4, 3, 32, 32), seed=0)
+
+Names are imported when they are first used, so that `fewstep --help` needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fewstep import schedules
+    from fewstep.adaptive import sample_adaptive
+    from fewstep.core.errors import InvalidInput
+    from fewstep.core.grid import GRIDS
+    from fewstep.core.plan import Plan, Recipe
+    from fewstep.denoise.base import Denoiser
+    from fewstep.denoise.convert import Network, OnSchedule
+    from fewstep.denoise.guidance import Guided
+    from fewstep.denoise.project import clip, dynamic_threshold
+    from fewstep.doctor import diagnose
+    from fewstep.pipeline import Pipeline, load
+    from fewstep.run.eager import Cancelled, NonFinite, Progress, sample, sample_pair
+    from fewstep.run.graph import Graph
+    from fewstep.run.slots import Slots
+    from fewstep.solvers.compile import compile  # noqa: A004
+    from fewstep.solvers.registry import SAMPLERS
+
+_HOMES = {
+    "fewstep": ["schedules"],
+    "fewstep.adaptive": ["sample_adaptive"],
+    "fewstep.core.errors": ["InvalidInput"],
+    "fewstep.core.grid": ["GRIDS"],
+    "fewstep.core.plan": ["Plan", "Recipe"],
+    "fewstep.denoise.base": ["Denoiser"],
+    "fewstep.denoise.convert": ["Network", "OnSchedule"],
+    "fewstep.denoise.guidance": ["Guided"],
+    "fewstep.denoise.project": ["clip", "dynamic_threshold"],
+    "fewstep.doctor": ["diagnose"],
+    "fewstep.pipeline": ["Pipeline", "load"],
+    "fewstep.run.eager": ["Cancelled", "NonFinite", "Progress", "sample", "sample_pair"],
+    "fewstep.run.graph": ["Graph"],
+    "fewstep.run.slots": ["Slots"],
+    "fewstep.solvers.compile": ["compile"],
+    "fewstep.solvers.registry": ["SAMPLERS"],
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "GRIDS",
+    "SAMPLERS",
+    "Cancelled",
+    "Denoiser",
+    "Graph",
+    "Guided",
+    "InvalidInput",
+    "Network",
+    "NonFinite",
+    "OnSchedule",
+    "Pipeline",
+    "Plan",
+    "Progress",
+    "Recipe",
+    "Slots",
+    "clip",
+    "compile",
+    "diagnose",
+    "dynamic_threshold",
+    "load",
+    "sample",
+    "sample_adaptive",
+    "sample_pair",
+    "schedules",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fewstep' has no attribute {name!r}; it has {', '.join(__all__)}")
+    home = _HOME[name]
+    value = importlib.import_module(f"{home}.{name}") if home == __name__ else getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

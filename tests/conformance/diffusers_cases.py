@@ -179,7 +179,7 @@ def _add_sa_solver(add: Callable[..., None]) -> None:
 
 
 def _add_consistency(add: Callable[..., None]) -> None:
-    skips = "the boundary scaling keeps c_skip of the state: 2.5e-5 / (10 t)^2 of it"
+    skips = "the boundary scaling keeps c_skip = 0.25 / ((10 t)^2 + 0.25) of the state"
     add("LCM", (1, 2, 4, 8), marginals=False, note=skips)
     for eta in (0.0, 0.3, 1.0):
         add("TCD", (1, 2, 4, 8), {"eta": eta})

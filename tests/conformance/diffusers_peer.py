@@ -95,7 +95,8 @@ def _consistency_raw(
 def _index(scheduler: Any, t: Any) -> int:
     if scheduler.step_index is None:
         scheduler._init_step_index(t)  # as `step` is about to do
-    return scheduler.step_index
+    index: Any = scheduler.step_index
+    return int(index)
 
 
 def _vp(alpha_cumprod: Any) -> Level:

@@ -57,7 +57,7 @@ class Response:
     network's input. Noise that a peer draws and multiplies by zero (below the conformance bar: DDPM's last
     step has 1e-10) has no column; `silent` counts it.
 
-    coordinates: x = alpha x0 + sigma eps with, for 'vp', alpha^2 + sigma^2 = 1; for 've', alpha = 1; for 'flow',
+    coordinates: x = alpha x0 + sigma eps, where 'vp' has alpha^2 + sigma^2 = 1, 've' alpha = 1, 'flow'
     alpha = 1 - sigma.
     """
 
@@ -228,9 +228,9 @@ class _Count:
 class Peer:
     """One configured sampler of another library.
 
-    `run(trace)` samples once and returns (result, level of the end). `settings` says how the peer was made, for
-    a test that maps it to a sampler of ours. `marginals` is False where
-    the peer itself leaves the schedule's marginals, `note` says why.
+    `run(trace)` samples once and returns (result, level of the end). `settings` says how the peer was made,
+    for a test that maps it to a sampler of ours. `marginals` is False where the peer itself leaves the
+    schedule's marginals, `note` says why.
     """
 
     name: str

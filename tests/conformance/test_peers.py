@@ -188,6 +188,20 @@ def test_an_unknown_scheduler_is_refused_by_name() -> None:
         diffusers_peer("Euler", steps=3)
 
 
+def test_third_order_multistep_peers_give_half_the_second_derivative() -> None:
+    """Both libraries' 3M weigh D2 by phi_3 where h^2 x0''/2 needs 2 phi_3, so they converge at order 2."""
+    table = k_diffusion_response("dpmpp_3m_sde", karras(8), eta=0.0)
+    old, new = 4, 5
+    carried = table.states[new, 0] / table.states[old, 0]
+    step = (table.states[new] - carried * table.states[old])[table.evaluations]
+    time = -np.log(table.sigmas)
+    weighed = [float(step @ (time - time[old]) ** degree) for degree in (0, 1, 2)]
+    h = time[new] - time[old]
+    exact = [1 - math.exp(-h), h - 1 + math.exp(-h), h**2 - 2 * (h - 1 + math.exp(-h))]  # int e^(l-h) l^k dl
+    assert weighed[:2] == pytest.approx(exact[:2], rel=1e-10)
+    assert weighed[2] == pytest.approx(exact[2] / 2, rel=1e-10)
+
+
 # --- known breakage of the peers, so that a repaired release is noticed -------------------------------------
 
 

@@ -214,7 +214,7 @@ def _leading(
     if times[0] > schedule.t_max:
         raise InvalidInput(
             f"grid 'leading' with {n} noisy times and steps_offset {steps_offset} starts at {times[0]:g}, "
-            f"above {schedule.t_max:g}, the noisiest: use fewer steps, a smaller steps_offset or a bias nearer to 0"
+            f"above {schedule.t_max:g}, the noisiest: use fewer steps, a smaller offset or a bias nearer to 0"
         )
     return schedule.warp(times)
 

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fewstep.core.errors import InvalidInput
-from fewstep.core.schedule import Float
+from fewstep.core.schedule import Float, from_spec
 
 FORMAT = 1
 MAX_ROWS, MAX_REGISTERS, MAX_FILE_BYTES = 100_000, 64, 512 * 2**20
@@ -139,9 +139,7 @@ class Plan:
     @cached_property
     def schedule_fingerprint(self) -> str:
         """The fingerprint of the noise schedule that the plan belongs to."""
-        return hashlib.sha256(json.dumps(dict(self.recipe.schedule), sort_keys=True).encode()).hexdigest()[
-            :16
-        ]
+        return from_spec(dict(self.recipe.schedule)).fingerprint
 
     @cached_property
     def digest(self) -> str:

@@ -43,7 +43,9 @@ class Level:
     def of(schedule: Schedule, x: Tensor, t: Tensor) -> Level:
         """The level of states `x` (B, ..) at times `t`, () or (B,); reads `t` on the host."""
         if t.ndim > 1 or (t.ndim == 1 and t.shape[0] not in (1, x.shape[0])):
-            raise InvalidInput(f"t must have shape () or ({x.shape[0]},) for states {tuple(x.shape)}, got {tuple(t.shape)}")
+            raise InvalidInput(
+                f"t must have shape () or ({x.shape[0]},) for states {tuple(x.shape)}, got {tuple(t.shape)}"
+            )
         times = t.detach().double().cpu().reshape(-1).numpy()
         alpha, sigma = schedule.alpha(times), schedule.sigma(times)
         host = [(float(a), float(b), float(c)) for a, b, c in zip(times, alpha, sigma, strict=True)]
@@ -97,7 +99,9 @@ class Denoiser:
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         """The estimate of x0 in states `x` (B, ..) at times `t`, a number or a tensor () or (B,) in the schedule's time."""
         if self.schedule is None:
-            raise InvalidInput(f"{type(self).__name__} has no noise schedule, so it cannot be called with a time")
+            raise InvalidInput(
+                f"{type(self).__name__} has no noise schedule, so it cannot be called with a time"
+            )
         dtype = x.dtype if x.dtype == torch.float64 else torch.float32
         level = Level.of(self.schedule, x, torch.as_tensor(t, dtype=dtype, device=x.device))
         return self.estimate(x, level)[0]
@@ -111,6 +115,9 @@ class Function(Denoiser):
 
     def output(self, x: Tensor, level: Level) -> Tensor:
         return self.function(x, level.t)
+
+    def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
+        return self.function(x, torch.as_tensor(t, device=x.device))
 
 
 def as_denoiser(denoiser: Denoiser | Callable[[Tensor, Tensor], Tensor]) -> Denoiser:

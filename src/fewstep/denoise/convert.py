@@ -137,18 +137,25 @@ class OnSchedule(Denoiser):
         if len(rows) == 1:
             return Level(times, rows[0][1], rows[0][2], rows), factors[0]
         shape = (-1,) + (1,) * (x.ndim - 1)
-        alpha, sigma, factor = (x.new_tensor(v).reshape(shape) for v in ([r[1] for r in rows], [r[2] for r in rows], factors))
+        alpha, sigma, factor = (
+            x.new_tensor(v).reshape(shape) for v in ([r[1] for r in rows], [r[2] for r in rows], factors)
+        )
         return Level(times, alpha, sigma, rows), factor
 
     def _own(self, t: float, alpha: float, sigma: float) -> tuple[float, float]:
         if alpha == 0:
-            raise InvalidInput(f"at time {t:g} alpha is 0, a level that the network's {self.own.kind} schedule cannot be scaled to")
+            raise InvalidInput(
+                f"at time {t:g} alpha is 0, a level that the network's {self.own.kind} schedule cannot be scaled to"
+            )
         own_t = float(self.own.time_of_lambda(self.schedule.lam(t)))
         return own_t, float(self.own.alpha(own_t)) / alpha
 
     def coefficients(self, t: Value, alpha: Value, sigma: Value) -> tuple[Value, Value]:
         if isinstance(alpha, Tensor):
-            levels = [self._own(*row) for row in zip(*(v.flatten().tolist() for v in (t, alpha, sigma)), strict=True)]
+            levels = [
+                self._own(*row)
+                for row in zip(*(v.flatten().tolist() for v in (t, alpha, sigma)), strict=True)
+            ]
             own_t = t.new_tensor([row[0] for row in levels])
             factor = alpha.new_tensor([row[1] for row in levels]).reshape(alpha.shape)
             skip, out = self.inner.coefficients(own_t, factor * alpha, factor * sigma)

@@ -68,7 +68,9 @@ class Guided(Denoiser):
     def guided_images(self, batch: int, level: Level) -> list[int]:
         """The images of the batch that guidance acts on at `level`."""
         if len(self.scales) not in (1, batch):
-            raise InvalidInput(f"guidance scales must be one for all or one for each of {batch} images, got {len(self.scales)}")
+            raise InvalidInput(
+                f"guidance scales must be one for all or one for each of {batch} images, got {len(self.scales)}"
+            )
         low, high = self.interval
         active = [low < (sigma / alpha if alpha else math.inf) <= high for _, alpha, sigma in level.host]
         return [i for i in range(batch) if self.scales[i % len(self.scales)] != 1 and active[i % len(active)]]

@@ -1,12 +1,13 @@
 """Adams-Bashforth methods on the predicted noise: LMS, DEIS, iPNDM and PNDM.
 
-In r = sigma / alpha the probability-flow ODE is d(x / alpha) = eps dr, so a step from p to q is the exact one for noise that does
-not change (DDIM), and a correction from the noise eps_1, eps_2 .. of earlier rows:
+In r = sigma / alpha the probability-flow ODE is d(x / alpha) = eps dr. So a step from p to q is the exact one
+for noise that does not change (DDIM), and a correction from the noise eps_1, eps_2 .. of earlier rows:
 
     x_q = ddim(x_p, eps_0) + alpha_q sum_j w_j (eps_j - eps_0),      w_j = integral of L_j dr over the step
 
-where L_j are the Lagrange polynomials through the rows that are remembered. Members differ in the variable that these are polynomials
-of: r (LMS), log r (DEIS), or the number of the step, with w_j simply a constant times r_q - r_p (iPNDM, PNDM).
+with L_j the Lagrange polynomials through the rows that are remembered. Members differ in the variable that
+these are polynomials of: r (LMS), log r (DEIS), or the number of the step (iPNDM, PNDM), where w_j is taken
+as a constant times r_q - r_p. Differences, rather than the sum of all eps_j, keep the marginals exact.
 """
 
 from __future__ import annotations
@@ -19,31 +20,26 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Float
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.ddim import transfer
-from fewstep.solvers.exponential import check_order, finite, has_inside, order_at
+from fewstep.solvers.exponential import check_order, finite, has_inside, order_at, predicted
 
 VARIABLES = ("log_rho", "rho", "time")
 WARMUPS = ("runge-kutta", "multistep")
 
 NODES, WEIGHTS = (0.5 * (a + b) for a, b in zip(np.polynomial.legendre.leggauss(32), (1, 0), strict=True))
-"""Gauss-Legendre quadrature on [0, 1]: exact for polynomials up to degree 63, and to rounding for their product with e^(g s)."""
+"""Gauss-Legendre quadrature on [0, 1]: exact to rounding for polynomials, also times e^(g s) with |g| < 40."""
 
 FIXED = {1: (), 2: (-1 / 2,), 3: (-16 / 12, 5 / 12), 4: (-59 / 24, 37 / 24, -9 / 24)}
-"""Weights of eps_1, eps_2 .. of the Adams-Bashforth methods for even steps; that of eps_0 is what is missing to 1."""
+"""Adams-Bashforth weights of eps_1, eps_2 .. for even steps; eps_0 has what is missing to 1."""
 
 
-def lagrange_integrals(nodes: Sequence[float], at: Float, density: Float) -> list[float]:
-    """Integrals of the Lagrange polynomials through `nodes`, but for the first: sums of `density` L_j over the quadrature `at`."""
+def lagrange_integrals(nodes: list[float], at: Float, density: Float) -> list[float]:
+    """Sums of `density` L_j over the points `at`: L_1, L_2 .. are the Lagrange polynomials through `nodes`."""
     weights = []
     for j in range(1, len(nodes)):
         others = nodes[:j] + nodes[j + 1 :]
         factors = [(at - node) / (nodes[j] - node) for node in others]
         weights.append(float(np.sum(density * np.prod(factors, axis=0))))
     return weights
-
-
-def noise(x: State, data: State, p: Point) -> State:
-    """The noise that an estimate of the data implies."""
-    return (x - p.alpha * data) / p.sigma
 
 
 def lms(tape: Tape, *, order: int = 4) -> State:
@@ -54,7 +50,7 @@ def lms(tape: Tape, *, order: int = 4) -> State:
 def deis(
     tape: Tape, *, order: int = 3, variable: str = "log_rho", lower_order_final: bool | None = None
 ) -> State:
-    """DEIS: Zhang & Chen 2022, arXiv 2204.13902, eq. 15 and appendix H.
+    """DEIS: Zhang & Chen 2022, arXiv 2204.13902, the Adams-Bashforth (AB) members.
 
     `variable` is what the noise is a polynomial of: `log_rho` (log of sigma / alpha), `rho` or `time` (t-AB).
     A step is of first order where it is infinite at one end, as log rho is at clean data. `lower_order_final`
@@ -67,7 +63,10 @@ def deis(
     history: list[tuple[Point, State]] = []  # newest first
     for i, (p, q) in enumerate(tape.steps()):
         data = tape.evaluate(x, p)
-        history = [(p, tape.keep(noise(x, data, p))), *((r, e) for r, e in history if r.alpha > 0)][:order]
+        history = [
+            (p, tape.keep(predicted(x, data, p, "noise"))),
+            *((r, e) for r, e in history if r.alpha > 0),
+        ][:order]
         now = order_at(i, len(tape.points) - 1, order, lower_order_final)
         x = transfer(x, data, p, q)
         if p.alpha > 0 and q.alpha > 0 if variable == "rho" else finite(p, q):
@@ -92,22 +91,23 @@ def _exact_weights(tape: Tape, rows: Sequence[Point], q: Point, variable: str) -
 
 
 def ipndm(tape: Tape, *, order: int = 4) -> State:
-    """iPNDM: Zhang & Chen 2022, arXiv 2204.13902, appendix on PNDM: fixed weights, and lower orders until there is a history.
+    """iPNDM: Zhang & Chen 2022, arXiv 2204.13902: fixed weights, and lower orders until there is a history.
 
-    The weights are exact where the steps are even in sigma / alpha; on other smooth grids orders above 2 converge with order 2.
+    The weights are exact where steps are even in sigma / alpha; on other smooth grids every order above 1
+    converges with order 2. The noise at alpha = 0 is remembered too: it is finite there.
     """
     check_order("iPNDM", order, tuple(FIXED))
     x = tape.start()
     history: list[State] = []  # newest first
     for p, q in tape.steps():
         data = tape.evaluate(x, p)
-        history = [tape.keep(noise(x, data, p)), *history][:order]
+        history = [tape.keep(predicted(x, data, p, "noise")), *history][:order]
         x = _fixed_step(x, data, p, q, history)
     return x
 
 
 def _fixed_step(x: State, data: State, p: Point, q: Point, history: Sequence[State]) -> State:
-    """One step with fixed weights of order len(history); of first order where alpha = 0, since r is infinite there."""
+    """A step with fixed weights of order len(history); of first order from alpha = 0, where r is infinite."""
     eps, *older = history
     step = transfer(x, data, p, q)
     if p.alpha > 0:
@@ -123,11 +123,11 @@ def _span(p: Point, q: Point) -> float:
 
 
 def pndm(tape: Tape, *, warmup: str = "runge-kutta") -> State:
-    """PNDM: Liu et al. 2022, arXiv 2202.09778, algorithm 2: fixed weights of order 4 after a start by `warmup`.
+    """PNDM: Liu et al. 2022, arXiv 2202.09778: the weights of `ipndm` at order 4, after a start by `warmup`.
 
-    `runge-kutta`: the first three steps are classical Runge-Kutta steps on the noise, of four evaluations each (F-PNDM, eq. 13);
-    `multistep`: lower orders, the first step made twice, as Stable Diffusion does it: N steps cost N + 1 evaluations. A step at
-    alpha = 0, to clean data, or wider than `exponential.WIDEST` has no inner rows.
+    `runge-kutta`: three classical Runge-Kutta steps on the noise, of four evaluations each, as in the paper;
+    `multistep`: lower orders, the first step made twice, as in Stable Diffusion: N steps cost N + 1
+    evaluations. A step from alpha = 0, to clean data, or wider than `exponential.WIDEST` has no inner rows.
     """
     if warmup not in WARMUPS:
         raise InvalidInput(f"warmup must be one of {', '.join(WARMUPS)}, got {warmup!r}")
@@ -135,31 +135,28 @@ def pndm(tape: Tape, *, warmup: str = "runge-kutta") -> State:
     history: list[State] = []  # newest first
     for i, (p, q) in enumerate(tape.steps()):
         data = tape.evaluate(x, p)
-        eps = tape.keep(noise(x, data, p))
+        eps = tape.keep(predicted(x, data, p, "noise"))
         history = [eps, *history][:4]
         if warmup == "runge-kutta" and i < 3 and has_inside(p, q, "noise"):
             x = _runge_kutta_step(tape, x, eps, p, q)
             continue
         x = _fixed_step(x, data, p, q, history)
         if warmup == "multistep" and i == 0 and p.alpha > 0 and q.sigma > 0:
-            again = noise(x, tape.evaluate(x, q), q)
+            again = predicted(x, tape.evaluate(x, q), q, "noise")
             x = x + _span(p, q) / 2 * (again - eps)
     return x
 
 
 def _runge_kutta_step(tape: Tape, x: State, e1: State, p: Point, q: Point) -> State:
-    """Pseudo Runge-Kutta: the classical method of order 4, with DDIM in place of adding a slope; the middle is that of time."""
+    """The classical method of order 4, with DDIM in place of adding a slope; the middle is that of time."""
 
     def move(e: State, to: Point) -> State:
         return to.alpha / p.alpha * x + _span(p, to) * e
 
     middle = tape.point((p.t + q.t) / 2)
     x1 = move(e1, middle)
-    x2 = move(noise(x1, tape.evaluate(x1, middle), middle), middle)
-    data = tape.evaluate(x2, middle)
-    e2 = (x2 - middle.alpha / p.alpha * x) / _span(
-        p, middle
-    )  # read off x2: one register less than to keep it
-    e3 = noise(x2, data, middle)
+    x2 = move(predicted(x1, tape.evaluate(x1, middle), middle, "noise"), middle)
+    e3 = predicted(x2, tape.evaluate(x2, middle), middle, "noise")
+    e2 = (x2 - middle.alpha / p.alpha * x) / _span(p, middle)  # as x2 holds it: that saves a register
     x3, most = move(e3, q), tape.keep(move((e1 + 2 * e2 + 2 * e3) / 6, q))
-    return most + _span(p, q) / 6 * noise(x3, tape.evaluate(x3, q), q)
+    return most + _span(p, q) / 6 * predicted(x3, tape.evaluate(x3, q), q, "noise")

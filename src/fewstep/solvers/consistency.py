@@ -67,9 +67,11 @@ def tcd(tape: Tape, *, eta: float = 0.3) -> State:
     for p, q in tape.steps():
         s = strategic(tape, q, eta)
         data, raw = tape.evaluate_raw(x, p)
-        scale = q.alpha / s.alpha
+        scale = q.alpha / s.alpha if s is not q else 1.0
         x = scale * (s.alpha * data + s.sigma / p.sigma * (x - p.alpha * raw))
-        x = x + drawn(tape, p, q, math.sqrt(max(0.0, q.sigma**2 - (scale * s.sigma) ** 2)) if s.t < q.t else 0)
+        x = x + drawn(
+            tape, p, q, math.sqrt(max(0.0, q.sigma**2 - (scale * s.sigma) ** 2)) if s is not q else 0.0
+        )
     return x
 
 

@@ -14,10 +14,7 @@ import math
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.ddim import transfer
-from fewstep.solvers.exponential import advance, finite
-
-WIDEST = 1000.0
-"""Steps that lower the ratio by more than this factor are Euler's: Heun's second slope would be weighted by half of it."""
+from fewstep.solvers.exponential import WIDEST, advance, finite
 
 
 def renoised(tape: Tape, x: State, p: Point, up: Point, s_noise: float = 1.0) -> State:
@@ -30,10 +27,10 @@ def renoised(tape: Tape, x: State, p: Point, up: Point, s_noise: float = 1.0) ->
 def ode_step(tape: Tape, x: State, p: Point, q: Point, method: str) -> State:
     """One step of the ODE: Euler, Heun (arXiv 2206.00364, algorithm 1), or DPM-2 with its middle halfway in log ratio.
 
-    Heun: the slopes are (x - x0) / ratio at p and at q, so it is Euler's step plus (ratio_p / ratio_q - 1) / 2 (x0_q - x0_p).
+    Heun's slopes are (x - x0) / ratio at p and at q: Euler's step plus (ratio_p / ratio_q - 1) / 2 (x0_q - x0_p). A step to
+    sigma = 0, from alpha = 0, or wider than `WIDEST` is Euler's: the second slope would be weighted by half of that ratio.
     """
-    wide = not finite(p, q) or p.ratio > WIDEST * q.ratio
-    if method == "euler" or wide:
+    if method == "euler" or not finite(p, q) or q.lam - p.lam > WIDEST + 1e-9:
         return transfer(x, tape.evaluate(x, p), p, q)
     if method == "dpm2":
         return advance(tape, x, p, q, [tape.point_at_lambda((p.lam + q.lam) / 2)], "noise")
@@ -116,7 +113,9 @@ def restart(
         )
     top = at_ratio(tape, restart_max)
     inside = [
-        p for p in tape.points[1:] if restart_min * (1 - 1e-9) <= p.ratio < top.ratio and p.t < tape.points[0].t
+        p
+        for p in tape.points[1:]
+        if restart_min * (1 - 1e-9) <= p.ratio < top.ratio and p.t < tape.points[0].t
     ]
     x = tape.start()
     for p, q in tape.steps():

@@ -32,6 +32,11 @@ LMS = "Crowson 2022, k-diffusion; also arXiv 2204.13902, rho-AB"
 DEIS = "Zhang & Chen 2022, arXiv 2204.13902"
 PNDM = "Liu et al. 2022, arXiv 2202.09778"
 UNIPC = "Zhao et al. 2023, arXiv 2302.04867"
+RESTART = "Xu et al. 2023, arXiv 2306.14878"
+SA = "Xue et al. 2023, arXiv 2309.05019"
+CM = "Song et al. 2023, arXiv 2303.01469"
+LCM = "Luo et al. 2023, arXiv 2310.04378"
+TCD = "Zheng et al. 2024, arXiv 2402.19159"
 
 SAMPLERS: dict[str, Sampler] = {
     "ddpm": Sampler(
@@ -112,4 +117,35 @@ SAMPLERS: dict[str, Sampler] = {
     "unipc-3": Sampler("unipc:unipc", {"order": 3}, 4, 1, False, UNIPC, "UniPC of order 3"),
     "unipc-4": Sampler("unipc:unipc", {"order": 4}, 5, 1, False, UNIPC, "UniPC of order 4"),
     "unipc": Sampler("unipc:unipc", {"order": "auto"}, 4, 1, False, UNIPC, "UniPC, its order by the steps"),
+    "euler-a": Sampler("stochastic:euler_ancestral", {}, 1, 1, True, DDIM, "Euler down, then noise"),
+    "dpm2-a": Sampler(
+        "stochastic:two_stage_ancestral", {"prediction": "noise"}, 2, 2, True, EDM, "DPM-2 down, then noise"
+    ),
+    "dpmpp-2s-a": Sampler(
+        "stochastic:two_stage_ancestral",
+        {"prediction": "data"},
+        2,
+        2,
+        True,
+        DPMPP,
+        "DPM-Solver++(2S) down, then noise",
+    ),
+    "dpmpp-sde": Sampler(
+        "stochastic:dpmpp_sde", {}, 2, 2, True, DPMPP, "singlestep with one Brownian motion (k-diffusion)"
+    ),
+    "sde-dpmpp-1": Sampler("stochastic:multistep", {"order": 1}, 1, 1, True, DPMPP, "SDE-DPM-Solver++(1)"),
+    "sde-dpmpp-2m": Sampler("stochastic:multistep", {"order": 2}, 2, 1, True, DPMPP, "SDE-DPM-Solver++(2M)"),
+    "sde-dpmpp-3m": Sampler("stochastic:multistep", {"order": 3}, 3, 1, True, DPMPP, "SDE-DPM-Solver++(3M)"),
+    "edm": Sampler(
+        "edm:edm", {"method": "heun"}, 2, 2, True, EDM, "Heun with churn: s_churn, s_tmin, s_tmax"
+    ),
+    "edm-euler": Sampler("edm:edm", {"method": "euler"}, 1, 1, True, EDM, "Euler with churn"),
+    "edm-dpm2": Sampler("edm:edm", {"method": "dpm2"}, 2, 2, True, EDM, "DPM-2 with churn (k-diffusion)"),
+    "restart": Sampler(
+        "edm:restart", {}, 2, 2, True, RESTART, "Heun that goes back up to noise and down again"
+    ),
+    "sa": Sampler("sa:sa_solver", {}, 2, 1, True, SA, "SA-Solver: stochastic Adams, predictor and corrector"),
+    "consistency": Sampler("consistency:consistency", {}, 1, 1, True, CM, "data, then all noise anew"),
+    "lcm": Sampler("consistency:lcm", {}, 1, 1, True, LCM, "consistency with LCM's boundary scalings"),
+    "tcd": Sampler("consistency:tcd", {}, 1, 1, True, TCD, "DDIM to below, then noise: strategic"),
 }

@@ -98,6 +98,8 @@ def sa_solver(
         order = min(corrector_order, len(history) + 1)
         if order and left > 1:
             new, *old = adams([1.0, *nodes][:order], -g, variant)
-            corrected = tape.keep(known + sum(q.alpha * b * m for b, (_, m) in zip(old, history, strict=False)))
+            corrected = tape.keep(
+                known + sum(q.alpha * b * m for b, (_, m) in zip(old, history, strict=False))
+            )
             weight = q.alpha * new
     return x

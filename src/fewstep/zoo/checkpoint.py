@@ -1,9 +1,9 @@
 """The file of a trained network: its weights, and what they mean, in one safetensors file.
 
-The metadata hold one JSON document, `fewstep`: the architecture and its config, what the output is (prediction type),
-the noise schedule, the range of the data's values, and how it was trained. A file is checked in this order: size,
-header, document, names and shapes of the tensors against the architecture (built without memory), and that every
-weight is finite. So what a file can ask for is bounded by its size.
+The metadata hold one JSON document, `fewstep`: the architecture and its config, what the output is
+(prediction type), the noise schedule, the range of the data's values, and how it was trained. A file is
+checked in this order: size, header, document, names and shapes of the tensors against the architecture (built
+without memory), and that every weight is finite. So what a file can ask for is bounded by its size.
 """
 
 from __future__ import annotations
@@ -66,11 +66,18 @@ class Spec:
         if not isinstance(self.schedule, schedules.Schedule):
             raise InvalidInput(f"schedule is a {type(self.schedule).__name__}; give one of fewstep.schedules")
         pair = self.value_range
-        if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and all(map(_is_finite, pair)) and pair[0] < pair[1]):
+        if not (
+            isinstance(pair, (tuple, list))
+            and len(pair) == 2
+            and all(map(_is_finite, pair))
+            and pair[0] < pair[1]
+        ):
             raise InvalidInput(f"value_range is {pair!r}; it has to be two finite numbers, the smaller first")
         object.__setattr__(self, "value_range", (float(pair[0]), float(pair[1])))
         if not isinstance(self.training, Mapping):
-            raise InvalidInput(f"training is a {type(self.training).__name__}; it has to be a mapping of JSON values")
+            raise InvalidInput(
+                f"training is a {type(self.training).__name__}; it has to be a mapping of JSON values"
+            )
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -107,7 +114,9 @@ class Spec:
             )
         missing, unknown = set(_FIELDS) - set(document), set(document) - set(_FIELDS)
         if missing or unknown:
-            raise InvalidInput(f"the description lacks {sorted(missing)} and has unknown {sorted(unknown)[:8]}")
+            raise InvalidInput(
+                f"the description lacks {sorted(missing)} and has unknown {sorted(unknown)[:8]}"
+            )
         if document["architecture"] != ARCHITECTURE:
             raise unknown_name("architecture", str(document["architecture"])[:80], [ARCHITECTURE])
         config = UNetConfig.from_json(document["config"])
@@ -120,7 +129,9 @@ class Spec:
         )
         for name, implied in (("sample_shape", list(config.sample_shape)), ("classes", config.classes)):
             if document[name] != implied:
-                raise InvalidInput(f"{name} is {document[name]!r} but the config says {implied}; the file is damaged")
+                raise InvalidInput(
+                    f"{name} is {document[name]!r} but the config says {implied}; the file is damaged"
+                )
         return spec
 
 
@@ -143,11 +154,16 @@ def save(path: str | os.PathLike[str], network: UNet, spec: Spec) -> str:
     """Write the network's weights as float32, and the spec, in one move. Returns the digest.
 
     Raises:
-        InvalidInput: the spec's config is not the network's, or a weight is not finite. Nothing is written then.
+        InvalidInput: the spec's config is not the network's, or a weight is not finite. Nothing is written
+        then.
     """
     if network.config != spec.config:
-        raise InvalidInput(f"the spec describes {spec.config}, but the network is {network.config}; pass its own config")
-    weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in network.state_dict().items()}
+        raise InvalidInput(
+            f"the spec describes {spec.config}, but the network is {network.config}; pass its own config"
+        )
+    weights = {
+        name: tensor.detach().to("cpu", torch.float32) for name, tensor in network.state_dict().items()
+    }
     _check_finite(weights, "the network")
     container.write(path, weights, {"fewstep": spec.to_json()})
     return digest(weights, spec)
@@ -179,7 +195,8 @@ def load(path: str | os.PathLike[str], *, max_bytes: int = container.SIZE_LIMIT)
 
 
 def digest(weights: Mapping[str, Tensor], spec: Spec) -> str:
-    """16 hexadecimal digits of a SHA-256 over the spec and the float32 weights, independent of their order."""
+    """16 hexadecimal digits of a SHA-256 over the spec and the float32 weights, independent of their
+    order."""
     state = hashlib.sha256(json.dumps(spec.to_json(), sort_keys=True, allow_nan=False).encode())
     for name in sorted(weights):
         tensor = weights[name].to("cpu", torch.float32).contiguous()
@@ -189,7 +206,12 @@ def digest(weights: Mapping[str, Tensor], spec: Spec) -> str:
 
 
 def _is_finite(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 1e30 and math.isfinite(value)
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) <= 1e30
+        and math.isfinite(value)
+    )
 
 
 def _schedule(spec: Any) -> schedules.Schedule:
@@ -205,8 +227,8 @@ def _check_table(file: container.Container, wanted: Mapping[str, tuple[int, ...]
     missing, unknown = sorted(set(wanted) - set(file.shapes)), sorted(set(file.shapes) - set(wanted))
     if missing or unknown:
         raise InvalidInput(
-            f"{file.path}: {len(missing)} tensors are missing {missing[:4]} and {len(unknown)} are unknown {unknown[:4]}; "
-            "the file does not fit its own config. Fetch or train it again"
+            f"{file.path}: {len(missing)} tensors are missing {missing[:4]} and {len(unknown)} are unknown "
+            f"{unknown[:4]}; the file does not fit its own config. Fetch or train it again"
         )
     for name, shape in wanted.items():
         if file.shapes[name] != shape:
@@ -215,7 +237,9 @@ def _check_table(file: container.Container, wanted: Mapping[str, tuple[int, ...]
                 "fetch or train it again"
             )
         if file.dtypes[name] not in ("F32", "F16", "BF16"):
-            raise InvalidInput(f"{file.path}: tensor {name!r} has dtype {file.dtypes[name]}; allowed are F32, F16, BF16")
+            raise InvalidInput(
+                f"{file.path}: tensor {name!r} has dtype {file.dtypes[name]}; allowed are F32, F16, BF16"
+            )
 
 
 def _check_finite(weights: Mapping[str, Tensor], owner: str) -> None:
@@ -224,5 +248,5 @@ def _check_finite(weights: Mapping[str, Tensor], owner: str) -> None:
         if bad:
             raise InvalidInput(
                 f"{owner}: {bad} of {tensor.numel()} weights of tensor {name!r} are NaN or infinite; "
-                "a network needs finite weights. Train again (with a lower learning rate, if training gave them)"
+                "they have to be finite. Train it again, with a lower learning rate if training made them"
             )

@@ -1,8 +1,8 @@
 """Safetensors files, read with bounds and written whole or not at all.
 
-A safetensors file is 8 bytes (the header's length, little endian), a JSON header that names each tensor's dtype, shape
-and place, and the bytes of the tensors. Nothing in it is executed. Here the file's size and the header's length are
-checked before any memory is taken for them, and the header before any tensor is made.
+A safetensors file is 8 bytes (the header's length, little endian), a JSON header that names each tensor's
+dtype, shape and place, and the bytes of the tensors. Nothing in it is executed. Here the file's size and the
+header's length are checked before any memory is taken for them, and the header before any tensor is made.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ class Container:
         try:
             return {name: tensor.clone() for name, tensor in safetensors.torch.load(self._content).items()}
         except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
-            raise InvalidInput(f"{self.path} has a damaged tensor table ({error}); fetch or train it again") from error
+            raise InvalidInput(
+                f"{self.path} has a damaged tensor table ({error}); fetch or train it again"
+            ) from error
 
     def document(self, key: str, what: str) -> dict[str, Any]:
         """The JSON object that the metadata hold under `key`; `what` the file should be, for the error."""
@@ -74,7 +76,9 @@ class Container:
             )
         value = _parse(text, f"{self.path}: the metadata {key!r}")
         if not isinstance(value, dict):
-            raise InvalidInput(f"{self.path}: the metadata {key!r} are {_shown(value)}; they have to be a JSON object")
+            raise InvalidInput(
+                f"{self.path}: the metadata {key!r} are {_shown(value)}; they have to be a JSON object"
+            )
         return value
 
 
@@ -102,7 +106,9 @@ def read(path: str | os.PathLike[str], max_bytes: int = SIZE_LIMIT) -> Container
     header = _header(path, content)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-        raise InvalidInput(f"{path}: the metadata have to be text, got {_shown(metadata)}; the file is damaged")
+        raise InvalidInput(
+            f"{path}: the metadata have to be text, got {_shown(metadata)}; the file is damaged"
+        )
     shapes, dtypes = {}, {}
     for name, entry in header.items():
         shapes[name], dtypes[name] = _entry(path, name, entry)
@@ -117,7 +123,8 @@ def write(path: str | os.PathLike[str], tensors: dict[str, Tensor], documents: d
 
 
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Replace the file at `path` by `content` in one move: a reader, or a crash, sees the old file or the new one."""
+    """Replace the file at `path` by `content` in one move: a reader, or a crash, sees the old file or the new
+    one."""
     path = Path(path)
     if not path.parent.is_dir():
         raise InvalidInput(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
@@ -136,22 +143,26 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 def _refuse_foreign(path: Path, start: bytes) -> None:
     for magic, kind in _FOREIGN.items():
         if start.startswith(magic):
-            raise InvalidInput(f"{path} is {kind}. fewstep opens only safetensors files; convert it where you trust it")
+            raise InvalidInput(
+                f"{path} is {kind}. fewstep opens only safetensors files; convert it where you trust it"
+            )
 
 
 def _header(path: Path, content: bytes) -> dict[str, Any]:
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or content[8:9] != b"{":
         raise InvalidInput(
-            f"{path} is not a safetensors file (it has {len(content):,} bytes and begins with {content[:12]!r}); "
-            "give one that fewstep wrote"
+            f"{path} is not a safetensors file (it has {len(content):,} bytes and begins with "
+            f"{content[:12]!r}); give one that fewstep wrote"
         )
     if length > HEADER_LIMIT:
-        raise InvalidInput(f"{path} asks for a header of {length:,} bytes; the limit is {HEADER_LIMIT:,}. It is damaged")
+        raise InvalidInput(
+            f"{path} asks for a header of {length:,} bytes; the limit is {HEADER_LIMIT:,}. It is damaged"
+        )
     if length > len(content) - 8:
         raise InvalidInput(
-            f"{path} is truncated: its header alone should have {length:,} bytes, {len(content) - 8:,} are there; "
-            "fetch or train it again"
+            f"{path} is truncated: its header alone should have {length:,} bytes, {len(content) - 8:,} are "
+            "there; fetch or train it again"
         )
     header = _parse(content[8 : 8 + length], f"{path}: the header")
     if not isinstance(header, dict):
@@ -160,7 +171,8 @@ def _header(path: Path, content: bytes) -> dict[str, Any]:
     promised, there = max(ends, default=0), len(content) - 8 - length
     if promised > there:
         raise InvalidInput(
-            f"{path} is truncated: its tensors should have {promised:,} bytes, {there:,} are there; fetch or train it again"
+            f"{path} is truncated: its tensors should have {promised:,} bytes, {there:,} are there; "
+            "fetch or train it again"
         )
     return header
 
@@ -174,7 +186,9 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[tuple[int, ...], str]:
     shape, dtype = (entry.get("shape"), entry.get("dtype")) if isinstance(entry, dict) else (None, None)
     whole = isinstance(shape, list) and all(type(length) is int and length >= 0 for length in shape)
     if not whole or not isinstance(dtype, str) or not _has_offsets(name, entry):
-        raise InvalidInput(f"{path}: the header's entry of tensor {name!r} is {_shown(entry)}; the file is damaged")
+        raise InvalidInput(
+            f"{path}: the header's entry of tensor {name!r} is {_shown(entry)}; the file is damaged"
+        )
     return tuple(shape), dtype
 
 

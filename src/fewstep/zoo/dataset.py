@@ -31,14 +31,20 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         images, labels, (low, high) = self.images, self.labels, self.value_range
-        if images.dtype != torch.float32 or images.ndim != 4 or images.shape[2] != images.shape[3] or not len(images):
+        if (
+            images.dtype != torch.float32
+            or images.ndim != 4
+            or images.shape[2] != images.shape[3]
+            or not len(images)
+        ):
             raise InvalidInput(
                 f"images of {self.name!r} are {images.dtype} of shape {tuple(images.shape)}; "
                 "give float32 of shape (N, channels, size, size), N at least 1"
             )
         if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
             raise InvalidInput(
-                f"labels of {self.name!r} are {labels.dtype} of shape {tuple(labels.shape)}; give int64 of ({len(images)},)"
+                f"labels of {self.name!r} are {labels.dtype} of shape {tuple(labels.shape)}; "
+                f"give int64 of ({len(images)},)"
             )
         if int(labels.min()) < 0 or int(labels.max()) >= self.classes:
             raise InvalidInput(
@@ -69,7 +75,9 @@ class ImageSet:
             InvalidInput: `fraction` is outside (0, 1), or leaves one of the two parts empty.
         """
         if not 0 < fraction < 1:
-            raise InvalidInput(f"the held-out fraction is {fraction!r}; it has to lie between 0 and 1, as 0.1")
+            raise InvalidInput(
+                f"the held-out fraction is {fraction!r}; it has to lie between 0 and 1, as 0.1"
+            )
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         held = torch.zeros(len(self), dtype=torch.bool)
         for label in range(self.classes):
@@ -77,8 +85,8 @@ class ImageSet:
             held[members[: round(fraction * len(members))]] = True
         if not held.any() or held.all():
             raise InvalidInput(
-                f"holding out {fraction:g} of {len(self)} images in {self.classes} classes leaves one part empty; "
-                "give more images or another fraction"
+                f"holding out {fraction:g} of {len(self)} images in {self.classes} classes leaves one part "
+                "empty; give more images or another fraction"
             )
         return self._take(~held), self._take(held)
 

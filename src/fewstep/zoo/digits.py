@@ -1,7 +1,8 @@
 """The data of the shipped model: 1,797 handwritten digits of 8x8 pixels, part of scikit-learn (no download).
 
-They are the test set of "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak 1998, UCI Machine Learning
-Repository, doi:10.24432/C50P49, CC BY 4.0): bitmaps of 32x32, counted in blocks of 4x4, so that a pixel is 0 to 16.
+They are the test set of "Optical Recognition of Handwritten Digits" (Alpaydin & Kaynak 1998, UCI Machine
+Learning Repository, doi:10.24432/C50P49, CC BY 4.0): bitmaps of 32x32, counted in blocks of 4x4, so that a
+pixel is 0 to 16.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """A small class-conditional U-Net for square images, with continuous time.
 
-The image is brought to a coarse resolution and back (Ronneberger et al. 2015, arXiv:1505.04597), in residual blocks
-that the time and the class modulate by scale and shift (FiLM: Perez et al. 2018, arXiv:1709.07871), with one
-self-attention layer where the image is smallest. Time enters as sines and cosines (Vaswani et al. 2017,
-arXiv:1706.03762, section 3.5), so any real time is allowed, not only integers.
+The image is brought to a coarse resolution and back (Ronneberger et al. 2015, arXiv:1505.04597), in residual
+blocks that the time and the class modulate by scale and shift (FiLM: Perez et al. 2018, arXiv:1709.07871),
+with one self-attention layer where the image is smallest. Time enters as sines and cosines (Vaswani et al.
+2017, arXiv:1706.03762, section 3.5), so any real time is allowed, not only integers.
 
 What the output means (epsilon, x0, v) is not the network's business: it is written in the checkpoint's spec.
 """
@@ -102,7 +102,8 @@ class UNetConfig:
         if set(values) != known:
             missing, unknown = sorted(known - set(values)), sorted(map(str, set(values) - known))
             raise InvalidInput(
-                f"the network config lacks {missing} and has unknown {unknown}; the fields are {sorted(known)}"
+                f"the network config lacks {missing} and has unknown {unknown}; "
+                f"the fields are {sorted(known)}"
             )
         return cls(**values)
 
@@ -135,7 +136,8 @@ def _norm(width: int) -> nn.GroupNorm:
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(FiLM(conv(x))), both convolutions 3x3 after group norm and SiLU. (B, entry, h, w) -> (B, width, h, w)."""
+    """x + conv(FiLM(conv(x))), both convolutions 3x3 after group norm and SiLU. (B, entry, h, w) -> (B,
+    width, h, w)."""
 
     def __init__(self, entry: int, width: int, embedding: int) -> None:
         super().__init__()
@@ -200,7 +202,8 @@ class UNet(nn.Module):
         Args:
             x: noisy images, shape (B, channels, size, size), float32.
             t: model time, shape (B,), float (0 to 999 for a schedule of 1000 betas; not only integers).
-            label: class, shape (B,), int64, 0 to `classes`; `classes` is the null class, and None means it for all.
+            label: class, shape (B,), int64, 0 to `classes`; `classes` is the null class, and None means it
+                for all.
 
         Returns:
             the shape of x.
@@ -233,17 +236,18 @@ class UNet(nn.Module):
 
 
 def skeleton(config: UNetConfig) -> UNet:
-    """The network without memory for its weights (all on torch's `meta` device): to learn names and shapes, or to
-    load into with `load_state_dict(..., assign=True)`."""
+    """The network without memory for its weights (all on torch's `meta` device): to learn names and shapes,
+    or to load into with `load_state_dict(..., assign=True)`."""
     with torch.device("meta"):
         return UNet(config)
 
 
 def build(config: UNetConfig, seed: int) -> UNet:
-    """A freshly initialised network. The weights depend on `seed` alone; torch's global generator is not touched.
+    """A freshly initialised network. The weights depend on `seed` alone; torch's global generator is not
+    touched.
 
-    Weights are normal with variance 1 / fan-in, except those that end a residual branch or the network: those start
-    at zero, so that every block is the identity at first.
+    Weights are normal with variance 1 / fan-in, except those that end a residual branch or the network: those
+    start at zero, so that every block is the identity at first.
     """
     generator = torch.Generator().manual_seed(seed)
     network = skeleton(config).to_empty(device="cpu")

@@ -21,15 +21,16 @@ class TrainConfig:
         seed: decides the split, the first weights, batches, noise, times and dropped classes.
         steps: optimiser steps.
         batch: images a step.
-        learning_rate: peak of AdamW's rate: rises linearly for `warmup_steps`, then falls to 0 as a half cosine.
+        learning_rate: peak of AdamW's rate: rises linearly for `warmup_steps`, then falls to 0 as a half
+            cosine.
         warmup_steps: at most `steps`.
         weight_decay: AdamW's, on every weight.
         gradient_clip: the gradient's norm is cut to this.
         ema_decay: the weights that are kept are an exponential moving average; step k decays by
             min(ema_decay, (1 + k) / (10 + k)), so that the first weights are soon forgotten.
         class_dropout: share of the training images whose label is replaced by the null class, for guidance.
-        lambda_spread: half the log signal-to-noise ratio of the training times is logistic around 0 with this scale
-            (cut to the schedule), so most work goes where the picture is decided.
+        lambda_spread: half the log signal-to-noise ratio of the training times is logistic around 0 with this
+            scale (cut to the schedule), so most work goes where the picture is decided.
         held_out: share of the images, of every class, that is never trained on.
         validate_every: steps between measurements of the held-out loss.
         state_every: steps between writings of the resumable state.
@@ -58,8 +59,8 @@ class TrainConfig:
             raise InvalidInput(f"network is {self.network!r}; it has to be a UNetConfig")
         if not isinstance(self.schedule, schedules.BetaSchedule):
             raise InvalidInput(
-                f"schedule is {getattr(self.schedule, 'kind', self.schedule)!r}; v-prediction is trained on a "
-                "beta schedule: linear, scaled_linear, cosine, betas or alphas_cumprod"
+                f"schedule is {getattr(self.schedule, 'kind', self.schedule)!r}; v-prediction is trained on "
+                "a beta schedule: linear, scaled_linear, cosine, betas or alphas_cumprod"
             )
         most = 2**31
         for name, low, high in (
@@ -97,6 +98,10 @@ class TrainConfig:
     def decay(self, step: int) -> float:
         """Decay of the moving average at step 0, 1, ... steps - 1."""
         return min(self.ema_decay, (1 + step) / (10 + step))
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the weights, as JSON values: not how often the run measures and saves."""
+        return {k: value for k, value in self.to_json().items() if k not in ("validate_every", "state_every")}
 
     def to_json(self) -> dict[str, Any]:
         """Every setting as plain JSON values."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,16 @@ class TrainState:
         network: the weights that are trained.
         average: their exponential moving average, by name.
         optimiser: AdamW with its two moments.
+        seconds: time that the steps took so far, in all sittings.
+        recent: losses since the last line of the log.
     """
 
     step: int
     network: UNet
     average: dict[str, Tensor]
     optimiser: AdamW
+    seconds: float = 0.0
+    recent: list[float] = field(default_factory=list)
 
     @classmethod
     def fresh(cls, config: UNetConfig, seed: int, weight_decay: float) -> TrainState:
@@ -47,8 +51,16 @@ class TrainState:
         for name, parameter in self.network.named_parameters():
             tensors[f"weight.{name}"] = parameter
             moments = self.optimiser.state.get(parameter, {})
-            tensors |= {f"{moment}.{name}": moments[moment] for moment in ("exp_avg", "exp_avg_sq") if moments}
-        document = {"version": VERSION, "step": self.step, "identity": identity}
+            tensors |= {
+                f"{moment}.{name}": moments[moment] for moment in ("exp_avg", "exp_avg_sq") if moments
+            }
+        document = {
+            "version": VERSION,
+            "step": self.step,
+            "identity": identity,
+            "seconds": self.seconds,
+            "recent": self.recent,
+        }
         container.write(path, tensors, {"fewstep-train": document})
 
     def restore(self, path: Path, identity: dict[str, Any]) -> None:
@@ -60,11 +72,17 @@ class TrainState:
         file = container.read(path, max_bytes=1 << 30)
         document = file.document("fewstep-train", "the state of a training run")
         step, advice = document.get("step"), f"delete {path} (or do not resume) to start anew"
-        if document.get("version") != VERSION or not isinstance(step, int) or step < 1:
-            raise InvalidInput(f"{path}: version {document.get('version')!r}, step {step!r} cannot be continued; {advice}")
+        seconds, recent = document.get("seconds"), document.get("recent")
+        whole = isinstance(step, int) and isinstance(seconds, (int, float)) and isinstance(recent, list)
+        if document.get("version") != VERSION or not whole or step < 1:
+            raise InvalidInput(
+                f"{path}: version {document.get('version')!r}, step {step!r} cannot be continued; {advice}"
+            )
         differing = _differences(document.get("identity"), identity)
         if differing:
-            raise InvalidInput(f"{path} belongs to another run: {'; '.join(differing)}. Give those settings, or {advice}")
+            raise InvalidInput(
+                f"{path} belongs to another run: {'; '.join(differing)}. Give those settings, or {advice}"
+            )
         wanted = {
             f"{kind}.{name}": tuple(parameter.shape)
             for kind in ("weight", "average", "exp_avg", "exp_avg_sq")
@@ -82,7 +100,7 @@ class TrainState:
                     "exp_avg": tensors[f"exp_avg.{name}"],
                     "exp_avg_sq": tensors[f"exp_avg_sq.{name}"],
                 }
-        self.step = step
+        self.step, self.seconds, self.recent = step, float(seconds), recent
 
 
 def _differences(theirs: Any, ours: dict[str, Any], prefix: str = "") -> list[str]:

@@ -1,0 +1,1 @@
+"""Drivers: loops that run any plan with any denoiser, and know no solver by name."""

@@ -1,0 +1,298 @@
+"""The loop: one network evaluation and one small linear combination for each row of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fewstep.core.errors import InvalidInput
+from fewstep.core.plan import Plan, Row
+from fewstep.denoise.base import Denoiser, Level, as_denoiser
+from fewstep.run.lower import ADD, DATA, MULTIPLY, NOISE, RAW, TAKE, Op, lower
+from fewstep.run.noise import START, key_of, seeds_of, unit_noise
+
+
+class NonFinite(ArithmeticError):
+    """A network or a state was NaN or infinite.
+
+    Attributes:
+        row: index of the row, or None where a second run could not reproduce it; `label` is the row's.
+        images: indices in the batch of the images that are lost.
+        result: what `sample` would have returned; the other images in it are finished and good.
+    """
+
+    def __init__(self, message: str, row: int | None, label: str, images: list[int], result: Tensor):
+        super().__init__(message)
+        self.row, self.label, self.images, self.result = row, label, images, result
+
+
+class Cancelled(RuntimeError):
+    """`on_row` asked to stop; `preview` is the last estimate of the data."""
+
+    def __init__(self, row: int, rows: int, preview: Tensor):
+        super().__init__(f"cancelled after {row + 1} of {rows} network evaluations")
+        self.row, self.preview = row, preview
+
+
+class Progress(NamedTuple):
+    """What a run shows after each network evaluation.
+
+    `index` counts rows from 0 of `rows`; `data()` is the estimate of x0 at this row, made when asked for.
+    """
+
+    index: int
+    rows: int
+    row: Row
+    data: Callable[[], Tensor]
+
+
+def sample(
+    plan: Plan,
+    denoiser: Denoiser | Callable[[Tensor, Tensor], Tensor],
+    *,
+    shape: Sequence[int] | None = None,
+    noise: Tensor | None = None,
+    start: Tensor | tuple[Tensor, Tensor] | None = None,
+    seed: int | Sequence[int] = 0,
+    device: torch.device | str | None = None,
+    on_row: Callable[[Progress], bool | None] | None = None,
+    check: bool = True,
+) -> Tensor:
+    """Run `plan` with `denoiser` and return the states at the end of the grid, (B, ..): data where the grid ends clean.
+
+    Args:
+        shape: (B, ..) of states drawn from noise alone, in float32. Give exactly one of shape, noise and start.
+        noise: unit noise (B, ..), scaled here to the sigma of `plan.entry`.
+        start: states at `plan.entry`'s (alpha, sigma) as they are; never written to. A pair for plans with two inputs.
+        seed: of the first image, the next ones counting up; or one for each image. Image i depends on its own seed alone.
+        device: where to draw a `shape`.
+        on_row: called after each network evaluation; True cancels the run with `Cancelled`.
+        check: look at the end whether all is finite, which waits for the device once.
+
+    Raises:
+        InvalidInput: for shapes that do not fit and for a plan of another noise schedule.
+        NonFinite: where the result holds NaN or infinity; finished images are in it.
+    """
+    denoiser = as_denoiser(denoiser)
+    states, seeds = starting_states(
+        plan, denoiser, shape=shape, noise=noise, start=start, seed=seed, device=device
+    )
+    run = rows(plan, denoiser, states, seeds)
+    with torch.no_grad():
+        results = _drain(run, on_row)
+        if check and not bool(torch.isfinite(results[0]).all()):
+            raise _locate(plan, denoiser, states, seeds, results[0])
+    return results[0]
+
+
+def sample_pair(
+    plan: Plan,
+    denoiser: Denoiser | Callable[[Tensor, Tensor], Tensor],
+    *,
+    start: Tensor | tuple[Tensor, Tensor],
+    seed: int | Sequence[int] = 0,
+) -> tuple[Tensor, ...]:
+    """As `sample`, for invertible samplers: all states at the end, the last one first and the one before it second."""
+    denoiser = as_denoiser(denoiser)
+    states, seeds = starting_states(plan, denoiser, start=start, seed=seed)
+    with torch.no_grad():
+        return _drain(rows(plan, denoiser, states, seeds), None)
+
+
+def _drain(
+    run: Generator[Progress, None, tuple[Tensor, ...]], on_row: Callable[[Progress], bool | None] | None
+) -> tuple[Tensor, ...]:
+    while True:
+        try:
+            progress = next(run)
+        except StopIteration as end:
+            return end.value
+        if on_row is not None and on_row(progress):
+            preview = progress.data()
+            run.close()
+            raise Cancelled(progress.index, progress.rows, preview)
+
+
+def check_schedule(plan: Plan, denoiser: Denoiser) -> None:
+    """Raise `InvalidInput` where the plan was compiled for another noise schedule than the denoiser's."""
+    if denoiser.schedule is not None and denoiser.schedule.fingerprint != plan.schedule_fingerprint:
+        raise InvalidInput(
+            f"the plan was compiled for the noise schedule {plan.recipe.schedule.get('kind')!r} "
+            f"({plan.schedule_fingerprint}), the denoiser has {denoiser.schedule.kind!r} ({denoiser.schedule.fingerprint}): compile "
+            "it with schedule=denoiser.schedule, or wrap the denoiser in fewstep.OnSchedule"
+        )
+
+
+def starting_states(
+    plan: Plan,
+    denoiser: Denoiser,
+    *,
+    shape: Sequence[int] | None = None,
+    noise: Tensor | None = None,
+    start: Tensor | tuple[Tensor, Tensor] | None = None,
+    seed: int | Sequence[int] = 0,
+    device: torch.device | str | None = None,
+) -> tuple[list[Tensor], list[int]]:
+    """The plan's input states and one seed for each image, from one of shape, noise and start."""
+    check_schedule(plan, denoiser)
+    given = [
+        name for name, value in (("shape", shape), ("noise", noise), ("start", start)) if value is not None
+    ]
+    if len(given) != 1:
+        raise InvalidInput(f"give exactly one of shape, noise and start, got {' and '.join(given) or 'none'}")
+    if start is not None:
+        states = list(start) if isinstance(start, tuple | list) else [start]
+        if len(states) != plan.inputs:
+            raise InvalidInput(
+                f"{plan.recipe.sampler} starts from {plan.inputs} states here, got {len(states)}"
+            )
+        if any(s.shape != states[0].shape for s in states):
+            raise InvalidInput(
+                f"the states of a pair must have one shape, got {[tuple(s.shape) for s in states]}"
+            )
+    else:
+        if plan.inputs != 1:
+            raise InvalidInput(
+                f"this plan of {plan.recipe.sampler} starts from a pair: give start=(x, y), the result of its inversion"
+            )
+        if noise is None:
+            sizes = [int(n) for n in shape or ()]
+            if len(sizes) < 2 or min(sizes) < 1:
+                raise InvalidInput(f"shape must be (batch, ..) of positive sizes, got {tuple(shape or ())}")
+            noise = unit_noise(seeds_of(seed, sizes[0]), START, torch.empty(sizes, device=device))
+        states = [noise]
+    for state in states:
+        if not state.is_floating_point() or state.ndim < 2:
+            raise InvalidInput(
+                f"states are floating point tensors (batch, ..), got {state.dtype} of shape {tuple(state.shape)}"
+            )
+    dtype = torch.float64 if states[0].dtype == torch.float64 else torch.float32
+    states = [state.to(dtype) for state in states]
+    if start is None:
+        states = [states[0] * plan.entry[1]]
+    return states, seeds_of(seed, states[0].shape[0])
+
+
+def levels_of(plan: Plan, x: Tensor) -> list[Level]:
+    """The level of each row for a batch like `x` (B, ..)."""
+    times = torch.tensor([row.t for row in plan.rows], dtype=x.dtype).to(x.device, non_blocking=True)
+    each = times[:, None].expand(-1, x.shape[0]).unbind(0)
+    return [
+        Level(t, row.alpha, row.sigma, ((row.t, row.alpha, row.sigma),))
+        for t, row in zip(each, plan.rows, strict=True)
+    ]
+
+
+def rows(
+    plan: Plan, denoiser: Denoiser, states: Sequence[Tensor], seeds: Sequence[int]
+) -> Generator[Progress, None, tuple[Tensor, ...]]:
+    """Run `plan` row by row. Yields after each network evaluation, and returns the states at the end."""
+    first = states[0]
+    levels = levels_of(plan, first)
+    folds = tuple(denoiser.coefficients(row.t, row.alpha, row.sigma) for row in plan.rows)
+    project = denoiser.project
+    program = lower(plan, folds if project is None else None)
+    buffers: list[Tensor | None] = [None] * (program.buffers + 3)
+    buffers[: plan.registers] = initial_registers(plan, states, seeds)
+
+    for i, row in enumerate(plan.rows):
+        u = buffers[program.inputs[i]]
+        assert u is not None
+        skip, out = folds[i]
+        result = denoiser.output(u, levels[i])
+        if project is None:
+            buffers[DATA] = result
+
+            def data(u: Tensor = u, result: Tensor = result, skip: float = skip, out: float = out) -> Tensor:
+                return skip * u + out * result
+        else:
+            raw = skip * u + out * result
+            projected = project(raw)
+            buffers[DATA], buffers[RAW] = projected, raw
+
+            def data(projected: Tensor = projected) -> Tensor:
+                return projected
+
+        yield Progress(i, plan.nfe, row, data)
+        if row.noise is not None:
+            buffers[NOISE] = unit_noise(seeds, key_of(row.noise), first)
+        execute(program.rows[i], buffers)
+        buffers[DATA] = buffers[RAW] = buffers[NOISE] = None
+    return tuple(_scaled(buffers[b], factor) for b, factor in program.results)
+
+
+def initial_registers(plan: Plan, states: Sequence[Tensor], seeds: Sequence[int]) -> list[Tensor]:
+    """The registers before the first row, in memory of their own."""
+    noise = None if plan.start_noise is None else unit_noise(seeds, key_of(plan.start_noise), states[0])
+    registers = []
+    for *weights, s in plan.init.tolist():
+        total = torch.zeros_like(states[0])
+        for weight, state in zip(weights, states, strict=True):
+            if weight:
+                total.add_(state, alpha=weight)
+        if s and noise is not None:
+            total.add_(noise, alpha=s)
+        registers.append(total)
+    return registers
+
+
+def execute(ops: Sequence[Op], buffers: list[Tensor | None]) -> None:
+    """Carry out one row's instructions on `buffers`, whose last three are the noise and the network's outputs."""
+    for kind, dst, a, b, c in ops:
+        if kind == ADD:
+            if dst == a:
+                buffers[dst].add_(buffers[b], alpha=c)  # type: ignore[union-attr]
+            else:
+                buffers[dst] = torch.add(buffers[a], buffers[b], alpha=c, out=buffers[dst])  # type: ignore[arg-type]
+        elif kind == MULTIPLY:
+            if dst == a:
+                buffers[dst].mul_(c)  # type: ignore[union-attr]
+            else:
+                buffers[dst] = torch.mul(buffers[a], c, out=buffers[dst])  # type: ignore[arg-type]
+        elif kind == TAKE:
+            buffers[dst] = buffers[a]
+        else:
+            buffers[dst] = None
+
+
+def _scaled(state: Tensor | None, factor: float) -> Tensor:
+    assert state is not None
+    return state if factor == 1.0 else state * factor
+
+
+def _locate(
+    plan: Plan, denoiser: Denoiser, states: Sequence[Tensor], seeds: Sequence[int], result: Tensor
+) -> NonFinite:
+    """Run once more, looking at every row, to say where the first value that is not finite came from."""
+
+    def lost(x: Tensor) -> list[int]:
+        return (~torch.isfinite(x).flatten(1).all(dim=1)).nonzero().flatten().tolist()
+
+    images = lost(result)
+    for state in states:
+        if lost(state):
+            return NonFinite(
+                f"the starting state of image {lost(state)} holds NaN or infinity",
+                None,
+                "start",
+                images,
+                result,
+            )
+    for progress in rows(plan, denoiser, states, seeds):
+        bad = lost(progress.data())
+        if bad:
+            name = f"row {progress.index} of {progress.rows} ({progress.row.label}, time {progress.row.t:g})"
+            return NonFinite(
+                f"the network returned NaN or infinity at {name} for images {bad} of the batch; the other images are in .result. "
+                "Try the network in float32, a lower guidance scale, or `fewstep doctor`",
+                progress.index,
+                progress.row.label,
+                images,
+                result,
+            )
+    return NonFinite(
+        f"images {images} hold NaN or infinity, but a second run did not", None, "", images, result
+    )

@@ -1,0 +1,53 @@
+"""Unit noise named by (seed of the image, interval of time), never by the order of drawing.
+
+So an image is the same whoever shares its batch, a run that starts in the middle of another's grid meets the same noise, and
+no global random state is read or changed. Philox (Salmon et al. 2011) is counter based: its 128-bit key is the pair itself.
+Noise is drawn in float32 on the host and is the same on every device and in every precision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.core.errors import InvalidInput
+from fewstep.core.plan import Interval
+
+START = 0
+"""The key of the noise that a run starts from."""
+
+MASK = 2**64 - 1
+
+
+def key_of(interval: Interval) -> int:
+    """The 64-bit key of a noise interval."""
+    packed = struct.pack("<ddq", interval.start, interval.end, interval.repeat)
+    return int.from_bytes(hashlib.blake2b(packed, digest_size=8).digest(), "little") or 1
+
+
+def draw(seed: int, key: int, out: np.ndarray) -> None:
+    """Fill the float32 array `out` with unit noise."""
+    np.random.Generator(np.random.Philox(key=[seed & MASK, key])).standard_normal(dtype=np.float32, out=out)
+
+
+def unit_noise(seeds: Sequence[int], key: int, like: Tensor) -> Tensor:
+    """Unit noise in the shape, dtype and on the device of `like` (B, ..), image i from seeds[i]."""
+    host = np.empty(tuple(like.shape), np.float32)
+    for image, seed in zip(host, seeds, strict=True):
+        draw(seed, key, image)
+    return torch.from_numpy(host).to(like.device, like.dtype, non_blocking=True)
+
+
+def seeds_of(seed: int | Sequence[int], batch: int) -> list[int]:
+    """One seed for each image: the given ones, or seed, seed + 1, .. from a single one."""
+    if isinstance(seed, int):
+        return [seed + i for i in range(batch)]
+    seeds = [int(s) for s in seed]
+    if len(seeds) != batch:
+        raise InvalidInput(f"give one seed, or one for each of the {batch} images, got {len(seeds)}")
+    return seeds
