@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 
 
@@ -16,3 +17,10 @@ def unknown_name(what: str, got: str, known: Iterable[str]) -> InvalidInput:
     near = difflib.get_close_matches(got.lower(), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     return InvalidInput(f"unknown {what} {got!r}: {hint}known are {', '.join(names)}")
+
+
+def positive(name: str, value: float) -> float:
+    """`value` as a float; raises `InvalidInput` unless it is a finite number above zero."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise InvalidInput(f"{name} must be a finite number above zero, got {value!r}")
+    return float(value)

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fewstep.core.errors import InvalidInput, unknown_name
-from fewstep.core.schedule import RATIO_CAP, BetaSchedule, Float, FlowSchedule, Schedule, positive
+from fewstep.core.errors import InvalidInput, positive, unknown_name
+from fewstep.core.schedule import RATIO_CAP, BetaSchedule, Float, FlowSchedule, Schedule
 
 SPACES = ("time", "sigma", "ratio", "lambda")
 
@@ -75,9 +75,7 @@ def grid_times(
     return times
 
 
-def given_times(
-    schedule: Schedule, *, times: ArrayLike | None = None, sigmas: ArrayLike | None = None
-) -> Float:
+def given_times(schedule: Schedule, *, times: ArrayLike | None = None, sigmas: ArrayLike | None = None) -> Float:
     """Times of the caller's own, as they are: N + 1 for N steps, strictly decreasing, the end included.
 
     Give `times`, or `sigmas` as the schedule's users write them: sigma / alpha for beta schedules, 0 clean.
@@ -201,9 +199,7 @@ def _uniform(schedule: Schedule, u: Float, low: float, *, integer: bool | None =
     return _pinned(schedule, u, schedule.warp(low + above), float(schedule.warp(low)))
 
 
-def _leading(
-    schedule: Schedule, u: Float, low: float, *, integer: bool | None = None, steps_offset: int = 0
-) -> Float:
+def _leading(schedule: Schedule, u: Float, low: float, *, integer: bool | None = None, steps_offset: int = 0) -> Float:
     """(n - 1 - i) (T // n) + steps_offset: no t_max. On others t_min + (n - 1 - i) / n (t_max - t_min)."""
     n, beta = len(u), isinstance(schedule, BetaSchedule)
     if not isinstance(steps_offset, (int, np.integer)) or steps_offset < 0 or (steps_offset and not beta):
@@ -219,9 +215,7 @@ def _leading(
     return schedule.warp(times)
 
 
-def _polynomial(
-    schedule: Schedule, u: Float, low: float, *, space: str | None = None, power: float = 2.0
-) -> Float:
+def _polynomial(schedule: Schedule, u: Float, low: float, *, space: str | None = None, power: float = 2.0) -> Float:
     """The coordinate c in a space is (c_max^(1/p) + u (c_min^(1/p) - c_max^(1/p)))^p."""
     c_max, c_min, times_of = _space(schedule, u, space)
     p = positive("power", power)

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fewstep.core.errors import InvalidInput
-from fewstep.core.schedule import Float, from_spec
+from fewstep.core.schedule import Float
 
 FORMAT = 1
 MAX_ROWS, MAX_REGISTERS, MAX_FILE_BYTES = 100_000, 64, 512 * 2**20
@@ -61,6 +61,7 @@ class Recipe:
     steps: int
     times: tuple[float, ...]
     schedule: Mapping[str, Any]
+    schedule_fingerprint: str
     reverse: bool = False
 
 
@@ -100,9 +101,7 @@ class Plan:
         shapes = {"A": (n, k, k), "B": (n, k, 2), "s": (n, k)}
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
-                raise InvalidInput(
-                    f"plan table {name} has shape {getattr(self, name).shape}, its rows ask for {shape}"
-                )
+                raise InvalidInput(f"plan table {name} has shape {getattr(self, name).shape}, its rows ask for {shape}")
         if not all(np.all(np.isfinite(getattr(self, name))) for name in ("init", *shapes)):
             raise InvalidInput(f"the table of {self.recipe.sampler} holds values that are not finite")
 
@@ -135,11 +134,6 @@ class Plan:
     def uses_raw(self) -> bool:
         """Whether a row uses the estimate before clipping beside the one after it."""
         return bool(np.any(self.B[:, :, 1]))
-
-    @cached_property
-    def schedule_fingerprint(self) -> str:
-        """The fingerprint of the noise schedule that the plan belongs to."""
-        return from_spec(dict(self.recipe.schedule)).fingerprint
 
     @cached_property
     def digest(self) -> str:

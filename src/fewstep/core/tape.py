@@ -79,9 +79,7 @@ class Tape:
     def __init__(self, schedule: Schedule, times: Float):
         self.schedule = schedule
         self.points = tuple(self.point(float(t)) for t in times)
-        self._definitions: list[
-            dict[int, float] | None
-        ] = []  # None: a start, a network output or a noise draw
+        self._definitions: list[dict[int, float] | None] = []  # None: a start, a network output or a noise draw
         self._born: list[int] = []  # the row in whose update a node is made; -1 before the first row
         self._inputs: list[int] = []
         self._rows: list[Row] = []
@@ -180,9 +178,7 @@ class Tape:
         """Allocate registers and write the table. `result` is the final state, and the second one for a pair."""
         n = len(self._rows)
         if n == 0:
-            raise InvalidInput(
-                f"{recipe.sampler} made no network evaluation over {len(self.points) - 1} steps"
-            )
+            raise InvalidInput(f"{recipe.sampler} made no network evaluation over {len(self.points) - 1} steps")
         finals = [self._anchor(x) for x in result]
         born = self._born
         expanded: dict[int, dict[int, float]] = {}

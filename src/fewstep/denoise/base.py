@@ -99,9 +99,7 @@ class Denoiser:
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         """The estimate of x0 in states `x` (B, ..) at times `t`, a number or a tensor () or (B,) in the schedule's time."""
         if self.schedule is None:
-            raise InvalidInput(
-                f"{type(self).__name__} has no noise schedule, so it cannot be called with a time"
-            )
+            raise InvalidInput(f"{type(self).__name__} has no noise schedule, so it cannot be called with a time")
         dtype = x.dtype if x.dtype == torch.float64 else torch.float32
         level = Level.of(self.schedule, x, torch.as_tensor(t, dtype=dtype, device=x.device))
         return self.estimate(x, level)[0]

@@ -152,10 +152,7 @@ class OnSchedule(Denoiser):
 
     def coefficients(self, t: Value, alpha: Value, sigma: Value) -> tuple[Value, Value]:
         if isinstance(alpha, Tensor):
-            levels = [
-                self._own(*row)
-                for row in zip(*(v.flatten().tolist() for v in (t, alpha, sigma)), strict=True)
-            ]
+            levels = [self._own(*row) for row in zip(*(v.flatten().tolist() for v in (t, alpha, sigma)), strict=True)]
             own_t = t.new_tensor([row[0] for row in levels])
             factor = alpha.new_tensor([row[1] for row in levels]).reshape(alpha.shape)
             skip, out = self.inner.coefficients(own_t, factor * alpha, factor * sigma)

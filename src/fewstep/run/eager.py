@@ -77,9 +77,7 @@ def sample(
         NonFinite: where the result holds NaN or infinity; finished images are in it.
     """
     denoiser = as_denoiser(denoiser)
-    states, seeds = starting_states(
-        plan, denoiser, shape=shape, noise=noise, start=start, seed=seed, device=device
-    )
+    states, seeds = starting_states(plan, denoiser, shape=shape, noise=noise, start=start, seed=seed, device=device)
     run = rows(plan, denoiser, states, seeds)
     with torch.no_grad():
         results = _drain(run, on_row)
@@ -118,10 +116,10 @@ def _drain(
 
 def check_schedule(plan: Plan, denoiser: Denoiser) -> None:
     """Raise `InvalidInput` where the plan was compiled for another noise schedule than the denoiser's."""
-    if denoiser.schedule is not None and denoiser.schedule.fingerprint != plan.schedule_fingerprint:
+    if denoiser.schedule is not None and denoiser.schedule.fingerprint != plan.recipe.schedule_fingerprint:
         raise InvalidInput(
             f"the plan was compiled for the noise schedule {plan.recipe.schedule.get('kind')!r} "
-            f"({plan.schedule_fingerprint}), the denoiser has {denoiser.schedule.kind!r} ({denoiser.schedule.fingerprint}): compile "
+            f"({plan.recipe.schedule_fingerprint}), the denoiser has {denoiser.schedule.kind!r} ({denoiser.schedule.fingerprint}): compile "
             "it with schedule=denoiser.schedule, or wrap the denoiser in fewstep.OnSchedule"
         )
 
@@ -138,21 +136,15 @@ def starting_states(
 ) -> tuple[list[Tensor], list[int]]:
     """The plan's input states and one seed for each image, from one of shape, noise and start."""
     check_schedule(plan, denoiser)
-    given = [
-        name for name, value in (("shape", shape), ("noise", noise), ("start", start)) if value is not None
-    ]
+    given = [name for name, value in (("shape", shape), ("noise", noise), ("start", start)) if value is not None]
     if len(given) != 1:
         raise InvalidInput(f"give exactly one of shape, noise and start, got {' and '.join(given) or 'none'}")
     if start is not None:
         states = list(start) if isinstance(start, tuple | list) else [start]
         if len(states) != plan.inputs:
-            raise InvalidInput(
-                f"{plan.recipe.sampler} starts from {plan.inputs} states here, got {len(states)}"
-            )
+            raise InvalidInput(f"{plan.recipe.sampler} starts from {plan.inputs} states here, got {len(states)}")
         if any(s.shape != states[0].shape for s in states):
-            raise InvalidInput(
-                f"the states of a pair must have one shape, got {[tuple(s.shape) for s in states]}"
-            )
+            raise InvalidInput(f"the states of a pair must have one shape, got {[tuple(s.shape) for s in states]}")
     else:
         if plan.inputs != 1:
             raise InvalidInput(
@@ -181,8 +173,7 @@ def levels_of(plan: Plan, x: Tensor) -> list[Level]:
     times = torch.tensor([row.t for row in plan.rows], dtype=x.dtype).to(x.device, non_blocking=True)
     each = times[:, None].expand(-1, x.shape[0]).unbind(0)
     return [
-        Level(t, row.alpha, row.sigma, ((row.t, row.alpha, row.sigma),))
-        for t, row in zip(each, plan.rows, strict=True)
+        Level(t, row.alpha, row.sigma, ((row.t, row.alpha, row.sigma),)) for t, row in zip(each, plan.rows, strict=True)
     ]
 
 
@@ -293,6 +284,4 @@ def _locate(
                 images,
                 result,
             )
-    return NonFinite(
-        f"images {images} hold NaN or infinity, but a second run did not", None, "", images, result
-    )
+    return NonFinite(f"images {images} hold NaN or infinity, but a second run did not", None, "", images, result)

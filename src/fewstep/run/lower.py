@@ -16,7 +16,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-import numpy as np
 
 from fewstep.core.plan import Plan
 

@@ -47,9 +47,7 @@ def lms(tape: Tape, *, order: int = 4) -> State:
     return deis(tape, order=order, variable="rho", lower_order_final=False)
 
 
-def deis(
-    tape: Tape, *, order: int = 3, variable: str = "log_rho", lower_order_final: bool | None = None
-) -> State:
+def deis(tape: Tape, *, order: int = 3, variable: str = "log_rho", lower_order_final: bool | None = None) -> State:
     """DEIS: Zhang & Chen 2022, arXiv 2204.13902, the Adams-Bashforth (AB) members.
 
     `variable` is what the noise is a polynomial of: `log_rho` (log of sigma / alpha), `rho` or `time` (t-AB).
@@ -111,9 +109,7 @@ def _fixed_step(x: State, data: State, p: Point, q: Point, history: Sequence[Sta
     eps, *older = history
     step = transfer(x, data, p, q)
     if p.alpha > 0:
-        step = step + sum(
-            _span(p, q) * w * (e - eps) for w, e in zip(FIXED[len(history)], older, strict=True)
-        )
+        step = step + sum(_span(p, q) * w * (e - eps) for w, e in zip(FIXED[len(history)], older, strict=True))
     return step
 
 

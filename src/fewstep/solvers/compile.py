@@ -50,13 +50,9 @@ def compile(  # noqa: A001
     """
     if sampler not in SAMPLERS:
         raise unknown_name("sampler", sampler, SAMPLERS)
-    given = [
-        name for name, value in (("steps", steps), ("times", times), ("sigmas", sigmas)) if value is not None
-    ]
+    given = [name for name, value in (("steps", steps), ("times", times), ("sigmas", sigmas)) if value is not None]
     if len(given) != 1:
-        raise InvalidInput(
-            f"give exactly one of steps, times and sigmas, got {' and '.join(given) or 'none'}"
-        )
+        raise InvalidInput(f"give exactly one of steps, times and sigmas, got {' and '.join(given) or 'none'}")
     grid_options = dict(grid_options or {})
     if steps is not None:
         points = grid_times(grid, schedule, steps, **grid_options)
@@ -82,6 +78,7 @@ def compile(  # noqa: A001
         steps=len(points) - 1,
         times=tuple(float(t) for t in points),
         schedule=schedule.spec,
+        schedule_fingerprint=schedule.fingerprint,
         reverse=reverse,
     )
     plan = tape.plan(result if isinstance(result, tuple) else (result,), recipe)

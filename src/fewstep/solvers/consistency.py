@@ -27,9 +27,7 @@ def consistency(tape: Tape, *, sigma_min: float = 0.0) -> State:
     return x
 
 
-def lcm(
-    tape: Tape, *, boundary: bool | None = None, timestep_scaling: float = 10.0, sigma_data: float = 0.5
-) -> State:
+def lcm(tape: Tape, *, boundary: bool | None = None, timestep_scaling: float = 10.0, sigma_data: float = 0.5) -> State:
     """Latent consistency models: Luo et al. 2023, arXiv 2310.04378, eq. 9 and algorithm 3. x_q = alpha_q f + sigma_q z.
 
     f = c_skip x + c_out x0 with c_skip = d^2 / (s^2 + d^2) and c_out = s / sqrt(s^2 + d^2), s = timestep_scaling t and d =
@@ -69,9 +67,7 @@ def tcd(tape: Tape, *, eta: float = 0.3) -> State:
         data, raw = tape.evaluate_raw(x, p)
         scale = q.alpha / s.alpha if s is not q else 1.0
         x = scale * (s.alpha * data + s.sigma / p.sigma * (x - p.alpha * raw))
-        x = x + drawn(
-            tape, p, q, math.sqrt(max(0.0, q.sigma**2 - (scale * s.sigma) ** 2)) if s is not q else 0.0
-        )
+        x = x + drawn(tape, p, q, math.sqrt(max(0.0, q.sigma**2 - (scale * s.sigma) ** 2)) if s is not q else 0.0)
     return x
 
 

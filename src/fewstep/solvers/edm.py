@@ -112,11 +112,7 @@ def restart(
             f"restarts and restart_steps must lie in 1 .. 1000, got restarts={restarts}, restart_steps={restart_steps}"
         )
     top = at_ratio(tape, restart_max)
-    inside = [
-        p
-        for p in tape.points[1:]
-        if restart_min * (1 - 1e-9) <= p.ratio < top.ratio and p.t < tape.points[0].t
-    ]
+    inside = [p for p in tape.points[1:] if restart_min * (1 - 1e-9) <= p.ratio < top.ratio and p.t < tape.points[0].t]
     x = tape.start()
     for p, q in tape.steps():
         x = ode_step(tape, x, p, q, method)

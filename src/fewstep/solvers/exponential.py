@@ -137,9 +137,7 @@ def singlestep(
     check_order("the singlestep DPM-Solver", order, (1, 2, 3))
     r1 = (0.5 if order == 2 else 1 / 3) if r1 is None else r1
     if not 0 < r1 < (r2 if order == 3 else 1) <= 1 or not r2 < 1:
-        raise InvalidInput(
-            f"the fractions of the step must satisfy 0 < r1 < r2 < 1, got r1 = {r1}, r2 = {r2}"
-        )
+        raise InvalidInput(f"the fractions of the step must satisfy 0 < r1 < r2 < 1, got r1 = {r1}, r2 = {r2}")
     x = tape.start()
     for p, q in tape.steps():
         inner = []

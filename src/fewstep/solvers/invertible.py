@@ -21,9 +21,7 @@ def belm(tape: Tape, *, path: str = "auto", start: str = "single") -> tuple[Stat
     if start not in ("single", "pair"):
         raise InvalidInput(f"start must be 'single' or 'pair', got {start!r}")
     if start == "pair" and len(tape.points) < 3:
-        raise InvalidInput(
-            "a run from a pair needs at least 2 steps, the first of which is already in the pair"
-        )
+        raise InvalidInput("a run from a pair needs at least 2 steps, the first of which is already in the pair")
     space = coordinate(tape, path)
     older = tape.start()
     current = tape.start() if start == "pair" else older

@@ -39,33 +39,19 @@ LCM = "Luo et al. 2023, arXiv 2310.04378"
 TCD = "Zheng et al. 2024, arXiv 2402.19159"
 
 SAMPLERS: dict[str, Sampler] = {
-    "ddpm": Sampler(
-        "ddim:ddpm", {}, 1, 1, True, DDPM, "ancestral sampling of the forward process's posterior"
-    ),
+    "ddpm": Sampler("ddim:ddpm", {}, 1, 1, True, DDPM, "ancestral sampling of the forward process's posterior"),
     "ddim": Sampler("ddim:ddim", {}, 1, 1, False, DDIM, "keeps the predicted data and noise; eta adds noise"),
     "euler": Sampler("rungekutta:euler", {}, 1, 1, False, EDM, "Euler's method; the same table as DDIM"),
     "heun": Sampler("rungekutta:runge_kutta", {"tableau": "heun"}, 2, 2, False, EDM, "Heun's method"),
-    "midpoint": Sampler(
-        "rungekutta:runge_kutta", {"tableau": "midpoint"}, 2, 2, False, RK, "explicit midpoint"
-    ),
+    "midpoint": Sampler("rungekutta:runge_kutta", {"tableau": "midpoint"}, 2, 2, False, RK, "explicit midpoint"),
     "ralston": Sampler(
         "rungekutta:runge_kutta", {"tableau": "ralston"}, 2, 2, False, RK, "Ralston's second-order method"
     ),
-    "rk3": Sampler(
-        "rungekutta:runge_kutta", {"tableau": "rk3"}, 3, 3, False, RK, "Heun's third-order method"
-    ),
-    "rk4": Sampler(
-        "rungekutta:runge_kutta", {"tableau": "rk4"}, 4, 4, False, RK, "the classical fourth-order method"
-    ),
-    "dpm2": Sampler(
-        "rungekutta:dpm2", {}, 2, 2, False, EDM, "midpoint at the geometric mean of sigma (k-diffusion)"
-    ),
-    "dpm-2s": Sampler(
-        "exponential:singlestep", {"order": 2, "prediction": "noise"}, 2, 2, False, DPM, "DPM-Solver-2"
-    ),
-    "dpm-3s": Sampler(
-        "exponential:singlestep", {"order": 3, "prediction": "noise"}, 3, 3, False, DPM, "DPM-Solver-3"
-    ),
+    "rk3": Sampler("rungekutta:runge_kutta", {"tableau": "rk3"}, 3, 3, False, RK, "Heun's third-order method"),
+    "rk4": Sampler("rungekutta:runge_kutta", {"tableau": "rk4"}, 4, 4, False, RK, "the classical fourth-order method"),
+    "dpm2": Sampler("rungekutta:dpm2", {}, 2, 2, False, EDM, "midpoint at the geometric mean of sigma (k-diffusion)"),
+    "dpm-2s": Sampler("exponential:singlestep", {"order": 2, "prediction": "noise"}, 2, 2, False, DPM, "DPM-Solver-2"),
+    "dpm-3s": Sampler("exponential:singlestep", {"order": 3, "prediction": "noise"}, 3, 3, False, DPM, "DPM-Solver-3"),
     "dpm-2m": Sampler(
         "exponential:multistep", {"order": 2, "prediction": "noise"}, 2, 1, False, DPM, "multistep DPM-Solver"
     ),
@@ -88,9 +74,7 @@ SAMPLERS: dict[str, Sampler] = {
         DPM,
         "singlesteps over groups of grid times",
     ),
-    "dpmpp-fast": Sampler(
-        "exponential:grouped", {}, 3, 1, False, DPMPP, "singlesteps over groups of grid times"
-    ),
+    "dpmpp-fast": Sampler("exponential:grouped", {}, 3, 1, False, DPMPP, "singlesteps over groups of grid times"),
     "belm": Sampler(
         "invertible:belm",
         {},
@@ -136,14 +120,10 @@ SAMPLERS: dict[str, Sampler] = {
     "sde-dpmpp-1": Sampler("stochastic:multistep", {"order": 1}, 1, 1, True, DPMPP, "SDE-DPM-Solver++(1)"),
     "sde-dpmpp-2m": Sampler("stochastic:multistep", {"order": 2}, 2, 1, True, DPMPP, "SDE-DPM-Solver++(2M)"),
     "sde-dpmpp-3m": Sampler("stochastic:multistep", {"order": 3}, 3, 1, True, DPMPP, "SDE-DPM-Solver++(3M)"),
-    "edm": Sampler(
-        "edm:edm", {"method": "heun"}, 2, 2, True, EDM, "Heun with churn: s_churn, s_tmin, s_tmax"
-    ),
+    "edm": Sampler("edm:edm", {"method": "heun"}, 2, 2, True, EDM, "Heun with churn: s_churn, s_tmin, s_tmax"),
     "edm-euler": Sampler("edm:edm", {"method": "euler"}, 1, 1, True, EDM, "Euler with churn"),
     "edm-dpm2": Sampler("edm:edm", {"method": "dpm2"}, 2, 2, True, EDM, "DPM-2 with churn (k-diffusion)"),
-    "restart": Sampler(
-        "edm:restart", {}, 2, 2, True, RESTART, "Heun that goes back up to noise and down again"
-    ),
+    "restart": Sampler("edm:restart", {}, 2, 2, True, RESTART, "Heun that goes back up to noise and down again"),
     "sa": Sampler("sa:sa_solver", {}, 2, 1, True, SA, "SA-Solver: stochastic Adams, predictor and corrector"),
     "consistency": Sampler("consistency:consistency", {}, 1, 1, True, CM, "data, then all noise anew"),
     "lcm": Sampler("consistency:lcm", {}, 1, 1, True, LCM, "consistency with LCM's boundary scalings"),

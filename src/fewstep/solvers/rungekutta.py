@@ -69,9 +69,7 @@ def coordinate(tape: Tape, path: str) -> Coordinate:
         raise unknown_name("path", path, ["auto", "sigma", "flow"])
     no_data = any(p.alpha == 0 for p in tape.points)
     if path == "sigma" and no_data:
-        raise InvalidInput(
-            "path 'sigma' divides by alpha, which is 0 at the noisiest time: use path 'flow' or 'auto'"
-        )
+        raise InvalidInput("path 'sigma' divides by alpha, which is 0 at the noisiest time: use path 'flow' or 'auto'")
     return Coordinate(path == "flow" or (path == "auto" and (no_data or tape.schedule.kind == "flow")))
 
 
@@ -102,8 +100,7 @@ def runge_kutta(tape: Tape, *, tableau: str = "heun", path: str = "auto") -> Sta
         for j in range(len(c)):
             weights = [*(later[j] for later in a[j + 1 :]), b[j]]
             sums = [
-                y + (end - start) * w * slope if w else y
-                for y, w in zip(sums[-len(weights) :], weights, strict=True)
+                y + (end - start) * w * slope if w else y for y, w in zip(sums[-len(weights) :], weights, strict=True)
             ]
             if j + 1 < len(c):
                 for held in {id(y): y for y in sums[1:]}.values():

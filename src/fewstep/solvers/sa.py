@@ -27,10 +27,7 @@ def moments(H: float, count: int) -> Float:
     if abs(H) < 1:
         terms = range(25)
         return np.array(
-            [
-                H * sum((-H) ** k * math.factorial(n) / math.factorial(n + k + 1) for k in terms)
-                for n in range(count)
-            ]
+            [H * sum((-H) ** k * math.factorial(n) / math.factorial(n + k + 1) for k in terms) for n in range(count)]
         )
     m = [-math.expm1(-H)]
     for n in range(1, count):
@@ -98,8 +95,6 @@ def sa_solver(
         order = min(corrector_order, len(history) + 1)
         if order and left > 1:
             new, *old = adams([1.0, *nodes][:order], -g, variant)
-            corrected = tape.keep(
-                known + sum(q.alpha * b * m for b, (_, m) in zip(old, history, strict=False))
-            )
+            corrected = tape.keep(known + sum(q.alpha * b * m for b, (_, m) in zip(old, history, strict=False)))
             weight = q.alpha * new
     return x

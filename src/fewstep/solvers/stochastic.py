@@ -74,9 +74,7 @@ def euler_ancestral(tape: Tape, *, eta: float = 1.0, s_noise: float = 1.0) -> St
     return x
 
 
-def two_stage_ancestral(
-    tape: Tape, *, prediction: str = "data", eta: float = 1.0, s_noise: float = 1.0
-) -> State:
+def two_stage_ancestral(tape: Tape, *, prediction: str = "data", eta: float = 1.0, s_noise: float = 1.0) -> State:
     """A step of second order down, then noise: DPM-Solver++(2S) (data) and DPM-2 (noise) ancestral, as in k-diffusion.
 
     The inner row lies halfway to `down` in lambda; with eta = 1 that is the level of q itself.

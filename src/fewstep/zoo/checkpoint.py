@@ -67,17 +67,12 @@ class Spec:
             raise InvalidInput(f"schedule is a {type(self.schedule).__name__}; give one of fewstep.schedules")
         pair = self.value_range
         if not (
-            isinstance(pair, (tuple, list))
-            and len(pair) == 2
-            and all(map(_is_finite, pair))
-            and pair[0] < pair[1]
+            isinstance(pair, (tuple, list)) and len(pair) == 2 and all(map(_is_finite, pair)) and pair[0] < pair[1]
         ):
             raise InvalidInput(f"value_range is {pair!r}; it has to be two finite numbers, the smaller first")
         object.__setattr__(self, "value_range", (float(pair[0]), float(pair[1])))
         if not isinstance(self.training, Mapping):
-            raise InvalidInput(
-                f"training is a {type(self.training).__name__}; it has to be a mapping of JSON values"
-            )
+            raise InvalidInput(f"training is a {type(self.training).__name__}; it has to be a mapping of JSON values")
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -114,9 +109,7 @@ class Spec:
             )
         missing, unknown = set(_FIELDS) - set(document), set(document) - set(_FIELDS)
         if missing or unknown:
-            raise InvalidInput(
-                f"the description lacks {sorted(missing)} and has unknown {sorted(unknown)[:8]}"
-            )
+            raise InvalidInput(f"the description lacks {sorted(missing)} and has unknown {sorted(unknown)[:8]}")
         if document["architecture"] != ARCHITECTURE:
             raise unknown_name("architecture", str(document["architecture"])[:80], [ARCHITECTURE])
         config = UNetConfig.from_json(document["config"])
@@ -129,9 +122,7 @@ class Spec:
         )
         for name, implied in (("sample_shape", list(config.sample_shape)), ("classes", config.classes)):
             if document[name] != implied:
-                raise InvalidInput(
-                    f"{name} is {document[name]!r} but the config says {implied}; the file is damaged"
-                )
+                raise InvalidInput(f"{name} is {document[name]!r} but the config says {implied}; the file is damaged")
         return spec
 
 
@@ -161,9 +152,7 @@ def save(path: str | os.PathLike[str], network: UNet, spec: Spec) -> str:
         raise InvalidInput(
             f"the spec describes {spec.config}, but the network is {network.config}; pass its own config"
         )
-    weights = {
-        name: tensor.detach().to("cpu", torch.float32) for name, tensor in network.state_dict().items()
-    }
+    weights = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in network.state_dict().items()}
     _check_finite(weights, "the network")
     container.write(path, weights, {"fewstep": spec.to_json()})
     return digest(weights, spec)
@@ -207,10 +196,7 @@ def digest(weights: Mapping[str, Tensor], spec: Spec) -> str:
 
 def _is_finite(value: object) -> bool:
     return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and abs(value) <= 1e30
-        and math.isfinite(value)
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= 1e30 and math.isfinite(value)
     )
 
 

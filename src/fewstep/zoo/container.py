@@ -62,9 +62,7 @@ class Container:
         try:
             return {name: tensor.clone() for name, tensor in safetensors.torch.load(self._content).items()}
         except (SafetensorError, ValueError, RuntimeError, KeyError) as error:
-            raise InvalidInput(
-                f"{self.path} has a damaged tensor table ({error}); fetch or train it again"
-            ) from error
+            raise InvalidInput(f"{self.path} has a damaged tensor table ({error}); fetch or train it again") from error
 
     def document(self, key: str, what: str) -> dict[str, Any]:
         """The JSON object that the metadata hold under `key`; `what` the file should be, for the error."""
@@ -76,9 +74,7 @@ class Container:
             )
         value = _parse(text, f"{self.path}: the metadata {key!r}")
         if not isinstance(value, dict):
-            raise InvalidInput(
-                f"{self.path}: the metadata {key!r} are {_shown(value)}; they have to be a JSON object"
-            )
+            raise InvalidInput(f"{self.path}: the metadata {key!r} are {_shown(value)}; they have to be a JSON object")
         return value
 
 
@@ -106,9 +102,7 @@ def read(path: str | os.PathLike[str], max_bytes: int = SIZE_LIMIT) -> Container
     header = _header(path, content)
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-        raise InvalidInput(
-            f"{path}: the metadata have to be text, got {_shown(metadata)}; the file is damaged"
-        )
+        raise InvalidInput(f"{path}: the metadata have to be text, got {_shown(metadata)}; the file is damaged")
     shapes, dtypes = {}, {}
     for name, entry in header.items():
         shapes[name], dtypes[name] = _entry(path, name, entry)
@@ -143,9 +137,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 def _refuse_foreign(path: Path, start: bytes) -> None:
     for magic, kind in _FOREIGN.items():
         if start.startswith(magic):
-            raise InvalidInput(
-                f"{path} is {kind}. fewstep opens only safetensors files; convert it where you trust it"
-            )
+            raise InvalidInput(f"{path} is {kind}. fewstep opens only safetensors files; convert it where you trust it")
 
 
 def _header(path: Path, content: bytes) -> dict[str, Any]:
@@ -167,8 +159,8 @@ def _header(path: Path, content: bytes) -> dict[str, Any]:
     header = _parse(content[8 : 8 + length], f"{path}: the header")
     if not isinstance(header, dict):
         raise InvalidInput(f"{path}: the header is {_shown(header)}; it has to be a JSON object")
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if _has_offsets(name, entry)]
-    promised, there = max(ends, default=0), len(content) - 8 - length
+    promised = max((_end(name, entry) or 0 for name, entry in header.items()), default=0)
+    there = len(content) - 8 - length
     if promised > there:
         raise InvalidInput(
             f"{path} is truncated: its tensors should have {promised:,} bytes, {there:,} are there; "
@@ -177,19 +169,21 @@ def _header(path: Path, content: bytes) -> dict[str, Any]:
     return header
 
 
-def _has_offsets(name: str, entry: Any) -> bool:
+def _end(name: str, entry: Any) -> int | None:
+    """Where the bytes of a tensor end, counted from the first tensor's first, or None for a damaged entry."""
     offsets = entry.get("data_offsets") if isinstance(entry, dict) and name != "__metadata__" else None
-    return isinstance(offsets, list) and len(offsets) == 2 and all(type(offset) is int for offset in offsets)
+    if isinstance(offsets, list) and len(offsets) == 2 and all(type(offset) is int for offset in offsets):
+        return offsets[1]
+    return None
 
 
 def _entry(path: Path, name: str, entry: Any) -> tuple[tuple[int, ...], str]:
+    """(shape, dtype) of one tensor."""
     shape, dtype = (entry.get("shape"), entry.get("dtype")) if isinstance(entry, dict) else (None, None)
-    whole = isinstance(shape, list) and all(type(length) is int and length >= 0 for length in shape)
-    if not whole or not isinstance(dtype, str) or not _has_offsets(name, entry):
-        raise InvalidInput(
-            f"{path}: the header's entry of tensor {name!r} is {_shown(entry)}; the file is damaged"
-        )
-    return tuple(shape), dtype
+    sound = isinstance(shape, list) and all(type(length) is int and length >= 0 for length in shape)
+    if isinstance(shape, list) and sound and isinstance(dtype, str) and _end(name, entry) is not None:
+        return tuple(shape), dtype
+    raise InvalidInput(f"{path}: the header's entry of tensor {name!r} is {_shown(entry)}; the file is damaged")
 
 
 def _parse(text: str | bytes, what: str) -> Any:

@@ -31,12 +31,7 @@ class ImageSet:
 
     def __post_init__(self) -> None:
         images, labels, (low, high) = self.images, self.labels, self.value_range
-        if (
-            images.dtype != torch.float32
-            or images.ndim != 4
-            or images.shape[2] != images.shape[3]
-            or not len(images)
-        ):
+        if images.dtype != torch.float32 or images.ndim != 4 or images.shape[2] != images.shape[3] or not len(images):
             raise InvalidInput(
                 f"images of {self.name!r} are {images.dtype} of shape {tuple(images.shape)}; "
                 "give float32 of shape (N, channels, size, size), N at least 1"
@@ -75,9 +70,7 @@ class ImageSet:
             InvalidInput: `fraction` is outside (0, 1), or leaves one of the two parts empty.
         """
         if not 0 < fraction < 1:
-            raise InvalidInput(
-                f"the held-out fraction is {fraction!r}; it has to lie between 0 and 1, as 0.1"
-            )
+            raise InvalidInput(f"the held-out fraction is {fraction!r}; it has to lie between 0 and 1, as 0.1")
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
         held = torch.zeros(len(self), dtype=torch.bool)
         for label in range(self.classes):

@@ -25,6 +25,6 @@ def load() -> ImageSet:
         raise InvalidInput(
             "the digits come with scikit-learn, which is not installed; run: pip install 'fewstep[train]'"
         ) from error
-    bunch = load_digits()
-    images = torch.tensor(bunch.images, dtype=torch.float32)[:, None] / 8 - 1
-    return ImageSet("digits", images, torch.tensor(bunch.target, dtype=torch.int64), classes=10)
+    pixels, labels = load_digits(return_X_y=True)
+    images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 8 - 1
+    return ImageSet("digits", images, torch.tensor(labels, dtype=torch.int64), classes=10)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -57,13 +58,9 @@ class UNetConfig:
     heads: int = 2
 
     def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "widths", tuple(self.widths) if isinstance(self.widths, list) else self.widths
-        )
+        object.__setattr__(self, "widths", tuple(self.widths) if isinstance(self.widths, list) else self.widths)
         if not isinstance(self.widths, tuple):
-            raise InvalidInput(
-                f"widths is {self.widths!r}; give a list of whole numbers, one for each resolution"
-            )
+            raise InvalidInput(f"widths is {self.widths!r}; give a list of whole numbers, one for each resolution")
         for name in ("channels", "size", "classes", "blocks", "embedding", "heads"):
             _check_whole(name, name, getattr(self, name))
         _check_whole("len(widths)", "levels", len(self.widths))
@@ -102,8 +99,7 @@ class UNetConfig:
         if set(values) != known:
             missing, unknown = sorted(known - set(values)), sorted(map(str, set(values) - known))
             raise InvalidInput(
-                f"the network config lacks {missing} and has unknown {unknown}; "
-                f"the fields are {sorted(known)}"
+                f"the network config lacks {missing} and has unknown {unknown}; the fields are {sorted(known)}"
             )
         return cls(**values)
 
@@ -153,6 +149,19 @@ class ResidualBlock(nn.Module):
         return self.skip(x) + self.conv2(functional.silu(h))
 
 
+class Stack(nn.ModuleList):
+    """Residual blocks one after another; the first brings `entry` channels to `width`."""
+
+    def __init__(self, blocks: int, entry: int, width: int, embedding: int) -> None:
+        entries = [entry] + [width] * (blocks - 1)
+        super().__init__(ResidualBlock(each, width, embedding) for each in entries)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, condition)
+        return x
+
+
 class Attention(nn.Module):
     """x + self-attention among the h * w places of the image. (B, width, h, w) -> the same."""
 
@@ -181,17 +190,14 @@ class UNet(nn.Module):
         self.time1, self.time2 = nn.Linear(embedding, embedding), nn.Linear(embedding, embedding)
         self.label = nn.Embedding(config.classes + 1, embedding)
         self.enter = nn.Conv2d(config.channels, widths[0], 3, padding=1)
-
-        def stack(entry: int, width: int) -> nn.ModuleList:
-            entries = [entry] + [width] * (config.blocks - 1)
-            return nn.ModuleList(ResidualBlock(each, width, embedding) for each in entries)
-
         finer = (widths[0], *widths[:-1])
-        self.down = nn.ModuleList(stack(finer[level], widths[level]) for level in range(len(widths)))
+        self.down = nn.ModuleList(
+            Stack(config.blocks, entry, width, embedding) for entry, width in zip(finer, widths, strict=True)
+        )
         self.attention = Attention(widths[-1], config.heads)
-        self.middle = stack(widths[-1], widths[-1])
+        self.middle = Stack(config.blocks, widths[-1], widths[-1], embedding)
         self.up = nn.ModuleList(
-            stack(widths[level + 1] + widths[level], widths[level]) for level in range(len(widths) - 1)
+            Stack(config.blocks, coarse + fine, fine, embedding) for fine, coarse in pairwise(widths)
         )
         self.norm = _norm(widths[0])
         self.leave = nn.Conv2d(widths[0], config.channels, 3, padding=1)
@@ -223,15 +229,11 @@ class UNet(nn.Module):
             if level:
                 kept.append(h)
                 h = functional.avg_pool2d(h, 2)
-            for block in blocks:
-                h = block(h, condition)
-        h = self.attention(h)
-        for block in self.middle:
-            h = block(h, condition)
+            h = blocks(h, condition)
+        h = self.middle(self.attention(h), condition)
         for blocks in reversed(self.up):
             h = torch.cat([functional.interpolate(h, scale_factor=2.0, mode="nearest"), kept.pop()], dim=1)
-            for block in blocks:
-                h = block(h, condition)
+            h = blocks(h, condition)
         return self.leave(functional.silu(self.norm(h)))
 
 

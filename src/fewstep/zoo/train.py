@@ -214,8 +214,7 @@ def _step(config: TrainConfig, data: ImageSet, state: TrainState) -> float:
     value = float(loss.detach())
     if not math.isfinite(value):
         raise DivergedError(
-            f"the loss is {value} at step {step + 1}; "
-            f"lower learning_rate ({config.learning_rate:g}) and start anew"
+            f"the loss is {value} at step {step + 1}; lower learning_rate ({config.learning_rate:g}) and start anew"
         )
     for group in optimiser.param_groups:
         group["lr"] = config.rate(step)
@@ -257,9 +256,7 @@ def _members(config: TrainConfig, count: int, step: int) -> Tensor:
     places = torch.arange(step * config.batch, (step + 1) * config.batch)
     epochs, members = places // count, torch.empty_like(places)
     for epoch in epochs.unique().tolist():
-        order = torch.randperm(
-            count, generator=torch.Generator().manual_seed(_key(config.seed, "epoch", epoch))
-        )
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(_key(config.seed, "epoch", epoch)))
         here = epochs == epoch
         members[here] = order[places[here] % count]
     return members
@@ -279,9 +276,7 @@ def _check(config: TrainConfig, data: ImageSet, out: Path) -> None:
             "set its channels, size and classes to those of the data"
         )
     if out.suffix != ".safetensors" or not out.parent.is_dir():
-        raise InvalidInput(
-            f"cannot write {out}; give a path that ends in .safetensors, in a folder that exists"
-        )
+        raise InvalidInput(f"cannot write {out}; give a path that ends in .safetensors, in a folder that exists")
 
 
 def _finished(out: Path, identity: dict[str, Any]) -> Trained | None:

@@ -34,7 +34,7 @@ class TrainConfig:
         held_out: share of the images, of every class, that is never trained on.
         validate_every: steps between measurements of the held-out loss.
         state_every: steps between writings of the resumable state.
-        threads: CPU threads. Part of the config because sums over threads round differently.
+        threads: CPU threads. Part of what decides the weights, because sums over threads round differently.
     """
 
     network: UNetConfig = field(default_factory=UNetConfig)
@@ -52,7 +52,7 @@ class TrainConfig:
     held_out: float = 0.1
     validate_every: int = 500
     state_every: int = 200
-    threads: int = 2
+    threads: int = 1
 
     def __post_init__(self) -> None:
         if not isinstance(self.network, UNetConfig):

@@ -51,9 +51,7 @@ class TrainState:
         for name, parameter in self.network.named_parameters():
             tensors[f"weight.{name}"] = parameter
             moments = self.optimiser.state.get(parameter, {})
-            tensors |= {
-                f"{moment}.{name}": moments[moment] for moment in ("exp_avg", "exp_avg_sq") if moments
-            }
+            tensors |= {f"{moment}.{name}": moments[moment] for moment in ("exp_avg", "exp_avg_sq") if moments}
         document = {
             "version": VERSION,
             "step": self.step,
@@ -71,12 +69,16 @@ class TrainState:
         """
         file = container.read(path, max_bytes=1 << 30)
         document = file.document("fewstep-train", "the state of a training run")
-        step, advice = document.get("step"), f"delete {path} (or do not resume) to start anew"
-        seconds, recent = document.get("seconds"), document.get("recent")
-        whole = isinstance(step, int) and isinstance(seconds, (int, float)) and isinstance(recent, list)
-        if document.get("version") != VERSION or not whole or step < 1:
+        advice = f"delete {path} (or do not resume) to start anew"
+        try:
+            step, seconds = int(document["step"]), float(document["seconds"])
+            recent = [float(loss) for loss in document["recent"]]
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise InvalidInput(f"{path}: its description is damaged ({error!r}); {advice}") from error
+        if document.get("version") != VERSION or step < 1:
             raise InvalidInput(
-                f"{path}: version {document.get('version')!r}, step {step!r} cannot be continued; {advice}"
+                f"{path}: version {document.get('version')!r} and step {step} cannot be continued; "
+                f"this fewstep continues version {VERSION}. To go on, {advice}"
             )
         differing = _differences(document.get("identity"), identity)
         if differing:
@@ -100,7 +102,7 @@ class TrainState:
                     "exp_avg": tensors[f"exp_avg.{name}"],
                     "exp_avg_sq": tensors[f"exp_avg_sq.{name}"],
                 }
-        self.step, self.seconds, self.recent = step, float(seconds), recent
+        self.step, self.seconds, self.recent = step, seconds, recent
 
 
 def _differences(theirs: Any, ours: dict[str, Any], prefix: str = "") -> list[str]:
