@@ -285,3 +285,11 @@ def diffusers_peer(
 def diffusers_response(scheduler: str, config: dict[str, Any] | None = None, **arguments: Any) -> Response:
     """The table of a diffusers scheduler; arguments as `diffusers_peer`."""
     return diffusers_peer(scheduler, config, **arguments).response()
+
+
+def alphas_cumprod(peer: Peer) -> np.ndarray:
+    """The table of alpha^2 that a beta scheduler of diffusers was built with, in the precision of the peer."""
+    short = peer.settings["scheduler"]
+    kind = getattr(importlib.import_module("diffusers.schedulers"), f"{short}Scheduler")
+    with _in_precision(sys.modules[kind.__module__], peer.precision):
+        return kind(**peer.settings["config"]).alphas_cumprod.double().numpy()

@@ -105,9 +105,10 @@ def test_a_config_out_of_range_is_refused_by_name(change: dict, message: str) ->
 def test_a_config_survives_json_and_refuses_other_fields() -> None:
     config = UNetConfig(widths=(16, 24))
     assert UNetConfig.from_json(config.to_json()) == config
+    values = config.to_json()
+    values["depth"] = values.pop("blocks")
     with pytest.raises(InvalidInput, match=r"lacks \['blocks'\] and has unknown \['depth'\]"):
-        values = config.to_json()
-        UNetConfig.from_json({"depth": values.pop("blocks"), **values})
+        UNetConfig.from_json(values)
 
 
 def test_inputs_of_another_shape_are_refused() -> None:

@@ -176,8 +176,7 @@ class BetaSchedule(Schedule):
         sigma0, alpha_last = self._ends
         knots = self._lam[: self._last + 1]
         if self._last == self.t_max:
-            slack = 1e-12 * abs(knots[-1])
-            if np.any(lam < knots[-1] - slack):
+            if np.any(lam < knots[-1] - 1e-9):
                 raise InvalidInput(
                     f"lambda {np.min(lam):g} is noisier than the schedule's noisiest, {knots[-1]:g} "
                     f"(sigma / alpha {math.exp(-knots[-1]):g}): use less noise, or a schedule with zero terminal SNR"

@@ -26,14 +26,14 @@ VARIABLES = ("log_rho", "rho", "time")
 WARMUPS = ("runge-kutta", "multistep")
 
 NODES, WEIGHTS = (0.5 * (a + b) for a, b in zip(np.polynomial.legendre.leggauss(32), (1, 0), strict=True))
-"""Gauss-Legendre quadrature on [0, 1]: exact to rounding for polynomials, also times e^(g s) with |g| < 40."""
+"""Gauss-Legendre quadrature on [0, 1]: exact to rounding for polynomials, also times e^(g s), |g| < 40."""
 
 FIXED = {1: (), 2: (-1 / 2,), 3: (-16 / 12, 5 / 12), 4: (-59 / 24, 37 / 24, -9 / 24)}
 """Adams-Bashforth weights of eps_1, eps_2 .. for even steps; eps_0 has what is missing to 1."""
 
 
 def lagrange_integrals(nodes: list[float], at: Float, density: Float) -> list[float]:
-    """Sums of `density` L_j over the points `at`: L_1, L_2 .. are the Lagrange polynomials through `nodes`."""
+    """Sums of `density` L_j over the points `at`; L_1, L_2 .. are Lagrange polynomials through `nodes`."""
     weights = []
     for j in range(1, len(nodes)):
         others = nodes[:j] + nodes[j + 1 :]
@@ -61,16 +61,13 @@ def deis(tape: Tape, *, order: int = 3, variable: str = "log_rho", lower_order_f
     history: list[tuple[Point, State]] = []  # newest first
     for i, (p, q) in enumerate(tape.steps()):
         data = tape.evaluate(x, p)
-        history = [
-            (p, tape.keep(predicted(x, data, p, "noise"))),
-            *((r, e) for r, e in history if r.alpha > 0),
-        ][:order]
+        eps = tape.keep(predicted(x, data, p, "noise"))
+        history = [(p, eps), *((r, e) for r, e in history if r.alpha > 0)][:order]
         now = order_at(i, len(tape.points) - 1, order, lower_order_final)
         x = transfer(x, data, p, q)
         if p.alpha > 0 and q.alpha > 0 if variable == "rho" else finite(p, q):
-            (_, eps), *older = history[:now]
             weights = _exact_weights(tape, [r for r, _ in history[:now]], q, variable)
-            x = x + sum(q.alpha * w * (e - eps) for w, (_, e) in zip(weights, older, strict=True))
+            x = x + sum(q.alpha * w * (e - eps) for w, (_, e) in zip(weights, history[1:now], strict=True))
     return x
 
 

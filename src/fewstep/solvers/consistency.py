@@ -13,8 +13,9 @@ from fewstep.solvers.stochastic import drawn
 def consistency(tape: Tape, *, sigma_min: float = 0.0) -> State:
     """Multistep consistency sampling: Song et al. 2023, arXiv 2303.01469, algorithm 1. x_q = alpha_q (x0 + s z).
 
-    `sigma_min` is the ratio at which the consistency model is the identity, so that its output still has that much noise and
-    s^2 = ratio_q^2 - sigma_min^2, as in the paper and in diffusers (0.002). At 0, the default, the marginals are the schedule's.
+    `sigma_min` is the ratio at which the consistency model is the identity, so that its output still has that much
+    noise and s^2 = ratio_q^2 - sigma_min^2, as in the paper and in diffusers (0.002). At 0, the default, the
+    marginals are the schedule's.
     """
     if not 0 <= sigma_min < math.inf:
         raise InvalidInput(f"sigma_min must be a finite number of at least 0, got {sigma_min}")
@@ -27,19 +28,16 @@ def consistency(tape: Tape, *, sigma_min: float = 0.0) -> State:
     return x
 
 
-def lcm(tape: Tape, *, boundary: bool | None = None, timestep_scaling: float = 10.0, sigma_data: float = 0.5) -> State:
+def lcm(tape: Tape, *, boundary: bool | None = None, timestep_scaling: float = 10.0) -> State:
     """Latent consistency models: Luo et al. 2023, arXiv 2310.04378, eq. 9 and algorithm 3. x_q = alpha_q f + sigma_q z.
 
-    f = c_skip x + c_out x0 with c_skip = d^2 / (s^2 + d^2) and c_out = s / sqrt(s^2 + d^2), s = timestep_scaling t and d =
-    sigma_data, so that f is the identity at t = 0. These scalings are in model time; `boundary` None applies them on beta schedules, as
-    diffusers does, and takes f = x0 on `edm` and `flow`. They depart a little from the schedule's marginals.
+    f = c_skip x + c_out x0 with c_skip = d^2 / (s^2 + d^2) and c_out = s / sqrt(s^2 + d^2), s = timestep_scaling t
+    and d = 0.5, is the identity at t = 0. These scalings are in model time and depart from the marginals: `boundary`
+    None applies them on beta schedules, as diffusers does, and takes f = x0 on `edm` and `flow`.
     """
     on = isinstance(tape.schedule, BetaSchedule) if boundary is None else boundary
-    if not (0 < timestep_scaling < math.inf and 0 < sigma_data < math.inf):
-        raise InvalidInput(
-            "timestep_scaling and sigma_data must be finite numbers above 0, "
-            f"got timestep_scaling={timestep_scaling} and sigma_data={sigma_data}"
-        )
+    if not 0 < timestep_scaling < math.inf:
+        raise InvalidInput(f"timestep_scaling must be a finite number above 0, got {timestep_scaling}")
     if on:
         tape.inexact = "the boundary scalings of LCM mix some of the noisy state into the data"
     x = tape.start()
@@ -47,27 +45,28 @@ def lcm(tape: Tape, *, boundary: bool | None = None, timestep_scaling: float = 1
         f = tape.evaluate(x, p)
         if on:
             s = timestep_scaling * max(p.t, 0.0)
-            f = sigma_data**2 / (s**2 + sigma_data**2) * x + s / math.hypot(s, sigma_data) * f
+            f = 0.25 / (s**2 + 0.25) * x + s / math.hypot(s, 0.5) * f
         x = q.alpha * f + drawn(tape, p, q, q.sigma)
     return x
 
 
 def tcd(tape: Tape, *, eta: float = 0.3) -> State:
-    """Trajectory consistency distillation: Zheng et al. 2024, arXiv 2402.19159, algorithm 4, strategic stochastic sampling.
+    """Trajectory consistency distillation, strategic stochastic sampling: Zheng et al. 2024, arXiv 2402.19159, alg. 4.
 
-    `eta` in [0, 1] is the paper's gamma: a step goes by DDIM to the time (1 - eta) t_q, from there by noise up to t_q. 0 is DDIM,
-    and 1 draws all noise anew. Times of beta schedules are rounded down to integers where t_q is one, as in diffusers. Where the
-    denoiser clips, the data is the clipped estimate and the noise the raw one, as in "ddim".
+    `eta` in [0, 1] is the paper's gamma: a step goes by DDIM to the time (1 - eta) t_q, from there by noise up to
+    t_q. 0 is DDIM, and 1 draws all noise anew. Times of beta schedules are rounded down to integers where t_q is one,
+    as in diffusers. Where the denoiser clips, the data is the clipped estimate and the noise the raw one, as in
+    "ddim".
     """
     if not 0 <= eta <= 1:
         raise InvalidInput(f"eta must lie in [0, 1], got {eta}")
     x = tape.start()
     for p, q in tape.steps():
         s = strategic(tape, q, eta)
+        left = q.sigma if s is q else q.alpha / s.alpha * s.sigma
         data, raw = tape.evaluate_raw(x, p)
-        scale = q.alpha / s.alpha if s is not q else 1.0
-        x = scale * (s.alpha * data + s.sigma / p.sigma * (x - p.alpha * raw))
-        x = x + drawn(tape, p, q, math.sqrt(max(0.0, q.sigma**2 - (scale * s.sigma) ** 2)) if s is not q else 0.0)
+        x = q.alpha * data + left / p.sigma * (x - p.alpha * raw)
+        x = x + drawn(tape, p, q, math.sqrt(q.sigma**2 - left**2))
     return x
 
 

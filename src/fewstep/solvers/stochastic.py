@@ -4,13 +4,14 @@ Two ways to say how much. The ancestral samplers of k-diffusion go down to less 
 
     p -> down by a step of the ODE,    x_q = x_down + v z,    v = eta sigma_q sqrt(1 - (ratio_q / ratio_p)^2)
 
-The SDE samplers integrate, with h = lambda_q - lambda_p (arXiv 2211.01095, section 5, and k-diffusion for eta other than 1),
+The SDE samplers integrate, with h = lambda_q - lambda_p (arXiv 2211.01095, section 5, and k-diffusion for eta other
+than 1),
 
     x_q = k x_p + alpha_q (1 + eta) int_0^h e^((1 + eta)(u - h)) x0 du + v z,
     k = sigma_q / sigma_p e^(-eta h),    v = sigma_q sqrt(1 - e^(-2 eta h))
 
-Both draw the same noise at eta = 1 and none at eta = 0. `s_noise` multiplies what is drawn: other than 1, the marginals are
-not those of the schedule any more.
+Both draw the same noise at eta = 1 and none at eta = 0. `s_noise` multiplies what is drawn: other than 1, the
+marginals are not those of the schedule any more.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from fewstep.solvers.exponential import (
 
 
 def check_noise(tape: Tape, eta: float, s_noise: float = 1.0, most: float = 1.0) -> None:
-    """Raise `InvalidInput` unless 0 <= eta <= most and s_noise >= 0, and when noise is asked for on a grid that goes up."""
+    """Raise `InvalidInput` unless 0 <= eta <= most and s_noise >= 0, and for noise on a grid that goes up."""
     if not 0 <= eta <= most or not math.isfinite(eta):
         allowed = f"lie in [0, {most:g}]" if math.isfinite(most) else "be a finite number of at least 0"
         raise InvalidInput(f"eta must {allowed}, got {eta}")
@@ -93,10 +94,11 @@ def two_stage_ancestral(tape: Tape, *, prediction: str = "data", eta: float = 1.
 
 
 def dpmpp_sde(tape: Tape, *, eta: float = 1.0, r: float = 0.5, s_noise: float = 1.0) -> State:
-    """k-diffusion's DPM-Solver++ SDE: two rows a step, the inner one at the fraction `r` in lambda, with noise of its own.
+    """k-diffusion's DPM-Solver++ SDE: two rows a step, the inner one at the fraction `r` in lambda, with its own noise.
 
-    Its noise is that of one Brownian motion W in ratio: the step adds W over (p, q), of which (p, s) was added to the inner row.
-    So the step's noise is sqrt(share) z1 + sqrt(1 - share) z2, share = (ratio_p - ratio_s) / (ratio_p - ratio_q).
+    Its noise is that of one Brownian motion W in ratio: the step adds W over (p, q), of which (p, s) was added to the
+    inner row. So the step's noise is sqrt(share) z1 + sqrt(1 - share) z2, share = (ratio_p - ratio_s) / (ratio_p -
+    ratio_q).
     """
     check_noise(tape, eta, s_noise)
     if not 0 < r < 1:
@@ -137,10 +139,10 @@ def multistep(
     lower_order_final: bool | None = None,
     s_noise: float = 1.0,
 ) -> State:
-    """SDE-DPM-Solver++(1), (2M) and (3M): arXiv 2211.01095, section 5 and appendix B.6; the third order as in k-diffusion.
+    """SDE-DPM-Solver++(1), (2M) and (3M): arXiv 2211.01095, section 5; the third order as in k-diffusion.
 
-    `eta` = 0 is the multistep DPM-Solver++, 1 the reverse SDE. `variant` weighs the second-order term: `midpoint` by half the
-    first one's weight (the default of order 2), `heun` exactly (that of order 3, for its second step).
+    `eta` = 0 is the multistep DPM-Solver++, 1 the reverse SDE. `variant` weighs the second-order term: `midpoint` by
+    half the first one's weight (the default of order 2), `heun` exactly (that of order 3, for its second step).
     """
     check_order("the multistep SDE-DPM-Solver++", order, (1, 2, 3))
     check_variant(variant := variant or ("heun" if order == 3 else "midpoint"))

@@ -1,7 +1,8 @@
 """Small models that are trained by fewstep itself: the shipped digits, and the code that made them.
 
 loaded = zoo.load_shipped("digits")  # network(x, t, label), spec, digest
-zoo.train(zoo.TrainConfig(), "digits.safetensors")
+
+Training, `fewstep.zoo.train`, is a module imported apart, so that sampling does not load it.
 """
 
 from __future__ import annotations
@@ -12,18 +13,12 @@ from fewstep.core.errors import unknown_name
 from fewstep.zoo.checkpoint import Loaded, Spec, load, save
 from fewstep.zoo.dataset import ImageSet
 from fewstep.zoo.network import UNet, UNetConfig, build
-from fewstep.zoo.train import DivergedError, Progress, Trained, train
-from fewstep.zoo.trainconfig import TrainConfig
 
 __all__ = [
     "SHIPPED",
-    "DivergedError",
     "ImageSet",
     "Loaded",
-    "Progress",
     "Spec",
-    "TrainConfig",
-    "Trained",
     "UNet",
     "UNetConfig",
     "build",
@@ -31,7 +26,6 @@ __all__ = [
     "load_shipped",
     "save",
     "shipped_path",
-    "train",
 ]
 
 SHIPPED = ("digits",)

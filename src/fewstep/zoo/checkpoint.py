@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.core import schedule as schedules
+from fewstep import schedules
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.zoo import container
 from fewstep.zoo.network import UNet, UNetConfig, skeleton

@@ -34,6 +34,8 @@ from fewstep.zoo.objective import logistic_times, measured_loss, velocity_loss
 from fewstep.zoo.trainconfig import TrainConfig
 from fewstep.zoo.trainstate import TrainState
 
+__all__ = ["DivergedError", "Progress", "TrainConfig", "Trained", "train"]
+
 LOG_EVERY = 50
 """Steps between lines of the log and calls of the progress callback."""
 

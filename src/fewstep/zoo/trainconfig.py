@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from fewstep.core import schedule as schedules
+from fewstep import schedules
 from fewstep.core.errors import InvalidInput
+from fewstep.core.schedule import BetaSchedule
 from fewstep.zoo.network import UNetConfig
 
 
@@ -38,7 +40,7 @@ class TrainConfig:
     """
 
     network: UNetConfig = field(default_factory=UNetConfig)
-    schedule: schedules.Schedule = field(default_factory=schedules.linear)
+    schedule: BetaSchedule = field(default_factory=schedules.linear)
     seed: int = 0
     steps: int = 3000
     batch: int = 128
@@ -57,7 +59,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.network, UNetConfig):
             raise InvalidInput(f"network is {self.network!r}; it has to be a UNetConfig")
-        if not isinstance(self.schedule, schedules.BetaSchedule):
+        if not isinstance(self.schedule, BetaSchedule):
             raise InvalidInput(
                 f"schedule is {getattr(self.schedule, 'kind', self.schedule)!r}; v-prediction is trained on "
                 "a beta schedule: linear, scaled_linear, cosine, betas or alphas_cumprod"
@@ -101,7 +103,8 @@ class TrainConfig:
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the weights, as JSON values: not how often the run measures and saves."""
-        return {k: value for k, value in self.to_json().items() if k not in ("validate_every", "state_every")}
+        values = {k: v for k, v in self.to_json().items() if k not in ("validate_every", "state_every")}
+        return json.loads(json.dumps(values))
 
     def to_json(self) -> dict[str, Any]:
         """Every setting as plain JSON values."""
