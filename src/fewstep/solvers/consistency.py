@@ -66,7 +66,7 @@ def tcd(tape: Tape, *, eta: float = 0.3) -> State:
         left = q.sigma if s is q else q.alpha / s.alpha * s.sigma
         data, raw = tape.evaluate_raw(x, p)
         x = q.alpha * data + left / p.sigma * (x - p.alpha * raw)
-        x = x + drawn(tape, p, q, math.sqrt(q.sigma**2 - left**2))
+        x = x + drawn(tape, p, q, math.sqrt(max(0.0, q.sigma**2 - left**2)))
     return x
 
 

@@ -22,7 +22,7 @@ def transfer(x: State, data: State, p: Point, q: Point) -> State:
 def posterior_std(p: Point, q: Point) -> float:
     """Standard deviation of q(x_q | x_p, x0): Ho et al. 2020, arXiv 2006.11239, eq. 7 (eta = 1 in DDIM, eq. 16).
 
-    sigma_q / sigma_p sqrt(1 - (alpha_p / alpha_q)^2) for variance-preserving schedules; written with ratios for any schedule.
+    sigma_q / sigma_p sqrt(1 - (alpha_p / alpha_q)^2) where variance is preserved; written with ratios for any schedule.
     """
     between = 1 - (p.alpha * q.sigma / (q.alpha * p.sigma)) ** 2 if p.alpha else 1.0
     return q.sigma * math.sqrt(max(0.0, between))
@@ -49,11 +49,13 @@ def ddim(tape: Tape, *, eta: float = 0.0) -> State:
 def ddpm(tape: Tape, *, variance: str = "fixed_small") -> State:
     """DDPM ancestral sampling, on any subsequence: Ho et al. 2020, arXiv 2006.11239, eq. 7 and algorithm 2.
 
-    `variance` is that of the added noise: `fixed_small`, the posterior's, or `fixed_large`, the forward process's beta of the
-    step. The large one adds more noise than the schedule has; the last step to clean data adds none.
+    `variance` is that of the added noise: `fixed_small`, the posterior's, or `fixed_large`, the forward process's beta
+    of the step. The large one adds more noise than the schedule has; the last step to clean data adds none.
     """
     if variance not in ("fixed_small", "fixed_large"):
         raise InvalidInput(f"variance must be 'fixed_small' or 'fixed_large', got {variance!r}")
+    if variance == "fixed_large":
+        tape.inexact = "the variance of the forward process is larger than the posterior's"
     x = tape.start()
     for p, q in tape.steps():
         data = tape.evaluate(x, p)

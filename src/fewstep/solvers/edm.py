@@ -21,7 +21,7 @@ from fewstep.solvers.exponential import WIDEST, advance, finite
 def renoised(tape: Tape, x: State, p: Point, up: Point, s_noise: float = 1.0) -> State:
     """`x` of level p with the noise added that makes it one of the noisier level `up`."""
     scale = up.alpha / p.alpha
-    added = math.sqrt(up.sigma**2 - (scale * p.sigma) ** 2)
+    added = math.sqrt(max(0.0, up.sigma**2 - (scale * p.sigma) ** 2))
     return scale * x + added * s_noise * tape.noise(p, up)
 
 
@@ -61,9 +61,9 @@ def edm(
     """
     if method not in ("heun", "euler", "dpm2"):
         raise unknown_name("method", method, ["heun", "euler", "dpm2"])
-    if not (0 <= s_churn < math.inf and 0 <= s_noise < math.inf and 0 <= s_tmin <= s_tmax):
+    if not (0 <= s_churn < math.inf and 0 <= s_noise < math.inf and 0 <= s_tmin <= s_tmax < math.inf):
         raise InvalidInput(
-            "s_churn and s_noise must be finite numbers of at least 0, and 0 <= s_tmin <= s_tmax: "
+            "the options of churn must be finite numbers of at least 0, s_tmin not above s_tmax: "
             f"got s_churn={s_churn}, s_noise={s_noise}, s_tmin={s_tmin}, s_tmax={s_tmax}"
         )
     gamma = min(s_churn / (len(tape.points) - 1), math.sqrt(2) - 1)

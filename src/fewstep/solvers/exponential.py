@@ -8,8 +8,9 @@ arXiv 2206.00927, eq. 3.4, and arXiv 2211.01095, eq. 9):
     noise prediction (DPM-Solver):      m = eps,  k = alpha_q / alpha_p,  c = sigma_q,  g = h
     data prediction  (DPM-Solver++):    m = x0,   k = sigma_q / sigma_p,  c = alpha_q,  g = -h
 
-with w0 = e^g - 1, w1 = (e^g - 1) / g - 1, w2 = (e^g - 1 - g) / g^2 - 1/2, and derivatives in units of the step. Members differ
-in how they estimate m' and m'': from earlier rows (multistep, M), or from rows inside the step (singlestep, S).
+with w0 = e^g - 1, w1 = (e^g - 1) / g - 1, w2 = (e^g - 1 - g) / g^2 - 1/2, and derivatives in units of the step.
+Members differ in how they estimate m' and m'': from earlier rows (multistep, M), or from rows inside the step
+(singlestep, S).
 """
 
 from __future__ import annotations
@@ -22,9 +23,8 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.ddim import transfer
 
-
-WIDEST = math.log(400)
-"""Singlesteps that would amplify more than 400 times are of first order: their inner rows would be weighted by that factor."""
+WIDEST = math.log(1024)
+"""Singlesteps that would amplify more than 1024 times are of first order: that factor would weigh their inner rows."""
 
 
 def finite(p: Point, q: Point) -> bool:
@@ -83,20 +83,30 @@ def check_variant(variant: str) -> None:
         raise InvalidInput(f"variant must be 'midpoint' or 'heun', got {variant!r}")
 
 
+def check_curvature(curvature: str) -> None:
+    """Raise `InvalidInput` unless `curvature` names a way to weigh the third-order term."""
+    if curvature not in ("published", "exact"):
+        raise InvalidInput(f"curvature must be 'published' or 'exact', got {curvature!r}")
+
+
 def multistep(
     tape: Tape,
     *,
     order: int = 2,
     prediction: str = "data",
     variant: str = "midpoint",
+    curvature: str = "published",
     lower_order_final: bool | None = None,
 ) -> State:
-    """DPM-Solver++(2M), (3M) and the multistep DPM-Solver: arXiv 2211.01095, algorithm 2, and its third-order relative.
+    """DPM-Solver++(2M), (3M) and the multistep DPM-Solver: arXiv 2211.01095, algorithm 2, and its relative of order 3.
 
-    `variant` weighs the second-order term: `midpoint` with w0 / 2 as in the paper, `heun` with w1, exact for a linear m.
+    `variant` weighs the second-order term: `midpoint` with w0 / 2 as in the paper, `heun` with w1, exact for a linear
+    m. `curvature` weighs the third-order term, h^2 m'' / 2: `published` with w2, as the authors' code and all others
+    do, which is half of what it should be and leaves (3M) at order 2; `exact` with 2 w2.
     """
     check_order("the multistep DPM-Solver", order, (1, 2, 3))
     check_variant(variant)
+    check_curvature(curvature)
     x = tape.start()
     history: list[tuple[Point, State]] = []  # newest first
     for i, (p, q) in enumerate(tape.steps()):
@@ -121,6 +131,7 @@ def multistep(
         p2, m2 = older[0]
         r1 = (p1.lam - p2.lam) / h
         second = (first - (m1 - m2) / r1) / (r0 + r1)
+        w2 = 2 * w2 if curvature == "exact" else w2
         x = k * x - c * (w0 * m0 + w1 * (first + r0 * second) + w2 * second)
     return x
 
@@ -130,9 +141,9 @@ def singlestep(
 ) -> State:
     """DPM-Solver-2, -3 and DPM-Solver++(2S), (3S): `order` evaluations a step, none remembered from the last.
 
-    arXiv 2206.00927, algorithms 1 and 2; arXiv 2211.01095, algorithm 1. The inner rows lie at the fractions `r1` < `r2` of the
-    step in lambda. A step that starts at alpha = 0 or ends at sigma = 0 has no inside in lambda and is of first order; so is one
-    that noise prediction would amplify beyond use (`WIDEST`).
+    arXiv 2206.00927, algorithms 1 and 2; arXiv 2211.01095, algorithm 1. The inner rows lie at the fractions `r1` < `r2`
+    of the step in lambda. A step that starts at alpha = 0 or ends at sigma = 0 has no inside in lambda and is of first
+    order; so is one that noise prediction would amplify beyond use (`WIDEST`).
     """
     check_order("the singlestep DPM-Solver", order, (1, 2, 3))
     r1 = (0.5 if order == 2 else 1 / 3) if r1 is None else r1
@@ -197,21 +208,24 @@ def advance(
 def grouped(
     tape: Tape,
     *,
-    order: int = 2,
+    order: int = 3,
     prediction: str = "data",
-    variant: str = "midpoint",
-    lower_order_final: bool = True,
+    variant: str = "heun",
+    lower_order_final: bool = False,
 ) -> State:
     """Singlestep DPM-Solver whose inner rows are grid times too: N steps cost N evaluations, as in diffusers.
 
-    The grid is cut into groups of `order` steps, and what is left at the end (or, at order 3 with `lower_order_final`, the
-    last one to three) into smaller ones: "DPM-Solver-fast", arXiv 2206.00927, section 3.3 and appendix.
+    The grid is cut into groups of `order` steps, and what is left at the end into smaller ones; with `lower_order_final`
+    there is always a smaller one, "DPM-Solver-fast" of arXiv 2206.00927, section 3.3 and appendix. `variant` is `paper`
+    for that paper's weights, of order 3 where the inner rows lie at 1/3 and 2/3 of a group in lambda; `heun`, of order 3
+    wherever they lie; or `midpoint`, diffusers' own.
     """
     check_order("the grouped DPM-Solver", order, (1, 2, 3))
-    check_variant(variant)
+    if variant != "paper":
+        check_variant(variant)
     x = tape.start()
     for p, *inner, q in tape.steps(group_sizes(tape.points, order, prediction, lower_order_final)):
-        x = advance(tape, x, p, q, inner, prediction, variant)
+        x = advance(tape, x, p, q, inner, prediction, None if variant == "paper" else variant)
     return x
 
 
@@ -221,6 +235,8 @@ def group_sizes(points: Sequence[Point], order: int, prediction: str, lower_orde
     sizes = [order] * full + [rest]
     if lower_order_final and rest == 0:
         sizes = [order] * (full - 1) + [order - 1, 1]
+    elif not lower_order_final and (order, rest) == (3, 1) and full and math.isfinite(points[-1].lam):
+        sizes = [3] * (full - 1) + [2, 2]  # one step of order 1 would leave the whole at order 2
 
     def cut(group: Sequence[Point]) -> list[int]:
         if len(group) <= 2 or has_inside(group[0], group[-1], prediction):

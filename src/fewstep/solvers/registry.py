@@ -56,13 +56,27 @@ SAMPLERS: dict[str, Sampler] = {
         "exponential:multistep", {"order": 2, "prediction": "noise"}, 2, 1, False, DPM, "multistep DPM-Solver"
     ),
     "dpm-3m": Sampler(
-        "exponential:multistep", {"order": 3, "prediction": "noise"}, 3, 1, False, DPM, "multistep DPM-Solver"
+        "exponential:multistep",
+        {"order": 3, "prediction": "noise"},
+        2,
+        1,
+        False,
+        DPM,
+        "multistep DPM-Solver as published; curvature='exact' makes it order 3",
     ),
     "dpmpp-1": Sampler(
         "exponential:multistep", {"order": 1}, 1, 1, False, DPMPP, "DPM-Solver++ of order 1, equal to DDIM"
     ),
     "dpmpp-2m": Sampler("exponential:multistep", {"order": 2}, 2, 1, False, DPMPP, "DPM-Solver++(2M)"),
-    "dpmpp-3m": Sampler("exponential:multistep", {"order": 3}, 3, 1, False, DPMPP, "DPM-Solver++(3M)"),
+    "dpmpp-3m": Sampler(
+        "exponential:multistep",
+        {"order": 3},
+        2,
+        1,
+        False,
+        DPMPP,
+        "DPM-Solver++(3M) as published; curvature='exact' makes it order 3",
+    ),
     "dpmpp-2s": Sampler("exponential:singlestep", {"order": 2}, 2, 2, False, DPMPP, "DPM-Solver++(2S)"),
     "dpmpp-3s": Sampler("exponential:singlestep", {"order": 3}, 3, 3, False, DPMPP, "DPM-Solver++(3S)"),
     "dpm-fast": Sampler(
@@ -119,7 +133,7 @@ SAMPLERS: dict[str, Sampler] = {
     ),
     "sde-dpmpp-1": Sampler("stochastic:multistep", {"order": 1}, 1, 1, True, DPMPP, "SDE-DPM-Solver++(1)"),
     "sde-dpmpp-2m": Sampler("stochastic:multistep", {"order": 2}, 2, 1, True, DPMPP, "SDE-DPM-Solver++(2M)"),
-    "sde-dpmpp-3m": Sampler("stochastic:multistep", {"order": 3}, 3, 1, True, DPMPP, "SDE-DPM-Solver++(3M)"),
+    "sde-dpmpp-3m": Sampler("stochastic:multistep", {"order": 3}, 2, 1, True, DPMPP, "SDE-DPM-Solver++(3M)"),
     "edm": Sampler("edm:edm", {"method": "heun"}, 2, 2, True, EDM, "Heun with churn: s_churn, s_tmin, s_tmax"),
     "edm-euler": Sampler("edm:edm", {"method": "euler"}, 1, 1, True, EDM, "Euler with churn"),
     "edm-dpm2": Sampler("edm:edm", {"method": "dpm2"}, 2, 2, True, EDM, "DPM-2 with churn (k-diffusion)"),

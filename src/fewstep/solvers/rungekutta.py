@@ -1,13 +1,13 @@
-"""Runge-Kutta methods on the probability-flow ODE, in a coordinate where a trajectory towards fixed data is a straight line.
+"""Runge-Kutta methods on the probability-flow ODE, in a coordinate where a path towards fixed data is a straight line.
 
 Two such coordinates are in use, and `path` chooses:
 
     sigma    y = x / alpha,            tau = sigma / alpha,             dy/dtau = eps          (EDM, k-diffusion)
     flow     y = x / (alpha + sigma),  tau = sigma / (alpha + sigma),   dy/dtau = eps - x0     (flow matching)
 
-The first is the default, the second where alpha starts at 0 or the schedule is a flow. On a straight line every method here is
-exact, so marginals are. A step that lowers tau more than WIDEST times, as the one to sigma = 0 does, is Euler's: the later
-stages of a higher order would be weighted by that ratio.
+The first is the default, the second where alpha starts at 0 or the schedule is a flow. On a straight line every method
+here is exact, so marginals are. A step that lowers tau more than WIDEST times, as the one to sigma = 0 does, is Euler's:
+the later stages of a higher order would be weighted by that ratio.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.ddim import transfer
 
-WIDEST = 400.0
+WIDEST = 1024.0
 
 
 class Tableau(NamedTuple):

@@ -4,8 +4,8 @@ Xue et al. 2023, arXiv 2309.05019, eq. 14 and algorithm 1, data prediction. With
 
     x_q = k x_p + alpha_q sum_j b_j x0_j + v z,      b_j = -g int_0^1 e^((1 - s) g) L_j(s) ds
 
-k and v those of `stochastic.drift` with eta = tau^2, and L_j the Lagrange polynomials in lambda (0 at p, 1 at q) through
-the last evaluations, and for the corrector through the one at q too.
+k and v those of `stochastic.drift` with eta = tau^2, and L_j the Lagrange polynomials in lambda (0 at p, 1 at q)
+through the last evaluations, and for the corrector through the one at q too.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def sa_solver(
     check_order("the corrector of SA-Solver", corrector_order, (0, 1, 2, 3, 4))
     if variant not in ("exact", "leading"):
         raise InvalidInput(f"variant must be 'exact' or 'leading', got {variant!r}")
-    if not (0 <= tau < math.inf and 0 <= tau_min <= tau_max):
+    if not (0 <= tau < math.inf and 0 <= tau_min <= tau_max < math.inf):
         raise InvalidInput(
-            "tau must be a finite number of at least 0, and 0 <= tau_min <= tau_max: "
+            "tau, tau_min and tau_max must be finite numbers of at least 0, tau_min not above tau_max: "
             f"got tau={tau}, tau_min={tau_min}, tau_max={tau_max}"
         )
     check_noise(tape, tau**2, most=math.inf)
@@ -72,7 +72,7 @@ def sa_solver(
         x, corrected = first, None
         if not finite(p, q):
             continue
-        left = steps - i if lower_order_final else predictor_order
+        left = steps - i if lower_order_final else 4
         places = [(r.lam - p.lam) / (q.lam - p.lam) for r, _ in history]
         older = [q.alpha * (data - m) for _, m in history[1:]]
         ahead = differences(places[: min(predictor_order, left)], g, variant)
@@ -80,7 +80,7 @@ def sa_solver(
         if corrector_order == 1:
             corrected, weight = tape.keep(first - total * data), total
         elif corrector_order:
-            *behind, w = differences([*places[: corrector_order - 1], 1.0], g, variant)
+            *behind, w = differences([*places[: min(corrector_order - 1, left)], 1.0], g, variant)
             corrected = first + sum((w * m for w, m in zip(behind, older, strict=False)), q.alpha * w * data)
             corrected, weight = tape.keep(corrected), -q.alpha * w
     return x

@@ -142,7 +142,8 @@ def multistep(
     """SDE-DPM-Solver++(1), (2M) and (3M): arXiv 2211.01095, section 5; the third order as in k-diffusion.
 
     `eta` = 0 is the multistep DPM-Solver++, 1 the reverse SDE. `variant` weighs the second-order term: `midpoint` by
-    half the first one's weight (the default of order 2), `heun` exactly (that of order 3, for its second step).
+    half the first one's weight (the default of order 2), `heun` exactly (that of order 3, for its second step). The
+    curvature has half of its exact weight, as in every implementation of (3M), so order 3 converges with order 2.
     """
     check_order("the multistep SDE-DPM-Solver++", order, (1, 2, 3))
     check_variant(variant := variant or ("heun" if order == 3 else "midpoint"))

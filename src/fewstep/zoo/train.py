@@ -34,7 +34,7 @@ from fewstep.zoo.objective import logistic_times, measured_loss, velocity_loss
 from fewstep.zoo.trainconfig import TrainConfig
 from fewstep.zoo.trainstate import TrainState
 
-__all__ = ["DivergedError", "Progress", "TrainConfig", "Trained", "train"]
+__all__ = ["DivergedError", "Progress", "TrainConfig", "Trained", "split", "train"]
 
 LOG_EVERY = 50
 """Steps between lines of the log and calls of the progress callback."""
@@ -152,6 +152,11 @@ def train(
         torch.set_num_threads(threads)
 
 
+def split(config: TrainConfig, data: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """(training, held out): the images that a run with this config trains on, and those that it never sees."""
+    return data.split(config.held_out, _key(config.seed, "split", 0))
+
+
 def _run(
     config: TrainConfig,
     data: ImageSet,
@@ -162,7 +167,7 @@ def _run(
     command: str,
 ) -> Trained:
     state_path, log_path = out.with_suffix(".state.safetensors"), out.with_suffix(".log.jsonl")
-    kept, held = data.split(config.held_out, _key(config.seed, "split", 0))
+    kept, held = split(config, data)
     resumed_from, losses = state.step, None
     while state.step < config.steps:
         began = time.perf_counter()

@@ -1,0 +1,1 @@
+"""Proof: what holds for every sampler on every grid and schedule, whatever the network."""
