@@ -21,28 +21,6 @@ SCHEDULES: dict[str, Schedule] = {
     "flow shift 3": schedules.flow(3.0),
 }
 
-DETERMINISTIC = {
-    "ddpm": None,
-    "ddim": {},
-    "euler-a": {"eta": 0.0},
-    "dpm2-a": {"eta": 0.0},
-    "dpmpp-2s-a": {"eta": 0.0},
-    "dpmpp-sde": {"eta": 0.0},
-    "sde-dpmpp-1": {"eta": 0.0},
-    "sde-dpmpp-2m": {"eta": 0.0},
-    "sde-dpmpp-3m": {"eta": 0.0},
-    "edm": {"s_churn": 0.0},
-    "edm-euler": {"s_churn": 0.0},
-    "edm-dpm2": {"s_churn": 0.0},
-    "sa": {"tau": 0.0},
-    "tcd": {"eta": 0.0},
-    "restart": None,
-    "consistency": None,
-    "lcm": None,
-}
-"""Options that leave a stochastic sampler without noise; None where there are none."""
-
-
 class Gaussian(NamedTuple):
     """Independent coordinates of data, N(mean, std^2); all functions act on arrays (.., coordinates)."""
 
@@ -57,6 +35,28 @@ class Gaussian(NamedTuple):
     def at(self, z: Float, alpha: float, sigma: float) -> Float:
         """The trajectory of the probability-flow ODE that is `z` standard deviations off the mean."""
         return alpha * self.mean + np.sqrt(alpha**2 * self.std**2 + sigma**2) * z
+
+
+class Bent(NamedTuple):
+    """A denoiser that is not linear in x, made so that its trajectories are known; `std` and `bend` as arrays.
+
+    With r = sigma / alpha, w = (x / alpha) / sqrt(std^2 + r^2) obeys dw = w^2 dphi, phi = bend / (1 + r^2): so 1 / w + phi
+    is constant along a trajectory, and bend = 0 is the Gaussian of mean 0.
+    """
+
+    std: Float
+    bend: Float
+
+    def data(self, x: Float, alpha: float, sigma: float) -> Float:
+        """x / alpha - r eps, with eps = d(x / alpha) / dr."""
+        r, root = sigma / alpha, np.sqrt(self.std**2 + (sigma / alpha) ** 2)
+        w = x / alpha / root
+        return root * w - r * (r / root * w - root * 2 * self.bend * r / (1 + r**2) ** 2 * w**2)
+
+    def at(self, z: Float, alpha: float, sigma: float) -> Float:
+        """The trajectory whose w is `z` at the limit of pure noise."""
+        r = sigma / alpha
+        return alpha * np.sqrt(self.std**2 + r**2) / (1 / z - self.bend / (1 + r**2))
 
 
 def played(
@@ -75,3 +75,25 @@ def played(
         if row.noise is not None and noise is not None:
             R = R + np.multiply.outer(s, noise(row.noise))
     return tuple(R[: plan.inputs])
+
+
+def gaussian_law(plan: Plan, problem: Gaussian) -> tuple[Float, Float]:
+    """Mean and standard deviation of what the plan makes of exact starts, each (coordinates,): no draw is needed.
+
+    On Gaussian data the denoiser is affine in x, so the registers stay Gaussian; their mean (K, coordinates) and
+    covariance (K, K, coordinates) follow the table.
+    """
+    alpha, sigma = plan.entry
+    start, drawn = plan.init[:, 0], plan.init[:, 1]
+    mean = np.multiply.outer(start, alpha * problem.mean)
+    cov = np.multiply.outer(np.outer(start, start), alpha**2 * problem.std**2 + sigma**2)
+    cov = cov + np.outer(drawn, drawn)[..., None]
+    for row, A, B, s in zip(plan.rows, plan.A, plan.B, plan.s, strict=True):
+        shift = problem.data(np.zeros_like(problem.mean), row.alpha, row.sigma)
+        gain = problem.data(np.ones_like(problem.mean), row.alpha, row.sigma) - shift
+        b = B.sum(axis=1)
+        M = np.repeat(A[:, :, None], len(gain), axis=2)
+        M[:, 0] += np.multiply.outer(b, gain)
+        mean = np.einsum("ijd,jd->id", M, mean) + np.multiply.outer(b, shift)
+        cov = np.einsum("ijd,jkd,lkd->ild", M, cov, M) + np.outer(s, s)[..., None]
+    return mean[0], np.sqrt(cov[0, 0])

@@ -147,6 +147,14 @@ def test_without_noise_it_is_the_solver_of_the_ode(stochastic, deterministic, ki
         np.testing.assert_allclose(coefficients(plan), coefficients(reference), rtol=1e-9, atol=1e-10)
 
 
+def test_the_exact_curvature_is_that_of_the_adams_predictor_of_order_three():
+    grid = {"schedule": SCHEDULES["edm"], "steps": 20, "grid": "karras", "lower_order_final": False}
+    plan = fs.compile("sde-dpmpp-3m", eta=0.49, curvature="exact", **grid)
+    noise = {"tau": 0.7, "tau_min": 0.0, "tau_max": 1e6}
+    reference = fs.compile("sa", predictor_order=3, corrector_order=0, **noise, **grid)
+    np.testing.assert_allclose(coefficients(plan), coefficients(reference), rtol=0, atol=1e-9)
+
+
 def test_euler_ancestral_is_ddim_of_the_same_eta():
     for eta in (0.3, 1.0):
         plan = fs.compile("euler-a", schedule=SCHEDULES["zero_snr"], steps=5, eta=eta)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,7 @@ def ddim(loaded: zoo.Loaded, labels: torch.Tensor, steps: int, guidance: float) 
     schedule: Schedule = loaded.spec.schedule
     times = [*np.linspace(schedule.t_max, schedule.t_min, steps), schedule.t_clean]
     x = torch.randn(len(labels), *loaded.spec.sample_shape, generator=torch.Generator().manual_seed(0))
-    for t, then in zip(times, times[1:], strict=False):
+    for t, then in itertools.pairwise(times):
         alpha, sigma = float(schedule.alpha(t)), float(schedule.sigma(t))
         told = torch.full((len(labels),), float(t))
         with torch.no_grad():

@@ -12,7 +12,9 @@ as a constant times r_q - r_p. Differences, rather than the sum of all eps_j, ke
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -20,10 +22,13 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Float
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.ddim import transfer
-from fewstep.solvers.exponential import check_order, finite, has_inside, order_at, predicted
+from fewstep.solvers.exponential import WIDEST, check_order, finite, order_at, predicted
 
 VARIABLES = ("log_rho", "rho", "time")
 WARMUPS = ("runge-kutta", "multistep")
+
+LOUDEST = math.exp(WIDEST)
+"""Earlier rows that would be weighted more than this are left out: a network's error would drown the rest."""
 
 NODES, WEIGHTS = (0.5 * (a + b) for a, b in zip(np.polynomial.legendre.leggauss(32), (1, 0), strict=True))
 """Gauss-Legendre quadrature on [0, 1]: exact to rounding for polynomials, also times e^(g s), |g| < 40."""
@@ -40,6 +45,21 @@ def lagrange_integrals(nodes: list[float], at: Float, density: Float) -> list[fl
         factors = [(at - node) / (nodes[j] - node) for node in others]
         weights.append(float(np.sum(density * np.prod(factors, axis=0))))
     return weights
+
+
+def _step(
+    x: State, data: State, p: Point, q: Point, noise: Sequence[State], weights: Callable[[int], list[float]]
+) -> State:
+    """The module's formula at the order len(noise) or, where that is too loud, below.
+
+    `weights(order)` are alpha_q w_1, alpha_q w_2 ..
+    """
+    ddim = transfer(x, data, p, q)
+    for order in range(len(noise), 1, -1):
+        w = weights(order)
+        if sum(map(abs, w)) <= LOUDEST:
+            return ddim + sum(a * (e - noise[0]) for a, e in zip(w, noise[1:order], strict=True))
+    return ddim
 
 
 def lms(tape: Tape, *, order: int = 4) -> State:
@@ -63,22 +83,21 @@ def deis(tape: Tape, *, order: int = 3, variable: str = "log_rho", lower_order_f
         data = tape.evaluate(x, p)
         eps = tape.keep(predicted(x, data, p, "noise"))
         history = [(p, eps), *((r, e) for r, e in history if r.alpha > 0)][:order]
-        now = order_at(i, len(tape.points) - 1, order, lower_order_final)
-        x = transfer(x, data, p, q)
-        if p.alpha > 0 and q.alpha > 0 if variable == "rho" else finite(p, q):
-            weights = _exact_weights(tape, [r for r, _ in history[:now]], q, variable)
-            x = x + sum(q.alpha * w * (e - eps) for w, (_, e) in zip(weights, history[1:now], strict=True))
+        usable = p.alpha > 0 and q.alpha > 0 if variable == "rho" else finite(p, q)
+        now = order_at(i, len(tape.points) - 1, order, lower_order_final) if usable else 1
+        weights = partial(_exact_weights, tape, [r for r, _ in history], q, variable)
+        x = _step(x, data, p, q, [e for _, e in history[:now]], weights)
     return x
 
 
-def _exact_weights(tape: Tape, rows: Sequence[Point], q: Point, variable: str) -> list[float]:
-    """w_1, w_2 .. of the module's formula for a step from rows[0] to `q`."""
-    p = rows[0]
+def _exact_weights(tape: Tape, rows: Sequence[Point], q: Point, variable: str, order: int) -> list[float]:
+    """alpha_q w_1, alpha_q w_2 .. for a step from rows[0] to `q`, from the first `order` rows."""
+    p, rows = rows[0], rows[:order]
     if variable == "rho":
         h = q.ratio - p.ratio
-        return lagrange_integrals([r.ratio - p.ratio for r in rows], h * NODES, h * WEIGHTS)
+        return lagrange_integrals([r.ratio - p.ratio for r in rows], h * NODES, q.alpha * h * WEIGHTS)
     h = q.lam - p.lam
-    density = -h * WEIGHTS * p.ratio * np.exp(-h * NODES)  # dr = -r d(lambda)
+    density = -q.sigma * h * WEIGHTS * np.exp(h - h * NODES)  # alpha_q dr = -sigma_q r / r_q d(lambda)
     if variable == "log_rho":
         return lagrange_integrals([r.lam - p.lam for r in rows], h * NODES, density)
     times = tape.schedule.time_of_lambda(p.lam + h * NODES)
@@ -103,11 +122,8 @@ def ipndm(tape: Tape, *, order: int = 4) -> State:
 
 def _fixed_step(x: State, data: State, p: Point, q: Point, history: Sequence[State]) -> State:
     """A step with fixed weights of order len(history); of first order from alpha = 0, where r is infinite."""
-    eps, *older = history
-    step = transfer(x, data, p, q)
-    if p.alpha > 0:
-        step = step + sum(_span(p, q) * w * (e - eps) for w, e in zip(FIXED[len(history)], older, strict=True))
-    return step
+    known = history if p.alpha > 0 else history[:1]
+    return _step(x, data, p, q, known, lambda order: [_span(p, q) * w for w in FIXED[order]])
 
 
 def _span(p: Point, q: Point) -> float:
@@ -120,7 +136,7 @@ def pndm(tape: Tape, *, warmup: str = "runge-kutta") -> State:
 
     `runge-kutta`: three classical Runge-Kutta steps on the noise, of four evaluations each, as in the paper;
     `multistep`: lower orders, the first step made twice, as in Stable Diffusion: N steps cost N + 1
-    evaluations. A step from alpha = 0, to clean data, or wider than `exponential.WIDEST` has no inner rows.
+    evaluations. Steps from alpha = 0, to clean data, or that are too wide have no inner rows.
     """
     if warmup not in WARMUPS:
         raise InvalidInput(f"warmup must be one of {', '.join(WARMUPS)}, got {warmup!r}")
@@ -130,23 +146,25 @@ def pndm(tape: Tape, *, warmup: str = "runge-kutta") -> State:
         data = tape.evaluate(x, p)
         eps = tape.keep(predicted(x, data, p, "noise"))
         history = [eps, *history][:4]
-        if warmup == "runge-kutta" and i < 3 and has_inside(p, q, "noise"):
-            x = _runge_kutta_step(tape, x, eps, p, q)
-            continue
+        if warmup == "runge-kutta" and i < 3 and finite(p, q):
+            middle = tape.point((p.t + q.t) / 2)
+            # The inner rows weigh each other's noise, one after the other.
+            if abs(_span(p, middle)) / middle.sigma * _span(p, q) ** 2 / q.sigma / 6 <= LOUDEST:
+                x = _runge_kutta_step(tape, x, eps, p, middle, q)
+                continue
         x = _fixed_step(x, data, p, q, history)
-        if warmup == "multistep" and i == 0 and p.alpha > 0 and q.sigma > 0:
+        if warmup == "multistep" and i == 0 and finite(p, q) and abs(_span(p, q)) <= LOUDEST:
             again = predicted(x, tape.evaluate(x, q), q, "noise")
             x = x + _span(p, q) / 2 * (again - eps)
     return x
 
 
-def _runge_kutta_step(tape: Tape, x: State, e1: State, p: Point, q: Point) -> State:
+def _runge_kutta_step(tape: Tape, x: State, e1: State, p: Point, middle: Point, q: Point) -> State:
     """The classical method of order 4, with DDIM in place of adding a slope; the middle is that of time."""
 
     def move(e: State, to: Point) -> State:
         return to.alpha / p.alpha * x + _span(p, to) * e
 
-    middle = tape.point((p.t + q.t) / 2)
     x1 = move(e1, middle)
     x2 = move(predicted(x1, tape.evaluate(x1, middle), middle, "noise"), middle)
     e3 = predicted(x2, tape.evaluate(x2, middle), middle, "noise")

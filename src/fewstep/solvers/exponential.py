@@ -116,23 +116,23 @@ def multistep(
             tape.keep(m)
         history = [(p, m), *((r, n) for r, n in history if math.isfinite(r.lam))][:3]
         now = min(order_at(i, len(tape.points) - 1, order, lower_order_final), len(history))
-        if now == 1 or not finite(p, q):
-            x = transfer(x, data, p, q)
+        x = transfer(x, data, p, q)  # k x - c w0 m0
+        if now == 1 or not has_inside(p, q, prediction):
             continue
-        k, c, g = factors(p, q, prediction)
+        _, c, g = factors(p, q, prediction)
         w0, w1, w2 = weights(g)
         h = q.lam - p.lam
         (_, m0), (p1, m1), *older = history
         r0 = (p.lam - p1.lam) / h
         first = (m0 - m1) / r0
         if now == 2:
-            x = k * x - c * (w0 * m0 + (w0 / 2 if variant == "midpoint" else w1) * first)
+            x = x - c * (w0 / 2 if variant == "midpoint" else w1) * first
             continue
         p2, m2 = older[0]
         r1 = (p1.lam - p2.lam) / h
         second = (first - (m1 - m2) / r1) / (r0 + r1)
         w2 = 2 * w2 if curvature == "exact" else w2
-        x = k * x - c * (w0 * m0 + w1 * (first + r0 * second) + w2 * second)
+        x = x - c * (w1 * (first + r0 * second) + w2 * second)
     return x
 
 

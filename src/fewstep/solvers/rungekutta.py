@@ -13,9 +13,13 @@ the later stages of a higher order would be weighted by that ratio.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.schedule import Float
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.ddim import transfer
 
@@ -85,30 +89,42 @@ def runge_kutta(tape: Tape, *, tableau: str = "heun", path: str = "auto") -> Sta
     """Heun (Karras et al. 2022, arXiv 2206.00364, algorithm 1), midpoint, Ralston, RK3 and the classical RK4."""
     if tableau not in TABLEAUS:
         raise unknown_name("tableau", tableau, TABLEAUS)
-    c, a, b = TABLEAUS[tableau]
     space = coordinate(tape, path)
     x = tape.start()
     for p, q in tape.steps():
         start, end = space.tau(p), space.tau(q)
+        data = tape.evaluate(x, p)
         if start > WIDEST * end:
-            x = transfer(x, tape.evaluate(x, p), p, q)
+            x = transfer(x, data, p, q)
             continue
-        stages = [p, *(q if node == 1 else space.point(tape, start + node * (end - start)) for node in c[1:])]
-        slope = space.slope(x, tape.evaluate(x, p), p)
-        # Sums that the later stages and the result have gathered so far: they are held, the slopes are not.
-        sums = [x / space.scale(p)] * len(c)
-        for j in range(len(c)):
-            weights = [*(later[j] for later in a[j + 1 :]), b[j]]
-            sums = [
-                y + (end - start) * w * slope if w else y for y, w in zip(sums[-len(weights) :], weights, strict=True)
-            ]
-            if j + 1 < len(c):
-                for held in {id(y): y for y in sums[1:]}.values():
-                    tape.keep(held)
-                u = space.scale(stages[j + 1]) * sums[0]
-                slope = space.slope(u, tape.evaluate(u, stages[j + 1]), stages[j + 1])
-        x = space.scale(q) * sums[-1]
+        nodes = [start + node * (end - start) for node in TABLEAUS[tableau].c]
+        targets = [*(q if node == end else space.point(tape, node) for node in nodes[1:]), q]
+        table = [space.scale(s) * w for s, w in zip(targets, weights(TABLEAUS[tableau], nodes, end - start), strict=True)]
+        # What the later stages and the result have gathered so far: held, unless x and data, which all begin with, are fewer.
+        sums = [transfer(x, data, p, s) - w.sum() * data for s, w in zip(targets, table, strict=True)]
+        for j, s in enumerate(targets[:-1]):
+            u, *sums = sums
+            for later in sums if len(sums) <= 2 else []:
+                tape.keep(later)
+            data = tape.evaluate(u, s)
+            sums = [y + w[j] * data for y, w in zip(sums, table[j + 1 :], strict=True)]
+        (x,) = sums
     return x
+
+
+def weights(tableau: Tableau, nodes: Sequence[float], h: float) -> Float:
+    """W of y_j = (y on the straight line) + sum_i W_ji (D_i - D_1): rows are the stages 2 .. and the result, columns i = 2 ..
+
+    With slopes k_j = (y_j - D_j) / tau_j, the deviations k_j - k_1 are (D_1 - D_j + h sum_i a_ji (k_i - k_1)) / tau_j.
+    """
+    m = len(nodes)
+    rows, deviations = np.zeros((m, m)), np.zeros((m, m))
+    for j in range(1, m):
+        rows[j - 1] = h * np.array(tableau.a[j]) @ deviations[:j]
+        deviations[j] = rows[j - 1] / nodes[j]
+        deviations[j, j] -= 1 / nodes[j]
+    rows[-1] = h * np.array(tableau.b) @ deviations
+    return rows[:, 1:]
 
 
 def dpm2(tape: Tape) -> State:
@@ -116,7 +132,6 @@ def dpm2(tape: Tape) -> State:
 
     Karras et al. 2022, arXiv 2206.00364, appendix C.4, with the interval halved in log sigma as in DPM-Solver-2.
     """
-    space = Coordinate(flow=False)
     x = tape.start()
     for p, q in tape.steps():
         data = tape.evaluate(x, p)
@@ -124,8 +139,7 @@ def dpm2(tape: Tape) -> State:
             x = transfer(x, data, p, q)
             continue
         middle = tape.point_at_lambda((p.lam + q.lam) / 2)
-        y = tape.keep(x / p.alpha)
-        u = transfer(x, data, p, middle)
-        slope = space.slope(u, tape.evaluate(u, middle), middle)
-        x = q.alpha * (y + (q.ratio - p.ratio) * slope)
+        weight = q.alpha * (p.ratio - q.ratio) / middle.ratio
+        base = tape.keep(transfer(x, data, p, q) - weight * data)
+        x = base + weight * tape.evaluate(transfer(x, data, p, middle), middle)
     return x

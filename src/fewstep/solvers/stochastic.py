@@ -24,6 +24,7 @@ from fewstep.solvers.ddim import transfer
 from fewstep.solvers.exponential import (
     WIDEST,
     advance,
+    check_curvature,
     check_order,
     check_variant,
     finite,
@@ -136,16 +137,18 @@ def multistep(
     order: int = 2,
     eta: float = 1.0,
     variant: str | None = None,
+    curvature: str = "published",
     lower_order_final: bool | None = None,
     s_noise: float = 1.0,
 ) -> State:
     """SDE-DPM-Solver++(1), (2M) and (3M): arXiv 2211.01095, section 5; the third order as in k-diffusion.
 
     `eta` = 0 is the multistep DPM-Solver++, 1 the reverse SDE. `variant` weighs the second-order term: `midpoint` by
-    half the first one's weight (the default of order 2), `heun` exactly (that of order 3, for its second step). The
-    curvature has half of its exact weight, as in every implementation of (3M), so order 3 converges with order 2.
+    half the first one's weight (the default of order 2), `heun` exactly (that of order 3, for its second step).
+    `curvature` weighs the third-order term as in `exponential.multistep`: order 3 has order 2 unless it is `exact`.
     """
     check_order("the multistep SDE-DPM-Solver++", order, (1, 2, 3))
+    check_curvature(curvature)
     check_variant(variant := variant or ("heun" if order == 3 else "midpoint"))
     check_noise(tape, eta, s_noise, most=math.inf)
     x = tape.start()
@@ -168,6 +171,7 @@ def multistep(
                 p2, m2 = older[0]
                 r1 = (p1.lam - p2.lam) / h
                 second = (first - (m1 - m2) / r1) / (r0 + r1)
+                w2 = 2 * w2 if curvature == "exact" else w2
                 x = x - q.alpha * (w1 * (first + r0 * second) + w2 * second)
         x = x + drawn(tape, p, q, v * s_noise)
     return x

@@ -23,7 +23,7 @@ import numpy as np
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.tape import Point, State, Tape
-from fewstep.solvers.adams import NODES, WEIGHTS, lagrange_integrals
+from fewstep.solvers.adams import LOUDEST, NODES, WEIGHTS, lagrange_integrals
 from fewstep.solvers.ddim import transfer
 from fewstep.solvers.exponential import check_order, factors, finite, order_at, predicted
 
@@ -67,35 +67,40 @@ def unipc(
         if prediction == "noise":
             tape.keep(m)
         history = [(p, m), *((r, n) for r, n in history if math.isfinite(r.lam))][:order]
-        corrected = x if correction is None else correction[0] + correction[1] * m
+        first = transfer(x, data, p, q)
         if not finite(p, q):
-            x, correction = transfer(corrected, data, p, q), None
+            x, correction = first, None
             continue
-        now = min(order_at(i, steps, order, lower_order_final), len(history))
         k, c, g = factors(p, q, prediction)
-        first = transfer(x, data, p, q) + k * (corrected - x)  # k x - c (e^g - 1) m, but exact
-        older = [n - m for _, n in history[1:now]]
+        if correction is not None and abs(k * correction[1]) <= LOUDEST:
+            first = first + k * (correction[0] + correction[1] * m - x)
+        now = min(order_at(i, steps, order, lower_order_final), len(history))
         places = [(r.lam - p.lam) / (q.lam - p.lam) for r, _ in history[:now]]
-        ahead, (*behind, weight) = _weights(places, g, variant)
-        x = first - c * _weighted(ahead, older)
-        correction = None
-        if corrector and i not in disable_corrector:
-            correction = tape.keep(first - c * (_weighted(behind, older) - weight * m)), -c * weight
+        ahead, (*behind, weight) = _weights(places, c, g, variant)
+        older = [n - m for _, n in history[1:now]]
+        x, correction = first - _weighted(ahead, older), None
+        if corrector and i not in disable_corrector and sum(map(abs, behind), abs(weight)) <= LOUDEST:
+            correction = tape.keep(first - _weighted(behind, older) + weight * m), -weight
     return x
 
 
-def _weights(places: list[float], g: float, variant: str) -> tuple[list[float], list[float]]:
-    """w_1, w_2 .. of the predictor and of the corrector, for rows at `places` (now is 0, q is 1)."""
-    half = (g if variant == "bh1" else math.expm1(g)) / 2
-    density = g * WEIGHTS * np.exp((1 - NODES) * g)
+def _weights(places: list[float], c: float, g: float, variant: str) -> tuple[list[float], list[float]]:
+    """c w_1, c w_2 .. of the predictor and of the corrector, for rows at `places` (now is 0, q is 1).
+
+    Of lower order where earlier rows would be weighted more than LOUDEST.
+    """
+    half = c * (g if variant == "bh1" else math.expm1(g)) / 2
+    density = c * g * WEIGHTS * np.exp((1 - NODES) * g)
     if len(places) == 1:
         return [], [half]
     ahead = [half / places[1]] if len(places) == 2 else lagrange_integrals(places, NODES, density)
+    if sum(map(abs, ahead)) > LOUDEST:
+        return _weights(places[:-1], c, g, variant)
     return ahead, lagrange_integrals([*places, 1.0], NODES, density)
 
 
 def _weighted(weights: list[float], states: list[State]) -> State:
-    return sum((w * state for w, state in zip(weights, states, strict=True)), State({}))
+    return sum((w * state for w, state in zip(weights, states, strict=False)), State({}))
 
 
 def order_for(steps: int) -> int:

@@ -1,0 +1,131 @@
+"""The result of a drawing: tensors, pictures of them, and files that carry their recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fewstep.core.errors import InvalidInput
+from fewstep.pipeline.png import save_png
+from fewstep.pipeline.recipe import ImageRecipe
+from fewstep.pipeline.stamp import MAX_SCALE, Layout, Stamp
+
+MAX_PIXELS = 64_000_000
+BACKGROUND = 64
+GAP = 1
+"""Between images and around them, in pixels of an image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images that were drawn together.
+
+    Attributes:
+        tensor: (B, C, H, W), float32, as the sampler left it: in `value_range` up to what the model overshoots.
+        value_range: least and greatest value of the data.
+        recipe: what draws them again.
+        nfe: network evaluations per image, counted; a guided one counts 2.
+        seconds: that the drawing took.
+    """
+
+    tensor: Tensor
+    value_range: tuple[float, float]
+    recipe: ImageRecipe
+    nfe: float
+    seconds: float
+
+    @property
+    def labels(self) -> tuple[int | None, ...]:
+        """The label of each image; None is the null class."""
+        return tuple(self.recipe.labels[i] for i in self.recipe.kept)
+
+    @cached_property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(B, H, W, C), `value_range` clamped and rounded to 0 .. 255."""
+        low, high = self.value_range
+        scaled = (self.tensor.double().clamp(low, high) - low) * (255 / (high - low))
+        return np.ascontiguousarray(scaled.round().byte().permute(0, 2, 3, 1).cpu().numpy())
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits over `pixels`."""
+        state = hashlib.sha256(str(self.pixels.shape).encode())
+        state.update(self.pixels.tobytes())
+        return state.hexdigest()[:16]
+
+    @property
+    def images(self) -> list[Image.Image]:
+        """One picture for each image, pixel for pixel; grey for one channel and RGB for three."""
+        if self.pixels.shape[-1] not in (1, 3):
+            raise InvalidInput(f"pictures have 1 or 3 channels, these images have {self.pixels.shape[-1]}: use .tensor")
+        return [Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in self.pixels]
+
+    def __len__(self) -> int:
+        return len(self.tensor)
+
+    def __iter__(self) -> Iterator[Images]:
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: int) -> Images:
+        """Image `index` alone."""
+        return self.take([range(len(self))[index]])
+
+    def take(self, indices: Sequence[int]) -> Images:
+        """Some of the images; their recipe draws them with the batch that they came from, and keeps them alone."""
+        kept = self.recipe.kept
+        recipe = replace(self.recipe, keep=tuple(kept[i] for i in indices))
+        return replace(self, tensor=self.tensor[list(indices)], recipe=recipe)
+
+    def layout(self, columns: int | None = None, scale: int | None = None) -> Layout:
+        """A layout: by default nearly square, each image about 64 pixels wide."""
+        width = self.tensor.shape[-1]
+        return Layout(columns or min(len(self), max(1, round(len(self) ** 0.5))), scale or _default_scale(width))
+
+    def sheet(self, layout: Layout | None = None) -> Image.Image:
+        """All images in one picture, enlarged without smoothing."""
+        layout = layout or self.layout()
+        height, width = self.tensor.shape[-2:]
+        columns = min(layout.columns, len(self))
+        rows = -(-len(self) // columns)
+        gap = GAP * layout.scale
+        down, across = height * layout.scale + gap, width * layout.scale + gap
+        size = (columns * across + gap, rows * down + gap)
+        if size[0] * size[1] > MAX_PIXELS:
+            raise InvalidInput(
+                f"a picture of {size[0]} x {size[1]} pixels is larger than {MAX_PIXELS:,} in all: "
+                f"use a scale below {layout.scale}, or fewer images"
+            )
+        tiles = self.images
+        sheet = Image.new(tiles[0].mode, size, BACKGROUND if tiles[0].mode == "L" else (BACKGROUND,) * 3)
+        for i, tile in enumerate(tiles):
+            enlarged = tile.resize((width * layout.scale, height * layout.scale), Image.Resampling.NEAREST)
+            sheet.paste(enlarged, (gap + i % columns * across, gap + i // columns * down))
+        return sheet
+
+    def save(self, path: str | os.PathLike[str], layout: Layout | None = None) -> Path:
+        """Write one PNG with all images and their recipe, whole or not at all. Makes its folder."""
+        layout = layout or self.layout()
+        return save_png(self.sheet(layout), path, Stamp.now(self.recipe, layout, self.digest).to_json())
+
+    def save_each(self, folder: str | os.PathLike[str], scale: int = 1) -> list[Path]:
+        """Write one PNG for each image into `folder`, without a border: `0000-label3.png`, each with its own recipe."""
+        paths = []
+        for index, label, one in zip(self.recipe.kept, self.labels, self, strict=True):
+            layout, [tile] = one.layout(1, scale), one.images
+            tile = tile.resize((tile.width * scale, tile.height * scale), Image.Resampling.NEAREST)
+            name = f"{index:04}-{'none' if label is None else f'label{label}'}.png"
+            paths.append(save_png(tile, Path(folder) / name, Stamp.now(one.recipe, layout, one.digest).to_json()))
+        return paths
+
+
+def _default_scale(width: int) -> int:
+    return max(1, min(MAX_SCALE, 64 // width))

@@ -1,0 +1,96 @@
+"""What a PNG of fewstep says of itself: its recipe, how it is laid out, and what its pixels were."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from fewstep.core.errors import InvalidInput
+from fewstep.pipeline import png
+from fewstep.pipeline.fields import Fields
+from fewstep.pipeline.recipe import MAX_IMAGES, ImageRecipe
+
+FORMAT = 1
+MAX_SCALE = 64
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How images become one picture: rows of `columns` images, each pixel a square of `scale` pixels."""
+
+    columns: int
+    scale: int
+
+    def __post_init__(self) -> None:
+        for name, most in (("columns", MAX_IMAGES), ("scale", MAX_SCALE)):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= most:
+                raise InvalidInput(f"{name} must be a whole number from 1 to {most}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """The text of a picture.
+
+    Attributes:
+        pixels: digest of the images' pixels, so that drawing again can be checked.
+        fewstep, torch: versions that drew it.
+    """
+
+    recipe: ImageRecipe
+    layout: Layout
+    pixels: str
+    fewstep: str
+    torch: str
+
+    @staticmethod
+    def now(recipe: ImageRecipe, layout: Layout, pixels: str) -> Stamp:
+        """With the versions that are installed."""
+        return Stamp(recipe, layout, pixels, *(importlib.metadata.version(name) for name in ("fewstep", "torch")))
+
+    def to_json(self) -> str:
+        """The text, in ASCII."""
+        content: dict[str, Any] = {"format": FORMAT, **vars(self)}
+        content |= {"recipe": self.recipe.to_json(), "layout": vars(self.layout)}
+        return json.dumps(content, allow_nan=False)
+
+    @staticmethod
+    def from_json(text: str) -> Stamp:
+        """The inverse of `to_json`. Raises `InvalidInput`, naming what is wrong."""
+        try:
+            content = json.loads(text, parse_constant=_refuse)
+        except (ValueError, RecursionError) as error:
+            raise InvalidInput(f"it is no JSON ({error})") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            got = content.get("format") if isinstance(content, dict) else content
+            raise InvalidInput(f"its format is {str(got)[:40]!r}, this fewstep reads {FORMAT}: use the one that drew it")
+        fields = Fields(content, "the text", {"format", *Stamp.__dataclass_fields__})
+        layout = Fields(content["layout"], "the layout", Layout.__dataclass_fields__)
+        return Stamp(
+            recipe=ImageRecipe.from_json(content["recipe"]),
+            layout=Layout(layout.whole("columns", 1, MAX_IMAGES), layout.whole("scale", 1, MAX_SCALE)),
+            pixels=fields.digest("pixels"),
+            fewstep=fields.text("fewstep"),
+            torch=fields.text("torch"),
+        )
+
+
+def read(path: str | os.PathLike[str]) -> Stamp:
+    """What the PNG at `path` says of itself; its pixels are not looked at.
+
+    Raises:
+        OSError: the file cannot be read.
+        InvalidInput: it is no PNG of fewstep, or its text is damaged.
+    """
+    text = png.read_text(path)
+    try:
+        return Stamp.from_json(text)
+    except InvalidInput as error:
+        raise InvalidInput(f"the recipe in {path} cannot be used: {error}") from error
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is not JSON")
