@@ -115,7 +115,10 @@ def _deis(settings: Settings) -> Ours:
 
 def _sa(settings: Settings) -> Ours:
     config = settings["config"]
-    return Ours("sa", {"variant": "leading"} | _picked(config, predictor_order="predictor_order", corrector_order="corrector_order"))
+    return Ours(
+        "sa",
+        {"variant": "leading"} | _picked(config, predictor_order="predictor_order", corrector_order="corrector_order"),
+    )
 
 
 def _lms_diffusers(settings: Settings) -> Ours:
@@ -178,8 +181,10 @@ def schedule_of(peer: Peer, table: Response) -> Schedule:
 
 def tau_window(peer: Peer, table: Response) -> Settings:
     """The options of our SA-Solver that switch its noise on where the peer's function of the told time does."""
+
     def standard(t):
         return float(200 <= t <= 800)
+
     tau = peer.settings["config"].get("tau_func", standard)
     strength = np.array([tau(t) for t in table.times])
     ratio = (table.sigmas / table.alphas)[strength > 0]
@@ -199,8 +204,8 @@ def plan_for(peer: Peer, table: Response) -> Plan:
         grid = np.array(peer.settings["sigmas"])
     elif ours.timed:
         end = -1.0 if table.end[1] == 0 else float(np.round(schedule.time_of_sigma(table.end[1] / table.end[0])))
-        times = list(table.times)+[end]
-        keep=[i for i in range(len(times)) if i == 0 or times[i] != times[i-1]]
+        times = list(table.times) + [end]
+        keep = [i for i in range(len(times)) if i == 0 or times[i] != times[i - 1]]
         return fs.compile(ours.sampler, schedule=schedule, times=[times[i] for i in keep], **options)
     else:
         grid = levels[:, 1] / (levels[:, 0] if peer.coordinates == "vp" else 1)

@@ -33,9 +33,7 @@ def diffusers_cases(precision: Precision = "float64") -> list[Peer]:
         on: str | None = None,
         **config: Any,
     ) -> None:
-        extra = {
-            key: config.pop(key) for key in ("marginals", "note", "sigmas", "begin_index") if key in config
-        }
+        extra = {key: config.pop(key) for key in ("marginals", "note", "sigmas", "begin_index") if key in config}
         tau = config.get("tau_func")
         words = [scheduler, *([on] if on and on != "scaled_linear" else [])]
         shown = config | (options or {}) | ({"tau_func": tau.__name__} if tau else {})

@@ -50,41 +50,29 @@ class _Family:
 # --- what output of the network means the data prediction D -------------------------------------------------
 
 
-def _data(
-    _scheduler: Any, _x: torch.Tensor, data: torch.Tensor, _alpha: float, _sigma: float
-) -> torch.Tensor:
+def _data(_scheduler: Any, _x: torch.Tensor, data: torch.Tensor, _alpha: float, _sigma: float) -> torch.Tensor:
     return data
 
 
-def _epsilon(
-    _scheduler: Any, x: torch.Tensor, data: torch.Tensor, alpha: float, sigma: float
-) -> torch.Tensor:
+def _epsilon(_scheduler: Any, x: torch.Tensor, data: torch.Tensor, alpha: float, sigma: float) -> torch.Tensor:
     return (x - alpha * data) / sigma
 
 
-def _v_of_vp(
-    _scheduler: Any, x: torch.Tensor, data: torch.Tensor, alpha: float, sigma: float
-) -> torch.Tensor:
+def _v_of_vp(_scheduler: Any, x: torch.Tensor, data: torch.Tensor, alpha: float, sigma: float) -> torch.Tensor:
     return (alpha * x - data) / sigma  # alpha eps - sigma x0, with alpha^2 + sigma^2 = 1
 
 
-def _velocity(
-    _scheduler: Any, x: torch.Tensor, data: torch.Tensor, _alpha: float, sigma: float
-) -> torch.Tensor:
+def _velocity(_scheduler: Any, x: torch.Tensor, data: torch.Tensor, _alpha: float, sigma: float) -> torch.Tensor:
     return (x - data) / sigma  # eps - x0
 
 
-def _edm_raw(
-    scheduler: Any, x: torch.Tensor, data: torch.Tensor, _alpha: float, sigma: float
-) -> torch.Tensor:
+def _edm_raw(scheduler: Any, x: torch.Tensor, data: torch.Tensor, _alpha: float, sigma: float) -> torch.Tensor:
     spread = scheduler.config.sigma_data
     skip = spread**2 / (sigma**2 + spread**2)
     return (data - skip * x) / (sigma * spread / math.hypot(sigma, spread))
 
 
-def _consistency_raw(
-    scheduler: Any, x: torch.Tensor, data: torch.Tensor, _alpha: float, sigma: float
-) -> torch.Tensor:
+def _consistency_raw(scheduler: Any, x: torch.Tensor, data: torch.Tensor, _alpha: float, sigma: float) -> torch.Tensor:
     skip, out = (float(c) for c in scheduler.get_scalings_for_boundary_condition(torch.tensor(sigma)))
     return (data - skip * x) / out
 
@@ -171,9 +159,7 @@ _FLOW = _Family(
 _FAMILIES: dict[str, _Family] = {
     "DDPM": _BY_TIME,
     "DDIM": dataclasses.replace(_BY_TIME, end=_ddim_end),
-    "DDIMInverse": dataclasses.replace(
-        _BY_TIME, level=_inverse_level, end=lambda s, t, _o: _at_timestep(s, t)
-    ),
+    "DDIMInverse": dataclasses.replace(_BY_TIME, level=_inverse_level, end=lambda s, t, _o: _at_timestep(s, t)),
     "PNDM": dataclasses.replace(_BY_TIME, prediction="epsilon", output=_epsilon, end=_ddim_end),
     "LCM": _BY_TIME,
     "TCD": dataclasses.replace(_BY_TIME, end=lambda s, _t, _o: _at_timestep(s, 0)),
@@ -277,9 +263,7 @@ def diffusers_peer(
     shown = {key: value for key, value in (config | options).items() if not key.startswith("beta_")}
     label = name or "-".join([short, *(f"{key}={value}" for key, value in shown.items())])
     count = steps or len(timesteps or sigmas or ())
-    return Peer(
-        f"diffusers:{label}-{count}", coordinates, precision, (1, 1, 1), run, settings, marginals, note
-    )
+    return Peer(f"diffusers:{label}-{count}", coordinates, precision, (1, 1, 1), run, settings, marginals, note)
 
 
 def diffusers_response(scheduler: str, config: dict[str, Any] | None = None, **arguments: Any) -> Response:

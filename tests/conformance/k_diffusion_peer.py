@@ -31,9 +31,7 @@ def k_diffusion_sampling() -> ModuleType:
     """
     spec = importlib.util.find_spec("k_diffusion")
     if spec is None or spec.submodule_search_locations is None:
-        raise ImportError(
-            "k-diffusion is not installed; install it without its dependencies: --no-deps k-diffusion"
-        )
+        raise ImportError("k-diffusion is not installed; install it without its dependencies: --no-deps k-diffusion")
     package = ModuleType("k_diffusion")
     package.__path__ = list(spec.submodule_search_locations)
     stubs = {"k_diffusion": package}
@@ -89,10 +87,7 @@ def k_diffusion_peer(
     label = "-".join(
         [
             short,
-            *(
-                f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}"
-                for key, value in options.items()
-            ),
+            *(f"{key}={value:.3g}" if isinstance(value, float) else f"{key}={value}" for key, value in options.items()),
             str(len(sigmas) - 1),
         ]
     )
@@ -104,9 +99,7 @@ def k_diffusion_response(function: str, sigmas: Sequence[float], **options: Any)
     return k_diffusion_peer(function, sigmas, **options).response()
 
 
-def karras(
-    steps: int, sigma_min: float = 0.05, sigma_max: float = 20.0, rho: float = 7.0
-) -> tuple[float, ...]:
+def karras(steps: int, sigma_min: float = 0.05, sigma_max: float = 20.0, rho: float = 7.0) -> tuple[float, ...]:
     """Noise levels of Karras et al. 2022, eq. 5, then 0. In float64: the peer's own helper is float32."""
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     levels = ((high + i / max(1, steps - 1) * (low - high)) ** rho for i in range(steps))
@@ -116,9 +109,7 @@ def karras(
 def k_diffusion_cases() -> list[Peer]:
     """Every fixed-step sampler of k-diffusion with its options, at several step counts."""
     churn = {"s_churn": 4.0, "s_tmin": 0.1, "s_tmax": 10.0}
-    options: list[tuple[str, dict[str, Any]]] = [
-        (name, {}) for name in ("euler", "heun", "dpm_2", "dpmpp_2m")
-    ]
+    options: list[tuple[str, dict[str, Any]]] = [(name, {}) for name in ("euler", "heun", "dpm_2", "dpmpp_2m")]
     options += [(name, churn) for name in ("euler", "heun", "dpm_2")]
     options += [("lms", {"order": order}) for order in (1, 2, 3, 4)]
     ancestral = ("euler_ancestral", "dpm_2_ancestral", "dpmpp_2s_ancestral", "dpmpp_sde")
@@ -130,9 +121,7 @@ def k_diffusion_cases() -> list[Peer]:
     cases = []
     for name, extra in options:
         fewest = 2 if name in ("dpmpp_2m_sde", "dpmpp_3m_sde") else 1  # one step is an error there
-        cases += [
-            k_diffusion_peer(name, karras(steps), **extra) for steps in (1, 2, 3, 5, 10) if steps >= fewest
-        ]
+        cases += [k_diffusion_peer(name, karras(steps), **extra) for steps in (1, 2, 3, 5, 10) if steps >= fewest]
     louder = {"marginals": False, "note": "s_noise other than 1 adds more noise than the step takes away"}
     loud = [("euler", churn), ("heun", churn), ("dpm_2", churn), *((name, {}) for name in ancestral)]
     cases += [k_diffusion_peer(name, karras(10), s_noise=1.1, **louder, **extra) for name, extra in loud]

@@ -137,9 +137,7 @@ class Trace:
     values: (m, d), the rows that stand for x_T, D_0..D_{n-1}, z_0... None counts only: all symbols are zero.
     """
 
-    def __init__(
-        self, leading: tuple[int, ...], dtype: torch.dtype, values: torch.Tensor | None, plan: _Count | None
-    ):
+    def __init__(self, leading: tuple[int, ...], dtype: torch.dtype, values: torch.Tensor | None, plan: _Count | None):
         self.leading, self.dtype, self.values = leading, dtype, values
         self.plan = plan
         self.inputs: list[np.ndarray] = []
@@ -183,9 +181,7 @@ class Trace:
         for k in inside:
             if self.draws[k] is None:
                 self.draws[k] = Draw(len(self.inputs), self.plan.pieces[k])
-            total += (self.plan.length(k) * (high - low) / span) ** 0.5 * self.symbol(
-                1 + self.plan.evaluations + k
-            )
+            total += (self.plan.length(k) * (high - low) / span) ** 0.5 * self.symbol(1 + self.plan.evaluations + k)
         return total if float(first) > float(second) else -total
 
 
@@ -201,15 +197,11 @@ class _Count:
     def of(cls, trace: Trace) -> _Count:
         cuts: list[float] = []
         for point in sorted((p for query in trace.queries for p in query), reverse=True):
-            if (
-                not cuts or cuts[-1] - point > 1e-6 * cuts[-1]
-            ):  # exp(log(sigma)) is not sigma to the last digit
+            if not cuts or cuts[-1] - point > 1e-6 * cuts[-1]:  # exp(log(sigma)) is not sigma to the last digit
                 cuts.append(point)
         pieces = tuple(itertools.pairwise(cuts))
         if pieces and trace.draws:
-            raise RuntimeError(
-                "a sampler that mixes a Brownian path with plain draws needs a rule for their order"
-            )
+            raise RuntimeError("a sampler that mixes a Brownian path with plain draws needs a rule for their order")
         return cls(len(trace.inputs), len(trace.draws), pieces)
 
     @property
@@ -257,10 +249,7 @@ class Peer:
         count = self._count()
         trace, final, end = self._play(torch.eye(count.symbols, dtype=torch.float64), count)
         states = np.vstack([*trace.inputs, final])
-        noisy = [
-            bool(np.abs(column).max() > _HEARD[self.precision])
-            for column in states.T[1 + count.evaluations :]
-        ]
+        noisy = [bool(np.abs(column).max() > _HEARD[self.precision]) for column in states.T[1 + count.evaluations :]]
         keep = [True] * (1 + count.evaluations) + noisy
         times, alphas, sigmas, scales = np.array(trace.told).T
         return Response(
@@ -274,9 +263,7 @@ class Peer:
             sigmas=sigmas,
             scales=scales,
             end=end,
-            draws=tuple(
-                draw for draw, heard in zip(trace.draws, noisy, strict=True) if heard and draw is not None
-            ),
+            draws=tuple(draw for draw, heard in zip(trace.draws, noisy, strict=True) if heard and draw is not None),
             silent=noisy.count(False),
         )
 

@@ -97,9 +97,7 @@ def test_a_brownian_path_is_cut_into_disjoint_pieces() -> None:
         pytest.approx((10.0, middle), rel=1e-12),
         pytest.approx((middle, 2.5), rel=1e-12),
     ]
-    up = 2.5 * math.sqrt(
-        1 - 2.5**2 / 10.0**2
-    )  # of the whole step, spread over its two pieces by their length
+    up = 2.5 * math.sqrt(1 - 2.5**2 / 10.0**2)  # of the whole step, spread over its two pieces by their length
     assert table.inputs[2, table.noises] == pytest.approx(
         [up * math.sqrt(5 / 7.5), up * math.sqrt(2.5 / 7.5)], rel=1e-12
     )

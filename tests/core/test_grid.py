@@ -148,9 +148,7 @@ def test_flow_grids_are_shifted_exactly_once(shift, steps):
     np.testing.assert_allclose(trailing[:-1], shift * fractions / (1 + (shift - 1) * fractions), rtol=1e-14)
 
     once = FlowMatchEulerDiscreteScheduler(shift=1.0)
-    once.set_shift(
-        shift
-    )  # given to the constructor, diffusers applies it to the two ends as well, thus twice
+    once.set_shift(shift)  # given to the constructor, diffusers applies it to the two ends as well, thus twice
     once.set_timesteps(steps)
     linspace = grid_times("linspace", schedules.flow(shift), steps)
     np.testing.assert_allclose(linspace, once.sigmas.double().numpy(), rtol=1e-6)
@@ -230,9 +228,7 @@ def test_other_numbers_of_ays_steps_are_interpolated_log_linearly():
     np.testing.assert_allclose(twenty[1::2], (ten[1:] + ten[:-1]) / 2, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("a", "b"), [(0.6, 0.6), (0.5, 0.5), (1, 1), (2, 0.7), (0.3, 5), (40, 60), (100, 0.2)]
-)
+@pytest.mark.parametrize(("a", "b"), [(0.6, 0.6), (0.5, 0.5), (1, 1), (2, 0.7), (0.3, 5), (40, 60), (100, 0.2)])
 def test_beta_quantiles_equal_those_of_scipy(a, b):
     p = np.concatenate([np.linspace(0, 1, 401), [1e-5, 1 - 1e-5]])
     np.testing.assert_allclose(beta_quantile(p, a, b), scipy.stats.beta.ppf(p, a, b), rtol=0, atol=1e-10)
@@ -253,9 +249,7 @@ def test_bias_is_the_map_of_the_flow_shift():
 
 @pytest.mark.parametrize("name", UNIFORM)
 def test_more_steps_than_integers_are_refused_with_the_remedy(name):
-    with pytest.raises(
-        InvalidInput, match=r"1001 steps does not decrease .*integer=False: of integers 1000 fit"
-    ):
+    with pytest.raises(InvalidInput, match=r"1001 steps does not decrease .*integer=False: of integers 1000 fit"):
         grid_times(name, schedules.linear(), 1001)
     if name != "leading":
         assert len(grid_times(name, schedules.linear(), 1001, integer=False)) == 1002

@@ -266,9 +266,7 @@ def test_schedules_are_frozen_and_hashable():
     ids=["linear", "scaled_linear", "cosine", "zero_snr", "trained", "flow", "flow sigmas", "edm"],
 )
 def test_configurations_of_diffusers_are_read(peer, expected):
-    in_memory = {
-        k: v for k, v in peer.config.items() if k != "_class_name"
-    }  # the class is only in saved files
+    in_memory = {k: v for k, v in peer.config.items() if k != "_class_name"}  # the class is only in saved files
     assert schedules.from_diffusers(json.loads(peer.to_json_string())) == expected
     assert schedules.from_diffusers(in_memory) == expected
 

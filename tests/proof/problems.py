@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from fewstep import schedules
 from fewstep.core.plan import Interval, Plan, Row
@@ -20,6 +23,7 @@ SCHEDULES: dict[str, Schedule] = {
     "flow": schedules.flow(),
     "flow shift 3": schedules.flow(3.0),
 }
+
 
 class Gaussian(NamedTuple):
     """Independent coordinates of data, N(mean, std^2); all functions act on arrays (.., coordinates)."""
@@ -40,8 +44,8 @@ class Gaussian(NamedTuple):
 class Bent(NamedTuple):
     """A denoiser that is not linear in x, made so that its trajectories are known; `std` and `bend` as arrays.
 
-    With r = sigma / alpha, w = (x / alpha) / sqrt(std^2 + r^2) obeys dw = w^2 dphi, phi = bend / (1 + r^2): so 1 / w + phi
-    is constant along a trajectory, and bend = 0 is the Gaussian of mean 0.
+    With r = sigma / alpha, w = (x / alpha) / sqrt(std^2 + r^2) obeys dw = w^2 dphi, phi = bend / (1 + r^2): so
+    1 / w + phi is constant along a trajectory, and bend = 0 is the Gaussian of mean 0.
     """
 
     std: Float
@@ -97,3 +101,31 @@ def gaussian_law(plan: Plan, problem: Gaussian) -> tuple[Float, Float]:
         mean = np.einsum("ijd,jd->id", M, mean) + np.multiply.outer(b, shift)
         cov = np.einsum("ijd,jkd,lkd->ild", M, cov, M) + np.outer(s, s)[..., None]
     return mean[0], np.sqrt(cov[0, 0])
+
+
+def network_of_a_point(plan: Plan, point: Tensor, prediction: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """The network, of any prediction type, that knows that all data is `point`; for one run of `plan`.
+
+    `edm` is with sigma_data 0.5. It counts its calls to know the level, so that a wrong time is seen.
+    """
+    rows = iter(plan.rows)
+
+    def network(u: Tensor, time: Tensor) -> Tensor:
+        row = next(rows)
+        alpha, sigma = row.alpha, row.sigma
+        if prediction == "edm":
+            r, d = sigma / alpha, 0.5
+            norm = r**2 + d**2
+            torch.testing.assert_close(time, torch.full_like(time, math.log(r) / 4))
+            return (point - d**2 / norm**0.5 * u) / (r * d / norm**0.5)
+        assert torch.equal(time, torch.full_like(time, row.t))
+        eps = (u - alpha * point) / sigma
+        outputs = {
+            "epsilon": eps,
+            "sample": point.expand_as(u),
+            "v_prediction": alpha * eps - sigma * point,
+            "flow": eps - point,
+        }
+        return outputs[prediction]
+
+    return network

@@ -1,8 +1,8 @@
 """Order of convergence against exact solutions: a Gaussian, and a denoiser that is not linear in x.
 
-The grids are uniform in lambda and start from pure noise, in all but name: there the data and the noise hardly change, so
-the first rows of multistep methods, which have no history and are of lower order, add nothing that is seen. Where a
-schedule cannot start there, what start-up allows is in `STARTUP`.
+The grids are uniform in lambda and start where there is next to nothing but noise. The estimates hardly change there,
+so the first rows of multistep methods, which have no history and are of lower order, add nothing that is seen. Where a
+schedule does not start there, what start-up allows is in `STARTUP`.
 """
 
 import itertools
@@ -18,9 +18,9 @@ from fewstep.core.schedule import Float, Schedule
 
 from .problems import Bent, Gaussian, gaussian_law, played
 
-GAUSSIAN = Gaussian(np.array([0.3, -0.5, 0.0]), np.array([0.5, 1.0, 0.2]))
-BENT = Bent(np.array([0.5, 1.0, 0.3]), np.array([0.15, -0.2, 0.15]))
-Z = np.array([1.0, -0.7, 0.4])
+GAUSSIAN = Gaussian(np.array([0.3, -0.5, 0.0, 0.1]), np.array([0.5, 1.0, 0.2, 0.1]))
+BENT = Bent(np.array([0.5, 1.0, 0.3, 0.7]), np.array([0.15, -0.2, 0.15, 0.1]))
+Z = np.array([1.0, -0.7, 0.4, 1.0])
 
 STEPS = (161, 320, 641)  # so that groups of three have a group of two at the end
 

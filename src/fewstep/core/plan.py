@@ -89,6 +89,7 @@ class Plan:
     entry: tuple[float, float]
     exit: tuple[float, float]
     companion: tuple[float, float] | None
+    outputs: int
     tolerance: float
     note: str = ""
 
@@ -102,6 +103,8 @@ class Plan:
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise InvalidInput(f"plan table {name} has shape {getattr(self, name).shape}, its rows ask for {shape}")
+        if not 1 <= self.outputs <= k:
+            raise InvalidInput(f"a plan of {k} registers has 1 to {k} outputs, got {self.outputs}")
         if not all(np.all(np.isfinite(getattr(self, name))) for name in ("init", *shapes)):
             raise InvalidInput(f"the table of {self.recipe.sampler} holds values that are not finite")
 
@@ -117,7 +120,7 @@ class Plan:
 
     @property
     def inputs(self) -> int:
-        """How many states a run starts from and ends with: 1, or 2 for an invertible pair."""
+        """How many states a run starts from: 1, or 2 for an invertible pair. `outputs` is how many it ends with."""
         return self.init.shape[1] - 1
 
     @property
@@ -152,6 +155,7 @@ class Plan:
             "entry": list(self.entry),
             "exit": list(self.exit),
             "companion": self.companion and list(self.companion),
+            "outputs": self.outputs,
             "tolerance": self.tolerance,
             "note": self.note,
             "start_noise": self.start_noise,
@@ -257,6 +261,7 @@ def _plan_of(content: dict[str, Any]) -> Plan:
         entry=pair(content["entry"]),
         exit=pair(content["exit"]),
         companion=content["companion"] and pair(content["companion"]),
+        outputs=int(content["outputs"]),
         tolerance=float(content["tolerance"]),
         note=str(content["note"]),
     )

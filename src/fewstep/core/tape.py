@@ -236,6 +236,7 @@ class Tape:
             entry=(self.points[0].alpha, self.points[0].sigma),
             exit=(self.points[-1].alpha, self.points[-1].sigma),
             companion=(self.points[1].alpha, self.points[1].sigma) if width == 2 else None,
+            outputs=len(finals),
             tolerance=1e-12,
             note=self.inexact,
         )

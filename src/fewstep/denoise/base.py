@@ -11,8 +11,7 @@ saves passes over memory. A nonlinear end, such as clipping, is `project`. Any c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,8 +23,7 @@ Value = Any
 """A float, the same for the whole batch; or a tensor (B, 1, ..) that broadcasts against the state."""
 
 
-@dataclass(frozen=True)
-class Level:
+class Level(NamedTuple):
     """Where the images of a batch are: one level for all, or one for each.
 
     Attributes:

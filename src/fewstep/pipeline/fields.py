@@ -66,7 +66,11 @@ class Fields:
     def wholes(self, name: str, low: int, high: int, most: int) -> list[int]:
         """1 to `most` integers in [low, high]."""
         value = self.value[name]
-        if not isinstance(value, list) or not 1 <= len(value) <= most or not all(_is_whole(v, low, high) for v in value):
+        if (
+            not isinstance(value, list)
+            or not 1 <= len(value) <= most
+            or not all(_is_whole(v, low, high) for v in value)
+        ):
             raise self.refuse(name, f"a list of 1 to {most} whole numbers from {low} to {high}")
         return value
 

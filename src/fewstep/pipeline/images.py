@@ -20,9 +20,8 @@ from fewstep.pipeline.recipe import ImageRecipe
 from fewstep.pipeline.stamp import MAX_SCALE, Layout, Stamp
 
 MAX_PIXELS = 64_000_000
-BACKGROUND = 64
-GAP = 1
-"""Between images and around them, in pixels of an image."""
+BACKGROUND = 32
+"""Grey between the images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +95,7 @@ class Images:
         height, width = self.tensor.shape[-2:]
         columns = min(layout.columns, len(self))
         rows = -(-len(self) // columns)
-        gap = GAP * layout.scale
+        gap = layout.gap * layout.scale
         down, across = height * layout.scale + gap, width * layout.scale + gap
         size = (columns * across + gap, rows * down + gap)
         if size[0] * size[1] > MAX_PIXELS:
@@ -120,10 +119,8 @@ class Images:
         """Write one PNG for each image into `folder`, without a border: `0000-label3.png`, each with its own recipe."""
         paths = []
         for index, label, one in zip(self.recipe.kept, self.labels, self, strict=True):
-            layout, [tile] = one.layout(1, scale), one.images
-            tile = tile.resize((tile.width * scale, tile.height * scale), Image.Resampling.NEAREST)
             name = f"{index:04}-{'none' if label is None else f'label{label}'}.png"
-            paths.append(save_png(tile, Path(folder) / name, Stamp.now(one.recipe, layout, one.digest).to_json()))
+            paths.append(one.save(Path(folder) / name, Layout(1, scale, gap=0)))
         return paths
 
 

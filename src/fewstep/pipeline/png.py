@@ -92,7 +92,9 @@ def _decoded(kind: bytes, rest: bytes, path: str | os.PathLike[str]) -> str:
             inflater = zlib.decompressobj()
             rest = inflater.decompress(rest, TEXT_LIMIT)
             if inflater.unconsumed_tail:
-                raise InvalidInput(f"the text of {path} inflates to more than {TEXT_LIMIT} bytes; fewstep wrote no such text")
+                raise InvalidInput(
+                    f"the text of {path} inflates to more than {TEXT_LIMIT} bytes; fewstep wrote no such text"
+                )
         return rest.decode("utf-8")
     except (zlib.error, UnicodeDecodeError) as error:
         raise InvalidInput(f"the text of {path} is damaged ({error}). Give the original") from error

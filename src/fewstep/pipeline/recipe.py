@@ -128,13 +128,14 @@ class PlanSource:
         if self.table is not None:
             return Plan.from_json(self.table)
         if not self.kept:
-            raise InvalidInput(f"the plan {self.digest} was too long to be kept with the picture: give its file with it")
+            raise InvalidInput(
+                f"the plan {self.digest} was too long to be kept with the picture: give its file with it"
+            )
         if self.sampler not in SAMPLERS:
             raise unknown_name("sampler", self.sampler, SAMPLERS)
         grid = {"steps": self.steps, "grid": self.grid, "grid_options": self.grid_options}
-        return compile_plan(
-            self.sampler, schedule=schedule, **({"times": self.times} if self.times else grid), **self.options
-        )
+        where: dict[str, Any] = grid if self.times is None else {"times": self.times}
+        return compile_plan(self.sampler, schedule=schedule, **where, **self.options)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -157,7 +158,7 @@ class PlanSource:
             steps=fields.whole("steps", 1, MAX_STEPS),
             grid=fields.text("grid"),
             grid_options=fields.options("grid_options"),
-            times=times and tuple(times),
+            times=None if times is None else tuple(times),
             digest=fields.digest("digest"),
             table=value["table"] and json.dumps(value["table"]),
             kept=fields.flag("kept"),
@@ -240,8 +241,10 @@ class ImageRecipe:
             model_digest=fields.digest("model_digest"),
             plan=PlanSource.from_json(value["plan"]),
             labels=tuple(labels),
-            seed=tuple(fields.wholes("seed", 0, SEED_LIMIT, MAX_IMAGES)) if several else fields.whole("seed", 0, SEED_LIMIT),
+            seed=tuple(fields.wholes("seed", 0, SEED_LIMIT, MAX_IMAGES))
+            if several
+            else fields.whole("seed", 0, SEED_LIMIT),
             guidance=Guidance.from_json(value["guidance"]),
             batch=fields.whole("batch", 1, MAX_BATCH),
-            keep=keep and tuple(keep),
+            keep=None if keep is None else tuple(keep),
         )

@@ -15,20 +15,25 @@ from fewstep.pipeline.recipe import MAX_IMAGES, ImageRecipe
 
 FORMAT = 1
 MAX_SCALE = 64
+_BOUNDS = (("columns", 1, MAX_IMAGES), ("scale", 1, MAX_SCALE), ("gap", 0, 8))
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How images become one picture: rows of `columns` images, each pixel a square of `scale` pixels."""
+    """How images become one picture: rows of `columns` images, each pixel a square of `scale` pixels.
+
+    `gap` is between images and around them, in pixels of an image.
+    """
 
     columns: int
     scale: int
+    gap: int = 1
 
     def __post_init__(self) -> None:
-        for name, most in (("columns", MAX_IMAGES), ("scale", MAX_SCALE)):
+        for name, low, high in _BOUNDS:
             value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= most:
-                raise InvalidInput(f"{name} must be a whole number from 1 to {most}, got {value!r}")
+            if type(value) is not int or not low <= value <= high:
+                raise InvalidInput(f"{name} must be a whole number from {low} to {high}, got {value!r}")
 
 
 @dataclass(frozen=True)
@@ -66,12 +71,14 @@ class Stamp:
             raise InvalidInput(f"it is no JSON ({error})") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             got = content.get("format") if isinstance(content, dict) else content
-            raise InvalidInput(f"its format is {str(got)[:40]!r}, this fewstep reads {FORMAT}: use the one that drew it")
+            raise InvalidInput(
+                f"its format is {str(got)[:40]!r}, this fewstep reads {FORMAT}: use the one that drew it"
+            )
         fields = Fields(content, "the text", {"format", *Stamp.__dataclass_fields__})
         layout = Fields(content["layout"], "the layout", Layout.__dataclass_fields__)
         return Stamp(
             recipe=ImageRecipe.from_json(content["recipe"]),
-            layout=Layout(layout.whole("columns", 1, MAX_IMAGES), layout.whole("scale", 1, MAX_SCALE)),
+            layout=Layout(**{name: layout.whole(name, low, high) for name, low, high in _BOUNDS}),
             pixels=fields.digest("pixels"),
             fewstep=fields.text("fewstep"),
             torch=fields.text("torch"),

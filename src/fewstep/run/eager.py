@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan, Row
 from fewstep.denoise.base import Denoiser, Level, as_denoiser
-from fewstep.run.lower import ADD, DATA, MULTIPLY, NOISE, RAW, TAKE, Op, lower
+from fewstep.run.lower import ADD, ADD_IN_PLACE, DATA, MULTIPLY, MULTIPLY_IN_PLACE, NOISE, RAW, TAKE, Op, lower
 from fewstep.run.noise import START, key_of, seeds_of, unit_noise
 
 
@@ -186,12 +186,11 @@ def rows(
     folds = tuple(denoiser.coefficients(row.t, row.alpha, row.sigma) for row in plan.rows)
     project = denoiser.project
     program = lower(plan, folds if project is None else None)
-    buffers: list[Tensor | None] = [None] * (program.buffers + 3)
+    buffers: list[Any] = [None] * (program.buffers + 3)
     buffers[: plan.registers] = initial_registers(plan, states, seeds)
 
     for i, row in enumerate(plan.rows):
         u = buffers[program.inputs[i]]
-        assert u is not None
         skip, out = folds[i]
         result = denoiser.output(u, levels[i])
         if project is None:
@@ -230,27 +229,22 @@ def initial_registers(plan: Plan, states: Sequence[Tensor], seeds: Sequence[int]
     return registers
 
 
-def execute(ops: Sequence[Op], buffers: list[Tensor | None]) -> None:
+def execute(ops: Sequence[Op], buffers: list[Any]) -> None:
     """Carry out one row's instructions on `buffers`, whose last three are the noise and the network's outputs."""
     for kind, dst, a, b, c in ops:
-        if kind == ADD:
-            if dst == a:
-                buffers[dst].add_(buffers[b], alpha=c)  # type: ignore[union-attr]
-            else:
-                buffers[dst] = torch.add(buffers[a], buffers[b], alpha=c, out=buffers[dst])  # type: ignore[arg-type]
+        if kind == ADD_IN_PLACE:
+            buffers[dst].add_(buffers[b], alpha=c)
+        elif kind == ADD:
+            buffers[dst] = torch.add(buffers[a], buffers[b], alpha=c, out=buffers[dst])
         elif kind == MULTIPLY:
-            if dst == a:
-                buffers[dst].mul_(c)  # type: ignore[union-attr]
-            else:
-                buffers[dst] = torch.mul(buffers[a], c, out=buffers[dst])  # type: ignore[arg-type]
-        elif kind == TAKE:
-            buffers[dst] = buffers[a]
+            buffers[dst] = torch.mul(buffers[a], c, out=buffers[dst])
+        elif kind == MULTIPLY_IN_PLACE:
+            buffers[dst].mul_(c)
         else:
-            buffers[dst] = None
+            buffers[dst] = buffers[a] if kind == TAKE else None
 
 
-def _scaled(state: Tensor | None, factor: float) -> Tensor:
-    assert state is not None
+def _scaled(state: Tensor, factor: float) -> Tensor:
     return state if factor == 1.0 else state * factor
 
 

@@ -88,12 +88,11 @@ class Graph:
 
     def _trajectory(self, registers: list[Tensor], draws: list[Tensor]) -> Tensor:
         """All rows, without a branch that depends on data."""
-        buffers: list[Tensor | None] = [None] * (self._program.buffers + 3)
+        buffers: list[Any] = [None] * (self._program.buffers + 3)
         buffers[: len(registers)] = registers
         noises = iter(draws)
         for i, row in enumerate(self.plan.rows):
             u = buffers[self._program.inputs[i]]
-            assert u is not None
             if self.denoiser.project is None:
                 buffers[DATA] = self.denoiser.output(u, self._levels[i])
             else:
@@ -102,9 +101,7 @@ class Graph:
                 buffers[NOISE] = next(noises)
             execute(self._program.rows[i], buffers)
         buffer, factor = self._program.results[0]
-        result = buffers[buffer]
-        assert result is not None
-        return result * factor
+        return buffers[buffer] * factor
 
     def _replay(self, registers: list[Tensor], draws: list[Tensor]) -> Tensor:
         """Copy the inputs to where the graph reads them, run it, and copy the result out."""

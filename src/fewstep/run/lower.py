@@ -22,11 +22,11 @@ from fewstep.core.plan import Plan
 DATA, RAW, NOISE = -1, -2, -3
 """Sources beside the buffers: the network's output (or the projected data), the data before projection, the noise."""
 
-MULTIPLY, ADD, TAKE, DROP = range(4)
+MULTIPLY, MULTIPLY_IN_PLACE, ADD, ADD_IN_PLACE, TAKE, DROP = range(6)
 
 
 class Op(NamedTuple):
-    """`dst = a * c`, `dst = a + c b`, `dst is a` or `dst = None`, by `kind`; a and b are buffers or sources."""
+    """`dst = c a`, `dst = a + c b`, both also in place where dst is a, `dst is a`, or no dst more, by `kind`."""
 
     kind: int
     dst: int
@@ -38,7 +38,7 @@ class Op(NamedTuple):
 class Program(NamedTuple):
     """Instructions for each row. Register 0 is in buffer `inputs[i]` at row i; the states to return are `results`.
 
-    `results` holds (buffer, factor) for each of the plan's inputs; `buffers` is how many there are in all.
+    `results` holds (buffer, factor) for each of the plan's outputs; `buffers` is how many there are in all.
     """
 
     rows: tuple[tuple[Op, ...], ...]
@@ -148,10 +148,10 @@ class _Row:
         rest = [(s, c / factor) for s, c in terms.items() if s != lead]
         current = lead
         if terms[lead] / factor != 1.0 or not rest:
-            self.ops.append(Op(MULTIPLY, dst, lead, 0, terms[lead] / factor))
+            self.ops.append(Op(MULTIPLY_IN_PLACE if in_place else MULTIPLY, dst, lead, 0, terms[lead] / factor))
             current = dst
         for source, c in rest:
-            self.ops.append(Op(ADD, dst, current, source, c))
+            self.ops.append(Op(ADD_IN_PLACE if current == dst else ADD, dst, current, source, c))
             current = dst
         return dst, factor
 
@@ -180,5 +180,5 @@ def lower(plan: Plan, folds: tuple[tuple[float, float], ...] | None) -> Program:
         row.ops = []
         row.lower(combinations(plan, i, None if folds is None else folds[i]))
         rows.append(tuple(row.ops))
-    results = tuple((row.place[r], row.scale[r]) for r in range(plan.inputs))
+    results = tuple((row.place[r], row.scale[r]) for r in range(plan.outputs))
     return Program(tuple(rows), tuple(inputs), results, row.size)

@@ -12,8 +12,7 @@ as a constant times r_q - r_p. Differences, rather than the sum of all eps_j, ke
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import numpy as np
@@ -22,13 +21,19 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Float
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.ddim import transfer
-from fewstep.solvers.exponential import WIDEST, check_order, finite, order_at, predicted
+from fewstep.solvers.exponential import check_order, finite, order_at, predicted
 
 VARIABLES = ("log_rho", "rho", "time")
 WARMUPS = ("runge-kutta", "multistep")
 
-LOUDEST = math.exp(WIDEST)
+LOUDEST = 50.0
 """Earlier rows that would be weighted more than this are left out: a network's error would drown the rest."""
+
+
+def too_loud(weights: Iterable[float], q: Point) -> bool:
+    """Whether `weights` on differences of rows sum to more than LOUDEST, in units of a state at `q`."""
+    return sum(map(abs, weights)) > LOUDEST * max(1.0, q.sigma)
+
 
 NODES, WEIGHTS = (0.5 * (a + b) for a, b in zip(np.polynomial.legendre.leggauss(32), (1, 0), strict=True))
 """Gauss-Legendre quadrature on [0, 1]: exact to rounding for polynomials, also times e^(g s), |g| < 40."""
@@ -57,7 +62,7 @@ def _step(
     ddim = transfer(x, data, p, q)
     for order in range(len(noise), 1, -1):
         w = weights(order)
-        if sum(map(abs, w)) <= LOUDEST:
+        if not too_loud(w, q):
             return ddim + sum(a * (e - noise[0]) for a, e in zip(w, noise[1:order], strict=True))
     return ddim
 
@@ -149,11 +154,11 @@ def pndm(tape: Tape, *, warmup: str = "runge-kutta") -> State:
         if warmup == "runge-kutta" and i < 3 and finite(p, q):
             middle = tape.point((p.t + q.t) / 2)
             # The inner rows weigh each other's noise, one after the other.
-            if abs(_span(p, middle)) / middle.sigma * _span(p, q) ** 2 / q.sigma / 6 <= LOUDEST:
+            if not too_loud([_span(p, middle) / middle.sigma * _span(p, q) ** 2 / q.sigma / 6], q):
                 x = _runge_kutta_step(tape, x, eps, p, middle, q)
                 continue
         x = _fixed_step(x, data, p, q, history)
-        if warmup == "multistep" and i == 0 and finite(p, q) and abs(_span(p, q)) <= LOUDEST:
+        if warmup == "multistep" and i == 0 and finite(p, q) and not too_loud([_span(p, q) / 2], q):
             again = predicted(x, tape.evaluate(x, q), q, "noise")
             x = x + _span(p, q) / 2 * (again - eps)
     return x

@@ -39,7 +39,7 @@ def ddim(tape: Tape, *, eta: float = 0.0) -> State:
     for p, q in tape.steps():
         data, raw = tape.evaluate_raw(x, p)
         eps = (x - p.alpha * raw) / p.sigma
-        v = eta * posterior_std(p, q)
+        v = eta * posterior_std(p, q) if eta else 0.0
         x = q.alpha * data + math.sqrt(max(0.0, q.sigma**2 - v**2)) * eps
         if v > 0:
             x = x + v * tape.noise(p, q)

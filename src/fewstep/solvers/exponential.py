@@ -174,35 +174,35 @@ def advance(
     data = tape.evaluate(x, p)
     if not inner:
         return transfer(x, data, p, q)
-    m0 = predicted(x, data, p, prediction)
-    s1 = inner[0]
-    first = transfer(x, data, p, s1)
 
-    def second_order(q: Point, variant: str) -> tuple[State, float]:
-        """The step to q as (part known now, weight of m1), so that the part takes one register."""
-        k, c, g = factors(p, q, prediction)
+    def weight(s: Point, variant: str) -> float:
+        """Of m_1 - m_0, in the step of order 2 to s."""
+        _, c, g = factors(p, s, prediction)
         w0, w1, _ = weights(g)
-        w = (w0 / 2 if variant == "midpoint" else w1) * (q.lam - p.lam) / (s1.lam - p.lam)
-        return tape.keep(k * x - c * (w0 - w) * m0), -c * w
+        return -c * (w0 / 2 if variant == "midpoint" else w1) * (s.lam - p.lam) / (s1.lam - p.lam)
 
-    if len(inner) == 1:
-        base, weight = second_order(q, variant or "midpoint")
-        return base + weight * predicted(first, tape.evaluate(first, s1), s1, prediction)
-    s2 = inner[1]
-    base, weight = second_order(s2, variant or "heun")
-    x, m0 = tape.keep(x), tape.keep(m0)
-    m1 = predicted(first, tape.evaluate(first, s1), s1, prediction)
-    second = base + weight * m1
-    m1 = tape.keep(m1)
-    m2 = predicted(second, tape.evaluate(second, s2), s2, prediction)
-    k, c, g = factors(p, q, prediction)
-    w0, w1, w2 = weights(g)
+    # m_1 - m_0 is a multiple of D_1 - D_0, because the row at s1 has what noise is left of m_0; x itself cancels.
+    s1, *more = inner
+    gains = [1.0 if prediction == "data" else -1 / s.ratio for s in inner]
+    if not more:
+        w = weight(q, variant or "midpoint") * gains[0]
+        base = tape.keep(transfer(x, data, p, q) - w * data)
+        return base + w * tape.evaluate(transfer(x, data, p, s1), s1)
+    (s2,) = more
+    w21 = weight(s2, variant or "heun") * gains[0]
+    _, c, g = factors(p, q, prediction)
+    _, w1, w2 = weights(g)
     a, b = ((s.lam - p.lam) / (q.lam - p.lam) for s in inner)
-    slope1, slope2 = (m1 - m0) / a, (m2 - m0) / b
-    if variant == "heun":
-        slope, curve = (b * slope1 - a * slope2) / (b - a), 2 * (slope2 - slope1) / (b - a)
-        return k * x - c * (w0 * m0 + w1 * slope + w2 * curve)
-    return k * x - c * (w0 * m0 + w1 * slope2)
+    v1, v2 = 0.0, w1 / b
+    if variant == "heun":  # the slope and the curvature of the parabola through the three rows
+        v1, v2 = (w1 * b - 2 * w2) / (a * (b - a)), (2 * w2 - w1 * a) / (b * (b - a))
+    w31 = -c * (v1 * gains[0] + v2 * (0.0 if prediction == "data" else w21 / s2.sigma))
+    w32 = -c * v2 * gains[1]
+    second = tape.keep(transfer(x, data, p, s2) - w21 * data)
+    last = tape.keep(transfer(x, data, p, q) - (w31 + w32) * data)
+    d1 = tape.evaluate(transfer(x, data, p, s1), s1)
+    last = tape.keep(last + w31 * d1)
+    return last + w32 * tape.evaluate(second + w21 * d1, s2)
 
 
 def grouped(

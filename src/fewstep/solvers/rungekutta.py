@@ -99,7 +99,9 @@ def runge_kutta(tape: Tape, *, tableau: str = "heun", path: str = "auto") -> Sta
             continue
         nodes = [start + node * (end - start) for node in TABLEAUS[tableau].c]
         targets = [*(q if node == end else space.point(tape, node) for node in nodes[1:]), q]
-        table = [space.scale(s) * w for s, w in zip(targets, weights(TABLEAUS[tableau], nodes, end - start), strict=True)]
+        table = [
+            space.scale(s) * w for s, w in zip(targets, weights(TABLEAUS[tableau], nodes, end - start), strict=True)
+        ]
         # What the later stages and the result have gathered so far: held, unless x and data, which all begin with, are fewer.
         sums = [transfer(x, data, p, s) - w.sum() * data for s, w in zip(targets, table, strict=True)]
         for j, s in enumerate(targets[:-1]):

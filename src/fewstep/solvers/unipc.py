@@ -23,7 +23,7 @@ import numpy as np
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.tape import Point, State, Tape
-from fewstep.solvers.adams import LOUDEST, NODES, WEIGHTS, lagrange_integrals
+from fewstep.solvers.adams import NODES, WEIGHTS, lagrange_integrals, too_loud
 from fewstep.solvers.ddim import transfer
 from fewstep.solvers.exponential import check_order, factors, finite, order_at, predicted
 
@@ -72,35 +72,33 @@ def unipc(
             x, correction = first, None
             continue
         k, c, g = factors(p, q, prediction)
-        if correction is not None and abs(k * correction[1]) <= LOUDEST:
+        if correction is not None and not too_loud([k * correction[1]], q):
             first = first + k * (correction[0] + correction[1] * m - x)
         now = min(order_at(i, steps, order, lower_order_final), len(history))
         places = [(r.lam - p.lam) / (q.lam - p.lam) for r, _ in history[:now]]
-        ahead, (*behind, weight) = _weights(places, c, g, variant)
-        older = [n - m for _, n in history[1:now]]
+        while len(places) > 1 and too_loud(_weights(places, c, g, variant)[0], q):
+            places.pop()
+        ahead, behind = _weights(places, c, g, variant)
+        older = [n - m for _, n in history[1 : len(places)]]
         x, correction = first - _weighted(ahead, older), None
-        if corrector and i not in disable_corrector and sum(map(abs, behind), abs(weight)) <= LOUDEST:
+        if corrector and i not in disable_corrector and not too_loud(behind, q):
+            *behind, weight = behind
             correction = tape.keep(first - _weighted(behind, older) + weight * m), -weight
     return x
 
 
 def _weights(places: list[float], c: float, g: float, variant: str) -> tuple[list[float], list[float]]:
-    """c w_1, c w_2 .. of the predictor and of the corrector, for rows at `places` (now is 0, q is 1).
-
-    Of lower order where earlier rows would be weighted more than LOUDEST.
-    """
+    """c w_1, c w_2 .. of the predictor and of the corrector, for rows at `places` (now is 0, q is 1)."""
     half = c * (g if variant == "bh1" else math.expm1(g)) / 2
     density = c * g * WEIGHTS * np.exp((1 - NODES) * g)
     if len(places) == 1:
         return [], [half]
     ahead = [half / places[1]] if len(places) == 2 else lagrange_integrals(places, NODES, density)
-    if sum(map(abs, ahead)) > LOUDEST:
-        return _weights(places[:-1], c, g, variant)
     return ahead, lagrange_integrals([*places, 1.0], NODES, density)
 
 
 def _weighted(weights: list[float], states: list[State]) -> State:
-    return sum((w * state for w, state in zip(weights, states, strict=False)), State({}))
+    return sum((w * state for w, state in zip(weights, states, strict=True)), State({}))
 
 
 def order_for(steps: int) -> int:
