@@ -1,12 +1,11 @@
-"""Which sampler of ours, with which options and over which grid, is a given peer.
+"""Which sampler of ours, with which options and over which grid, a peer is; and which peers are none of ours, and why.
 
-`match` answers for one peer: the plan that ought to have the same table, or the reason why there is none. The grid is the
-peer's own, taken verbatim from its response, so what is compared are samplers and not grids.
+The grid is the peer's own, taken verbatim from its response: what is compared are samplers, not grids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,201 +15,211 @@ import fewstep as fs
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 
+from .departures import departure_of
+from .diffusers_cases import diffusers_cases
 from .diffusers_peer import alphas_cumprod
+from .k_diffusion_peer import k_diffusion_cases
 from .peers import Peer, Response
 
 Settings = dict[str, Any]
+STILL = 1e-13
+"""A peer that repeats its last level is compared with a step that lowers it by this part: ours never stand still."""
 
 
 @dataclass(frozen=True)
 class Ours:
-    """A sampler of ours; `stages` is how many evaluations of the peer make a step, `timed` asks for its told times."""
+    """A sampler of ours and its options.
+
+    `starts` are the evaluations of the peer that begin a step; `timed` takes the grid from the times that the peer
+    tells the network, not from its levels; `reverse` runs from the least noise up.
+    """
 
     sampler: str
     options: Settings = field(default_factory=dict)
-    stages: int = 1
+    starts: slice = slice(None)
     timed: bool = False
     reverse: bool = False
 
 
-MULTI = {1: "dpmpp-1", 2: "dpmpp-2m", 3: "dpmpp-3m"}
-NOISE = {1: "dpmpp-1", 2: "dpm-2m", 3: "dpm-3m"}
-SDE = {1: "sde-dpmpp-1", 2: "sde-dpmpp-2m", 3: "sde-dpmpp-3m"}
+def peers() -> Iterator[Peer]:
+    """Every case of both libraries: diffusers with its tables in float64 and as it is, k-diffusion in float64."""
+    yield from diffusers_cases()
+    yield from diffusers_cases("float32")
+    yield from k_diffusion_cases()
 
 
-def _picked(settings: Settings, **names: str) -> Settings:
+def ours_for(peer: Peer) -> Ours | None:
+    """The sampler of ours that `peer` is; None where there is none."""
+    departure = departure_of(peer)
+    if departure and departure.absent:
+        return None
+    if "function" in peer.settings:
+        return _k_diffusion(peer.settings)
+    return _DIFFUSERS[peer.settings["scheduler"]](peer.settings)
+
+
+def _named(settings: Settings, **names: str) -> Settings:
     """The settings that are given, under our names for them."""
     return {ours: settings[theirs] for theirs, ours in names.items() if theirs in settings}
+
+
+# --- k-diffusion --------------------------------------------------------------------------------------------
+
+_TWO = slice(None, None, 2)
+_ALWAYS = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": 1e9}  # k-diffusion has no limits of churn unless they are given
+
+
+def _k_diffusion(settings: Settings) -> Ours:
+    name, options = settings["function"], settings["options"]
+    noise = _named(options, eta="eta", s_noise="s_noise")
+    final = {"lower_order_final": False}
+    if name in ("euler", "heun", "dpm_2"):
+        plain, churned = {"euler": ("euler", "edm-euler"), "heun": ("heun", "edm"), "dpm_2": ("dpm2", "edm-dpm2")}[name]
+        return Ours(churned, _ALWAYS | options) if options else Ours(plain)
+    if name in ("dpmpp_2m_sde", "dpmpp_3m_sde"):
+        return Ours(f"sde-dpmpp-{name[6:8]}", final | noise | _named(options, solver_type="variant"))
+    return {
+        "lms": lambda: _lms(options["order"]),
+        "euler_ancestral": lambda: Ours("euler-a", noise),
+        "dpm_2_ancestral": lambda: Ours("dpm2-a", noise),
+        "dpmpp_2s_ancestral": lambda: Ours("dpmpp-2s-a", noise),
+        "dpmpp_sde": lambda: Ours("dpmpp-sde", noise | _named(options, r="r")),
+        "dpmpp_2m": lambda: Ours("dpmpp-2m", final),
+        "dpm_fast": lambda: Ours("dpm-fast", {"variant": "paper", "lower_order_final": True}),
+    }[name]()
 
 
 def _lms(order: int) -> Ours:
     return Ours("euler") if order == 1 else Ours(f"lms-{order}")
 
 
-# --- k-diffusion --------------------------------------------------------------------------------------------
-
-
-def _k(peer: Peer) -> Ours:
-    name, options = peer.settings["function"], peer.settings["options"]
-    churned = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": float(np.finfo(float).max)} | options
-    noise = _picked(options, eta="eta", s_noise="s_noise")
-    if name in ("euler", "heun", "dpm_2"):
-        stages = 1 if name == "euler" else 2
-        if not options:
-            return Ours({"dpm_2": "dpm2"}.get(name, name), stages=stages)
-        return Ours({"euler": "edm-euler", "heun": "edm", "dpm_2": "edm-dpm2"}[name], churned, stages)
-    if name == "lms":
-        return _lms(options["order"])
-    if name == "dpmpp_2m":
-        return Ours("dpmpp-2m", {"lower_order_final": False})
-    if name.startswith("dpmpp_") and name.endswith("m_sde"):
-        kind = _picked(options, solver_type="variant")
-        return Ours(f"sde-dpmpp-{name[6:8]}", {"lower_order_final": False} | noise | kind)
-    if name == "dpm_fast":
-        return Ours("dpm-fast", {"order": 3, "variant": "paper"})
-    ours = {
-        "euler_ancestral": Ours("euler-a", noise),
-        "dpm_2_ancestral": Ours("dpm2-a", noise, 2),
-        "dpmpp_2s_ancestral": Ours("dpmpp-2s-a", noise, 2),
-        "dpmpp_sde": Ours("dpmpp-sde", noise | _picked(options, r="r"), 2),
-    }
-    return ours[name]
-
-
 # --- diffusers ----------------------------------------------------------------------------------------------
 
 
-def _dpm_solver(settings: Settings) -> Ours:
+def _dpm_multistep(settings: Settings) -> Ours:
     config = settings["config"]
     order, algorithm = config.get("solver_order", 2), config.get("algorithm_type", "dpmsolver++")
-    falls = {} if config.get("lower_order_final", True) else {"lower_order_final": False}
-    variant = {} if order == 1 else {"variant": config.get("solver_type", "midpoint")}
-    if algorithm == "sde-dpmsolver++":
-        return Ours(SDE[order], variant | falls)
-    names = MULTI if algorithm == "dpmsolver++" else NOISE
-    return Ours(names[order], variant | falls)
+    if order == 1 and not algorithm.startswith("sde"):
+        return Ours("dpmpp-1")  # the two predictions have the same first order
+    family = {"dpmsolver": "dpm", "dpmsolver++": "dpmpp", "sde-dpmsolver++": "sde-dpmpp"}[algorithm]
+    options = {"variant": config.get("solver_type", "midpoint")} | _named(config, lower_order_final="lower_order_final")
+    return Ours(f"{family}-1", {}) if order == 1 else Ours(f"{family}-{order}m", options)
 
 
-def _singlestep(settings: Settings) -> Ours:
+def _dpm_singlestep(settings: Settings) -> Ours:
     config = settings["config"]
-    ours = "dpm-fast" if config.get("algorithm_type") == "dpmsolver" else "dpmpp-fast"
-    lower = config.get("final_sigmas_type", "zero") == "zero"
-    variant = {"variant": config.get("solver_type", "midpoint")}
-    return Ours(ours, {"order": config.get("solver_order", 2), "lower_order_final": lower} | variant)
+    order, algorithm = config.get("solver_order", 2), config.get("algorithm_type", "dpmsolver++")
+    if algorithm == "sde-dpmsolver++":
+        return Ours("sde-dpmpp-1")
+    lower = config.get("final_sigmas_type", "zero") == "zero" or settings["num_inference_steps"] % order > 0
+    options = {"order": order, "variant": config.get("solver_type", "midpoint"), "lower_order_final": lower}
+    return Ours("dpm-fast" if algorithm == "dpmsolver" else "dpmpp-fast", options)
 
 
 def _unipc(settings: Settings) -> Ours:
-    config = settings["config"]
-    names = _picked(config, solver_type="variant", disable_corrector="disable_corrector")
-    names["lower_order_final"] = config.get("lower_order_final", True)
-    names["prediction"] = "data" if config.get("predict_x0", True) else "noise"
-    return Ours(f"unipc-{config.get('solver_order', 2)}", names)
+    config = {"lower_order_final": True, "predict_x0": True} | settings["config"]
+    same = {name: name for name in ("disable_corrector", "lower_order_final")}
+    prediction = {"prediction": "data" if config["predict_x0"] else "noise"}
+    return Ours(f"unipc-{config['solver_order']}", _named(config, solver_type="variant", **same) | prediction)
 
 
 def _deis(settings: Settings) -> Ours:
     config = settings["config"]
-    falls = {} if config.get("lower_order_final", True) else {"lower_order_final": False}
-    return Ours(f"deis-{config.get('solver_order', 2)}", falls)
+    return Ours(f"deis-{config['solver_order']}", _named(config, lower_order_final="lower_order_final"))
 
 
-def _sa(settings: Settings) -> Ours:
-    config = settings["config"]
-    return Ours(
-        "sa",
-        {"variant": "leading"} | _picked(config, predictor_order="predictor_order", corrector_order="corrector_order"),
-    )
+def _sa_solver(settings: Settings) -> Ours:
+    orders = {name: name for name in ("predictor_order", "corrector_order")}
+    return Ours("sa", {"variant": "leading"} | _named(settings["config"], **orders))
 
 
-def _lms_diffusers(settings: Settings) -> Ours:
-    return _lms(settings["options"].get("order", 4))
+def _pndm(settings: Settings) -> Ours:
+    if settings["config"]["skip_prk_steps"]:
+        return Ours("pndm", {"warmup": "multistep"}, timed=True)
+    return Ours("pndm", timed=True)
 
 
 def _flow_euler(settings: Settings) -> Ours:
     return Ours("consistency" if settings["config"].get("stochastic_sampling") else "euler")
 
 
-DIFFUSERS: dict[str, Callable[[Settings], Ours]] = {
-    "DDPM": lambda s: Ours("ddpm", _picked(s["config"], variance_type="variance"), timed=True),
-    "DDIM": lambda s: Ours("ddim", _picked(s["options"], eta="eta"), timed=True),
+_DIFFUSERS: dict[str, Callable[[Settings], Ours]] = {
+    "DDPM": lambda s: Ours("ddpm", _named(s["config"], variance_type="variance"), timed=True),
+    "DDIM": lambda s: Ours("ddim", _named(s["options"], eta="eta"), timed=True),
     "DDIMInverse": lambda _: Ours("ddim", reverse=True),
-    "PNDM": lambda s: Ours("pndm", {"warmup": "multistep"} if s["config"]["skip_prk_steps"] else {}, timed=True),
+    "PNDM": _pndm,
     "IPNDM": lambda _: Ours("ipndm-4"),
     "EulerDiscrete": lambda _: Ours("euler"),
     "EulerAncestralDiscrete": lambda _: Ours("euler-a"),
-    "HeunDiscrete": lambda _: Ours("heun", stages=2),
-    "KDPM2Discrete": lambda _: Ours("dpm2", stages=2),
-    "KDPM2AncestralDiscrete": lambda _: Ours("dpm2-a", stages=2),
-    "DPMSolverSDE": lambda _: Ours("dpmpp-sde", stages=2),
-    "LMSDiscrete": _lms_diffusers,
+    "HeunDiscrete": lambda _: Ours("heun", starts=_TWO),
+    "KDPM2Discrete": lambda _: Ours("dpm2", starts=_TWO),
+    "KDPM2AncestralDiscrete": lambda _: Ours("dpm2-a", starts=_TWO),
+    "DPMSolverSDE": lambda _: Ours("dpmpp-sde", starts=_TWO),
+    "LMSDiscrete": lambda s: _lms(s["options"].get("order", 4)),
     "EDMEuler": lambda _: Ours("euler"),
-    "EDMDPMSolverMultistep": _dpm_solver,
-    "DPMSolverMultistep": _dpm_solver,
-    "DPMSolverSinglestep": _singlestep,
+    "EDMDPMSolverMultistep": _dpm_multistep,
+    "DPMSolverMultistep": _dpm_multistep,
+    "DPMSolverSinglestep": _dpm_singlestep,
     "UniPCMultistep": _unipc,
     "DEISMultistep": _deis,
-    "SASolver": _sa,
+    "SASolver": _sa_solver,
     "LCM": lambda _: Ours("lcm", timed=True),
-    "TCD": lambda s: Ours("tcd", _picked(s["options"], eta="eta"), timed=True),
+    "TCD": lambda s: Ours("tcd", _named(s["options"], eta="eta"), timed=True),
     "CMStochasticIterative": lambda _: Ours("consistency", {"sigma_min": 0.002}),
     "FlowMatchEulerDiscrete": _flow_euler,
-    "FlowMatchHeunDiscrete": lambda _: Ours("heun", stages=2),
+    "FlowMatchHeunDiscrete": lambda _: Ours("heun", starts=_TWO),
     "FlowMatchLCM": lambda _: Ours("consistency"),
 }
 
 
-def ours_for(peer: Peer) -> Ours:
-    """The sampler of ours that `peer` ought to be."""
-    if "function" in peer.settings:
-        return _k(peer)
-    return DIFFUSERS[peer.settings["scheduler"]](peer.settings)
+# --- the plan over the peer's own grid ----------------------------------------------------------------------
 
 
-# --- its plan over the peer's own grid ----------------------------------------------------------------------
+def plan_for(peer: Peer, ours: Ours, table: Response) -> Plan:
+    """Our plan at the times (or levels) that the peer used."""
+    schedule, options = _schedule(peer, table), dict(ours.options)
+    if ours.sampler == "sa":
+        options |= _tau(peer, table)
+    if ours.timed:
+        times = _told_times(peer, table, schedule)
+        return fs.compile(ours.sampler, schedule=schedule, times=times, **options)
+    if peer.settings.get("function", "dpm_fast") != "dpm_fast":
+        return fs.compile(ours.sampler, schedule=schedule, sigmas=peer.settings["sigmas"], **options)
+    levels = np.vstack([table.levels[:-1][ours.starts], table.end])
+    sigmas = levels[:, 1] / (levels[:, 0] if peer.coordinates == "vp" else 1.0)
+    if ours.reverse:
+        return fs.compile(ours.sampler, schedule=schedule, sigmas=np.unique(sigmas)[::-1], reverse=True, **options)
+    if sigmas[-1] == sigmas[-2]:
+        sigmas[-1] *= 1 - STILL
+    return fs.compile(ours.sampler, schedule=schedule, sigmas=sigmas, **options)
 
 
-def schedule_of(peer: Peer, table: Response) -> Schedule:
-    """The noise schedule of a peer: its own table of alphas where it has one."""
+def _schedule(peer: Peer, table: Response) -> Schedule:
     if peer.coordinates == "flow":
         return fs.schedules.flow()
     if peer.coordinates == "ve":
         return fs.schedules.edm(sigma_max=1000.0)
-    if peer.settings["scheduler"] == "IPNDM":
-        return fs.schedules.from_alphas_cumprod(np.sort(table.alphas[table.alphas > 0] ** 2)[::-1])
+    if peer.settings["scheduler"] == "IPNDM":  # it has no table of alphas: its grid is its schedule
+        return fs.schedules.from_alphas_cumprod(np.unique(table.alphas**2)[::-1])
     return fs.schedules.from_alphas_cumprod(alphas_cumprod(peer))
 
 
-def tau_window(peer: Peer, table: Response) -> Settings:
-    """The options of our SA-Solver that switch its noise on where the peer's function of the told time does."""
+def _told_times(peer: Peer, table: Response, schedule: Schedule) -> list[float]:
+    """One time a step, and the end. PNDM evaluates the second time twice, or makes three steps of four evaluations."""
+    told = [float(t) for t in table.times]
+    if peer.settings["scheduler"] == "PNDM":
+        told = told[:2] + told[3:] if peer.settings["config"]["skip_prk_steps"] else told[:12:4] + told[12:]
+    alpha, sigma = table.end
+    end = schedule.t_clean if sigma == 0 else round(float(schedule.time_of_sigma(sigma / alpha)))
+    return [*told, end - STILL if end == told[-1] else end]
 
-    def standard(t):
-        return float(200 <= t <= 800)
 
-    tau = peer.settings["config"].get("tau_func", standard)
-    strength = np.array([tau(t) for t in table.times])
-    ratio = (table.sigmas / table.alphas)[strength > 0]
-    if not ratio.size:
+def _tau(peer: Peer, table: Response) -> Settings:
+    """The interval of ratios in which our SA-Solver is to be noisy, from the peer's function of the told time."""
+    strength = peer.settings["config"].get("tau_func", lambda t: float(200 <= t <= 800))
+    moves = np.any(np.diff(table.levels, axis=0), axis=1)
+    taus = np.array([strength(t) for t in table.times])
+    noisy = (table.sigmas / table.alphas)[moves & (taus > 0)]
+    if not noisy.size:
         return {"tau": 0.0}
-    return {"tau": strength.max(), "tau_min": ratio.min() * (1 - 1e-9), "tau_max": ratio.max() * (1 + 1e-9)}
-
-
-def plan_for(peer: Peer, table: Response) -> Plan:
-    ours = ours_for(peer)
-    schedule = schedule_of(peer, table)
-    options = dict(ours.options)
-    if ours.sampler == "sa":
-        options |= tau_window(peer, table)
-    levels = np.vstack([table.levels[:-1][:: ours.stages], table.end])
-    if "sigmas" in peer.settings and "function" in peer.settings and peer.settings["function"] != "dpm_fast":
-        grid = np.array(peer.settings["sigmas"])
-    elif ours.timed:
-        end = -1.0 if table.end[1] == 0 else float(np.round(schedule.time_of_sigma(table.end[1] / table.end[0])))
-        times = list(table.times) + [end]
-        keep = [i for i in range(len(times)) if i == 0 or times[i] != times[i - 1]]
-        return fs.compile(ours.sampler, schedule=schedule, times=[times[i] for i in keep], **options)
-    else:
-        grid = levels[:, 1] / (levels[:, 0] if peer.coordinates == "vp" else 1)
-    if ours.reverse:
-        return fs.compile(ours.sampler, schedule=schedule, sigmas=[*np.unique(grid)[::-1], 0], reverse=True, **options)
-    if grid[-1] == grid[-2]:
-        grid[-1] *= 1 - 1e-11
-    return fs.compile(ours.sampler, schedule=schedule, sigmas=grid, **options)
+    return {"tau": taus.max(), "tau_min": noisy.min() * (1 - 1e-9), "tau_max": noisy.max() * (1 + 1e-9)}

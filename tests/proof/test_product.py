@@ -6,6 +6,7 @@ must be the schedule's, and every plan that is refused must be one of `REFUSED`.
 
 import re
 from collections import Counter
+from functools import cache
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 import fewstep as fs
 from fewstep.core.check import marginal_error
+from fewstep.core.grid import grid_times
 from fewstep.denoise.convert import PREDICTIONS
 
 from .problems import SCHEDULES, network_of_a_point
@@ -43,10 +45,15 @@ POINT = torch.tensor([0.8, -0.3], dtype=torch.float64)
 START = torch.tensor([[1.1, -0.6], [-0.2, 0.9]], dtype=torch.float64)
 
 
+@cache
+def times_of(grid, kind, steps):
+    return grid_times(grid, SCHEDULES[kind], steps)
+
+
 def compiled(name, grid, kind, steps):
     """The plan, or None where it is refused for a documented reason."""
     try:
-        return fs.compile(name, schedule=SCHEDULES[kind], steps=steps, grid=grid)
+        return fs.compile(name, schedule=SCHEDULES[kind], times=times_of(grid, kind, steps))
     except fs.InvalidInput as error:
         refusal = error
     assert name in REFUSED, refusal
@@ -96,6 +103,18 @@ def test_every_plan_keeps_the_marginals_and_ends_on_the_data(name):
                 for prediction in PREDICTIONS if few else (PREDICTIONS[(k + steps) % len(PREDICTIONS)],):
                     check_run(plan, schedule, prediction)
     assert seen[True] < 0.05 * seen.total()
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+@pytest.mark.parametrize("grid", fs.GRIDS)
+def test_a_grid_by_name_is_the_same_plan_as_its_times(grid, kind):
+    for name in ("ddim", "dpmpp-2m", "heun"):
+        named = fs.compile(name, schedule=SCHEDULES[kind], steps=4, grid=grid)
+        given = fs.compile(name, schedule=SCHEDULES[kind], times=times_of(grid, kind, 4))
+        assert named.recipe.grid == grid
+        assert given.recipe.grid == "times"
+        assert named.rows == given.rows
+        assert all(np.array_equal(getattr(named, part), getattr(given, part)) for part in ("init", "A", "B", "s"))
 
 
 def test_the_list_of_refusals_names_samplers_only():

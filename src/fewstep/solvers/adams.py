@@ -26,7 +26,7 @@ from fewstep.solvers.exponential import check_order, finite, order_at, predicted
 VARIABLES = ("log_rho", "rho", "time")
 WARMUPS = ("runge-kutta", "multistep")
 
-LOUDEST = 50.0
+LOUDEST = 30.0
 """Earlier rows that would be weighted more than this are left out: a network's error would drown the rest."""
 
 

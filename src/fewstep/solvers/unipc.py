@@ -72,7 +72,7 @@ def unipc(
             x, correction = first, None
             continue
         k, c, g = factors(p, q, prediction)
-        if correction is not None and not too_loud([k * correction[1]], q):
+        if correction is not None:
             first = first + k * (correction[0] + correction[1] * m - x)
         now = min(order_at(i, steps, order, lower_order_final), len(history))
         places = [(r.lam - p.lam) / (q.lam - p.lam) for r, _ in history[:now]]

@@ -1,6 +1,6 @@
 """Small models that are trained by fewstep itself: the shipped digits, and the code that made them.
 
-loaded = zoo.load_shipped("digits")  # network(x, t, label), spec, digest
+    loaded = zoo.load_shipped("digits")  # network(x, t, label), spec, digest
 
 Training, `fewstep.zoo.train`, is a module imported apart, so that sampling does not load it.
 """
