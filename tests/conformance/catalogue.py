@@ -30,13 +30,13 @@ STILL = 1e-13
 class Ours:
     """A sampler of ours and its options.
 
-    `starts` are the evaluations of the peer that begin a step; `timed` takes the grid from the times that the peer
+    `stages` is how many evaluations of the peer make a step; `timed` takes the grid from the times that the peer
     tells the network, not from its levels; `reverse` runs from the least noise up.
     """
 
     sampler: str
     options: Settings = field(default_factory=dict)
-    starts: slice = slice(None)
+    stages: int = 1
     timed: bool = False
     reverse: bool = False
 
@@ -65,7 +65,6 @@ def _named(settings: Settings, **names: str) -> Settings:
 
 # --- k-diffusion --------------------------------------------------------------------------------------------
 
-_TWO = slice(None, None, 2)
 _ALWAYS = {"s_churn": 0.0, "s_tmin": 0.0, "s_tmax": 1e9}  # k-diffusion has no limits of churn unless they are given
 
 
@@ -151,10 +150,10 @@ _DIFFUSERS: dict[str, Callable[[Settings], Ours]] = {
     "IPNDM": lambda _: Ours("ipndm-4"),
     "EulerDiscrete": lambda _: Ours("euler"),
     "EulerAncestralDiscrete": lambda _: Ours("euler-a"),
-    "HeunDiscrete": lambda _: Ours("heun", starts=_TWO),
-    "KDPM2Discrete": lambda _: Ours("dpm2", starts=_TWO),
-    "KDPM2AncestralDiscrete": lambda _: Ours("dpm2-a", starts=_TWO),
-    "DPMSolverSDE": lambda _: Ours("dpmpp-sde", starts=_TWO),
+    "HeunDiscrete": lambda _: Ours("heun", stages=2),
+    "KDPM2Discrete": lambda _: Ours("dpm2", stages=2),
+    "KDPM2AncestralDiscrete": lambda _: Ours("dpm2-a", stages=2),
+    "DPMSolverSDE": lambda _: Ours("dpmpp-sde", stages=2),
     "LMSDiscrete": lambda s: _lms(s["options"].get("order", 4)),
     "EDMEuler": lambda _: Ours("euler"),
     "EDMDPMSolverMultistep": _dpm_multistep,
@@ -167,7 +166,7 @@ _DIFFUSERS: dict[str, Callable[[Settings], Ours]] = {
     "TCD": lambda s: Ours("tcd", _named(s["options"], eta="eta"), timed=True),
     "CMStochasticIterative": lambda _: Ours("consistency", {"sigma_min": 0.002}),
     "FlowMatchEulerDiscrete": _flow_euler,
-    "FlowMatchHeunDiscrete": lambda _: Ours("heun", starts=_TWO),
+    "FlowMatchHeunDiscrete": lambda _: Ours("heun", stages=2),
     "FlowMatchLCM": lambda _: Ours("consistency"),
 }
 
@@ -185,7 +184,7 @@ def plan_for(peer: Peer, ours: Ours, table: Response) -> Plan:
         return fs.compile(ours.sampler, schedule=schedule, times=times, **options)
     if peer.settings.get("function", "dpm_fast") != "dpm_fast":
         return fs.compile(ours.sampler, schedule=schedule, sigmas=peer.settings["sigmas"], **options)
-    levels = np.vstack([table.levels[:-1][ours.starts], table.end])
+    levels = np.vstack([table.levels[:-1][:: ours.stages], table.end])
     sigmas = levels[:, 1] / (levels[:, 0] if peer.coordinates == "vp" else 1.0)
     if ours.reverse:
         return fs.compile(ours.sampler, schedule=schedule, sigmas=np.unique(sigmas)[::-1], reverse=True, **options)

@@ -19,8 +19,8 @@ from fewstep.denoise.convert import PREDICTIONS
 
 from .problems import SCHEDULES, network_of_a_point
 
-STEPS = (1, 2, 3, 4, 5, 20)
-FIFTY = "trailing", "karras"  # the grids that are also compiled with 50 steps
+STEPS = (1, 2, 3, 4, 5, 50)
+TWENTY = "trailing", "karras"  # the grids that are also compiled with 20 steps
 
 AMPLIFIES = "weighs its rows by more than 1000 on such uneven steps, so that rounding alone leaves 1e-12"
 REFUSED = {
@@ -59,7 +59,7 @@ def compiled(name, grid, kind, steps):
     assert name in REFUSED, refusal
     off = re.search(r"is off by (\S+), allowed", str(refusal))
     assert off, refusal
-    assert 1e-12 < float(off[1]) < 1e-6, refusal
+    assert 1e-12 <= float(off[1]) < 1e-4, refusal
     return None
 
 
@@ -93,7 +93,7 @@ def test_every_plan_keeps_the_marginals_and_ends_on_the_data(name):
     seen = Counter()
     for grid in fs.GRIDS:
         for k, (kind, schedule) in enumerate(SCHEDULES.items()):
-            for steps in (*STEPS, 50) if grid in FIFTY else STEPS:
+            for steps in (*STEPS, 20) if grid in TWENTY else STEPS:
                 plan = compiled(name, grid, kind, steps)
                 seen[plan is None] += 1
                 if plan is None:
