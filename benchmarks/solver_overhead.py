@@ -2,9 +2,9 @@
 
     make bench        or        python benchmarks/solver_overhead.py [--repeats 15] [--threads 2] [--json]
 
-Both sides are given the same stand-in network, which hands out ready tensors, so that what is timed is everything else: conversion
-of the prediction, the update, the bookkeeping. Each pair is run in turn, A B A B .., and the median of the pairwise ratios is
-compared with the bar.
+Both sides are given the same stand-in network, which hands out ready tensors, so that what is timed is everything
+else: conversion of the prediction, the update, the bookkeeping. Each pair is run in turn, A B A B .., and the median
+of the pairwise ratios is compared with the bar.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Adaptive step size: the network's own curvature decides where the evaluations go, and the run leaves a plan behind.
 
-Each step is taken twice from shared evaluations: by DPM-Solver++(3S), and by DPM-Solver++(2S) with the same first inner row,
-which is embedded in it (Lu et al. 2022, arXiv 2206.00927, section 3.4, in data prediction). Their difference estimates the
-error. A PI controller (Hairer, Norsett, Wanner 1993, II.4) turns it into the next width in lambda; a step with too large an
-error is rejected and made again. The accepted times compile to an ordinary plan, which replays the run at its accepted cost.
+Each step is taken twice from shared evaluations: by DPM-Solver++(3S), and by DPM-Solver++(2S) with the same first
+inner row, which is embedded in it (Lu et al. 2022, arXiv 2206.00927, section 3.4, in data prediction). Their
+difference estimates the error. A PI controller (Hairer, Norsett, Wanner 1993, II.4) turns it into the next width in
+lambda; a step with too large an error is rejected and made again. The accepted times compile to an ordinary plan,
+which replays the run at its accepted cost.
 """
 
 from __future__ import annotations
@@ -60,13 +61,14 @@ def sample_adaptive(
 ) -> Adaptive:
     """Sample with steps as wide as the tolerances allow, from the schedule's noisiest time to clean data.
 
-    A step is accepted if the root mean square, over all values of the worst image, of the difference of the two orders divided
-    by atol + rtol |x| is at most 1. The last step, from `schedule.t_min` to clean, is of first order.
+    A step is accepted if the root mean square, over all values of the worst image, of the difference of the two orders
+    divided by atol + rtol |x| is at most 1. The last step, from `schedule.t_min` to clean, is of first order.
 
     Args:
         schedule: the denoiser's own where it has one.
         shape, noise, start, seed, device: as for `fewstep.sample`.
-        rtol, atol: above 0, relative to the values of x and absolute. The defaults are those of the paper for images in [-1, 1].
+        rtol, atol: above 0, relative to the values of x and absolute. The defaults are those of the paper for images
+            in [-1, 1].
         first_width: width of the first trial step in lambda.
         max_evaluations: give up beyond this many.
 

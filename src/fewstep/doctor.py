@@ -1,13 +1,15 @@
 """Which prediction type and noise schedule is a network consistent with?
 
-A network that is told the wrong thing gives noise, and nothing raises. But each reading of it (prediction, schedule, time scale) is
-a claim that can be tested. Noise clean samples x0 to a level, let the network denoise them under the reading, and compare:
+A network that is told the wrong thing gives noise, and nothing raises. But each reading of it (prediction, schedule,
+time scale) is a claim that can be tested. Noise clean samples x0 to a level, let the network denoise them under the
+reading, and compare:
 
     denoising     the mean squared error of its x0 over that of the best linear denoiser for the same samples
     calibration   |E <D, x0 - D>| / E |x0 - mean|^2, which is 0 for a conditional mean, however weak the network
 
-A right reading denoises better than any linear map; a wrong one does worse, mostly much worse. Clean samples are the caller's, or,
-where there are none, what the network itself draws under the reading: then a wrong reading is tested on its own garbage.
+A right reading denoises better than any linear map; a wrong one does worse, mostly much worse. Clean samples are the
+caller's, or, where there are none, what the network itself draws under the reading: then a wrong reading is tested on
+its own garbage.
 """
 
 from __future__ import annotations
@@ -75,7 +77,8 @@ def diagnose(
     Args:
         shape: (B, ..) of a batch; 32 images or more make the figures steady.
         condition: keyword arguments of the network, tensors with the batch first.
-        data: (B, ..) clean samples as the network was trained on; without them it draws its own, `steps` evaluations each.
+        data: (B, ..) clean samples as the network was trained on; without them it draws its own, `steps` evaluations
+            each.
         on_reading: called with (done, all) before each reading, as this calls the network a few hundred times.
     """
     if data is not None and tuple(data.shape) != tuple(shape):

@@ -1,4 +1,6 @@
-"""The noise schedules by name, as `fewstep.schedules`: `linear`, `scaled_linear`, `cosine`, given betas, `edm` and `flow`."""
+"""The noise schedules by name, as `fewstep.schedules`: `linear`, `scaled_linear`, `cosine`, given betas, `edm` and
+`flow`.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,9 @@ def _beta(kind: str, params: dict[str, Any], alphas_cumprod: Float, zero_snr: bo
 
 
 def _zero_terminal_snr(alphas_cumprod: Float) -> Float:
-    """Shift and scale sqrt(alphas_cumprod) so that the last is 0 and the first stays (Lin et al. 2023, arXiv 2305.08891, alg. 1)."""
+    """Shift and scale sqrt(alphas_cumprod) so that the last is 0 and the first stays (Lin et al. 2023, arXiv
+    2305.08891, alg. 1).
+    """
     root = np.sqrt(alphas_cumprod)
     root = (root - root[-1]) * root[0] / (root[0] - root[-1])
     return root**2
@@ -75,7 +79,9 @@ def scaled_linear(
     *,
     zero_snr: bool = False,
 ) -> BetaSchedule:
-    """Square roots of the betas uniform: the schedule of latent and Stable Diffusion (Rombach et al. 2022, arXiv 2112.10752)."""
+    """Square roots of the betas uniform: the schedule of latent and Stable Diffusion (Rombach et al. 2022, arXiv
+    2112.10752).
+    """
     n = _count(num_train_timesteps)
     betas = np.linspace(positive("beta_start", beta_start) ** 0.5, positive("beta_end", beta_end) ** 0.5, n) ** 2
     params = {"beta_start": float(beta_start), "beta_end": float(beta_end), "num_train_timesteps": n}
@@ -111,7 +117,9 @@ def edm(sigma_max: float = 80.0, sigma_min: float = 0.002) -> EDMSchedule:
 
 
 def flow(shift: float = 1.0, *, t_min: float = 1e-3) -> FlowSchedule:
-    """Rectified flow with a static `shift` above 0 (SD3 uses 3); see `flow_shift` for one that depends on the resolution."""
+    """Rectified flow with a static `shift` above 0 (SD3 uses 3); see `flow_shift` for one that depends on the
+    resolution.
+    """
     s, low = positive("shift", shift), positive("t_min", t_min)
     if low >= 1:
         raise InvalidInput(f"t_min must be below 1, got {low:g}")
@@ -157,7 +165,8 @@ def from_spec(spec: Mapping[str, Any]) -> Schedule:
 def from_diffusers(config: Mapping[str, Any]) -> Schedule:
     """The schedule that a diffusers scheduler configuration describes (a mapping; diffusers itself is not needed).
 
-    A configuration in memory does not say its class, so flow and EDM schedulers are known by the settings only they have.
+    A configuration in memory does not say its class, so flow and EDM schedulers are known by the settings only they
+    have.
     """
     name, n = str(config.get("_class_name", "")), config.get("num_train_timesteps", 1000)
     betas = config.get("beta_schedule")

@@ -1,8 +1,9 @@
 """What every plan must satisfy whatever the network: exact marginals, checked when it is compiled.
 
-For data that is a single point c, a perfect denoiser answers c. Then every network input must be distributed exactly as
-the schedule says, N(alpha c, sigma^2): the table alone decides it. Following the coefficients of c, of the starting noise and of
-each draw through the table, the first must equal alpha and the root of the sum of squares of the others sigma.
+For data that is a single point c, a perfect denoiser answers c. Then every network input must be distributed exactly
+as the schedule says, N(alpha c, sigma^2): the table alone decides it. Following the coefficients of c, of the starting
+noise and of each draw through the table, the first must equal alpha and the root of the sum of squares of the others
+sigma.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Time grids: the N + 1 decreasing times that N steps of a solver visit.
 
-A grid is positions u in [0, 1] times a curve. The positions are uniform, 0 the noisiest and 1 the end; `bias`
-warps them; the curve carries them to times. Most curves are straight lines, or powers of them, in a space of
-`SPACES`. `GRIDS` lists them all.
+A grid is positions u in [0, 1] times a curve. The positions are uniform, 0 the noisiest and 1 the end; `bias` warps
+them; the curve carries them to times. Most curves are straight lines, or powers of them, in a space of `SPACES`.
+`GRIDS` lists them all.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ def grid_times(
 ) -> Float:
     """The times of grid `name` (a key of `GRIDS`): float64, shape (steps + 1,), strictly decreasing.
 
-    The first is `schedule.t_max` (not with `leading`). The last is `schedule.t_clean`, after the curve's last
-    noisy time: `t_min`, or its shifted value where the curve is in time. With `final="sigma_min"` the grid
-    stops at that noisy time, still after `steps` transitions. `steps` is an integer in 1 .. 100000.
+    The first is `schedule.t_max` (not with `leading`). The last is `schedule.t_clean`, after the curve's last noisy
+    time: `t_min`, or its shifted value where the curve is in time. With `final="sigma_min"` the grid stops at that
+    noisy time, still after `steps` transitions. `steps` is an integer in 1 .. 100000.
 
-    `bias` in [-20, 20] warps the positions, u -> k u / (1 + (k - 1) u) with k = exp(bias): above 0 more steps
-    at low noise, below 0 more at high noise. It is the map of the flow shift: on `flow`, -log(s) makes of
-    `trailing` what a shift s makes. Where sigma / alpha is infinite at t_max, curves that need it begin at
-    RATIO_CAP, with t_max as the first time all the same. `InvalidInput` where times would not decrease.
+    `bias` in [-20, 20] warps the positions, u -> k u / (1 + (k - 1) u) with k = exp(bias): above 0 more steps at low
+    noise, below 0 more at high noise. It is the map of the flow shift: on `flow`, -log(s) makes of `trailing` what a
+    shift s makes. Where sigma / alpha is infinite at t_max, curves that need it begin at RATIO_CAP, with t_max as the
+    first time all the same. `InvalidInput` where times would not decrease.
     """
     if name not in GRIDS:
         raise unknown_name("grid", str(name), GRIDS)
@@ -78,9 +78,9 @@ def grid_times(
 def given_times(schedule: Schedule, *, times: ArrayLike | None = None, sigmas: ArrayLike | None = None) -> Float:
     """Times of the caller's own, as they are: N + 1 for N steps, strictly decreasing, the end included.
 
-    Give `times`, or `sigmas` as the schedule's users write them: sigma / alpha for beta schedules, 0 clean.
-    There is no shift, bias or rounding, but a first sigma less than 1e-4 (relative) above the largest stands
-    for it, because published tables are rounded. `InvalidInput` names the index of a bad value.
+    Give `times`, or `sigmas` as the schedule's users write them: sigma / alpha for beta schedules, 0 clean. There is
+    no shift, bias or rounding, but a first sigma less than 1e-4 (relative) above the largest stands for it, because
+    published tables are rounded. `InvalidInput` names the index of a bad value.
     """
     if (times is None) == (sigmas is None):
         raise InvalidInput("give the grid either as times or as sigmas, one of the two and not both")
@@ -116,8 +116,8 @@ def given_times(schedule: Schedule, *, times: ArrayLike | None = None, sigmas: A
 def tail(times: Float, *, share: float | None = None, start: float | None = None) -> Float:
     """The end of a grid, for image to image: a `share` in (0, 1] of its steps, or all from time `start` on.
 
-    A share rounds down, as the strength of diffusers does, but keeps one step. A `start` between two times of
-    the grid becomes the first time, and the grid's next lower one follows.
+    A share rounds down, as the strength of diffusers does, but keeps one step. A `start` between two times of the grid
+    becomes the first time, and the grid's next lower one follows.
     """
     if share is not None and start is None:
         if not 0 < share <= 1:
@@ -146,8 +146,8 @@ def _pinned(schedule: Schedule, u: Float, times: Float, end: float) -> Float:
 def _space(schedule: Schedule, u: Float, name: str | None) -> tuple[float, float, Callable[[Float], Float]]:
     """Coordinates of t_max and t_min in a space, neither below 0, and the times of coordinates (one each u).
 
-    "time" is before the shift of a flow; "lambda" and "log sigma" count from t_min towards the noise. None
-    is what a schedule's users call sigma: sigma itself for `flow`, else sigma / alpha.
+    "time" is before the shift of a flow; "lambda" and "log sigma" count from t_min towards the noise. None is what a
+    schedule's users call sigma: sigma itself for `flow`, else sigma / alpha.
     """
     name = name or ("sigma" if isinstance(schedule, FlowSchedule) else "ratio")
     ends = np.array([schedule.t_max, schedule.t_min])
@@ -264,8 +264,8 @@ def _ays(schedule: Schedule, u: Float, low: float, *, model: str = "sd15") -> Fl
 def beta_quantile(p: Float, a: float, b: float) -> Float:
     """The x in [0, 1] at which the regularised incomplete beta function I_x(a, b) is `p`; a, b in (0, 100].
 
-    The smaller tail is bisected, on x <= 1/2, where all terms of the series of DLMF 8.17.8 are positive:
-    I_x(a, b) = x^a (1 - x)^b / (a B(a, b)) sum_n x^n (a + b)_n / (a + 1)_n.
+    The smaller tail is bisected, on x <= 1/2, where all terms of the series of DLMF 8.17.8 are positive: I_x(a, b) =
+    x^a (1 - x)^b / (a B(a, b)) sum_n x^n (a + b)_n / (a + 1)_n.
     """
     a, b = positive("a", a), positive("b", b)
     if max(a, b) > 100:

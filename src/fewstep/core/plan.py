@@ -5,9 +5,9 @@ With a bank R of K registers, of which R[0] is the next network input, row i of 
     u = R[0];    f = D(u, t_i);    R <- A_i R + B_i f + s_i z
 
 D is the denoiser, an estimate of the data. B has two columns: one for the estimate as it is, and one for the estimate
-before any clipping or thresholding (they are the same number where a denoiser does neither). z is unit noise, drawn only
-where s_i is not 0 and named by the interval of time that it belongs to, never by the order of drawing. Before the first row
-R = init [x, z]; after the last row R[0] is the result.
+before any clipping or thresholding (they are the same number where a denoiser does neither). z is unit noise, drawn
+only where s_i is not 0 and named by the interval of time that it belongs to, never by the order of drawing. Before the
+first row R = init [x, z]; after the last row R[0] is the result.
 """
 
 from __future__ import annotations
@@ -74,9 +74,10 @@ class Plan:
         rows: one `Row` for each network evaluation, n in all.
         init: (K, inputs + 1); the last column multiplies the noise of `start_noise`.
         A, B, s: (n, K, K), (n, K, 2) and (n, K), float64.
-        entry, exit: (alpha, sigma) of the state that the caller gives and gets; `companion`: of the second state of a pair.
-        tolerance: how far the inputs may be from the schedule's (alpha, sigma) for data that is one point; `note` says why
-            where it is not rounding.
+        entry, exit: (alpha, sigma) of the state that the caller gives and gets; `companion`: of the second state of a
+            pair.
+        tolerance: how far the inputs may be from the schedule's (alpha, sigma) for data that is one point; `note` says
+            why where it is not rounding.
     """
 
     recipe: Recipe
@@ -172,7 +173,9 @@ class Plan:
 
     @staticmethod
     def from_json(text: str) -> Plan:
-        """The inverse of `to_json`. Raises `InvalidInput` where the text is no plan, or was edited after it was written."""
+        """The inverse of `to_json`. Raises `InvalidInput` where the text is no plan, or was edited after it was
+        written.
+        """
         try:
             content = json.loads(text)
         except ValueError as error:

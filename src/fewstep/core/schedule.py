@@ -5,8 +5,8 @@ A noisy state is x_t = alpha(t) x0 + sigma(t) eps. Everything else follows from 
     lambda(t) = log(alpha / sigma)          half the log signal-to-noise ratio (Kingma et al. 2021, arXiv 2107.00630)
     ratio(t)  = sigma / alpha               what k-diffusion calls sigma
 
-Times are the schedule's own: 0 .. T-1 for beta schedules (and -1 for clean data), sigma itself for `edm`, and
-t in [0, 1] for `flow`. A larger time is always a noisier one.
+Times are the schedule's own: 0 .. T-1 for beta schedules (and -1 for clean data), sigma itself for `edm`, and t in [0,
+1] for `flow`. A larger time is always a noisier one.
 """
 
 from __future__ import annotations
@@ -109,8 +109,9 @@ class Schedule:
 class BetaSchedule(Schedule):
     """Variance preserving, alpha^2 + sigma^2 = 1, from T values of alpha_cumprod at the times 0 .. T-1.
 
-    Between integers lambda is linear in time, as the samplers of k-diffusion and diffusers interpolate it. Two stretches have
-    an infinite end: [-1, 0], where sigma falls linearly to 0, and, at zero terminal SNR, [T-2, T-1], where alpha does.
+    Between integers lambda is linear in time, as the samplers of k-diffusion and diffusers interpolate it. Two
+    stretches have an infinite end: [-1, 0], where sigma falls linearly to 0, and, at zero terminal SNR, [T-2, T-1],
+    where alpha does.
     """
 
     alphas_cumprod: tuple[float, ...] = field(repr=False)

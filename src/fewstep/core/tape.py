@@ -1,9 +1,9 @@
 """A solver writes its formulas on a tape; the tape becomes a plan.
 
-A solver reads as in its paper: it takes the starting state, asks for network evaluations and noise, and combines them with
-`+`, `-`, `*` and `/`. None of these are tensors: a `State` is a linear combination of nodes (starting states, network
-outputs, noise draws, earlier inputs), and the tape records which node is made in which row. `Tape.plan` then finds out which
-nodes must outlive which row, gives each a register, and writes the table.
+A solver reads as in its paper: it takes the starting state, asks for network evaluations and noise, and combines them
+with `+`, `-`, `*` and `/`. None of these are tensors: a `State` is a linear combination of nodes (starting states,
+network outputs, noise draws, earlier inputs), and the tape records which node is made in which row. `Tape.plan` then
+finds out which nodes must outlive which row, gives each a register, and writes the table.
 
     def euler(tape):
         x = tape.start()
@@ -41,7 +41,9 @@ class Point(NamedTuple):
 
 
 class State:
-    """A linear combination of nodes of one tape. Immutable in value; the tape may re-anchor it to a new node of equal value."""
+    """A linear combination of nodes of one tape. Immutable in value; the tape may re-anchor it to a new node of equal
+    value.
+    """
 
     __slots__ = ("terms",)
 
@@ -115,7 +117,9 @@ class Tape:
                 self._rows[-1] = self._rows[-1]._replace(ends_step=True)
 
     def start(self) -> State:
-        """The state that the caller starts from, at the first point; a second call gives that of a pair, at the second point."""
+        """The state that the caller starts from, at the first point; a second call gives that of a pair, at the second
+        point.
+        """
         self._starts.append(self._node(None))
         return State({self._starts[-1]: 1.0})
 
@@ -141,7 +145,9 @@ class Tape:
         return x
 
     def noise(self, p: Point, q: Point) -> State:
-        """Unit noise of the interval from `p` to `q`; at most one draw between two evaluations, and intervals are disjoint."""
+        """Unit noise of the interval from `p` to `q`; at most one draw between two evaluations, and intervals are
+        disjoint.
+        """
         row = len(self._rows) - 1
         if row in self._noise:
             raise InvalidInput(f"row {row} draws noise twice: a solver may draw once between two evaluations")

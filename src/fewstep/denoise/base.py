@@ -4,8 +4,9 @@ Most denoisers are affine in their network's output F, with coefficients that de
 
     x0 = skip(t) x + out(t) F
 
-They say so by implementing `output` and `coefficients`, and a driver then folds skip and out into the plan's table, which
-saves passes over memory. A nonlinear end, such as clipping, is `project`. Any callable `(x, t) -> x0` is a denoiser too.
+They say so by implementing `output` and `coefficients`, and a driver then folds skip and out into the plan's table,
+which saves passes over memory. A nonlinear end, such as clipping, is `project`. Any callable `(x, t) -> x0` is a
+denoiser too.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class Level(NamedTuple):
     Attributes:
         t: (B,) times of the schedule, on the device of the state.
         alpha, sigma: of the state; floats, or tensors (B, 1, ..).
-        host: the (t, alpha, sigma) of each image as floats, one for all or one for each, for decisions without a device.
+        host: the (t, alpha, sigma) of each image as floats, one for all or one for each, for decisions without a
+            device.
     """
 
     t: Tensor
@@ -73,8 +75,8 @@ class Level(NamedTuple):
 class Denoiser:
     """Base of the denoisers that drivers know; see the module's docstring.
 
-    `schedule` is the noise schedule that states and times belong to, or None where the denoiser does not know. `project` maps
-    an estimate of the data to a better one and is None where there is nothing to do.
+    `schedule` is the noise schedule that states and times belong to, or None where the denoiser does not know.
+    `project` maps an estimate of the data to a better one and is None where there is nothing to do.
     """
 
     schedule: Schedule | None = None
@@ -95,7 +97,9 @@ class Denoiser:
         return (raw if self.project is None else self.project(raw)), raw
 
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
-        """The estimate of x0 in states `x` (B, ..) at times `t`, a number or a tensor () or (B,) in the schedule's time."""
+        """The estimate of x0 in states `x` (B, ..) at times `t`, a number or a tensor () or (B,) in the schedule's
+        time.
+        """
         if self.schedule is None:
             raise InvalidInput(f"{type(self).__name__} has no noise schedule, so it cannot be called with a time")
         dtype = x.dtype if x.dtype == torch.float64 else torch.float32

@@ -9,7 +9,8 @@ With x = alpha x0 + sigma eps, each prediction F gives x0 = skip x + out F:
     edm             F preconditioned, with r = sigma / alpha and d = sigma_data (Karras et al. 2022, arXiv 2206.00364, table 1):
                     x0 = d^2 / (r^2 + d^2) x / alpha + r d / sqrt(r^2 + d^2) F(x / (alpha sqrt(r^2 + d^2)), log(r) / 4)
 
-Sources: Ho et al. 2020, arXiv 2006.11239; Salimans & Ho 2022, arXiv 2202.00512 (v); Lipman et al. 2022, arXiv 2210.02747 (flow).
+Sources: Ho et al. 2020, arXiv 2006.11239; Salimans & Ho 2022, arXiv 2202.00512 (v); Lipman et al. 2022, arXiv
+2210.02747 (flow).
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ class Network(Denoiser):
     """A network, called as `network(x, time, **condition)`, as a denoiser.
 
     Args:
-        network: returns a tensor of the shape of x, or an object whose `.sample` is one, or a tuple that begins with one.
+        network: returns a tensor of the shape of x, or an object whose `.sample` is one, or a tuple that begins with
+            one.
         schedule: the noise schedule that it was trained with.
         prediction: one of `PREDICTIONS`.
         condition: keyword arguments of the network, such as labels or embeddings; tensors have the batch first.
         dtype: what the network runs in; its input is cast to it and its output back.
-        time_scale: what a schedule time is multiplied by before the network is told, 1000 for the flow models of diffusers.
+        time_scale: what a schedule time is multiplied by before the network is told, 1000 for the flow models of
+            diffusers.
         integer_time: round the time to an integer first, for networks that look it up in a table.
         sigma_data: standard deviation of the data, for `edm`.
     """

@@ -2,9 +2,9 @@
 
     F = F_negative + w (F_condition - F_negative)          Ho & Salimans 2022, arXiv 2207.12598, eq. 6, with w = 1 + their w
 
-F is the network's output. As x0 is affine in F with the same coefficients in both branches, guiding F is guiding x0. An empty
-or a negative condition stands in the same place. At w = 1, or outside the interval, the image costs one evaluation and is the
-conditional model's.
+F is the network's output. As x0 is affine in F with the same coefficients in both branches, guiding F is guiding x0.
+An empty or a negative condition stands in the same place. At w = 1, or outside the interval, the image costs one
+evaluation and is the conditional model's.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ class Guided(Denoiser):
 
     Args:
         network: the network; its own condition is replaced.
-        condition, negative: keyword arguments for the two branches; tensors have the batch first, in both the same keys.
+        condition, negative: keyword arguments for the two branches; tensors have the batch first, in both the same
+            keys.
         scale: w, one for all images or one for each; 1 is the conditional model alone.
-        interval: (low, high) in sigma / alpha; guidance acts for low < sigma / alpha <= high only (Kynkaanniemi et al. 2024,
-            arXiv 2404.07724).
-        rescale: in [0, 1], how far the guided output is scaled back to the standard deviation of the conditional one, image
-            by image (Lin et al. 2023, arXiv 2305.08891, eq. 15 and 16).
+        interval: (low, high) in sigma / alpha; guidance acts for low < sigma / alpha <= high only (Kynkaanniemi et al.
+            2024, arXiv 2404.07724).
+        rescale: in [0, 1], how far the guided output is scaled back to the standard deviation of the conditional one,
+            image by image (Lin et al. 2023, arXiv 2305.08891, eq. 15 and 16).
     """
 
     def __init__(

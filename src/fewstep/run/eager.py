@@ -61,13 +61,15 @@ def sample(
     on_row: Callable[[Progress], bool | None] | None = None,
     check: bool = True,
 ) -> Tensor:
-    """Run `plan` with `denoiser` and return the states at the end of the grid, (B, ..): data where the grid ends clean.
+    """Run `plan` with `denoiser` and return the states at the end of the grid, (B, ..): data where the grid ends
+    clean.
 
     Args:
         shape: (B, ..) of states drawn from noise alone, in float32. Give exactly one of shape, noise and start.
         noise: unit noise (B, ..), scaled here to the sigma of `plan.entry`.
         start: states at `plan.entry`'s (alpha, sigma) as they are; never written to. A pair for plans with two inputs.
-        seed: of the first image, the next ones counting up; or one for each image. Image i depends on its own seed alone.
+        seed: of the first image, the next ones counting up; or one for each image. Image i depends on its own seed
+            alone.
         device: where to draw a `shape`.
         on_row: called after each network evaluation; True cancels the run with `Cancelled`.
         check: look at the end whether all is finite, which waits for the device once.

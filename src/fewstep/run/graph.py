@@ -1,8 +1,8 @@
 """A whole trajectory as one object to replay: a CUDA graph, or one function compiled by torch.compile.
 
 A CUDA graph removes the launch costs that dominate small networks; torch.compile fuses each row's arithmetic with its
-neighbours. Both fix plan, denoiser, batch shape and device. Unlike the eager loop, which draws noise row by row, the noise of a
-stochastic plan is drawn before the run: one state for each noisy row.
+neighbours. Both fix plan, denoiser, batch shape and device. Unlike the eager loop, which draws noise row by row, the
+noise of a stochastic plan is drawn before the run: one state for each noisy row.
 """
 
 from __future__ import annotations

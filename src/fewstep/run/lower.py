@@ -1,14 +1,16 @@
 """From a plan's rows to instructions on buffers, with the denoiser's coefficients folded in.
 
-A row asks for R' = A R + B x0 + s z, and an affine denoiser says x0 = skip R[0] + out F. Together each new register is a
-linear combination of old registers, F and z. Three observations save passes over memory:
+A row asks for R' = A R + B x0 + s z, and an affine denoiser says x0 = skip R[0] + out F. Together each new register is
+a linear combination of old registers, F and z. Three observations save passes over memory:
 
 - A register that only takes over a tensor is a pointer, not a copy.
-- All registers but R[0] may be stored divided by any number, as only later rows of the same program read them. So each is
-  stored with the coefficient of its first term equal to 1, and a combination of n terms costs n - 1 additions.
-- A combination may be shorter when it starts from another one of the same row (a corrected state and the prediction from it).
+- All registers but R[0] may be stored divided by any number, as only later rows of the same program read them. So each
+  is stored with the coefficient of its first term equal to 1, and a combination of n terms costs n - 1 additions.
+- A combination may be shorter when it starts from another one of the same row (a corrected state and the prediction
+  from it).
 
-A buffer is written in place where nobody reads it afterwards. The network's output is never written to: it may be the network's own.
+A buffer is written in place where nobody reads it afterwards. The network's output is never written to: it may be the
+network's own.
 """
 
 from __future__ import annotations
@@ -167,7 +169,8 @@ class _Row:
 
 @lru_cache(maxsize=64)
 def lower(plan: Plan, folds: tuple[tuple[float, float], ...] | None) -> Program:
-    """The instructions of `plan` for a denoiser with (skip, out) = folds[i] in row i; None: data and raw come as tensors.
+    """The instructions of `plan` for a denoiser with (skip, out) = folds[i] in row i; None: data and raw come as
+    tensors.
 
     Buffers 0 .. K-1 start as the registers after `plan.init`.
     """

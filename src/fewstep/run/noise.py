@@ -1,8 +1,8 @@
 """Unit noise named by (seed of the image, interval of time), never by the order of drawing.
 
-So an image is the same whoever shares its batch, a run that starts in the middle of another's grid meets the same noise, and
-no global random state is read or changed. Philox (Salmon et al. 2011) is counter based: its 128-bit key is the pair itself.
-Noise is drawn in float32 on the host and is the same on every device and in every precision.
+So an image is the same whoever shares its batch, a run that starts in the middle of another's grid meets the same
+noise, and no global random state is read or changed. Philox (Salmon et al. 2011) is counter based: its 128-bit key is
+the pair itself. Noise is drawn in float32 on the host and is the same on every device and in every precision.
 """
 
 from __future__ import annotations

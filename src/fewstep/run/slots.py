@@ -1,8 +1,8 @@
 """Images that run different plans in one batch: each slot has its own plan, row, seed, condition and guidance scale.
 
-A tick evaluates the network once for all slots and advances each by one row of its own table. Coefficients of the slots are
-read from a tensor (slots, K, K + 2), so a tick's kernels do not depend on who is in the batch. A slot's registers are zeroed
-when it is taken: what a finished or broken image left behind, NaN included, reaches nobody.
+A tick evaluates the network once for all slots and advances each by one row of its own table. Coefficients of the
+slots are read from a tensor (slots, K, K + 2), so a tick's kernels do not depend on who is in the batch. A slot's
+registers are zeroed when it is taken: what a finished or broken image left behind, NaN included, reaches nobody.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from fewstep.run.noise import draw, key_of
 
 
 class Finished(NamedTuple):
-    """An image that left its slot: the ticket of `admit`, the state (..) without batch, and whether all of it is finite."""
+    """An image that left its slot: the ticket of `admit`, the state (..) without batch, and whether all of it is
+    finite.
+    """
 
     ticket: int
     sample: Tensor
@@ -48,8 +50,8 @@ class Slots:
     Args:
         denoiser: a denoiser or a callable `(x, t) -> x0`; a `Network` where images have conditions or guidance.
         registers: K, the largest plan that fits; plans say theirs as `plan.registers`.
-        pad: evaluate the network on all places every time, so that its batch has one shape and an image is bitwise the same
-            whoever shares the batch; False evaluates the taken places only.
+        pad: evaluate the network on all places every time, so that its batch has one shape and an image is bitwise the
+            same whoever shares the batch; False evaluates the taken places only.
         interval, rescale: of guidance, as in `Guided`.
     """
 
@@ -74,7 +76,8 @@ class Slots:
         self.shape, self.capacity, self.registers, self.pad = tuple(sample_shape), capacity, registers, pad
         self.interval, self.rescale = interval, rescale
         size = (capacity, *self.shape)
-        # Two banks, read and written in turn; the noise of a tick; all of one shape and place for the life of the object.
+        # Two banks, read and written in turn; the noise of a tick; all of one shape and place for the life of the
+        # object.
         self._bank, self._next = (
             [torch.zeros(size, dtype=dtype, device=device) for _ in range(registers)] for _ in "ab"
         )
@@ -104,7 +107,8 @@ class Slots:
         negative: Mapping[str, Tensor] | None = None,
         guidance: float = 1.0,
     ) -> int:
-        """Put an image in a free slot and return its ticket. `noise`, `start` and conditions are without batch dimension.
+        """Put an image in a free slot and return its ticket. `noise`, `start` and conditions are without batch
+        dimension.
 
         Raises:
             InvalidInput: if no slot is free, or the plan needs more registers, a pair, or another noise schedule.

@@ -1,13 +1,13 @@
 """Adams-Bashforth methods on the predicted noise: LMS, DEIS, iPNDM and PNDM.
 
-In r = sigma / alpha the probability-flow ODE is d(x / alpha) = eps dr. So a step from p to q is the exact one
-for noise that does not change (DDIM), and a correction from the noise eps_1, eps_2 .. of earlier rows:
+In r = sigma / alpha the probability-flow ODE is d(x / alpha) = eps dr. So a step from p to q is the exact one for
+noise that does not change (DDIM), and a correction from the noise eps_1, eps_2 .. of earlier rows:
 
     x_q = ddim(x_p, eps_0) + alpha_q sum_j w_j (eps_j - eps_0),      w_j = integral of L_j dr over the step
 
-with L_j the Lagrange polynomials through the rows that are remembered. Members differ in the variable that
-these are polynomials of: r (LMS), log r (DEIS), or the number of the step (iPNDM, PNDM), where w_j is taken
-as a constant times r_q - r_p. Differences, rather than the sum of all eps_j, keep the marginals exact.
+with L_j the Lagrange polynomials through the rows that are remembered. Members differ in the variable that these are
+polynomials of: r (LMS), log r (DEIS), or the number of the step (iPNDM, PNDM), where w_j is taken as a constant times
+r_q - r_p. Differences, rather than the sum of all eps_j, keep the marginals exact.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ def lms(tape: Tape, *, order: int = 4) -> State:
 def deis(tape: Tape, *, order: int = 3, variable: str = "log_rho", lower_order_final: bool | None = None) -> State:
     """DEIS: Zhang & Chen 2022, arXiv 2204.13902, the Adams-Bashforth (AB) members.
 
-    `variable` is what the noise is a polynomial of: `log_rho` (log of sigma / alpha), `rho` or `time` (t-AB).
-    A step is of first order where it is infinite at one end, as log rho is at clean data. `lower_order_final`
-    as in `exponential.order_at`.
+    `variable` is what the noise is a polynomial of: `log_rho` (log of sigma / alpha), `rho` or `time` (t-AB). A step
+    is of first order where it is infinite at one end, as log rho is at clean data. `lower_order_final` as in
+    `exponential.order_at`.
     """
     check_order("LMS and DEIS", order, (1, 2, 3, 4))
     if variable not in VARIABLES:
@@ -112,8 +112,8 @@ def _exact_weights(tape: Tape, rows: Sequence[Point], q: Point, variable: str, o
 def ipndm(tape: Tape, *, order: int = 4) -> State:
     """iPNDM: Zhang & Chen 2022, arXiv 2204.13902: fixed weights, and lower orders until there is a history.
 
-    The weights are exact where steps are even in sigma / alpha; on other smooth grids every order above 1
-    converges with order 2. The noise at alpha = 0 is remembered too: it is finite there.
+    The weights are exact where steps are even in sigma / alpha; on other smooth grids every order above 1 converges
+    with order 2. The noise at alpha = 0 is remembered too: it is finite there.
     """
     check_order("iPNDM", order, tuple(FIXED))
     x = tape.start()
@@ -140,8 +140,8 @@ def pndm(tape: Tape, *, warmup: str = "runge-kutta") -> State:
     """PNDM: Liu et al. 2022, arXiv 2202.09778: the weights of `ipndm` at order 4, after a start by `warmup`.
 
     `runge-kutta`: three classical Runge-Kutta steps on the noise, of four evaluations each, as in the paper;
-    `multistep`: lower orders, the first step made twice, as in Stable Diffusion: N steps cost N + 1
-    evaluations. Steps from alpha = 0, to clean data, or that are too wide have no inner rows.
+    `multistep`: lower orders, the first step made twice, as in Stable Diffusion: N steps cost N + 1 evaluations. Steps
+    from alpha = 0, to clean data, or that are too wide have no inner rows.
     """
     if warmup not in WARMUPS:
         raise InvalidInput(f"warmup must be one of {', '.join(WARMUPS)}, got {warmup!r}")

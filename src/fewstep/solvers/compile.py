@@ -40,8 +40,8 @@ def compile(  # noqa: A001
         schedule: the noise schedule that the network was trained with.
         steps: transitions of the grid, 1 or more; not with `times` or `sigmas`.
         grid: a name from `fewstep.grids`, such as "karras"; `grid_options` are its parameters.
-        times, sigmas: the grid itself, N + 1 decreasing values for N steps, taken verbatim. Sigmas are sigma / alpha for beta
-            schedules, as in k-diffusion and diffusers, and the schedule's sigma for `edm` and `flow`.
+        times, sigmas: the grid itself, N + 1 decreasing values for N steps, taken verbatim. Sigmas are sigma / alpha
+            for beta schedules, as in k-diffusion and diffusers, and the schedule's sigma for `edm` and `flow`.
         reverse: go from the last noisy time of the grid up to the first: inversion of a picture into noise.
         options: of the sampler, such as `eta` for "ddim".
 

@@ -22,11 +22,13 @@ def transfer(x: State, data: State, p: Point, q: Point) -> State:
 def posterior_std(p: Point, q: Point) -> float:
     """Standard deviation of q(x_q | x_p, x0): Ho et al. 2020, arXiv 2006.11239, eq. 7 (eta = 1 in DDIM, eq. 16).
 
-    sigma_q / sigma_p sqrt(1 - (alpha_p / alpha_q)^2) where variance is preserved; written with ratios for any schedule.
-    Raises `InvalidInput` where q is noisier than p.
+    sigma_q / sigma_p sqrt(1 - (alpha_p / alpha_q)^2) where variance is preserved; written with ratios for any
+    schedule. Raises `InvalidInput` where q is noisier than p.
     """
     if q.ratio > p.ratio:
-        raise InvalidInput("a sampler that draws noise cannot be run in reverse: choose a deterministic one, as ddim is")
+        raise InvalidInput(
+            "a sampler that draws noise cannot be run in reverse: choose a deterministic one, as ddim is"
+        )
     between = 1 - (p.alpha * q.sigma / (q.alpha * p.sigma)) ** 2 if p.alpha else 1.0
     return q.sigma * math.sqrt(max(0.0, between))
 

@@ -29,8 +29,8 @@ def ode_step(tape: Tape, x: State, p: Point, q: Point, method: str) -> State:
     """One step of the ODE: Euler, Heun (arXiv 2206.00364, algorithm 1), or DPM-2 with its middle halfway in log ratio.
 
     Heun's slopes are (x - x0) / ratio at p and at q: Euler's step plus (ratio_p / ratio_q - 1) / 2 (x0_q - x0_p). A
-    step to sigma = 0, from alpha = 0, or wider than `WIDEST` is Euler's: the second slope would be weighted by half
-    of that ratio.
+    step to sigma = 0, from alpha = 0, or wider than `WIDEST` is Euler's: the second slope would be weighted by half of
+    that ratio.
     """
     if method == "euler" or not finite(p, q) or q.lam - p.lam > WIDEST + 1e-9:
         return transfer(x, tape.evaluate(x, p), p, q)
@@ -96,11 +96,11 @@ def restart(
     """Restart: Xu et al. 2023, arXiv 2306.14878, algorithm 1. Heun's method, which goes back up near `restart_min`.
 
     The restart happens at the last time of the grid, after its first, whose ratio lies in [restart_min, restart_max):
-    noise raises it to `restart_max` (or the schedule's noisiest), and `restart_steps` steps lead down again, spaced
-    as EDM's (rho = 7 in ratio). This is done `restarts` times. `restart_steps` None means as many as the grid has in
-    the interval. A grid without a time there is not restarted: the plan is then that of "edm" without churn. The
-    interval is the authors' for Stable Diffusion, where they restart twice with 9 steps; for CIFAR-10 at few
-    evaluations it is 0.06 to 0.3, 2 steps.
+    noise raises it to `restart_max` (or the schedule's noisiest), and `restart_steps` steps lead down again, spaced as
+    EDM's (rho = 7 in ratio). This is done `restarts` times. `restart_steps` None means as many as the grid has in the
+    interval. A grid without a time there is not restarted: the plan is then that of "edm" without churn. The interval
+    is the authors' for Stable Diffusion, where they restart twice with 9 steps; for CIFAR-10 at few evaluations it is
+    0.06 to 0.3, 2 steps.
     """
     if not 0 < restart_min < restart_max < math.inf:
         raise InvalidInput(

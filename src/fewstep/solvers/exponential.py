@@ -141,9 +141,9 @@ def singlestep(
 ) -> State:
     """DPM-Solver-2, -3 and DPM-Solver++(2S), (3S): `order` evaluations a step, none remembered from the last.
 
-    arXiv 2206.00927, algorithms 1 and 2; arXiv 2211.01095, algorithm 1. The inner rows lie at the fractions `r1` < `r2`
-    of the step in lambda. A step that starts at alpha = 0 or ends at sigma = 0 has no inside in lambda and is of first
-    order; so is one that noise prediction would amplify beyond use (`WIDEST`).
+    arXiv 2206.00927, algorithms 1 and 2; arXiv 2211.01095, algorithm 1. The inner rows lie at the fractions `r1` <
+    `r2` of the step in lambda. A step that starts at alpha = 0 or ends at sigma = 0 has no inside in lambda and is of
+    first order; so is one that noise prediction would amplify beyond use (`WIDEST`).
     """
     check_order("the singlestep DPM-Solver", order, (1, 2, 3))
     r1 = (0.5 if order == 2 else 1 / 3) if r1 is None else r1
@@ -215,10 +215,10 @@ def grouped(
 ) -> State:
     """Singlestep DPM-Solver whose inner rows are grid times too: N steps cost N evaluations, as in diffusers.
 
-    The grid is cut into groups of `order` steps, and what is left at the end into smaller ones; with `lower_order_final`
-    there is always a smaller one, "DPM-Solver-fast" of arXiv 2206.00927, section 3.3 and appendix. `variant` is `paper`
-    for that paper's weights, of order 3 where the inner rows lie at 1/3 and 2/3 of a group in lambda; `heun`, of order 3
-    wherever they lie; or `midpoint`, diffusers' own.
+    The grid is cut into groups of `order` steps, and what is left at the end into smaller ones; with
+    `lower_order_final` there is always a smaller one, "DPM-Solver-fast" of arXiv 2206.00927, section 3.3 and appendix.
+    `variant` is `paper` for that paper's weights, of order 3 where the inner rows lie at 1/3 and 2/3 of a group in
+    lambda; `heun`, of order 3 wherever they lie; or `midpoint`, diffusers' own.
     """
     check_order("the grouped DPM-Solver", order, (1, 2, 3))
     if variant != "paper":

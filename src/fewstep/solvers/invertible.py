@@ -11,12 +11,14 @@ from fewstep.solvers.rungekutta import coordinate
 def belm(tape: Tape, *, path: str = "auto", start: str = "single") -> tuple[State, State]:
     """O-BELM, a bidirectional explicit two-step method: Wang et al. 2024, arXiv 2410.07273, eq. 18.
 
-    In the coordinate y(tau) of the Runge-Kutta solvers, with slope k, widths h1 = tau_p - tau_o and h2 = tau_q - tau_p,
+    In the coordinate y(tau) of the Runge-Kutta solvers, with slope k, widths h1 = tau_p - tau_o and h2 = tau_q -
+    tau_p,
 
         y_q = (h2 / h1)^2 y_o + (1 - (h2 / h1)^2) y_p + h2 (h1 + h2) / h1 k(y_p)
 
-    which the same formula, run backwards, solves for y_o. The result is the pair (last state, the one before it). `start` says
-    what the caller starts from: a `single` state, whose first step is DDIM's; or a `pair`, the result of a reversed run, in that order.
+    which the same formula, run backwards, solves for y_o. The result is the pair (last state, the one before it).
+    `start` says what the caller starts from: a `single` state, whose first step is DDIM's; or a `pair`, the result of
+    a reversed run, in that order.
     """
     if start not in ("single", "pair"):
         raise InvalidInput(f"start must be 'single' or 'pair', got {start!r}")

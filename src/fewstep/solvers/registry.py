@@ -1,7 +1,8 @@
 """The samplers by their usual names: data only, so that listing them loads no solver and no torch.
 
-A sampler is a solver function with options. `order` is the order of convergence of the method in the probability-flow ODE (for
-stochastic samplers, in the deterministic limit); `evaluations` is per step of the grid once the sampler has warmed up.
+A sampler is a solver function with options. `order` is the order of convergence of the method in the probability-flow
+ODE (for stochastic samplers, in the deterministic limit); `evaluations` is per step of the grid once the sampler has
+warmed up.
 """
 
 from __future__ import annotations

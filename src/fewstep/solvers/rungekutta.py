@@ -6,8 +6,8 @@ Two such coordinates are in use, and `path` chooses:
     flow     y = x / (alpha + sigma),  tau = sigma / (alpha + sigma),   dy/dtau = eps - x0     (flow matching)
 
 The first is the default, the second where alpha starts at 0 or the schedule is a flow. On a straight line every method
-here is exact, so marginals are. A step that lowers tau more than WIDEST times, as the one to sigma = 0 does, is Euler's:
-the later stages of a higher order would be weighted by that ratio.
+here is exact, so marginals are. A step that lowers tau more than WIDEST times, as the one to sigma = 0 does, is
+Euler's: the later stages of a higher order would be weighted by that ratio.
 """
 
 from __future__ import annotations
@@ -102,7 +102,8 @@ def runge_kutta(tape: Tape, *, tableau: str = "heun", path: str = "auto") -> Sta
         table = [
             space.scale(s) * w for s, w in zip(targets, weights(TABLEAUS[tableau], nodes, end - start), strict=True)
         ]
-        # What the later stages and the result have gathered so far: held, unless x and data, which all begin with, are fewer.
+        # What the later stages and the result have gathered so far: held, unless x and data, which all begin with, are
+        # fewer.
         sums = [transfer(x, data, p, s) - w.sum() * data for s, w in zip(targets, table, strict=True)]
         for j, s in enumerate(targets[:-1]):
             u, *sums = sums
@@ -115,7 +116,8 @@ def runge_kutta(tape: Tape, *, tableau: str = "heun", path: str = "auto") -> Sta
 
 
 def weights(tableau: Tableau, nodes: Sequence[float], h: float) -> Float:
-    """W of y_j = (y on the straight line) + sum_i W_ji (D_i - D_1): rows are the stages 2 .. and the result, columns i = 2 ..
+    """W of y_j = (y on the straight line) + sum_i W_ji (D_i - D_1): rows are the stages 2 .. and the result, columns i
+    = 2 ..
 
     With slopes k_j = (y_j - D_j) / tau_j, the deviations k_j - k_1 are (D_1 - D_j + h sum_i a_ji (k_i - k_1)) / tau_j.
     """

@@ -1,6 +1,7 @@
 """SA-Solver: stochastic Adams methods for the reverse SDE, as predictor and corrector.
 
-Xue et al. 2023, arXiv 2309.05019, eq. 14 and algorithm 1, data prediction. With g = -(1 + tau^2) (lambda_q - lambda_p),
+Xue et al. 2023, arXiv 2309.05019, eq. 14 and algorithm 1, data prediction. With g = -(1 + tau^2) (lambda_q -
+lambda_p),
 
     x_q = k x_p + alpha_q sum_j b_j x0_j + v z,      b_j = -g int_0^1 e^((1 - s) g) L_j(s) ds
 

@@ -95,7 +95,8 @@ def two_stage_ancestral(tape: Tape, *, prediction: str = "data", eta: float = 1.
 
 
 def dpmpp_sde(tape: Tape, *, eta: float = 1.0, r: float = 0.5, s_noise: float = 1.0) -> State:
-    """k-diffusion's DPM-Solver++ SDE: two rows a step, the inner one at the fraction `r` in lambda, with its own noise.
+    """k-diffusion's DPM-Solver++ SDE: two rows a step, the inner one at the fraction `r` in lambda, with its own
+    noise.
 
     Its noise is that of one Brownian motion W in ratio: the step adds W over (p, q), of which (p, s) was added to the
     inner row. So the step's noise is sqrt(share) z1 + sqrt(1 - share) z2, share = (ratio_p - ratio_s) / (ratio_p -

@@ -4,13 +4,12 @@ With lambda, k, c, g and m as in `exponential`, and rows m_1, m_2 .. before the 
 
     x_q = k x_p - c ((e^g - 1) m_0 + sum_j w_j (m_j - m_0))
 
-The predictor UniP-p sums over the p - 1 rows before. The corrector UniC-p adds m at q itself, evaluated at
-the prediction: it costs nothing, because the next step needs that row anyway, and it raises the order by one.
+The predictor UniP-p sums over the p - 1 rows before. The corrector UniC-p adds m at q itself, evaluated at the
+prediction: it costs nothing, because the next step needs that row anyway, and it raises the order by one.
 
-The paper's linear system for the coefficients is that of interpolation. It is solved by w_j = g times the
-integral of e^((1 - s) g) L_j(s) over the step, L_j the Lagrange polynomials in lambda; its B(h) cancels. Only
-where a single coefficient is left (UniP-2 and UniC-1) the paper sets it to 1 / 2, which leaves B(h) = g
-(`bh1`) or e^g - 1 (`bh2`).
+The paper's linear system for the coefficients is that of interpolation. It is solved by w_j = g times the integral of
+e^((1 - s) g) L_j(s) over the step, L_j the Lagrange polynomials in lambda; its B(h) cancels. Only where a single
+coefficient is left (UniP-2 and UniC-1) the paper sets it to 1 / 2, which leaves B(h) = g (`bh1`) or e^g - 1 (`bh2`).
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ def unipc(
 ) -> State:
     """UniPC-`order`, one evaluation a step: the prediction at the end is not corrected.
 
-    Steps whose number, counted from 0, is in `disable_corrector` are not corrected either: the first ones,
-    where guidance is strong. With `lower_order_final` the order falls towards the end; None means where there
-    are fewer than 15 steps or the end is clean data. Steps from alpha = 0 and to clean data are of first
-    order, uncorrected. `order` "auto" is `order_for` the number of steps.
+    Steps whose number, counted from 0, is in `disable_corrector` are not corrected either: the first ones, where
+    guidance is strong. With `lower_order_final` the order falls towards the end; None means where there are fewer than
+    15 steps or the end is clean data. Steps from alpha = 0 and to clean data are of first order, uncorrected. `order`
+    "auto" is `order_for` the number of steps.
     """
     steps = len(tape.points) - 1
     order = order_for(steps) if order == "auto" else order
@@ -104,8 +103,8 @@ def _weighted(weights: list[float], states: list[State]) -> State:
 def order_for(steps: int) -> int:
     """The order for a budget of steps: 2 up to 15 steps, 3 above.
 
-    Measured on six Gaussian mixtures over eight grids: below 16 steps order 2 is the best or within a tenth
-    of it, while order 3 is up to three times worse on grids with uneven steps in lambda. The paper uses order
-    3 without guidance and order 2 with it.
+    Measured on six Gaussian mixtures over eight grids: below 16 steps order 2 is the best or within a tenth of it,
+    while order 3 is up to three times worse on grids with uneven steps in lambda. The paper uses order 3 without
+    guidance and order 2 with it.
     """
     return 2 if steps < 16 else 3

@@ -1,0 +1,122 @@
+"""The group of all commands: imports a command when it is called, and turns every failure into one line and a code.
+
+Exit codes: 0 done; 1 the work itself failed, such as a network that returns NaN; 2 bad input or a file that cannot be
+used; 130 interrupted by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import click
+
+from fewstep.core.errors import InvalidInput, unknown_name
+
+FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+
+class Entry(NamedTuple):
+    """Where a command is, and what the list of commands says of it."""
+
+    module: str
+    summary: str
+
+
+COMMANDS = {
+    "generate": Entry("fewstep.cli.generate", "Draw images with a model, or draw a picture again."),
+    "compare": Entry("fewstep.cli.compare", "Draw the same noise with several samplers and step counts."),
+    "samplers": Entry("fewstep.cli.lists", "List the samplers, or the options of one."),
+    "grids": Entry("fewstep.cli.lists", "List the time grids and their options."),
+    "plan": Entry("fewstep.cli.plan", "Compile a sampler and show its table of coefficients."),
+    "train": Entry("fewstep.cli.train", "Train a small model; interrupt and resume at will."),
+    "doctor": Entry("fewstep.cli.doctor", "Test what a network's outputs are consistent with."),
+}
+
+
+class Failure(click.ClickException):
+    """The work itself failed; exit code 1."""
+
+    exit_code = FAILED
+
+
+class App(click.Group):
+    """Commands by name, imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return getattr(importlib.import_module(COMMANDS[cmd_name].module), cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise unknown_name("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+
+    def main(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
+    ) -> NoReturn:
+        """Run, and exit with a code that says how it went."""
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(args, prog_name or "fewstep", **extra)
+            sys.stdout.flush()
+        except click.UsageError as error:
+            hint = "" if error.ctx is None else f". See `{error.ctx.command_path} --help`"
+            _fail(f"{error.format_message().rstrip('.')}{hint}", BAD_INPUT)
+        except click.ClickException as error:
+            _fail(error.format_message(), error.exit_code)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("fewstep: interrupted", err=True)
+            sys.exit(INTERRUPTED)
+        except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(FAILED)
+        except (InvalidInput, OSError) as error:
+            _fail(_one_line(error), BAD_INPUT)
+        except ArithmeticError as error:
+            from fewstep import NonFinite
+
+            if not isinstance(error, NonFinite):
+                raise
+            _fail(str(error), FAILED)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"fewstep: error: {' '.join(message.split())}", err=True)
+    sys.exit(code)
+
+
+def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        import importlib.metadata
+
+        click.echo(f"fewstep {importlib.metadata.version('fewstep')}")
+        ctx.exit()
+
+
+@click.group(cls=App, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option(
+    "--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Print the version."
+)
+def app() -> None:
+    """Sample diffusion and flow-matching models in few network evaluations."""

@@ -1,0 +1,99 @@
+"""`fewstep samplers` and `fewstep grids`."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import click
+
+from fewstep.cli.output import show_json, show_table
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the options of every sampler.")
+def samplers(name: str | None, as_json: bool) -> None:
+    """List the samplers: order of convergence, network evaluations (NFE) a step, source.
+
+    With NAME, list the options of that sampler and their default values.
+    """
+    from fewstep.core.errors import unknown_name
+    from fewstep.solvers.registry import SAMPLERS
+
+    if name is not None and name not in SAMPLERS:
+        raise unknown_name("sampler", name, SAMPLERS)
+    chosen = SAMPLERS if name is None else {name: SAMPLERS[name]}
+    if as_json:
+        show_json(
+            [
+                {
+                    "name": key,
+                    "order": s.order,
+                    "nfe_per_step": s.evaluations,
+                    "stochastic": s.stochastic,
+                    "source": s.source,
+                    "summary": s.summary,
+                    "options": _sampler_options(key),
+                }
+                for key, s in chosen.items()
+            ]
+        )
+        return
+    show_table(
+        ["sampler", "order", "NFE/step", "noise", "what it is", "source"],
+        [
+            [key, str(s.order), str(s.evaluations), "draws" if s.stochastic else "", s.summary, s.source]
+            for key, s in chosen.items()
+        ],
+        right=("order", "NFE/step"),
+    )
+    if name is not None:
+        options = _sampler_options(name)
+        click.echo()
+        if options:
+            show_table(["option", "default"], [[key, _shown(value)] for key, value in options.items()])
+        else:
+            click.echo(f"{name} has no options")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def grids(as_json: bool) -> None:
+    """List the time grids. Every grid also takes `bias` (-20 to 20) and `final` (clean or sigma_min)."""
+    from fewstep.core.grid import GRIDS
+
+    if as_json:
+        show_json(
+            [
+                {"name": key, "summary": g.summary, "source": g.source, "options": {**g.options, **_EVERY_GRID}}
+                for key, g in GRIDS.items()
+            ]
+        )
+        return
+    show_table(
+        ["grid", "what it is", "options", "source"],
+        [
+            [key, g.summary, ", ".join(f"{k}={_shown(v)}" for k, v in g.options.items()), g.source]
+            for key, g in GRIDS.items()
+        ],
+    )
+    click.echo()
+    click.echo("Every grid also takes bias=0 (above 0: more steps at low noise) and final=clean (or sigma_min).")
+
+
+_EVERY_GRID = {"bias": 0.0, "final": "clean"}
+
+
+def _sampler_options(name: str) -> dict[str, Any]:
+    from fewstep.solvers.compile import solver_of
+
+    solver, fixed = solver_of(name, {})
+    parameters = inspect.signature(solver).parameters
+    return {key: p.default for key, p in parameters.items() if key != "tape" and key not in fixed}
+
+
+def _shown(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

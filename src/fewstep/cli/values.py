@@ -1,0 +1,161 @@
+"""Kinds of values that options take: `key=value`, lists of numbers, labels, a schedule with its parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+Context, Parameter = click.Context | None, click.Parameter | None
+
+
+def scalar(text: str) -> Any:
+    """`text` as a whole number, a number, true, false or none where it is one; else itself."""
+    words = {"true": True, "false": False, "none": None}
+    if text.lower() in words:
+        return words[text.lower()]
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _pair(text: str) -> tuple[str, Any] | None:
+    key, equals, value = text.partition("=")
+    key = key.strip().replace("-", "_")
+    return (key, scalar(value.strip())) if equals and key else None
+
+
+class Pair(click.ParamType):
+    """`key=value`."""
+
+    name = "key=value"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[str, Any]:
+        found = _pair(value) if isinstance(value, str) else value
+        if found is None:
+            self.fail(f"{value!r} is not of the form key=value, such as eta=1", param, ctx)
+        return found
+
+
+class Several(click.ParamType):
+    """Values of one kind, separated by commas."""
+
+    def __init__(self, kind: type, name: str, low: float = -math.inf, high: float = math.inf, most: int = 10_001):
+        self.kind, self.name, self.low, self.high, self.most = kind, name, low, high, most
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[Any, ...]:
+        if not isinstance(value, str):
+            return value
+        parts = [part.strip() for part in value.split(",")]
+        if len(parts) > self.most:
+            self.fail(f"{len(parts)} values are given, at most {self.most} are allowed", param, ctx)
+        return tuple(self.one(part, param, ctx) for part in parts)
+
+    def one(self, part: str, param: Parameter, ctx: Context) -> Any:
+        """One of the values."""
+        try:
+            found = self.kind(part)
+        except ValueError:
+            self.fail(f"{part!r} in the list is not {self.name}", param, ctx)
+        if self.kind is not str and not self.low <= found <= self.high:
+            self.fail(f"{part} in the list is outside {self.low:g} .. {self.high:g}", param, ctx)
+        if found == "":
+            self.fail("a value in the list is empty", param, ctx)
+        return found
+
+
+class Labels(Several):
+    """Class labels, `none` for no condition; `2-5` means 2, 3, 4, 5."""
+
+    def __init__(self) -> None:
+        super().__init__(int, "a label", 0, 1e6, most=10_000)
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[int | None, ...]:
+        if not isinstance(value, str):
+            return value
+        found: list[int | None] = []
+        for part in value.split(","):
+            first, dash, last = part.strip().partition("-")
+            if part.strip().lower() == "none":
+                found.append(None)
+            elif dash and first:
+                low, high = self.one(first, param, ctx), self.one(last, param, ctx)
+                if not low <= high < low + self.most:
+                    self.fail(f"{part.strip()} is not a range such as 2-5", param, ctx)
+                found.extend(range(low, high + 1))
+            else:
+                found.append(self.one(part.strip(), param, ctx))
+        if len(found) > self.most:
+            self.fail(f"{len(found)} labels are given, at most {self.most} are allowed", param, ctx)
+        return tuple(found)
+
+
+class Label(Labels):
+    """One class label."""
+
+    name = "label"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
+        if not isinstance(value, str):
+            return value
+        found = super().convert(value, param, ctx)
+        if len(found) != 1:
+            self.fail(f"{value!r} names {len(found)} labels; give one", param, ctx)
+        return found[0]
+
+
+class Span(click.ParamType):
+    """`low,high`, either may be left out: `0.2,` has no upper end."""
+
+    name = "low,high"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[float, float]:
+        if not isinstance(value, str):
+            return value
+        low, comma, high = value.partition(",")
+        try:
+            found = (float(low) if low.strip() else 0.0, float(high) if high.strip() else math.inf)
+        except ValueError:
+            found = (math.nan, math.nan)
+        if not comma or not found[0] < found[1]:
+            self.fail(f"{value!r} is not low,high with low below high, such as 0.2,5", param, ctx)
+        return found
+
+
+class ScheduleName(click.ParamType):
+    """A noise schedule by name, with parameters after a colon: `flow:shift=3` or `linear:beta_end=0.03,zero_snr=true`."""
+
+    name = "schedule"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
+        from fewstep import schedules
+        from fewstep.core.errors import unknown_name
+
+        if not isinstance(value, str):
+            return value
+        kind, _, rest = value.partition(":")
+        known = ("linear", "scaled_linear", "cosine", "edm", "flow")
+        if kind not in known:
+            raise unknown_name("noise schedule", kind, known)
+        params: dict[str, Any] = {}
+        for part in rest.split(",") if rest else ():
+            found = _pair(part)
+            if found is None or not isinstance(found[1], int | float) or not math.isfinite(found[1]):
+                self.fail(f"{part!r} is not a parameter such as shift=3, a number or true or false", param, ctx)
+            params[found[0]] = found[1]
+        return schedules.from_spec({"kind": kind, **params})
+
+
+def mapping(pairs: Sequence[tuple[str, Any]], option: str) -> dict[str, Any]:
+    """The pairs of an option that may be repeated; a key given twice is refused."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise click.UsageError(f"{option} {key} is given twice, as {found[key]!r} and {value!r}")
+        found[key] = value
+    return found
