@@ -116,7 +116,7 @@ def _dpm_singlestep(settings: Settings) -> Ours:
 
 
 def _unipc(settings: Settings) -> Ours:
-    config = {"lower_order_final": True, "predict_x0": True} | settings["config"]
+    config = {"solver_order": 2, "lower_order_final": True, "predict_x0": True} | settings["config"]
     same = {name: name for name in ("disable_corrector", "lower_order_final")}
     prediction = {"prediction": "data" if config["predict_x0"] else "noise"}
     return Ours(f"unipc-{config['solver_order']}", _named(config, solver_type="variant", **same) | prediction)
@@ -124,7 +124,7 @@ def _unipc(settings: Settings) -> Ours:
 
 def _deis(settings: Settings) -> Ours:
     config = settings["config"]
-    return Ours(f"deis-{config['solver_order']}", _named(config, lower_order_final="lower_order_final"))
+    return Ours(f"deis-{config.get('solver_order', 2)}", _named(config, lower_order_final="lower_order_final"))
 
 
 def _sa_solver(settings: Settings) -> Ours:

@@ -22,24 +22,12 @@ from .problems import SCHEDULES, network_of_a_point
 STEPS = (1, 2, 3, 4, 5, 50)
 TWENTY = "trailing", "karras"  # the grids that are also compiled with 20 steps
 
-AMPLIFIES = "weighs its rows by more than 1000 on such uneven steps, so that rounding alone leaves 1e-12"
 REFUSED = {
-    "heun": AMPLIFIES,
-    "midpoint": AMPLIFIES,
-    "ralston": AMPLIFIES,
-    "rk3": AMPLIFIES,
-    "rk4": AMPLIFIES,
-    "dpm-2m": AMPLIFIES,
-    "dpm-3m": AMPLIFIES,
-    "belm": AMPLIFIES,
-    "deis-2": AMPLIFIES,
-    "deis-3": AMPLIFIES,
-    "deis-4": AMPLIFIES,
-    "ipndm-3": AMPLIFIES,
-    "ipndm-4": AMPLIFIES,
-    "pndm": AMPLIFIES,
+    "belm": "a two-step method, whose second root amplifies rounding where the steps of its coordinate grow",
+    "deis-4": "weighs its rows by up to 10^4 over the wide first steps of the cosine schedule",
+    "pndm": "weighs its rows by up to 10^4 over the wide first steps of the cosine schedule",
 }
-"""Samplers that refuse some grid of a schedule, and why. Each refuses below 5 % of the product."""
+"""Samplers that refuse some grid of a schedule, because rounding alone leaves 1e-12, and why they amplify it."""
 
 POINT = torch.tensor([0.8, -0.3], dtype=torch.float64)
 START = torch.tensor([[1.1, -0.6], [-0.2, 0.9]], dtype=torch.float64)
@@ -102,7 +90,7 @@ def test_every_plan_keeps_the_marginals_and_ends_on_the_data(name):
                 few = steps in (1, 2, 3, 5)
                 for prediction in PREDICTIONS if few else (PREDICTIONS[(k + steps) % len(PREDICTIONS)],):
                     check_run(plan, schedule, prediction)
-    assert seen[True] < 0.05 * seen.total()
+    assert seen[True] <= (0.1 if name == "belm" else 0.01) * seen.total()
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)

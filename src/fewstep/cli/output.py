@@ -41,9 +41,9 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Seq
 
 @contextmanager
 def progress(task: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar that vanishes at the end. What is yielded takes how much is done, and optionally a few words."""
+    """A bar that vanishes at the end. What is yielded takes how much is done, and optionally a new total and words."""
     if not sys.stderr.isatty():
-        yield lambda done, words="": None
+        yield lambda done, of=None, words="": None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -51,4 +51,4 @@ def progress(task: str, total: int) -> Iterator[Callable[..., None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[words]}"), console=Console(stderr=True), transient=True) as bar:
         name = bar.add_task(task, total=total, words="")
-        yield lambda done, words="": bar.update(name, completed=done, words=words)
+        yield lambda done, of=None, words="": bar.update(name, completed=done, total=of, words=words)

@@ -1,0 +1,184 @@
+"""`fewstep generate`: labels in, one PNG out that knows how it was drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from fewstep.cli.app import Failure
+from fewstep.cli.output import note, progress, show_json
+from fewstep.cli.values import Label, Labels, Pair, Several, Span, mapping
+
+if TYPE_CHECKING:
+    from fewstep.pipeline import Images, Layout, Pipeline, Stamp
+
+COUNT = 10
+BY_RECIPE = (
+    "labels", "count", "sampler", "steps", "grid", "grid_option", "bias", "times", "sigmas", "option", "guidance",
+    "negative", "guidance_interval", "rescale", "clip", "seed", "batch",
+)  # fmt: skip
+"""What a recipe decides, so that `--like` leaves no choice."""
+BY_PLAN = ("sampler", "steps", "grid", "grid_option", "bias", "times", "sigmas", "option")
+NUMBERS = Several(float, "a number")
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.option("--labels", type=Labels(), metavar="L,L,..", help="Such as 0,3-5,none.  [default: each class]")
+@click.option("--count", type=click.IntRange(1, 10_000), help="Images of each label.  [default: 10]")
+@click.option("--sampler", help="A name from `fewstep samplers`.  [default: deis-3]")
+@click.option("--steps", type=click.IntRange(1, 10_000), help="Steps of the time grid.  [default: 12]")
+@click.option("--grid", help="A name from `fewstep grids`.  [default: quadratic]")
+@click.option("--grid-option", type=Pair(), multiple=True, help="Of the grid, such as rho=5. May be repeated.")
+@click.option("--bias", type=float, help="Above 0: more steps at low noise; below 0: at high noise.")
+@click.option("--times", type=NUMBERS, metavar="T,T,..", help="The grid itself, decreasing, N + 1 for N steps.")
+@click.option("--sigmas", type=NUMBERS, metavar="S,S,..", help="As --times, as sigma / alpha; 0 is clean.")
+@click.option("--option", type=Pair(), multiple=True, help="Of the sampler, such as eta=1. May be repeated.")
+@click.option("--guidance", type=float, help="Guidance scale; 1 is none, at half the cost.  [default: 2]")
+@click.option("--negative", type=Label(), help="Label to be guided away from.  [default: none]")
+@click.option("--guidance-interval", type=Span(), help="Guide only where sigma / alpha is in it.")
+@click.option("--rescale", type=click.FloatRange(0, 1), help="Bring the guided contrast back by this share.")
+@click.option("--clip", is_flag=True, help="Clip the estimated data to its range at each evaluation.")
+@click.option("--seed", type=click.IntRange(0, 2**63), help="Of the first image; the next ones count up.  [default: 0]")
+@click.option("--batch", type=click.IntRange(1, 1024), help="Images that the network sees at once.  [default: 100]")
+@click.option("--plan", type=click.Path(), help="A plan that `fewstep plan --output` wrote, in place of a sampler.")
+@click.option("--like", type=click.Path(), help="Draw this PNG again: the same pixels.")
+@click.option("--output", type=click.Path(), help="The PNG to write.  [default: in out/, named by its recipe]")
+@click.option("--scale", type=click.IntRange(1, 64), help="Enlargement of a pixel.  [default: images 64 wide]")
+@click.option("--columns", type=click.IntRange(1, 10_000), help="Images in a row.  [default: --count]")
+@click.option("--each", is_flag=True, help="Write each image as a PNG of its own, too, in a folder beside.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the recipe.")
+@click.pass_context
+def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
+    """Draw images with MODEL (default: the shipped digits), or a .safetensors file that fewstep trained.
+
+    The path of the picture is printed; the picture carries its recipe.
+
+    \b
+        fewstep generate
+        fewstep generate --labels 3,1,4 --sampler ddim --steps 20 --seed 7
+        fewstep generate --like out/picture.png
+    """
+    from fewstep.pipeline import LostImages, load, read
+
+    like = given["like"]
+    _refuse_together(ctx, "--like", like, BY_RECIPE, "the picture's recipe decides")
+    _refuse_together(ctx, "--plan", given["plan"], BY_PLAN, "the plan decides")
+    stamp = None if like is None else read(like)
+    pipe = load(model or ("digits" if stamp is None else _shipped(like, stamp)))
+    lost = None
+    try:
+        images = _draw(pipe, stamp, given)
+    except LostImages as error:
+        if error.finished is None:
+            raise
+        images, lost = error.finished, error
+    layout = _layout(images, stamp, given)
+    path = images.save(_target(given, images), layout)
+    each = images.save_each(path.with_suffix(""), layout.scale) if given["each"] else []
+    same = None if stamp is None or lost else images.digest == stamp.pixels
+    if given["as_json"]:
+        show_json(_report(images, path, each, same))
+    else:
+        click.echo(path)
+        note(f"{len(images)} images, NFE {images.nfe:g} each, {images.seconds:.2f} s")
+    if stamp is not None and same is not None:
+        note(_compared(stamp, like, same))
+    if lost is not None:
+        raise Failure(f"{lost}. The {len(images)} finished ones are in {path}")
+
+
+def _draw(pipe: Pipeline, stamp: Stamp | None, given: dict[str, Any]) -> Images:
+    import fewstep as fs
+
+    plan = None if given["plan"] is None else fs.Plan.load(given["plan"])
+    with progress("drawing", 1) as bar:
+
+        def on_row(row: fs.Progress) -> None:
+            bar(row.index + 1, of=row.rows)
+
+        if stamp is not None:
+            return pipe.redraw(stamp.recipe, plan=plan, on_row=on_row)
+        labels = range(pipe.classes) if given["labels"] is None else given["labels"]
+        count = given["count"] or COUNT
+        if len(labels) * count > 10_000:
+            raise click.UsageError(f"{len(labels)} labels with {count} images each are more than 10000: give fewer")
+        grid_options = mapping(given["grid_option"], "--grid-option")
+        if given["bias"] is not None:
+            grid_options["bias"] = given["bias"]
+        settings = {
+            "sampler": plan or given["sampler"],
+            "grid_options": grid_options or None,
+            "options": mapping(given["option"], "--option") or None,
+            "interval": given["guidance_interval"],
+            "clip": given["clip"],
+        }
+        settings |= {k: given[k] for k in ("steps", "grid", "times", "sigmas", "guidance", "negative", "rescale")}
+        settings |= {k: given[k] for k in ("seed", "batch")}
+        wanted = {name: value for name, value in settings.items() if value is not None}
+        return pipe([label for label in labels for _ in range(count)], **wanted, on_row=on_row)
+
+
+def _refuse_together(ctx: click.Context, option: str, value: Any, others: tuple[str, ...], why: str) -> None:
+    if value is None:
+        return
+    also = [name for name in others if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if also:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in also)
+        raise click.UsageError(f"{option} cannot be combined with {named}: {why}")
+
+
+def _shipped(like: str, stamp: Stamp) -> str:
+    """The model that a picture names. It is a file's text: it may choose among shipped models, and no path."""
+    from fewstep.zoo import SHIPPED
+
+    recipe = stamp.recipe
+    if recipe.model in SHIPPED:
+        return recipe.model
+    raise click.UsageError(
+        f"{like} was drawn by a model {recipe.model!r} (digest {recipe.model_digest}) that does not come with "
+        "fewstep: give the path of its file as MODEL"
+    )
+
+
+def _layout(images: Images, stamp: Stamp | None, given: dict[str, Any]) -> Layout:
+    from fewstep.pipeline import Layout
+
+    scale, columns = given["scale"], given["columns"]
+    if stamp is not None:
+        return Layout(columns or stamp.layout.columns, scale or stamp.layout.scale, stamp.layout.gap)
+    return images.layout(columns or (given["count"] or COUNT if given["count"] != 1 else None), scale)
+
+
+def _target(given: dict[str, Any], images: Images) -> Path:
+    if given["output"] is not None:
+        return Path(given["output"])
+    if given["like"] is not None:
+        return Path("out") / f"{Path(given['like']).stem}-again.png"
+    recipe = images.recipe
+    return Path("out") / f"{recipe.model}-{recipe.plan.sampler}-{recipe.plan.steps}-{recipe.digest}.png"
+
+
+def _report(images: Images, path: Path, each: list[Path], same: bool | None) -> dict[str, Any]:
+    return {
+        "path": str(path),
+        "each": [str(one) for one in each],
+        "images": len(images),
+        "nfe": images.nfe,
+        "seconds": round(images.seconds, 4),
+        "pixels": images.digest,
+        "same_pixels": same,
+        "recipe": images.recipe.to_json(),
+    }
+
+
+def _compared(stamp: Stamp, like: str, same: bool) -> str:
+    if same:
+        return f"the same pixels as {like}"
+    return (
+        f"the pixels are not all those of {like}, which fewstep {stamp.fewstep} drew with torch {stamp.torch}: "
+        "sums round differently in another version or on another machine"
+    )
