@@ -221,4 +221,4 @@ def _tau(peer: Peer, table: Response) -> Settings:
     noisy = (table.sigmas / table.alphas)[moves & (taus > 0)]
     if not noisy.size:
         return {"tau": 0.0}
-    return {"tau": taus.max(), "tau_min": noisy.min() * (1 - 1e-9), "tau_max": noisy.max() * (1 + 1e-9)}
+    return {"tau": taus.max(), "tau_min": noisy.min() * (1 - 1e-5), "tau_max": noisy.max() * (1 + 1e-5)}

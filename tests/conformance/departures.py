@@ -59,6 +59,16 @@ DEPARTURES = (
         "the state. With noise levels given as `trained_betas` the tables agree.",
     ),
     Departure(
+        "diffusers DDPM with `variance_type='fixed_large'` and `timestep_spacing='trailing'`",
+        "error",
+        lambda name, config, _: (
+            name == "DDPM"
+            and (config.get("variance_type"), config.get("timestep_spacing")) == ("fixed_large", "trailing")
+        ),
+        "The step to the finished image adds noise too, because the last time told is not 0. Algorithm 2 of arXiv 2006.11239 and "
+        "fewstep add none there.",
+    ),
+    Departure(
         "diffusers EulerDiscrete with `s_churn`",
         "error",
         lambda name, _, peer: name == "EulerDiscrete" and "s_churn" in peer.settings["options"],
@@ -110,6 +120,15 @@ DEPARTURES = (
         "fewstep's `dpm-fast` is deterministic, as in its paper.",
     ),
     Departure(
+        "diffusers UniPCMultistep of order 3 and 4 with `lower_order_final=False` and a last sigma above 0",
+        "guard",
+        lambda name, config, _: (
+            name == "UniPCMultistep" and config.get("lower_order_final") is False and config["solver_order"] > 2
+        ),
+        "The last of 10 uniform steps spans a third of the whole range of lambda, and its formula weighs the differences of the "
+        "earlier rows by 40 and more. fewstep lowers the order of such a step.",
+    ),
+    Departure(
         "float32: diffusers DEISMultistep of order 3, and with flow sigmas",
         "rounding",
         _narrow(lambda name, config: name == "DEISMultistep" and (config.get("solver_order") == 3 or "flow_shift" in config)),
@@ -136,6 +155,15 @@ DEPARTURES = (
             and peer.settings["num_inference_steps"] in (2, 3)
         ),
         "sigma_down is the root of a difference of nearly equal squares.",
+        1e-2,
+    ),
+    Departure(
+        "float32: diffusers HeunDiscrete and FlowMatchHeunDiscrete at 2 and 3 steps",
+        "rounding",
+        lambda name, _, peer: (
+            peer.precision == "float32" and "Heun" in name and peer.settings["num_inference_steps"] in (2, 3)
+        ),
+        "The second slope is divided by the last sigma, up to 1000 times below the first.",
     ),
 )
 

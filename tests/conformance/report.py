@@ -67,9 +67,13 @@ def difference(table: Response, plan: Plan) -> float:
     """Largest difference of two tables and of the levels that the network is evaluated at.
 
     Each state is a row, and differences are relative to its largest coefficient where that is above 1. The start counts
-    in units of its noise. Tables of different shapes (evaluations, draws of noise) are infinitely far apart.
+    in units of its noise. Noise below the bar has no column in either table. Tables of different shapes (evaluations,
+    draws of noise) are infinitely far apart.
     """
-    theirs, ours = table.states, impulse(plan).states
+    response = impulse(plan)
+    heard = np.abs(response.states).max(axis=0) > BARS[table.precision]
+    heard[: response.noise.start] = True
+    theirs, ours = table.states, response.states[:, heard]
     if theirs.shape != ours.shape:
         return float("inf")
     unit = np.ones(theirs.shape[1])
@@ -82,7 +86,8 @@ def difference(table: Response, plan: Plan) -> float:
 
 def _without_idle_start(table: Response) -> Response:
     """The table without a first evaluation that has no effect: DDIMInverse begins with a step from a level to itself."""
-    if not (np.array_equal(table.levels[0], table.levels[1]) and np.array_equal(table.states[0], table.states[1])):
+    first, second = np.hstack([table.states, table.levels])[:2]
+    if np.abs(first - second).max() > BARS[table.precision]:
         return table
     return replace(
         table,

@@ -15,7 +15,7 @@ from fewstep.cli.values import Label, Labels, Pair, Several, Span, mapping
 if TYPE_CHECKING:
     from fewstep.pipeline import Images, Layout, Pipeline, Stamp
 
-COUNT = 10
+COUNT, MOST = 10, 10_000
 BY_RECIPE = (
     "labels", "count", "sampler", "steps", "grid", "grid_option", "bias", "times", "sigmas", "option", "guidance",
     "negative", "guidance_interval", "rescale", "clip", "seed", "batch",
@@ -62,21 +62,25 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
         fewstep generate --labels 3,1,4 --sampler ddim --steps 20 --seed 7
         fewstep generate --like out/picture.png
     """
-    from fewstep.pipeline import LostImages, load, read
+    from fewstep.pipeline import LostImages, load, png_path, read
 
-    like = given["like"]
+    like: str | None = given["like"]
     _refuse_together(ctx, "--like", like, BY_RECIPE, "the picture's recipe decides")
     _refuse_together(ctx, "--plan", given["plan"], BY_PLAN, "the plan decides")
+    if given["output"] is not None:
+        png_path(given["output"])
     stamp = None if like is None else read(like)
-    pipe = load(model or ("digits" if stamp is None else _shipped(like, stamp)))
+    pipe = load(model or ("digits" if stamp is None else _shipped(str(like), stamp)))
+    labels = _labels(pipe, given) if stamp is None else [stamp.recipe.labels[i] for i in stamp.recipe.kept]
+    layout = _layout(len(labels), pipe.sample_shape[-1], stamp, given)
+    layout.size(len(labels), *pipe.sample_shape[-2:])
     lost = None
     try:
-        images = _draw(pipe, stamp, given)
+        images = _draw(pipe, labels, stamp, given)
     except LostImages as error:
         if error.finished is None:
             raise
         images, lost = error.finished, error
-    layout = _layout(images, stamp, given)
     path = images.save(_target(given, images), layout)
     each = images.save_each(path.with_suffix(""), layout.scale) if given["each"] else []
     same = None if stamp is None or lost else images.digest == stamp.pixels
@@ -84,14 +88,22 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
         show_json(_report(images, path, each, same))
     else:
         click.echo(path)
-        note(f"{len(images)} images, NFE {images.nfe:g} each, {images.seconds:.2f} s")
+        note(f"{_several(len(images))}, NFE {images.nfe:g} each, {images.seconds:.2f} s")
     if stamp is not None and same is not None:
-        note(_compared(stamp, like, same))
+        note(_compared(stamp, str(like), same))
     if lost is not None:
-        raise Failure(f"{lost}. The {len(images)} finished ones are in {path}")
+        raise Failure(f"{lost}. Finished and kept: {_several(len(images))}, in {path}")
 
 
-def _draw(pipe: Pipeline, stamp: Stamp | None, given: dict[str, Any]) -> Images:
+def _labels(pipe: Pipeline, given: dict[str, Any]) -> list[int | None]:
+    labels = range(pipe.classes) if given["labels"] is None else given["labels"]
+    count = given["count"] or COUNT
+    if len(labels) * count > MOST:
+        raise click.UsageError(f"{len(labels)} labels with {count} images each are more than {MOST}: give fewer")
+    return [label for label in labels for _ in range(count)]
+
+
+def _draw(pipe: Pipeline, labels: list[int | None], stamp: Stamp | None, given: dict[str, Any]) -> Images:
     import fewstep as fs
 
     plan = None if given["plan"] is None else fs.Plan.load(given["plan"])
@@ -102,10 +114,6 @@ def _draw(pipe: Pipeline, stamp: Stamp | None, given: dict[str, Any]) -> Images:
 
         if stamp is not None:
             return pipe.redraw(stamp.recipe, plan=plan, on_row=on_row)
-        labels = range(pipe.classes) if given["labels"] is None else given["labels"]
-        count = given["count"] or COUNT
-        if len(labels) * count > 10_000:
-            raise click.UsageError(f"{len(labels)} labels with {count} images each are more than 10000: give fewer")
         grid_options = mapping(given["grid_option"], "--grid-option")
         if given["bias"] is not None:
             grid_options["bias"] = given["bias"]
@@ -119,7 +127,7 @@ def _draw(pipe: Pipeline, stamp: Stamp | None, given: dict[str, Any]) -> Images:
         settings |= {k: given[k] for k in ("steps", "grid", "times", "sigmas", "guidance", "negative", "rescale")}
         settings |= {k: given[k] for k in ("seed", "batch")}
         wanted = {name: value for name, value in settings.items() if value is not None}
-        return pipe([label for label in labels for _ in range(count)], **wanted, on_row=on_row)
+        return pipe(labels, **wanted, on_row=on_row)
 
 
 def _refuse_together(ctx: click.Context, option: str, value: Any, others: tuple[str, ...], why: str) -> None:
@@ -144,13 +152,14 @@ def _shipped(like: str, stamp: Stamp) -> str:
     )
 
 
-def _layout(images: Images, stamp: Stamp | None, given: dict[str, Any]) -> Layout:
+def _layout(count: int, width: int, stamp: Stamp | None, given: dict[str, Any]) -> Layout:
     from fewstep.pipeline import Layout
 
     scale, columns = given["scale"], given["columns"]
     if stamp is not None:
         return Layout(columns or stamp.layout.columns, scale or stamp.layout.scale, stamp.layout.gap)
-    return images.layout(columns or (given["count"] or COUNT if given["count"] != 1 else None), scale)
+    of_each = given["count"] or COUNT
+    return Layout.of(count, width, columns or (of_each if of_each > 1 else min(count, COUNT)), scale)
 
 
 def _target(given: dict[str, Any], images: Images) -> Path:
@@ -173,6 +182,10 @@ def _report(images: Images, path: Path, each: list[Path], same: bool | None) -> 
         "same_pixels": same,
         "recipe": images.recipe.to_json(),
     }
+
+
+def _several(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
 
 
 def _compared(stamp: Stamp, like: str, same: bool) -> str:

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-Context, Parameter = click.Context | None, click.Parameter | None
+Context = click.Context | None
+Parameter = click.Parameter | None
 
 
 def scalar(text: str) -> Any:
@@ -128,7 +129,7 @@ class Span(click.ParamType):
 
 
 class ScheduleName(click.ParamType):
-    """A noise schedule by name, with parameters after a colon: `flow:shift=3` or `linear:beta_end=0.03,zero_snr=true`."""
+    """A noise schedule, its parameters after a colon: `flow:shift=3`, `linear:beta_end=0.03,zero_snr=true`."""
 
     name = "schedule"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable
+from typing import Any
 
 
 class InvalidInput(ValueError):
@@ -24,3 +25,9 @@ def positive(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise InvalidInput(f"{name} must be a finite number above zero, got {value!r}")
     return float(value)
+
+
+def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
+    """Raise `InvalidInput` unless `value` is one of `allowed`."""
+    if value not in (known := list(allowed)):
+        raise InvalidInput(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")

@@ -6,11 +6,11 @@ images.save("out/pi.png")
 again = pipe.redraw(read("out/pi.png").recipe)  # the same pixels
 """
 
-from fewstep.pipeline.images import Images, Layout
+from fewstep.pipeline.images import Images
 from fewstep.pipeline.pipeline import LostImages, Pipeline, load
-from fewstep.pipeline.png import save_png
+from fewstep.pipeline.png import png_path, save_png
 from fewstep.pipeline.recipe import Guidance, ImageRecipe, PlanSource
-from fewstep.pipeline.stamp import Stamp, read
+from fewstep.pipeline.stamp import Layout, Stamp, read
 
 __all__ = [
     "Guidance",
@@ -22,6 +22,7 @@ __all__ = [
     "PlanSource",
     "Stamp",
     "load",
+    "png_path",
     "read",
     "save_png",
 ]

@@ -17,9 +17,8 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput
 from fewstep.pipeline.png import save_png
 from fewstep.pipeline.recipe import ImageRecipe
-from fewstep.pipeline.stamp import MAX_SCALE, Layout, Stamp
+from fewstep.pipeline.stamp import Layout, Stamp
 
-MAX_PIXELS = 64_000_000
 BACKGROUND = 32
 """Grey between the images."""
 
@@ -86,28 +85,19 @@ class Images:
 
     def layout(self, columns: int | None = None, scale: int | None = None) -> Layout:
         """A layout: by default nearly square, each image about 64 pixels wide."""
-        width = self.tensor.shape[-1]
-        return Layout(columns or min(len(self), max(1, round(len(self) ** 0.5))), scale or _default_scale(width))
+        return Layout.of(len(self), self.tensor.shape[-1], columns, scale)
 
     def sheet(self, layout: Layout | None = None) -> Image.Image:
         """All images in one picture, enlarged without smoothing."""
         layout = layout or self.layout()
         height, width = self.tensor.shape[-2:]
-        columns = min(layout.columns, len(self))
-        rows = -(-len(self) // columns)
-        gap = layout.gap * layout.scale
-        down, across = height * layout.scale + gap, width * layout.scale + gap
-        size = (columns * across + gap, rows * down + gap)
-        if size[0] * size[1] > MAX_PIXELS:
-            raise InvalidInput(
-                f"a picture of {size[0]} x {size[1]} pixels is larger than {MAX_PIXELS:,} in all: "
-                f"use a scale below {layout.scale}, or fewer images"
-            )
+        size, scale, columns = layout.size(len(self), height, width), layout.scale, min(layout.columns, len(self))
         tiles = self.images
         sheet = Image.new(tiles[0].mode, size, BACKGROUND if tiles[0].mode == "L" else (BACKGROUND,) * 3)
         for i, tile in enumerate(tiles):
-            enlarged = tile.resize((width * layout.scale, height * layout.scale), Image.Resampling.NEAREST)
-            sheet.paste(enlarged, (gap + i % columns * across, gap + i // columns * down))
+            place = (i % columns * (width + layout.gap), i // columns * (height + layout.gap))
+            enlarged = tile.resize((width * scale, height * scale), Image.Resampling.NEAREST)
+            sheet.paste(enlarged, tuple((layout.gap + start) * scale for start in place))
         return sheet
 
     def save(self, path: str | os.PathLike[str], layout: Layout | None = None) -> Path:
@@ -122,7 +112,3 @@ class Images:
             name = f"{index:04}-{'none' if label is None else f'label{label}'}.png"
             paths.append(one.save(Path(folder) / name, Layout(1, scale, gap=0)))
         return paths
-
-
-def _default_scale(width: int) -> int:
-    return max(1, min(MAX_SCALE, 64 // width))

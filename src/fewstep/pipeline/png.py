@@ -30,17 +30,25 @@ def save_png(image: Image, path: str | os.PathLike[str], text: str | None = None
     """Write a picture as PNG in one move, its folder made where missing. `text` is ASCII; it goes into the chunk."""
     from PIL.PngImagePlugin import PngInfo
 
-    target = Path(path)
-    if target.suffix.lower() != ".png":
-        raise InvalidInput(f"pictures are written as PNG: give a path that ends in .png, got {os.fspath(path)!r}")
+    target = png_path(path)
     info = PngInfo()
     if text is not None:
         info.add_text(KEYWORD, text)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True, pnginfo=info)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(target, buffer.getvalue())
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(target, buffer.getvalue())
+    except OSError as error:  # name the target, not the partial file beside it
+        raise OSError(error.errno, f"cannot write the picture ({error.strerror})", str(target)) from error
     return target
+
+
+def png_path(path: str | os.PathLike[str]) -> Path:
+    """`path`, which has to be one that a PNG can have. Raises `InvalidInput` where it does not end in .png."""
+    if Path(path).suffix.lower() != ".png":
+        raise InvalidInput(f"pictures are written as PNG: give a path that ends in .png, got {os.fspath(path)!r}")
+    return Path(path)
 
 
 def read_text(path: str | os.PathLike[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from fewstep.pipeline.fields import Fields
 from fewstep.pipeline.recipe import MAX_IMAGES, ImageRecipe
 
 FORMAT = 1
-MAX_SCALE = 64
+MAX_SCALE, MAX_PIXELS = 64, 64_000_000
 _BOUNDS = (("columns", 1, MAX_IMAGES), ("scale", 1, MAX_SCALE), ("gap", 0, 8))
 
 
@@ -34,6 +35,26 @@ class Layout:
             value = getattr(self, name)
             if type(value) is not int or not low <= value <= high:
                 raise InvalidInput(f"{name} must be a whole number from {low} to {high}, got {value!r}")
+
+    @staticmethod
+    def of(count: int, width: int, columns: int | None = None, scale: int | None = None) -> Layout:
+        """For `count` images of `width` pixels: by default nearly square, each image about 64 pixels wide."""
+        square = max(1, math.isqrt(count))
+        return Layout(columns or square, scale or max(1, min(MAX_SCALE, 64 // width)))
+
+    def size(self, count: int, height: int, width: int) -> tuple[int, int]:
+        """(width, height) of the picture of `count` images. Raises `InvalidInput` where it is too large."""
+        columns = min(self.columns, count)
+        rows = -(-count // columns)
+        size = tuple(
+            (n * (length + self.gap) + self.gap) * self.scale for n, length in ((columns, width), (rows, height))
+        )
+        if size[0] * size[1] > MAX_PIXELS:
+            raise InvalidInput(
+                f"a picture of {size[0]} x {size[1]} pixels has more than {MAX_PIXELS:,}: "
+                f"use a scale below {self.scale}, or fewer images"
+            )
+        return size[0], size[1]
 
 
 @dataclass(frozen=True)

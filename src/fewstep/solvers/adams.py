@@ -17,11 +17,11 @@ from functools import partial
 
 import numpy as np
 
-from fewstep.core.errors import InvalidInput
+from fewstep.core.errors import one_of
 from fewstep.core.schedule import Float
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.ddim import transfer
-from fewstep.solvers.exponential import check_order, finite, order_at, predicted
+from fewstep.solvers.exponential import finite, order_at, predicted
 
 VARIABLES = ("log_rho", "rho", "time")
 WARMUPS = ("runge-kutta", "multistep")
@@ -79,9 +79,8 @@ def deis(tape: Tape, *, order: int = 3, variable: str = "log_rho", lower_order_f
     is of first order where it is infinite at one end, as log rho is at clean data. `lower_order_final` as in
     `exponential.order_at`.
     """
-    check_order("LMS and DEIS", order, (1, 2, 3, 4))
-    if variable not in VARIABLES:
-        raise InvalidInput(f"variable must be one of {', '.join(VARIABLES)}, got {variable!r}")
+    one_of("order", order, (1, 2, 3, 4))
+    one_of("variable", variable, VARIABLES)
     x = tape.start()
     history: list[tuple[Point, State]] = []  # newest first
     for i, (p, q) in enumerate(tape.steps()):
@@ -115,7 +114,7 @@ def ipndm(tape: Tape, *, order: int = 4) -> State:
     The weights are exact where steps are even in sigma / alpha; on other smooth grids every order above 1 converges
     with order 2. The noise at alpha = 0 is remembered too: it is finite there.
     """
-    check_order("iPNDM", order, tuple(FIXED))
+    one_of("order", order, tuple(FIXED))
     x = tape.start()
     history: list[State] = []  # newest first
     for p, q in tape.steps():
@@ -143,8 +142,7 @@ def pndm(tape: Tape, *, warmup: str = "runge-kutta") -> State:
     `multistep`: lower orders, the first step made twice, as in Stable Diffusion: N steps cost N + 1 evaluations. Steps
     from alpha = 0, to clean data, or that are too wide have no inner rows.
     """
-    if warmup not in WARMUPS:
-        raise InvalidInput(f"warmup must be one of {', '.join(WARMUPS)}, got {warmup!r}")
+    one_of("warmup", warmup, WARMUPS)
     x = tape.start()
     history: list[State] = []  # newest first
     for i, (p, q) in enumerate(tape.steps()):

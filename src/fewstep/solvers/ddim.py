@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from fewstep.core.errors import InvalidInput
+from fewstep.core.errors import InvalidInput, one_of
 from fewstep.core.tape import Point, State, Tape
 
 
@@ -23,14 +23,31 @@ def posterior_std(p: Point, q: Point) -> float:
     """Standard deviation of q(x_q | x_p, x0): Ho et al. 2020, arXiv 2006.11239, eq. 7 (eta = 1 in DDIM, eq. 16).
 
     sigma_q / sigma_p sqrt(1 - (alpha_p / alpha_q)^2) where variance is preserved; written with ratios for any
-    schedule. Raises `InvalidInput` where q is noisier than p.
+    schedule; 0 where q is noisier than p.
     """
-    if q.ratio > p.ratio:
-        raise InvalidInput(
-            "a sampler that draws noise cannot be run in reverse: choose a deterministic one, as ddim is"
-        )
     between = 1 - (p.alpha * q.sigma / (q.alpha * p.sigma)) ** 2 if p.alpha else 1.0
     return q.sigma * math.sqrt(max(0.0, between))
+
+
+def check_noise(tape: Tape, eta: float, s_noise: float = 1.0, most: float = 1.0) -> None:
+    """Raise `InvalidInput` unless 0 <= eta <= most and s_noise >= 0, and for noise on a grid that goes up."""
+    if not 0 <= eta <= most or not math.isfinite(eta):
+        allowed = f"lie in [0, {most:g}]" if math.isfinite(most) else "be a finite number of at least 0"
+        raise InvalidInput(f"eta must {allowed}, got {eta}")
+    if not (math.isfinite(s_noise) and s_noise >= 0):
+        raise InvalidInput(f"s_noise must be a finite number of at least 0, got {s_noise}")
+    if eta > 0 and tape.points[0].t < tape.points[-1].t:
+        raise InvalidInput(
+            f"a sampler that draws noise (eta = {eta:g}) cannot be run in reverse: give eta=0, "
+            "or choose a deterministic sampler such as 'ddim'"
+        )
+    if eta > 0 and s_noise != 1:
+        tape.inexact = f"s_noise = {s_noise:g} scales the noise that is drawn"
+
+
+def drawn(tape: Tape, p: Point, q: Point, amplitude: float) -> State:
+    """Noise of the interval from p to q, or nothing where its amplitude is 0."""
+    return amplitude * tape.noise(p, q) if amplitude > 0 else State({})
 
 
 def ddim(tape: Tape, *, eta: float = 0.0) -> State:
@@ -38,16 +55,13 @@ def ddim(tape: Tape, *, eta: float = 0.0) -> State:
 
     Where the denoiser clips, the data is the clipped estimate and the noise the raw one, as in diffusers.
     """
-    if not 0 <= eta <= 1:
-        raise InvalidInput(f"eta must lie in [0, 1], got {eta}")
+    check_noise(tape, eta)
     x = tape.start()
     for p, q in tape.steps():
         data, raw = tape.evaluate_raw(x, p)
         eps = (x - p.alpha * raw) / p.sigma
-        v = eta * posterior_std(p, q) if eta else 0.0
-        x = q.alpha * data + math.sqrt(max(0.0, q.sigma**2 - v**2)) * eps
-        if v > 0:
-            x = x + v * tape.noise(p, q)
+        v = eta * posterior_std(p, q)
+        x = q.alpha * data + math.sqrt(max(0.0, q.sigma**2 - v**2)) * eps + drawn(tape, p, q, v)
     return x
 
 
@@ -57,8 +71,8 @@ def ddpm(tape: Tape, *, variance: str = "fixed_small") -> State:
     `variance` is that of the added noise: `fixed_small`, the posterior's, or `fixed_large`, the forward process's beta
     of the step. The large one adds more noise than the schedule has; the last step to clean data adds none.
     """
-    if variance not in ("fixed_small", "fixed_large"):
-        raise InvalidInput(f"variance must be 'fixed_small' or 'fixed_large', got {variance!r}")
+    one_of("variance", variance, ("fixed_small", "fixed_large"))
+    check_noise(tape, 1.0)
     if variance == "fixed_large":
         tape.inexact = "the variance of the forward process is larger than the posterior's"
     x = tape.start()

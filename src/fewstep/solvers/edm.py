@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 
-from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.errors import InvalidInput, one_of
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.ddim import transfer
 from fewstep.solvers.exponential import WIDEST, advance, finite
@@ -59,8 +59,7 @@ def edm(
     steps and s_noise=1.003 on this interval; fewer steps want less churn, and s_noise other than 1 departs from the
     schedule's marginals. k-diffusion's defaults are s_churn=0 and no limits.
     """
-    if method not in ("heun", "euler", "dpm2"):
-        raise unknown_name("method", method, ["heun", "euler", "dpm2"])
+    one_of("method", method, ("heun", "euler", "dpm2"))
     if not (0 <= s_churn < math.inf and 0 <= s_noise < math.inf and 0 <= s_tmin <= s_tmax < math.inf):
         raise InvalidInput(
             "the options of churn must be finite numbers of at least 0, s_tmin not above s_tmax: "

@@ -7,6 +7,7 @@ arXiv 2206.00927, eq. 3.4, and arXiv 2211.01095, eq. 9):
 
     noise prediction (DPM-Solver):      m = eps,  k = alpha_q / alpha_p,  c = sigma_q,  g = h
     data prediction  (DPM-Solver++):    m = x0,   k = sigma_q / sigma_p,  c = alpha_q,  g = -h
+    its reverse SDE  (SDE-DPM-Solver++): the same with k e^(-eta h), g = -(1 + eta) h, and sigma_q sqrt(1 - e^(-2 eta h)) z
 
 with w0 = e^g - 1, w1 = (e^g - 1) / g - 1, w2 = (e^g - 1 - g) / g^2 - 1/2, and derivatives in units of the step.
 Members differ in how they estimate m' and m'': from earlier rows (multistep, M), or from rows inside the step
@@ -19,9 +20,9 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from fewstep.core.errors import InvalidInput
+from fewstep.core.errors import InvalidInput, one_of
 from fewstep.core.tape import Point, State, Tape
-from fewstep.solvers.ddim import transfer
+from fewstep.solvers.ddim import check_noise, drawn, transfer
 
 WIDEST = math.log(1024)
 """Singlesteps that would amplify more than 1024 times are of first order: that factor would weigh their inner rows."""
@@ -42,9 +43,8 @@ def factors(p: Point, q: Point, prediction: str) -> tuple[float, float, float]:
     h = q.lam - p.lam
     if prediction == "data":
         return q.sigma / p.sigma, q.alpha, -h
-    if prediction == "noise":
-        return q.alpha / p.alpha, q.sigma, h
-    raise InvalidInput(f"prediction must be 'data' or 'noise', got {prediction!r}")
+    one_of("prediction", prediction, ("data", "noise"))
+    return q.alpha / p.alpha, q.sigma, h
 
 
 def weights(g: float) -> tuple[float, float, float]:
@@ -71,42 +71,28 @@ def order_at(step: int, steps: int, order: int, lower_order_final: bool | None) 
     return min(order, step + 1, steps - step if falls else order)
 
 
-def check_order(name: str, order: int, allowed: Sequence[int]) -> None:
-    """Raise `InvalidInput` unless `order` is one of `allowed`."""
-    if order not in allowed:
-        raise InvalidInput(f"{name} has orders {', '.join(map(str, allowed))}, got {order!r}")
-
-
-def check_variant(variant: str) -> None:
-    """Raise `InvalidInput` unless `variant` names a way to weigh the second-order term."""
-    if variant not in ("midpoint", "heun"):
-        raise InvalidInput(f"variant must be 'midpoint' or 'heun', got {variant!r}")
-
-
-def check_curvature(curvature: str) -> None:
-    """Raise `InvalidInput` unless `curvature` names a way to weigh the third-order term."""
-    if curvature not in ("published", "exact"):
-        raise InvalidInput(f"curvature must be 'published' or 'exact', got {curvature!r}")
-
-
 def multistep(
     tape: Tape,
     *,
     order: int = 2,
     prediction: str = "data",
+    eta: float = 0.0,
     variant: str = "midpoint",
     curvature: str = "published",
     lower_order_final: bool | None = None,
+    s_noise: float = 1.0,
 ) -> State:
-    """DPM-Solver++(2M), (3M) and the multistep DPM-Solver: arXiv 2211.01095, algorithm 2, and its relative of order 3.
+    """DPM-Solver++(2M), (3M), the multistep DPM-Solver and SDE-DPM-Solver++: arXiv 2211.01095, algorithm 2, section 5.
 
     `variant` weighs the second-order term: `midpoint` with w0 / 2 as in the paper, `heun` with w1, exact for a linear
     m. `curvature` weighs the third-order term, h^2 m'' / 2: `published` with w2, as the authors' code and all others
-    do, which is half of what it should be and leaves (3M) at order 2; `exact` with 2 w2.
+    do, which is half of what it should be and leaves (3M) at order 2; `exact` with 2 w2. `eta` of data prediction is 0
+    for the ODE and 1 for the reverse SDE; `s_noise` multiplies the noise that is drawn.
     """
-    check_order("the multistep DPM-Solver", order, (1, 2, 3))
-    check_variant(variant)
-    check_curvature(curvature)
+    one_of("order", order, (1, 2, 3))
+    one_of("variant", variant, ("midpoint", "heun"))
+    one_of("curvature", curvature, ("published", "exact"))
+    check_noise(tape, eta, s_noise, most=math.inf if prediction == "data" else 0.0)
     x = tape.start()
     history: list[tuple[Point, State]] = []  # newest first
     for i, (p, q) in enumerate(tape.steps()):
@@ -116,23 +102,24 @@ def multistep(
             tape.keep(m)
         history = [(p, m), *((r, n) for r, n in history if math.isfinite(r.lam))][:3]
         now = min(order_at(i, len(tape.points) - 1, order, lower_order_final), len(history))
-        x = transfer(x, data, p, q)  # k x - c w0 m0
-        if now == 1 or not has_inside(p, q, prediction):
-            continue
-        _, c, g = factors(p, q, prediction)
-        w0, w1, w2 = weights(g)
-        h = q.lam - p.lam
-        (_, m0), (p1, m1), *older = history
-        r0 = (p.lam - p1.lam) / h
-        first = (m0 - m1) / r0
-        if now == 2:
-            x = x - c * (w0 / 2 if variant == "midpoint" else w1) * first
-            continue
-        p2, m2 = older[0]
-        r1 = (p1.lam - p2.lam) / h
-        second = (first - (m1 - m2) / r1) / (r0 + r1)
-        w2 = 2 * w2 if curvature == "exact" else w2
-        x = x - c * (w1 * (first + r0 * second) + w2 * second)
+        kept = math.exp(-eta * (q.lam - p.lam)) if eta else 1.0  # of the noise; the rest is drawn anew
+        k = q.sigma / p.sigma * kept
+        x = k * x + (q.alpha - p.alpha * k) * data  # k x - c w0 m0
+        if now > 1 and has_inside(p, q, prediction):
+            _, c, g = factors(p, q, prediction)
+            w0, w1, w2 = weights((1 + eta) * g)
+            h = q.lam - p.lam
+            (_, m0), (p1, m1), *older = history
+            r0 = (p.lam - p1.lam) / h
+            first = (m0 - m1) / r0
+            if now == 2:
+                x = x - c * (w0 / 2 if variant == "midpoint" else w1) * first
+            else:
+                p2, m2 = older[0]
+                r1 = (p1.lam - p2.lam) / h
+                second = (first - (m1 - m2) / r1) / (r0 + r1)
+                x = x - c * (w1 * (first + r0 * second) + (2 if curvature == "exact" else 1) * w2 * second)
+        x = x + drawn(tape, p, q, q.sigma * math.sqrt(1 - kept**2) * s_noise)
     return x
 
 
@@ -145,7 +132,7 @@ def singlestep(
     `r2` of the step in lambda. A step that starts at alpha = 0 or ends at sigma = 0 has no inside in lambda and is of
     first order; so is one that noise prediction would amplify beyond use (`WIDEST`).
     """
-    check_order("the singlestep DPM-Solver", order, (1, 2, 3))
+    one_of("order", order, (1, 2, 3))
     r1 = (0.5 if order == 2 else 1 / 3) if r1 is None else r1
     if not 0 < r1 < (r2 if order == 3 else 1) <= 1 or not r2 < 1:
         raise InvalidInput(f"the fractions of the step must satisfy 0 < r1 < r2 < 1, got r1 = {r1}, r2 = {r2}")
@@ -220,9 +207,8 @@ def grouped(
     `variant` is `paper` for that paper's weights, of order 3 where the inner rows lie at 1/3 and 2/3 of a group in
     lambda; `heun`, of order 3 wherever they lie; or `midpoint`, diffusers' own.
     """
-    check_order("the grouped DPM-Solver", order, (1, 2, 3))
-    if variant != "paper":
-        check_variant(variant)
+    one_of("order", order, (1, 2, 3))
+    one_of("variant", variant, ("paper", "heun", "midpoint"))
     x = tape.start()
     for p, *inner, q in tape.steps(group_sizes(tape.points, order, prediction, lower_order_final)):
         x = advance(tape, x, p, q, inner, prediction, None if variant == "paper" else variant)

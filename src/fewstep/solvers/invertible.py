@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fewstep.core.errors import InvalidInput
+from fewstep.core.errors import InvalidInput, one_of
 from fewstep.core.tape import State, Tape
 from fewstep.solvers.ddim import transfer
 from fewstep.solvers.rungekutta import coordinate
@@ -20,8 +20,7 @@ def belm(tape: Tape, *, path: str = "auto", start: str = "single") -> tuple[Stat
     `start` says what the caller starts from: a `single` state, whose first step is DDIM's; or a `pair`, the result of
     a reversed run, in that order.
     """
-    if start not in ("single", "pair"):
-        raise InvalidInput(f"start must be 'single' or 'pair', got {start!r}")
+    one_of("start", start, ("single", "pair"))
     if start == "pair" and len(tape.points) < 3:
         raise InvalidInput("a run from a pair needs at least 2 steps, the first of which is already in the pair")
     space = coordinate(tape, path)

@@ -39,66 +39,29 @@ CM = "Song et al. 2023, arXiv 2303.01469"
 LCM = "Luo et al. 2023, arXiv 2310.04378"
 TCD = "Zheng et al. 2024, arXiv 2402.19159"
 
+# fmt: off
 SAMPLERS: dict[str, Sampler] = {
     "ddpm": Sampler("ddim:ddpm", {}, 1, 1, True, DDPM, "ancestral sampling of the forward process's posterior"),
     "ddim": Sampler("ddim:ddim", {}, 1, 1, False, DDIM, "keeps the predicted data and noise; eta adds noise"),
     "euler": Sampler("rungekutta:euler", {}, 1, 1, False, EDM, "Euler's method; the same table as DDIM"),
     "heun": Sampler("rungekutta:runge_kutta", {"tableau": "heun"}, 2, 2, False, EDM, "Heun's method"),
     "midpoint": Sampler("rungekutta:runge_kutta", {"tableau": "midpoint"}, 2, 2, False, RK, "explicit midpoint"),
-    "ralston": Sampler(
-        "rungekutta:runge_kutta", {"tableau": "ralston"}, 2, 2, False, RK, "Ralston's second-order method"
-    ),
+    "ralston": Sampler("rungekutta:runge_kutta", {"tableau": "ralston"}, 2, 2, False, RK, "Ralston's second-order method"),
     "rk3": Sampler("rungekutta:runge_kutta", {"tableau": "rk3"}, 3, 3, False, RK, "Heun's third-order method"),
     "rk4": Sampler("rungekutta:runge_kutta", {"tableau": "rk4"}, 4, 4, False, RK, "the classical fourth-order method"),
     "dpm2": Sampler("rungekutta:dpm2", {}, 2, 2, False, EDM, "midpoint at the geometric mean of sigma (k-diffusion)"),
     "dpm-2s": Sampler("exponential:singlestep", {"order": 2, "prediction": "noise"}, 2, 2, False, DPM, "DPM-Solver-2"),
     "dpm-3s": Sampler("exponential:singlestep", {"order": 3, "prediction": "noise"}, 3, 3, False, DPM, "DPM-Solver-3"),
-    "dpm-2m": Sampler(
-        "exponential:multistep", {"order": 2, "prediction": "noise"}, 2, 1, False, DPM, "multistep DPM-Solver"
-    ),
-    "dpm-3m": Sampler(
-        "exponential:multistep",
-        {"order": 3, "prediction": "noise"},
-        2,
-        1,
-        False,
-        DPM,
-        "multistep DPM-Solver as published; curvature='exact' makes it order 3",
-    ),
-    "dpmpp-1": Sampler(
-        "exponential:multistep", {"order": 1}, 1, 1, False, DPMPP, "DPM-Solver++ of order 1, equal to DDIM"
-    ),
+    "dpm-2m": Sampler("exponential:multistep", {"order": 2, "prediction": "noise"}, 2, 1, False, DPM, "multistep DPM-Solver"),
+    "dpm-3m": Sampler("exponential:multistep", {"order": 3, "prediction": "noise"}, 2, 1, False, DPM, "multistep DPM-Solver as published; curvature='exact' makes it order 3"),
+    "dpmpp-1": Sampler("exponential:multistep", {"order": 1}, 1, 1, False, DPMPP, "DPM-Solver++ of order 1, equal to DDIM"),
     "dpmpp-2m": Sampler("exponential:multistep", {"order": 2}, 2, 1, False, DPMPP, "DPM-Solver++(2M)"),
-    "dpmpp-3m": Sampler(
-        "exponential:multistep",
-        {"order": 3},
-        2,
-        1,
-        False,
-        DPMPP,
-        "DPM-Solver++(3M) as published; curvature='exact' makes it order 3",
-    ),
+    "dpmpp-3m": Sampler("exponential:multistep", {"order": 3}, 2, 1, False, DPMPP, "DPM-Solver++(3M) as published; curvature='exact' makes it order 3"),
     "dpmpp-2s": Sampler("exponential:singlestep", {"order": 2}, 2, 2, False, DPMPP, "DPM-Solver++(2S)"),
     "dpmpp-3s": Sampler("exponential:singlestep", {"order": 3}, 3, 3, False, DPMPP, "DPM-Solver++(3S)"),
-    "dpm-fast": Sampler(
-        "exponential:grouped",
-        {"prediction": "noise"},
-        3,
-        1,
-        False,
-        DPM,
-        "singlesteps over groups of grid times",
-    ),
+    "dpm-fast": Sampler("exponential:grouped", {"prediction": "noise"}, 3, 1, False, DPM, "singlesteps over groups of grid times"),
     "dpmpp-fast": Sampler("exponential:grouped", {}, 3, 1, False, DPMPP, "singlesteps over groups of grid times"),
-    "belm": Sampler(
-        "invertible:belm",
-        {},
-        2,
-        1,
-        False,
-        "Wang et al. 2024, arXiv 2410.07273",
-        "two-step and exactly invertible",
-    ),
+    "belm": Sampler("invertible:belm", {}, 2, 1, False, "Wang et al. 2024, arXiv 2410.07273", "two-step and exactly invertible"),
     "lms-2": Sampler("adams:lms", {"order": 2}, 2, 1, False, LMS, "the noise a polynomial of sigma"),
     "lms-3": Sampler("adams:lms", {"order": 3}, 3, 1, False, LMS, "the noise a polynomial of sigma"),
     "lms-4": Sampler("adams:lms", {"order": 4}, 4, 1, False, LMS, "the noise a polynomial of sigma"),
@@ -117,21 +80,9 @@ SAMPLERS: dict[str, Sampler] = {
     "unipc-4": Sampler("unipc:unipc", {"order": 4}, 5, 1, False, UNIPC, "UniPC of order 4"),
     "unipc": Sampler("unipc:unipc", {"order": "auto"}, 4, 1, False, UNIPC, "UniPC, its order by the steps"),
     "euler-a": Sampler("stochastic:euler_ancestral", {}, 1, 1, True, DDIM, "Euler down, then noise"),
-    "dpm2-a": Sampler(
-        "stochastic:two_stage_ancestral", {"prediction": "noise"}, 2, 2, True, EDM, "DPM-2 down, then noise"
-    ),
-    "dpmpp-2s-a": Sampler(
-        "stochastic:two_stage_ancestral",
-        {"prediction": "data"},
-        2,
-        2,
-        True,
-        DPMPP,
-        "DPM-Solver++(2S) down, then noise",
-    ),
-    "dpmpp-sde": Sampler(
-        "stochastic:dpmpp_sde", {}, 2, 2, True, DPMPP, "singlestep with one Brownian motion (k-diffusion)"
-    ),
+    "dpm2-a": Sampler("stochastic:two_stage_ancestral", {"prediction": "noise"}, 2, 2, True, EDM, "DPM-2 down, then noise"),
+    "dpmpp-2s-a": Sampler("stochastic:two_stage_ancestral", {"prediction": "data"}, 2, 2, True, DPMPP, "DPM-Solver++(2S) down, then noise"),
+    "dpmpp-sde": Sampler("stochastic:dpmpp_sde", {}, 2, 2, True, DPMPP, "singlestep with one Brownian motion (k-diffusion)"),
     "sde-dpmpp-1": Sampler("stochastic:multistep", {"order": 1}, 1, 1, True, DPMPP, "SDE-DPM-Solver++(1)"),
     "sde-dpmpp-2m": Sampler("stochastic:multistep", {"order": 2}, 2, 1, True, DPMPP, "SDE-DPM-Solver++(2M)"),
     "sde-dpmpp-3m": Sampler("stochastic:multistep", {"order": 3}, 2, 1, True, DPMPP, "SDE-DPM-Solver++(3M)"),
@@ -144,3 +95,4 @@ SAMPLERS: dict[str, Sampler] = {
     "lcm": Sampler("consistency:lcm", {}, 1, 1, True, LCM, "consistency with LCM's boundary scalings"),
     "tcd": Sampler("consistency:tcd", {}, 1, 1, True, TCD, "DDIM to below, then noise: strategic"),
 }
+# fmt: on

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.errors import InvalidInput, one_of
 from fewstep.core.schedule import Float
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.ddim import transfer
@@ -69,8 +69,7 @@ class Coordinate(NamedTuple):
 
 def coordinate(tape: Tape, path: str) -> Coordinate:
     """The coordinate that `path` names, for the times on the tape."""
-    if path not in ("auto", "sigma", "flow"):
-        raise unknown_name("path", path, ["auto", "sigma", "flow"])
+    one_of("path", path, ("auto", "sigma", "flow"))
     no_data = any(p.alpha == 0 for p in tape.points)
     if path == "sigma" and no_data:
         raise InvalidInput("path 'sigma' divides by alpha, which is 0 at the noisiest time: use path 'flow' or 'auto'")
@@ -87,8 +86,7 @@ def euler(tape: Tape) -> State:
 
 def runge_kutta(tape: Tape, *, tableau: str = "heun", path: str = "auto") -> State:
     """Heun (Karras et al. 2022, arXiv 2206.00364, algorithm 1), midpoint, Ralston, RK3 and the classical RK4."""
-    if tableau not in TABLEAUS:
-        raise unknown_name("tableau", tableau, TABLEAUS)
+    one_of("tableau", tableau, TABLEAUS)
     space = coordinate(tape, path)
     x = tape.start()
     for p, q in tape.steps():

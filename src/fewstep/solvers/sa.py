@@ -15,10 +15,10 @@ import math
 
 import numpy as np
 
-from fewstep.core.errors import InvalidInput
+from fewstep.core.errors import InvalidInput, one_of
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.adams import NODES, WEIGHTS, lagrange_integrals
-from fewstep.solvers.exponential import check_order, finite
+from fewstep.solvers.exponential import finite
 from fewstep.solvers.stochastic import check_noise, drawn, drift
 
 
@@ -48,10 +48,9 @@ def sa_solver(
     the weight of the linear term, its value for small h, as the authors' code and diffusers do: it amplifies wide
     steps.
     """
-    check_order("the predictor of SA-Solver", predictor_order, (1, 2, 3, 4))
-    check_order("the corrector of SA-Solver", corrector_order, (0, 1, 2, 3, 4))
-    if variant not in ("exact", "leading"):
-        raise InvalidInput(f"variant must be 'exact' or 'leading', got {variant!r}")
+    one_of("predictor_order", predictor_order, (1, 2, 3, 4))
+    one_of("corrector_order", corrector_order, (0, 1, 2, 3, 4))
+    one_of("variant", variant, ("exact", "leading"))
     if not (0 <= tau < math.inf and 0 <= tau_min <= tau_max < math.inf):
         raise InvalidInput(
             "tau, tau_min and tau_max must be finite numbers of at least 0, tau_min not above tau_max: "

@@ -1,17 +1,11 @@
 """Samplers of the reverse diffusion: part of the noise of a step is taken away, part of it is drawn anew.
 
-Two ways to say how much. The ancestral samplers of k-diffusion go down to less noise than `q` has and up again:
+The ancestral samplers of k-diffusion go down to less noise than `q` has and up again:
 
     p -> down by a step of the ODE,    x_q = x_down + v z,    v = eta sigma_q sqrt(1 - (ratio_q / ratio_p)^2)
 
-The SDE samplers integrate, with h = lambda_q - lambda_p (arXiv 2211.01095, section 5, and k-diffusion for eta other
-than 1),
-
-    x_q = k x_p + alpha_q (1 + eta) int_0^h e^((1 + eta)(u - h)) x0 du + v z,
-    k = sigma_q / sigma_p e^(-eta h),    v = sigma_q sqrt(1 - e^(-2 eta h))
-
-Both draw the same noise at eta = 1 and none at eta = 0. `s_noise` multiplies what is drawn: other than 1, the
-marginals are not those of the schedule any more.
+`eta` 0 draws nothing and 1 draws as much as the reverse SDE, whose own integrators are `exponential.multistep`. `s_noise`
+multiplies what is drawn: other than 1, the marginals are not those of the schedule any more.
 """
 
 from __future__ import annotations
@@ -20,38 +14,9 @@ import math
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.tape import Point, State, Tape
-from fewstep.solvers.ddim import transfer
-from fewstep.solvers.exponential import (
-    WIDEST,
-    advance,
-    check_curvature,
-    check_order,
-    check_variant,
-    finite,
-    order_at,
-    weights,
-)
-
-
-def check_noise(tape: Tape, eta: float, s_noise: float = 1.0, most: float = 1.0) -> None:
-    """Raise `InvalidInput` unless 0 <= eta <= most and s_noise >= 0, and for noise on a grid that goes up."""
-    if not 0 <= eta <= most or not math.isfinite(eta):
-        allowed = f"lie in [0, {most:g}]" if math.isfinite(most) else "be a finite number of at least 0"
-        raise InvalidInput(f"eta must {allowed}, got {eta}")
-    if not (math.isfinite(s_noise) and s_noise >= 0):
-        raise InvalidInput(f"s_noise must be a finite number of at least 0, got {s_noise}")
-    if eta > 0 and tape.points[0].t < tape.points[-1].t:
-        raise InvalidInput(
-            f"a sampler that draws noise (eta = {eta:g}) cannot be run in reverse: give eta=0, "
-            "or choose a deterministic sampler such as 'ddim'"
-        )
-    if eta > 0 and s_noise != 1:
-        tape.inexact = f"s_noise = {s_noise:g} scales the noise that is drawn"
-
-
-def drawn(tape: Tape, p: Point, q: Point, amplitude: float) -> State:
-    """Noise of the interval from p to q, or nothing where its amplitude is 0."""
-    return amplitude * tape.noise(p, q) if amplitude > 0 else State({})
+from fewstep.solvers.ddim import check_noise, drawn, transfer
+from fewstep.solvers import exponential
+from fewstep.solvers.exponential import WIDEST, advance, finite
 
 
 def ancestral(p: Point, q: Point, eta: float) -> tuple[Point, float]:
@@ -125,13 +90,6 @@ def dpmpp_sde(tape: Tape, *, eta: float = 1.0, r: float = 0.5, s_noise: float = 
     return x
 
 
-def drift(p: Point, q: Point, eta: float) -> tuple[float, float, float]:
-    """(k, g, v) of the SDE: g = -(1 + eta) h is what the weights of the data terms depend on."""
-    h = q.lam - p.lam
-    loss = eta * h if eta else 0.0
-    return q.sigma / p.sigma * math.exp(-loss), -(1 + eta) * h, q.sigma * math.sqrt(-math.expm1(-2 * loss))
-
-
 def multistep(
     tape: Tape,
     *,
@@ -142,37 +100,12 @@ def multistep(
     lower_order_final: bool | None = None,
     s_noise: float = 1.0,
 ) -> State:
-    """SDE-DPM-Solver++(1), (2M) and (3M): arXiv 2211.01095, section 5; the third order as in k-diffusion.
+    """SDE-DPM-Solver++(1), (2M) and (3M) of `exponential.multistep`, with its options.
 
-    `eta` = 0 is the multistep DPM-Solver++, 1 the reverse SDE. `variant` weighs the second-order term: `midpoint` by
-    half the first one's weight (the default of order 2), `heun` exactly (that of order 3, for its second step).
-    `curvature` weighs the third-order term as in `exponential.multistep`: order 3 has order 2 unless it is `exact`.
+    `variant` None is `midpoint`, and `heun` for order 3, as in k-diffusion.
     """
-    check_order("the multistep SDE-DPM-Solver++", order, (1, 2, 3))
-    check_curvature(curvature)
-    check_variant(variant := variant or ("heun" if order == 3 else "midpoint"))
-    check_noise(tape, eta, s_noise, most=math.inf)
-    x = tape.start()
-    history: list[tuple[Point, State]] = []  # newest first
-    for i, (p, q) in enumerate(tape.steps()):
-        data = tape.evaluate(x, p)
-        history = [(p, data), *((r, m) for r, m in history if math.isfinite(r.lam))][:3]
-        now = min(order_at(i, len(tape.points) - 1, order, lower_order_final), len(history))
-        k, g, v = drift(p, q, eta)
-        x = k * x + (q.alpha - p.alpha * k) * data
-        if now > 1 and finite(p, q):
-            w0, w1, w2 = weights(g)
-            h = q.lam - p.lam
-            (_, m0), (p1, m1), *older = history
-            r0 = (p.lam - p1.lam) / h
-            first = (m0 - m1) / r0
-            if now == 2:
-                x = x - q.alpha * (w0 / 2 if variant == "midpoint" else w1) * first
-            else:
-                p2, m2 = older[0]
-                r1 = (p1.lam - p2.lam) / h
-                second = (first - (m1 - m2) / r1) / (r0 + r1)
-                w2 = 2 * w2 if curvature == "exact" else w2
-                x = x - q.alpha * (w1 * (first + r0 * second) + w2 * second)
-        x = x + drawn(tape, p, q, v * s_noise)
-    return x
+    variant = variant or ("heun" if order == 3 else "midpoint")
+    return exponential.multistep(
+        tape, order=order, eta=eta, variant=variant, curvature=curvature,
+        lower_order_final=lower_order_final, s_noise=s_noise,
+    )  # fmt: skip

@@ -20,13 +20,11 @@ from typing import Literal
 
 import numpy as np
 
-from fewstep.core.errors import InvalidInput
+from fewstep.core.errors import InvalidInput, one_of
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.adams import NODES, WEIGHTS, lagrange_integrals, too_loud
 from fewstep.solvers.ddim import transfer
-from fewstep.solvers.exponential import check_order, factors, finite, order_at, predicted
-
-VARIANTS = ("bh1", "bh2")
+from fewstep.solvers.exponential import factors, finite, order_at, predicted
 
 
 def unipc(
@@ -48,11 +46,9 @@ def unipc(
     """
     steps = len(tape.points) - 1
     order = order_for(steps) if order == "auto" else order
-    check_order("UniPC", order, (1, 2, 3, 4))
-    if variant not in VARIANTS:
-        raise InvalidInput(f"variant must be 'bh1' or 'bh2', got {variant!r}")
-    if prediction not in ("data", "noise"):
-        raise InvalidInput(f"prediction must be 'data' or 'noise', got {prediction!r}")
+    one_of("order", order, (1, 2, 3, 4))
+    one_of("variant", variant, ("bh1", "bh2"))
+    one_of("prediction", prediction, ("data", "noise"))
     if any(not isinstance(i, int) or i < 0 for i in disable_corrector):
         raise InvalidInput(f"disable_corrector lists steps, counted from 0, got {list(disable_corrector)}")
     if lower_order_final is None and tape.points[-1].sigma == 0:
