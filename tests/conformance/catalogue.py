@@ -6,7 +6,7 @@ The grid is the peer's own, taken verbatim from its response: what is compared a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -144,6 +144,8 @@ def _flow_euler(settings: Settings) -> Ours:
 
 _DIFFUSERS: dict[str, Callable[[Settings], Ours]] = {
     "DDPM": lambda s: Ours("ddpm", _named(s["config"], variance_type="variance"), timed=True),
+    "DDPMParallel": lambda s: Ours("ddpm", _named(s["config"], variance_type="variance"), timed=True),
+    "DDIMParallel": lambda s: Ours("ddim", _named(s["options"], eta="eta"), timed=True),
     "DDIM": lambda s: Ours("ddim", _named(s["options"], eta="eta"), timed=True),
     "DDIMInverse": lambda _: Ours("ddim", reverse=True),
     "PNDM": _pndm,
@@ -157,7 +159,9 @@ _DIFFUSERS: dict[str, Callable[[Settings], Ours]] = {
     "LMSDiscrete": lambda s: _lms(s["options"].get("order", 4)),
     "EDMEuler": lambda _: Ours("euler"),
     "EDMDPMSolverMultistep": _dpm_multistep,
+    "CosineDPMSolverMultistep": lambda s: _dpm_multistep(s | {"config": s["config"] | {"algorithm_type": "sde-dpmsolver++"}}),
     "DPMSolverMultistep": _dpm_multistep,
+    "DPMSolverMultistepInverse": lambda s: replace(_dpm_multistep(s), reverse=True),
     "DPMSolverSinglestep": _dpm_singlestep,
     "UniPCMultistep": _unipc,
     "DEISMultistep": _deis,
@@ -186,10 +190,10 @@ def plan_for(peer: Peer, ours: Ours, table: Response) -> Plan:
         return fs.compile(ours.sampler, schedule=schedule, sigmas=peer.settings["sigmas"], **options)
     levels = np.vstack([table.levels[:-1][:: ours.stages], table.end])
     sigmas = levels[:, 1] / (levels[:, 0] if peer.coordinates == "vp" else 1.0)
-    if ours.reverse:
-        return fs.compile(ours.sampler, schedule=schedule, sigmas=np.unique(sigmas)[::-1], reverse=True, **options)
     if sigmas[-1] == sigmas[-2]:
-        sigmas[-1] *= 1 - STILL
+        sigmas[-2 if ours.reverse else -1] *= 1 - STILL
+    if ours.reverse:
+        return fs.compile(ours.sampler, schedule=schedule, sigmas=sigmas[::-1], reverse=True, **options)
     return fs.compile(ours.sampler, schedule=schedule, sigmas=sigmas, **options)
 
 

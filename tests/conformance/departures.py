@@ -13,12 +13,12 @@ from .peers import Peer
 class Departure:
     """A named set of cases.
 
-    kind: 'error', the peer departs from the formula that it implements, so the tables differ; 'absent', fewstep has no such
-    setting; 'rounding', the peer's own float32 loses more than the bar allows, though less than `bound`.
+    kind: 'error', the peer departs from the formula that it implements; 'guard', fewstep departs from it on purpose; 'absent',
+    fewstep has no such setting; 'rounding', the peer's own float32 loses more than the bar allows, though less than `bound`.
     """
 
     name: str
-    kind: Literal["error", "absent", "rounding"]
+    kind: Literal["error", "guard", "absent", "rounding"]
     applies: Callable[[str, dict[str, Any], Peer], bool]
     reason: str
     bound: float = 1e-4
@@ -120,13 +120,13 @@ DEPARTURES = (
         "fewstep's `dpm-fast` is deterministic, as in its paper.",
     ),
     Departure(
-        "diffusers UniPCMultistep of order 3 and 4 with `lower_order_final=False` and a last sigma above 0",
+        "diffusers UniPCMultistep of order 4 with `lower_order_final=False` and a last sigma above 0",
         "guard",
         lambda name, config, _: (
-            name == "UniPCMultistep" and config.get("lower_order_final") is False and config["solver_order"] > 2
+            name == "UniPCMultistep" and config.get("lower_order_final") is False and config["solver_order"] > 3
         ),
-        "The last of 10 uniform steps spans a third of the whole range of lambda, and its formula weighs the differences of the "
-        "earlier rows by 40 and more. fewstep lowers the order of such a step.",
+        "The last of 10 steps uniform in time is so long that the formula weighs the differences of the earlier rows by more than "
+        "100, which drowns the state in the network's error. fewstep lowers the order of such a step.",
     ),
     Departure(
         "float32: diffusers DEISMultistep of order 3, and with flow sigmas",
@@ -166,11 +166,6 @@ DEPARTURES = (
         "The second slope is divided by the last sigma, up to 1000 times below the first.",
     ),
 )
-
-NOT_COMPARED = {
-    "EDM-like and model-specific schedulers": (),
-}
-
 
 def departure_of(peer: Peer) -> Departure | None:
     """The departure that covers this case, if one does."""

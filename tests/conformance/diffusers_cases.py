@@ -55,6 +55,7 @@ def _add_first_order(add: Callable[..., None]) -> None:
         grid = {"on": "scaled_linear", "timestep_spacing": spacing}
         strided = {"marginals": False, "note": _STRIDE} if spacing == "linspace" else {}
         add("DDPM", (1, 2, 5, 10), **grid)
+        add("DDPMParallel", **grid)
         add("DDPM", variance_type="fixed_large", marginals=False, note=_LARGE, **grid)
         for eta in (0.0, 0.5, 1.0):
             add("DDIM", (1,), {"eta": eta}, **grid)
@@ -64,6 +65,7 @@ def _add_first_order(add: Callable[..., None]) -> None:
     for schedule in ("linear", "cosine"):
         add("DDIM", (5, 10), {"eta": 0.5}, on=schedule)
     add("DDIM", on="scaled_linear", set_alpha_to_one=False, steps_offset=1)
+    add("DDIMParallel", (5, 10), {"eta": 0.5}, on="scaled_linear")
     for spacing in ("leading", "trailing"):
         add("DDIMInverse", (5, 10), on="scaled_linear", set_alpha_to_one=False, timestep_spacing=spacing)
     add(
@@ -104,6 +106,8 @@ def _add_karras_family(add: Callable[..., None]) -> None:
             add("EDMDPMSolverMultistep", steps, solver_order=order, solver_type=kind)
         if order < 3:
             add("EDMDPMSolverMultistep", solver_order=order, algorithm_type="sde-dpmsolver++")
+            for kind in ("midpoint", "heun"):
+                add("CosineDPMSolverMultistep", (*_FEW, 20), solver_order=order, solver_type=kind)
 
 
 def _add_dpm_solver(add: Callable[..., None]) -> None:
@@ -123,6 +127,9 @@ def _add_dpm_solver(add: Callable[..., None]) -> None:
                 noisy = {"algorithm_type": "sde-dpmsolver", "marginals": False, "note": _NOISE_SDE}
                 add(multi, **noisy, **some, **_ENDS)
         add(multi, (20,), solver_order=order, euler_at_final=True, **_ENDS, **_ON)
+        for spacing in _SPACINGS:
+            counts = (2, 10) if spacing == "trailing" else (2, 10, 20)  # NaN at order 3: its last level is repeated
+            add("DPMSolverMultistepInverse", counts, solver_order=order, timestep_spacing=spacing, **_ON)
         add("DEISMultistep", (*_FEW, 20), solver_order=order, **_ON)
         add("DEISMultistep", solver_order=order, **full, **_ON)
 

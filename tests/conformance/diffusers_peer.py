@@ -158,7 +158,9 @@ _FLOW = _Family(
 
 _FAMILIES: dict[str, _Family] = {
     "DDPM": _BY_TIME,
+    "DDPMParallel": _BY_TIME,
     "DDIM": dataclasses.replace(_BY_TIME, end=_ddim_end),
+    "DDIMParallel": dataclasses.replace(_BY_TIME, end=_ddim_end),
     "DDIMInverse": dataclasses.replace(_BY_TIME, level=_inverse_level, end=lambda s, t, _o: _at_timestep(s, t)),
     "PNDM": dataclasses.replace(_BY_TIME, prediction="epsilon", output=_epsilon, end=_ddim_end),
     "LCM": _BY_TIME,
@@ -179,8 +181,10 @@ _FAMILIES: dict[str, _Family] = {
     "LMSDiscrete": _VE,
     "EDMEuler": _EDM,
     "EDMDPMSolverMultistep": _EDM,
+    "CosineDPMSolverMultistep": dataclasses.replace(_EDM, prediction="epsilon"),
     "CMStochasticIterative": dataclasses.replace(_VE, prediction=None, output=_consistency_raw),
     "DPMSolverMultistep": _BY_RATIO,
+    "DPMSolverMultistepInverse": _BY_RATIO,
     "DPMSolverSinglestep": _BY_RATIO,
     "UniPCMultistep": _BY_RATIO,
     "DEISMultistep": _BY_RATIO,
@@ -242,8 +246,10 @@ def diffusers_peer(
         known = inspect.signature(kind.__init__).parameters
         off = {key: False for key in ("clip_sample", "clip_denoised", "thresholding") if key in known}
         wanted = {"prediction_type": family.prediction} if family.prediction else {}
-        draw = {"randn_tensor": lambda *_a, **_k: trace.draw(), "BatchedBrownianTree": trace.brownian_tree}
-        with _in_precision(module, precision), replaced(module, **draw), torch.no_grad():
+        draw = {"randn_tensor": lambda *_a, **_k: trace.draw()}
+        brownian = importlib.import_module("diffusers.schedulers.scheduling_dpmsolver_sde")  # others import it from here
+        paths = replaced(brownian, BatchedBrownianTree=trace.brownian_tree)
+        with _in_precision(module, precision), replaced(module, **draw), paths, torch.no_grad():
             peer = kind(**(off | wanted | config))
             peer.set_timesteps(**grid)
             if begin_index is not None:

@@ -33,8 +33,8 @@ class Verdict:
 
     @property
     def ok(self) -> bool:
-        """As it should be: equal tables, or an error of the peer that really shows."""
-        if self.departure and self.departure.kind == "error":
+        """As it should be: equal tables, or a departure that really shows, so that one that is gone is noticed."""
+        if self.departure and self.departure.kind in ("error", "guard"):
             return self.difference > 100 * self.bound
         return self.ours is None or self.difference < self.bound
 

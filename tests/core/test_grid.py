@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from fewstep import schedules
 from fewstep.core.errors import InvalidInput
-from fewstep.core.grid import GRIDS, SPACES, beta_quantile, given_times, grid_times, tail
+from fewstep.core.grid import GRIDS, SPACES, beta_quantile, given_times, grid_times
 
 SCHEDULES = {
     "linear": schedules.linear(),
@@ -369,32 +369,3 @@ def test_given_times_that_cannot_be_sampled_are_refused_by_index(given, message)
 def test_an_infinite_sigma_is_refused_even_where_the_schedule_reaches_it():
     with pytest.raises(InvalidInput, match=r"sigmas\[0\] = inf"):
         given_times(SCHEDULES["zero_snr"], sigmas=[np.inf, 1.0, 0.0])
-
-
-def test_the_tail_of_a_grid_starts_at_a_share_or_at_a_time():
-    times = grid_times("trailing", schedules.linear(), 10)
-    assert tail(times, share=1.0).tolist() == times.tolist()
-    assert tail(times, share=0.35).tolist() == [299, 199, 99, -1]
-    assert tail(times, share=0.7).tolist() == times[3:].tolist()
-    assert tail(times, share=0.01).tolist() == [99, -1]
-    assert tail(times, start=250.0).tolist() == [250, 199, 99, -1]
-    assert tail(times, start=299).tolist() == [299, 199, 99, -1]
-    assert tail(times, start=999.0).tolist() == times.tolist()
-    for wrong in (
-        {"share": 0.0},
-        {"share": 1.1},
-        {"start": 1000.0},
-        {"start": -1.0},
-        {"start": float("nan")},
-    ):
-        with pytest.raises(InvalidInput, match="must lie"):
-            tail(times, **wrong)
-    for wrong in ({}, {"share": 0.5, "start": 5.0}):
-        with pytest.raises(InvalidInput, match="one of the two"):
-            tail(times, **wrong)
-
-
-def test_the_share_of_an_image_to_image_run_equals_the_strength_of_diffusers():
-    times = grid_times("leading", schedules.linear(), 30)
-    for strength in (0.3, 0.5, 0.81, 0.99):
-        assert len(tail(times, share=strength)) - 1 == min(int(30 * strength), 30)

@@ -69,7 +69,7 @@ def played(
     data: Callable[[Float, Row], Float],
     noise: Callable[[Interval], Float] | None = None,
 ) -> tuple[Float, ...]:
-    """The plan's table, row by row, in float64: what every driver must agree with. One state for each of its inputs."""
+    """The plan's table, row by row, in float64: what every driver must agree with. One state for each of its outputs."""
     states = start if isinstance(start, tuple) else (start,)
     first = np.zeros_like(states[0]) if plan.start_noise is None or noise is None else noise(plan.start_noise)
     R = np.tensordot(plan.init, np.stack([*states, first]), axes=1)
@@ -78,7 +78,7 @@ def played(
         R = np.tensordot(A, R, axes=1) + np.multiply.outer(B.sum(axis=1), estimate)
         if row.noise is not None and noise is not None:
             R = R + np.multiply.outer(s, noise(row.noise))
-    return tuple(R[: plan.inputs])
+    return tuple(R[: plan.outputs])
 
 
 def gaussian_law(plan: Plan, problem: Gaussian) -> tuple[Float, Float]:

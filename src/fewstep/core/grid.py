@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fewstep.core.errors import InvalidInput, positive, unknown_name
+from fewstep.core.errors import InvalidInput, one_of, positive, unknown_name
 from fewstep.core.schedule import RATIO_CAP, BetaSchedule, Float, FlowSchedule, Schedule
 
 SPACES = ("time", "sigma", "ratio", "lambda")
@@ -49,8 +49,7 @@ def grid_times(
     for option in options:
         if option not in grid.options:
             raise unknown_name(f"option of grid {name!r}", option, [*grid.options, "bias", "final"])
-    if final not in ("clean", "sigma_min"):
-        raise unknown_name("final", str(final), ("clean", "sigma_min"))
+    one_of("final", final, ("clean", "sigma_min"))
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or not 1 <= steps <= 100_000:
         raise InvalidInput(f"steps must be an integer in 1 .. 100000, got {steps!r}")
     clean = final == "clean"
@@ -111,24 +110,6 @@ def given_times(schedule: Schedule, *, times: ArrayLike | None = None, sigmas: A
             f"follows {what}[{i}] = {values[i]:.10g}. Reverse the list, or drop repeated values"
         )
     return result
-
-
-def tail(times: Float, *, share: float | None = None, start: float | None = None) -> Float:
-    """The end of a grid, for image to image: a `share` in (0, 1] of its steps, or all from time `start` on.
-
-    A share rounds down, as the strength of diffusers does, but keeps one step. A `start` between two times of the grid
-    becomes the first time, and the grid's next lower one follows.
-    """
-    if share is not None and start is None:
-        if not 0 < share <= 1:
-            raise InvalidInput(f"share must lie in (0, 1], got {share!r}: 1 keeps the whole grid")
-        steps = len(times) - 1
-        return times[steps - max(1, math.floor(steps * share + 1e-9)) :]
-    if start is None or share is not None:
-        raise InvalidInput("give either a share of the steps or a start time, one of the two and not both")
-    if not times[-1] < start <= times[0]:
-        raise InvalidInput(f"start must lie above {times[-1]:g} and not above {times[0]:g}, got {start!r}")
-    return np.concatenate([[float(start)], times[times < start]])
 
 
 def _biased(u: Float, bias: float) -> Float:
@@ -234,8 +215,7 @@ def _karras(schedule: Schedule, u: Float, low: float, *, rho: float = 7.0) -> Fl
 
 
 def _exponential(schedule: Schedule, u: Float, low: float, *, space: str = "lambda") -> Float:
-    if space not in ("lambda", "sigma"):
-        raise unknown_name("space of grid 'exponential'", str(space), ("lambda", "sigma"))
+    one_of("space", space, ("lambda", "sigma"))
     return _polynomial(schedule, u, low, space="lambda" if space == "lambda" else "log sigma", power=1.0)
 
 

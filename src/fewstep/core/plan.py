@@ -17,7 +17,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Float
 
 FORMAT = 1
+PLAIN = ("start_noise", "entry", "exit", "companion", "outputs", "tolerance", "note")
 MAX_ROWS, MAX_REGISTERS, MAX_FILE_BYTES = 100_000, 64, 512 * 2**20
 
 
@@ -145,27 +146,9 @@ class Plan:
         return _digest(self._content())
 
     def _content(self) -> dict[str, Any]:
-        recipe = {
-            **vars(self.recipe),
-            "options": dict(self.recipe.options),
-            "grid_options": dict(self.recipe.grid_options),
-        }
-        return {
-            "format": FORMAT,
-            "recipe": {**recipe, "schedule": dict(self.recipe.schedule), "times": list(self.recipe.times)},
-            "entry": list(self.entry),
-            "exit": list(self.exit),
-            "companion": self.companion and list(self.companion),
-            "outputs": self.outputs,
-            "tolerance": self.tolerance,
-            "note": self.note,
-            "start_noise": self.start_noise,
-            "rows": [list(row) for row in self.rows],
-            "init": self.init.tolist(),
-            "A": self.A.tolist(),
-            "B": self.B.tolist(),
-            "s": self.s.tolist(),
-        }
+        arrays = {name: getattr(self, name).tolist() for name in ("init", "A", "B", "s")}
+        plain = {name: getattr(self, name) for name in PLAIN}
+        return {"format": FORMAT, "recipe": asdict(self.recipe), "rows": self.rows, **plain, **arrays}
 
     def to_json(self) -> str:
         """The plan as JSON. Floats are written so that reading gives the same bits."""
@@ -193,7 +176,9 @@ class Plan:
             )
         try:
             return _plan_of(content)
-        except (KeyError, TypeError, IndexError) as error:
+        except InvalidInput:
+            raise
+        except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InvalidInput(f"not a plan: {type(error).__name__} {error} while reading it") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -236,34 +221,32 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def _plan_of(content: dict[str, Any]) -> Plan:
-    rows = content["rows"]
-    if not 1 <= len(rows) <= MAX_ROWS or not 1 <= len(content["init"]) <= MAX_REGISTERS:
+    """The plan that `Plan._content` describes; raises KeyError, TypeError, ValueError or InvalidInput where it is none."""
+    rows, init = content["rows"], content["init"]
+    if not 1 <= len(rows) <= MAX_ROWS or not 1 <= len(init) <= MAX_REGISTERS:
         raise InvalidInput(
-            f"a plan has 1 to {MAX_ROWS} rows and 1 to {MAX_REGISTERS} registers, "
-            f"got {len(rows)} rows and {len(content['init'])} registers"
+            f"a plan has 1 to {MAX_ROWS} rows and 1 to {MAX_REGISTERS} registers, got {len(rows)} and {len(init)}"
         )
 
     def interval(value: list[Any] | None) -> Interval | None:
-        return None if value is None else Interval(*value)
+        return None if value is None else Interval(float(value[0]), float(value[1]), int(value[2]))
 
-    def pair(value: list[float]) -> tuple[float, float]:
+    def row(t: float, alpha: float, sigma: float, label: str, ends_step: bool, noise: list[Any] | None) -> Row:
+        return Row(float(t), float(alpha), float(sigma), str(label), bool(ends_step), interval(noise))
+
+    def level(value: list[float]) -> tuple[float, float]:
         alpha, sigma = map(float, value)
-        if not (math.isfinite(alpha) and math.isfinite(sigma)):
-            raise InvalidInput(f"plan levels must be finite, got {value}")
         return alpha, sigma
 
     recipe = content["recipe"]
     return Plan(
-        recipe=Recipe(**{**recipe, "times": tuple(recipe["times"])}),
-        rows=tuple(Row(*row[:5], interval(row[5])) for row in rows),
-        init=np.array(content["init"]),
-        A=np.array(content["A"]),
-        B=np.array(content["B"]),
-        s=np.array(content["s"]),
+        recipe=Recipe(**{**recipe, "times": tuple(map(float, recipe["times"]))}),
+        rows=tuple(row(*values) for values in rows),
+        **{name: np.array(content[name], np.float64) for name in ("init", "A", "B", "s")},
         start_noise=interval(content["start_noise"]),
-        entry=pair(content["entry"]),
-        exit=pair(content["exit"]),
-        companion=content["companion"] and pair(content["companion"]),
+        entry=level(content["entry"]),
+        exit=level(content["exit"]),
+        companion=content["companion"] and level(content["companion"]),
         outputs=int(content["outputs"]),
         tolerance=float(content["tolerance"]),
         note=str(content["note"]),

@@ -26,7 +26,7 @@ from fewstep.solvers.exponential import finite, order_at, predicted
 VARIABLES = ("log_rho", "rho", "time")
 WARMUPS = ("runge-kutta", "multistep")
 
-LOUDEST = 30.0
+LOUDEST = 50.0
 """Earlier rows that would be weighted more than this are left out: a network's error would drown the rest."""
 
 

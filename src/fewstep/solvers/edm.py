@@ -78,6 +78,14 @@ def edm(
     return x
 
 
+def dpm2(tape: Tape) -> State:
+    """DPM-2 of k-diffusion: the midpoint method with its middle halfway in log ratio, as in DPM-Solver-2."""
+    x = tape.start()
+    for p, q in tape.steps():
+        x = ode_step(tape, x, p, q, "dpm2")
+    return x
+
+
 def at_ratio(tape: Tape, ratio: float) -> Point:
     """The point where sigma / alpha is `ratio`, or the noisiest where that is beyond the schedule."""
     noisiest = tape.point(tape.schedule.t_max)

@@ -47,6 +47,13 @@ def factors(p: Point, q: Point, prediction: str) -> tuple[float, float, float]:
     return q.alpha / p.alpha, q.sigma, h
 
 
+def drift(p: Point, q: Point, eta: float) -> tuple[float, float, float]:
+    """(k, g, v) of the reverse SDE in data prediction, v the amplitude of its noise; `eta` = 0 is the ODE."""
+    h = q.lam - p.lam
+    loss = eta * h if eta else 0.0
+    return q.sigma / p.sigma * math.exp(-loss), -(1 + eta) * h, q.sigma * math.sqrt(-math.expm1(-2 * loss))
+
+
 def weights(g: float) -> tuple[float, float, float]:
     """(w0, w1, w2) of the formula above, by their series where the closed forms would cancel."""
     if abs(g) < 0.02:
@@ -102,12 +109,11 @@ def multistep(
             tape.keep(m)
         history = [(p, m), *((r, n) for r, n in history if math.isfinite(r.lam))][:3]
         now = min(order_at(i, len(tape.points) - 1, order, lower_order_final), len(history))
-        kept = math.exp(-eta * (q.lam - p.lam)) if eta else 1.0  # of the noise; the rest is drawn anew
-        k = q.sigma / p.sigma * kept
+        k, g, v = drift(p, q, eta)
         x = k * x + (q.alpha - p.alpha * k) * data  # k x - c w0 m0
         if now > 1 and has_inside(p, q, prediction):
-            _, c, g = factors(p, q, prediction)
-            w0, w1, w2 = weights((1 + eta) * g)
+            c, g = (q.alpha, g) if prediction == "data" else factors(p, q, prediction)[1:]
+            w0, w1, w2 = weights(g)
             h = q.lam - p.lam
             (_, m0), (p1, m1), *older = history
             r0 = (p.lam - p1.lam) / h
@@ -119,7 +125,7 @@ def multistep(
                 r1 = (p1.lam - p2.lam) / h
                 second = (first - (m1 - m2) / r1) / (r0 + r1)
                 x = x - c * (w1 * (first + r0 * second) + (2 if curvature == "exact" else 1) * w2 * second)
-        x = x + drawn(tape, p, q, q.sigma * math.sqrt(1 - kept**2) * s_noise)
+        x = x + drawn(tape, p, q, v * s_noise)
     return x
 
 

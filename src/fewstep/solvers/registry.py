@@ -49,7 +49,7 @@ SAMPLERS: dict[str, Sampler] = {
     "ralston": Sampler("rungekutta:runge_kutta", {"tableau": "ralston"}, 2, 2, False, RK, "Ralston's second-order method"),
     "rk3": Sampler("rungekutta:runge_kutta", {"tableau": "rk3"}, 3, 3, False, RK, "Heun's third-order method"),
     "rk4": Sampler("rungekutta:runge_kutta", {"tableau": "rk4"}, 4, 4, False, RK, "the classical fourth-order method"),
-    "dpm2": Sampler("rungekutta:dpm2", {}, 2, 2, False, EDM, "midpoint at the geometric mean of sigma (k-diffusion)"),
+    "dpm2": Sampler("edm:dpm2", {}, 2, 2, False, EDM, "midpoint at the geometric mean of sigma (k-diffusion)"),
     "dpm-2s": Sampler("exponential:singlestep", {"order": 2, "prediction": "noise"}, 2, 2, False, DPM, "DPM-Solver-2"),
     "dpm-3s": Sampler("exponential:singlestep", {"order": 3, "prediction": "noise"}, 3, 3, False, DPM, "DPM-Solver-3"),
     "dpm-2m": Sampler("exponential:multistep", {"order": 2, "prediction": "noise"}, 2, 1, False, DPM, "multistep DPM-Solver"),

@@ -127,21 +127,3 @@ def weights(tableau: Tableau, nodes: Sequence[float], h: float) -> Float:
         deviations[j, j] -= 1 / nodes[j]
     rows[-1] = h * np.array(tableau.b) @ deviations
     return rows[:, 1:]
-
-
-def dpm2(tape: Tape) -> State:
-    """The midpoint method with its middle at the geometric mean of sigma / alpha: DPM-2 of k-diffusion.
-
-    Karras et al. 2022, arXiv 2206.00364, appendix C.4, with the interval halved in log sigma as in DPM-Solver-2.
-    """
-    x = tape.start()
-    for p, q in tape.steps():
-        data = tape.evaluate(x, p)
-        if math.isinf(p.ratio) or p.ratio > WIDEST * q.ratio:
-            x = transfer(x, data, p, q)
-            continue
-        middle = tape.point_at_lambda((p.lam + q.lam) / 2)
-        weight = q.alpha * (p.ratio - q.ratio) / middle.ratio
-        base = tape.keep(transfer(x, data, p, q) - weight * data)
-        x = base + weight * tape.evaluate(transfer(x, data, p, middle), middle)
-    return x

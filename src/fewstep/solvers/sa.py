@@ -5,7 +5,7 @@ lambda_p),
 
     x_q = k x_p + alpha_q sum_j b_j x0_j + v z,      b_j = -g int_0^1 e^((1 - s) g) L_j(s) ds
 
-k and v those of `stochastic.drift` with eta = tau^2, and L_j the Lagrange polynomials in lambda (0 at p, 1 at q)
+k and v those of `exponential.drift` with eta = tau^2, and L_j the Lagrange polynomials in lambda (0 at p, 1 at q)
 through the last evaluations, and for the corrector through the one at q too.
 """
 
@@ -18,8 +18,8 @@ import numpy as np
 from fewstep.core.errors import InvalidInput, one_of
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.adams import NODES, WEIGHTS, lagrange_integrals
-from fewstep.solvers.exponential import finite
-from fewstep.solvers.stochastic import check_noise, drawn, drift
+from fewstep.solvers.ddim import check_noise, drawn
+from fewstep.solvers.exponential import drift, finite
 
 
 def differences(places: list[float], g: float, variant: str) -> list[float]:
