@@ -147,6 +147,7 @@ _DIFFUSERS: dict[str, Callable[[Settings], Ours]] = {
     "DDPMParallel": lambda s: Ours("ddpm", _named(s["config"], variance_type="variance"), timed=True),
     "DDIMParallel": lambda s: Ours("ddim", _named(s["options"], eta="eta"), timed=True),
     "DDIM": lambda s: Ours("ddim", _named(s["options"], eta="eta"), timed=True),
+    "CogVideoXDDIM": lambda _: Ours("ddim", timed=True),
     "DDIMInverse": lambda _: Ours("ddim", reverse=True),
     "PNDM": _pndm,
     "IPNDM": lambda _: Ours("ipndm-4"),

@@ -167,8 +167,41 @@ DEPARTURES = (
     ),
 )
 
+def sampler_of(peer: Peer) -> str:
+    """The name that its library has for a peer."""
+    return peer.settings.get("scheduler") or peer.settings["function"]
+
+
 def departure_of(peer: Peer) -> Departure | None:
     """The departure that covers this case, if one does."""
-    name = peer.settings.get("scheduler") or peer.settings["function"]
     config = peer.settings.get("config", {})
-    return next((d for d in DEPARTURES if d.applies(name, config, peer)), None)
+    return next((d for d in DEPARTURES if d.applies(sampler_of(peer), config, peer)), None)
+
+
+_TOKENS = "samples discrete tokens"
+_MODEL = "belongs to one model, whose pipeline it needs"
+NOT_COMPARED = {
+    "AmusedScheduler": _TOKENS,
+    "BlockRefinementScheduler": _TOKENS,
+    "CogVideoXDPMScheduler": "SDE-DPM-Solver++(2M), but the caller keeps the history: not the common step",
+    "ConsistencyDecoderScheduler": _MODEL,
+    "DDPMWuerstchenScheduler": _MODEL,
+    "DiscreteDDIMScheduler": _TOKENS,
+    "EntropyBoundScheduler": _TOKENS,
+    "FlowMapEulerDiscreteScheduler": "its network takes two times",
+    "HeliosDMDScheduler": _MODEL,
+    "HeliosScheduler": _MODEL,
+    "KarrasVeScheduler": "deprecated; its steps are driven by a pipeline. `edm` is compared with k-diffusion",
+    "LTXEulerAncestralRFScheduler": _MODEL,
+    "MiniMaxH3Scheduler": _MODEL,
+    "PiflowScheduler": _MODEL,
+    "RFD4ProteinaScheduler": _MODEL,
+    "RePaintScheduler": "inpainting: it mixes a known picture in",
+    "SCMScheduler": "multistep consistency in the coordinates of TrigFlow, with the network's output scaled by sigma_data",
+    "ScoreSdeVeScheduler": "Langevin steps whose length depends on the state: not a linear sampler",
+    "ScoreSdeVpScheduler": "deprecated; Euler-Maruyama on a continuous schedule of its own",
+    "UnCLIPScheduler": _MODEL,
+    "VQDiffusionScheduler": _TOKENS,
+    "sample_dpm_adaptive": "chooses its steps by the state: not a linear sampler",
+}
+"""Every scheduler of diffusers and sampler of k-diffusion that has no case, and why."""

@@ -65,6 +65,8 @@ def _add_first_order(add: Callable[..., None]) -> None:
     for schedule in ("linear", "cosine"):
         add("DDIM", (5, 10), {"eta": 0.5}, on=schedule)
     add("DDIM", on="scaled_linear", set_alpha_to_one=False, steps_offset=1)
+    for spacing in ("leading", "trailing"):
+        add("CogVideoXDDIM", (5, 10), on="scaled_linear", timestep_spacing=spacing)
     add("DDIMParallel", (5, 10), {"eta": 0.5}, on="scaled_linear")
     for spacing in ("leading", "trailing"):
         add("DDIMInverse", (5, 10), on="scaled_linear", set_alpha_to_one=False, timestep_spacing=spacing)

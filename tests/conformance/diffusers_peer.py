@@ -161,6 +161,7 @@ _FAMILIES: dict[str, _Family] = {
     "DDPMParallel": _BY_TIME,
     "DDIM": dataclasses.replace(_BY_TIME, end=_ddim_end),
     "DDIMParallel": dataclasses.replace(_BY_TIME, end=_ddim_end),
+    "CogVideoXDDIM": dataclasses.replace(_BY_TIME, end=_ddim_end),
     "DDIMInverse": dataclasses.replace(_BY_TIME, level=_inverse_level, end=lambda s, t, _o: _at_timestep(s, t)),
     "PNDM": dataclasses.replace(_BY_TIME, prediction="epsilon", output=_epsilon, end=_ddim_end),
     "LCM": _BY_TIME,

@@ -73,5 +73,5 @@ def test_noise_cannot_be_inverted_and_pairs_are_asked_for():
         fs.sample(pair, curved(schedule), shape=(1, 5))
     with pytest.raises(fs.InvalidInput, match="starts from 2 states here, got 1"):
         fs.sample(pair, curved(schedule), start=torch.zeros(1, 5))
-    with pytest.raises(fs.InvalidInput, match="must be 'single' or 'pair'"):
+    with pytest.raises(fs.InvalidInput, match="must be one of 'single', 'pair'"):
         fs.compile("belm", schedule=schedule, steps=5, start="both")

@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -28,6 +29,10 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Float
 
 FORMAT = 1
+KINDS = {
+    "sampler": str, "options": dict, "grid": str, "grid_options": dict, "steps": int, "times": list,
+    "schedule": dict, "schedule_fingerprint": str, "reverse": bool,
+}  # fmt: skip
 PLAIN = ("start_noise", "entry", "exit", "companion", "outputs", "tolerance", "note")
 MAX_ROWS, MAX_REGISTERS, MAX_FILE_BYTES = 100_000, 64, 512 * 2**20
 
@@ -105,8 +110,11 @@ class Plan:
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
                 raise InvalidInput(f"plan table {name} has shape {getattr(self, name).shape}, its rows ask for {shape}")
-        if not 1 <= self.outputs <= k:
-            raise InvalidInput(f"a plan of {k} registers has 1 to {k} outputs, got {self.outputs}")
+        if not 1 <= self.outputs <= k or (self.companion is None) != (self.inputs == 1) or self.inputs not in (1, 2):
+            raise InvalidInput(
+                f"a plan of {k} registers has 1 to {k} outputs and 1 input, or 2 and a companion: got {self.outputs} "
+                f"outputs, {self.inputs} inputs, companion {self.companion}"
+            )
         if not all(np.all(np.isfinite(getattr(self, name))) for name in ("init", *shapes)):
             raise InvalidInput(f"the table of {self.recipe.sampler} holds values that are not finite")
 
@@ -161,7 +169,7 @@ class Plan:
         """
         try:
             content = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InvalidInput(f"not a plan: the text is no JSON ({error})") from error
         if not isinstance(content, dict) or "digest" not in content or content.get("format") != FORMAT:
             got = content.get("format") if isinstance(content, dict) else type(content).__name__
@@ -169,24 +177,31 @@ class Plan:
                 f"not a plan of format {FORMAT} (got format {got!r}): write one with `fewstep plan --json`"
             )
         digest = content.pop("digest")
-        if _digest(content) != digest:
+        try:
+            actual = _digest(content)
+        except ValueError as error:
+            raise InvalidInput("not a plan: it holds numbers that are not finite") from error
+        if actual != digest:
             raise InvalidInput(
-                f"the plan was edited: its digest says {digest}, its content gives {_digest(content)}. "
+                f"the plan was edited: its digest says {digest}, its content gives {actual}. "
                 "Compile it again from its recipe, or use `fewstep.compile` with the times you want"
             )
         try:
             return _plan_of(content)
         except InvalidInput:
             raise
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             raise InvalidInput(f"not a plan: {type(error).__name__} {error} while reading it") from error
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `to_json` to `path`; a half-written file never appears under that name."""
         target = Path(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        partial.write_text(self.to_json(), encoding="utf-8")
-        os.replace(partial, target)
+        partial = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.partial")
+        try:
+            partial.write_text(self.to_json(), encoding="utf-8")
+            os.replace(partial, target)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Plan:
@@ -239,6 +254,9 @@ def _plan_of(content: dict[str, Any]) -> Plan:
         return alpha, sigma
 
     recipe = content["recipe"]
+    for name, kind in KINDS.items():
+        if not isinstance(recipe[name], kind) or (kind is int and isinstance(recipe[name], bool)):
+            raise TypeError(f"recipe.{name} = {recipe[name]!r}, which is no {kind.__name__},")
     return Plan(
         recipe=Recipe(**{**recipe, "times": tuple(map(float, recipe["times"]))}),
         rows=tuple(row(*values) for values in rows),

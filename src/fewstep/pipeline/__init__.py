@@ -6,7 +6,7 @@ images.save("out/pi.png")
 again = pipe.redraw(read("out/pi.png").recipe)  # the same pixels
 """
 
-from fewstep.pipeline.images import Images
+from fewstep.pipeline.images import Images, sheet_of
 from fewstep.pipeline.pipeline import LostImages, Pipeline, load
 from fewstep.pipeline.png import png_path, save_png
 from fewstep.pipeline.recipe import Guidance, ImageRecipe, PlanSource
@@ -25,4 +25,5 @@ __all__ = [
     "png_path",
     "read",
     "save_png",
+    "sheet_of",
 ]

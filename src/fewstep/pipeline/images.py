@@ -49,9 +49,7 @@ class Images:
     @cached_property
     def pixels(self) -> NDArray[np.uint8]:
         """(B, H, W, C), `value_range` clamped and rounded to 0 .. 255."""
-        low, high = self.value_range
-        scaled = (self.tensor.double().clamp(low, high) - low) * (255 / (high - low))
-        return np.ascontiguousarray(scaled.round().byte().permute(0, 2, 3, 1).cpu().numpy())
+        return pixels_of(self.tensor, self.value_range)
 
     @property
     def digest(self) -> str:
@@ -63,9 +61,7 @@ class Images:
     @property
     def images(self) -> list[Image.Image]:
         """One picture for each image, pixel for pixel; grey for one channel and RGB for three."""
-        if self.pixels.shape[-1] not in (1, 3):
-            raise InvalidInput(f"pictures have 1 or 3 channels, these images have {self.pixels.shape[-1]}: use .tensor")
-        return [Image.fromarray(each[..., 0] if each.shape[-1] == 1 else each) for each in self.pixels]
+        return tiles_of(self.pixels)
 
     def __len__(self) -> int:
         return len(self.tensor)
@@ -89,16 +85,7 @@ class Images:
 
     def sheet(self, layout: Layout | None = None) -> Image.Image:
         """All images in one picture, enlarged without smoothing."""
-        layout = layout or self.layout()
-        height, width = self.tensor.shape[-2:]
-        size, scale, columns = layout.size(len(self), height, width), layout.scale, min(layout.columns, len(self))
-        tiles = self.images
-        sheet = Image.new(tiles[0].mode, size, BACKGROUND if tiles[0].mode == "L" else (BACKGROUND,) * 3)
-        for i, tile in enumerate(tiles):
-            place = (i % columns * (width + layout.gap), i // columns * (height + layout.gap))
-            enlarged = tile.resize((width * scale, height * scale), Image.Resampling.NEAREST)
-            sheet.paste(enlarged, tuple((layout.gap + start) * scale for start in place))
-        return sheet
+        return sheet_of(self.tensor, self.value_range, layout or self.layout())
 
     def save(self, path: str | os.PathLike[str], layout: Layout | None = None) -> Path:
         """Write one PNG with all images and their recipe, whole or not at all. Makes its folder."""
@@ -112,3 +99,32 @@ class Images:
             name = f"{index:04}-{'none' if label is None else f'label{label}'}.png"
             paths.append(one.save(Path(folder) / name, Layout(1, scale, gap=0)))
         return paths
+
+
+def pixels_of(tensor: Tensor, value_range: tuple[float, float]) -> NDArray[np.uint8]:
+    """(B, H, W, C) in 0 .. 255 of images (B, C, H, W): `value_range` clamped and rounded."""
+    low, high = value_range
+    scaled = (tensor.double().clamp(low, high) - low) * (255 / (high - low))
+    return np.ascontiguousarray(scaled.round().byte().permute(0, 2, 3, 1).cpu().numpy())
+
+
+def tiles_of(pixels: NDArray[np.uint8]) -> list[Image.Image]:
+    """One picture for each image of (B, H, W, C)."""
+    channels = pixels.shape[-1]
+    if channels not in (1, 3):
+        raise InvalidInput(f"pictures have 1 or 3 channels, these images have {channels}: use their tensor")
+    return [Image.fromarray(each[..., 0] if channels == 1 else each) for each in pixels]
+
+
+def sheet_of(tensor: Tensor, value_range: tuple[float, float], layout: Layout) -> Image.Image:
+    """Images (B, C, H, W) in one picture, enlarged without smoothing."""
+    tiles = tiles_of(pixels_of(tensor, value_range))
+    height, width = tensor.shape[-2:]
+    scale, gap, columns = layout.scale, layout.gap, min(layout.columns, len(tiles))
+    size = layout.size(len(tiles), height, width)
+    sheet = Image.new(tiles[0].mode, size, BACKGROUND if tiles[0].mode == "L" else (BACKGROUND,) * 3)
+    for i, tile in enumerate(tiles):
+        enlarged = tile.resize((width * scale, height * scale), Image.Resampling.NEAREST)
+        left, top = gap + i % columns * (width + gap), gap + i // columns * (height + gap)
+        sheet.paste(enlarged, (left * scale, top * scale))
+    return sheet

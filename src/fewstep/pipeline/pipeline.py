@@ -28,7 +28,7 @@ from fewstep.run.noise import seeds_of
 from fewstep.solvers.compile import compile as compile_plan
 
 SAMPLER, STEPS, GRID, GUIDANCE, BATCH = "deis-3", 12, "quadratic", 2.0, 100
-"""What is drawn with unless the caller says otherwise: of the samplers at 6 to 16 steps, nearest to the converged digits."""
+"""What is drawn with unless the caller says otherwise: in 6 to 16 steps nearest to the converged digits."""
 MAX_BYTES = 4 << 30
 EVERYWHERE = (0.0, math.inf)
 
@@ -37,11 +37,11 @@ OnRow = Callable[[Progress], bool | None]
 
 
 class LostImages(NonFinite):
-    """Some images are NaN or infinite. `finished` holds the others, or is None where there is none."""
+    """Some images are NaN or infinite. `everything` holds all of them, `finished` the good ones, or None for none."""
 
-    def __init__(self, message: str, first: NonFinite, images: list[int], result: Tensor, finished: Images | None):
-        super().__init__(message, first.row, first.label, images, result)
-        self.finished = finished
+    def __init__(self, message: str, first: NonFinite, images: list[int], everything: Images, finished: Images | None):
+        super().__init__(message, first.row, first.label, images, everything.tensor)
+        self.everything, self.finished = everything, finished
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +187,7 @@ class Pipeline:
         starts = [first for first in range(0, n, size) if any(first <= i < first + size for i in kept)]
         began, evaluations, drawn = time.perf_counter(), 0, 0
         result = torch.full((n, *self.sample_shape), torch.nan)
-        lost: list[int] = []
+        lost: set[int] = set()
         error: NonFinite | None = None
         for turn, first in enumerate(starts):
             run = _Run(self.network, on_row, turn * plan.nfe, len(starts) * plan.nfe)
@@ -198,23 +198,24 @@ class Pipeline:
                 states = sample(plan, denoiser, shape=shape, seed=seeds[part], device=self.device, on_row=run.on_row)
             except NonFinite as failure:
                 error, states = error or failure, failure.result
-                lost += [first + i for i in failure.images]
+                lost |= {first + i for i in failure.images}
             except Cancelled as cancelled:
                 raise Cancelled(run.offset + cancelled.row, run.rows, cancelled.preview) from None
             result[part] = states.to("cpu", torch.float32)
             evaluations, drawn = evaluations + run.evaluations, drawn + len(labels)
         seconds, nfe = time.perf_counter() - began, evaluations / drawn
         images = Images(result[list(kept)], self.value_range, recipe, nfe, seconds)
-        if error is None or not set(lost) & set(kept):
+        if error is None or not lost & set(kept):
             return images
-        good = [place for place, i in enumerate(kept) if i not in set(lost)]
+        bad = [place for place, i in enumerate(kept) if i in lost]
+        good = [place for place, i in enumerate(kept) if i not in lost]
         place = "at the start" if error.row is None else f"at row {error.row} of {plan.nfe} ({error.label})"
         raise LostImages(
-            f"{len(kept) - len(good)} of {len(kept)} images are NaN or infinite, first {place}. Try a lower guidance "
+            f"{len(bad)} of {len(kept)} images are NaN or infinite, first {place}. Try a lower guidance "
             "scale, clip, or another sampler; where all are lost, the weights or the prediction type may be wrong",
             error,
-            lost,
-            result,
+            bad,
+            images,
             images.take(good) if good else None,
         ) from error
 
