@@ -33,4 +33,5 @@ def linked(source: str) -> str:
 
 def shown(options: dict[str, object]) -> str:
     """Options and their default values, as they are typed."""
-    return ", ".join(f"`{name}={value!r}`" for name, value in options.items())
+    values = {name: f"{v:.4g}" if isinstance(v, float) else repr(v) for name, v in options.items()}
+    return ", ".join(f"`{name}={value}`" for name, value in values.items())

@@ -20,7 +20,7 @@ from fewstep.core.errors import InvalidInput, positive
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import RATIO_CAP, Schedule
 from fewstep.denoise.base import Denoiser, as_denoiser
-from fewstep.run.eager import NonFinite, rows, starting_states
+from fewstep.run.eager import NonFinite, run_rows, starting_states
 from fewstep.solvers.compile import compile
 
 EMBEDDED_R1 = 1 / 3
@@ -92,7 +92,7 @@ def sample_adaptive(
     x, nfe, rejected = states[0], 0, 0
     with torch.no_grad():
         if len(times) > 1:
-            x, nfe = _run(opening, denoiser, x, seeds), 1
+            x, nfe = run_rows(opening, denoiser, [x], seeds)[0], 1
         end = float(schedule.lam(schedule.t_min))
         last_error = 1.0
         while (position := float(schedule.lam(times[-1]))) < end:
@@ -133,31 +133,16 @@ def sample_adaptive(
         times.append(float(schedule.t_clean))
         plan = compile("dpmpp-3s", schedule=schedule, times=times, r1=EMBEDDED_R1)
         closing = compile("dpmpp-1", schedule=schedule, times=times[-2:])
-        x, nfe = _run(closing, denoiser, x, seeds), nfe + 1
+        x, nfe = run_rows(closing, denoiser, [x], seeds)[0], nfe + 1
     return Adaptive(x, plan, nfe, rejected)
-
-
-def _run(plan: Plan, denoiser: Denoiser, x: Tensor, seeds: Sequence[int]) -> Tensor:
-    run = rows(plan, denoiser, [x], seeds)
-    while True:
-        try:
-            next(run)
-        except StopIteration as end:
-            return end.value[0]
 
 
 def _both(low: Plan, high: Plan, denoiser: Denoiser, x: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:
     """The results of both orders. The low one runs on the high one's first two estimates, so it costs nothing."""
     estimates: list[Tensor] = []
-    run = rows(high, denoiser, [x], seeds)
-    while True:
-        try:
-            estimates.append(next(run).data())
-        except StopIteration as end:
-            better = end.value[0]
-            break
+    better = run_rows(high, denoiser, [x], seeds, lambda progress: estimates.append(progress.data().clone()))[0]
     replay = iter(estimates)
-    return better, _run(low, as_denoiser(lambda u, t: next(replay)), x, seeds)
+    return better, run_rows(low, as_denoiser(lambda u, t: next(replay)), [x], seeds)[0]
 
 
 def _error(better: Tensor, worse: Tensor, x: Tensor, rtol: float, atol: float) -> float:

@@ -160,7 +160,9 @@ _DIFFUSERS: dict[str, Callable[[Settings], Ours]] = {
     "LMSDiscrete": lambda s: _lms(s["options"].get("order", 4)),
     "EDMEuler": lambda _: Ours("euler"),
     "EDMDPMSolverMultistep": _dpm_multistep,
-    "CosineDPMSolverMultistep": lambda s: _dpm_multistep(s | {"config": s["config"] | {"algorithm_type": "sde-dpmsolver++"}}),
+    "CosineDPMSolverMultistep": lambda s: _dpm_multistep(
+        s | {"config": s["config"] | {"algorithm_type": "sde-dpmsolver++"}}
+    ),
     "DPMSolverMultistep": _dpm_multistep,
     "DPMSolverMultistepInverse": lambda s: replace(_dpm_multistep(s), reverse=True),
     "DPMSolverSinglestep": _dpm_singlestep,
@@ -190,7 +192,8 @@ def plan_for(peer: Peer, ours: Ours, table: Response) -> Plan:
     if peer.settings.get("function", "dpm_fast") != "dpm_fast":
         return fs.compile(ours.sampler, schedule=schedule, sigmas=peer.settings["sigmas"], **options)
     levels = np.vstack([table.levels[:-1][:: ours.stages], table.end])
-    sigmas = levels[:, 1] / (levels[:, 0] if peer.coordinates == "vp" else 1.0)
+    with np.errstate(divide="ignore"):
+        sigmas = levels[:, 1] / (levels[:, 0] if peer.coordinates == "vp" else 1.0)
     if sigmas[-1] == sigmas[-2]:
         sigmas[-2 if ours.reverse else -1] *= 1 - STILL
     if ours.reverse:

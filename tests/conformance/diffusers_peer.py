@@ -248,7 +248,9 @@ def diffusers_peer(
         off = {key: False for key in ("clip_sample", "clip_denoised", "thresholding") if key in known}
         wanted = {"prediction_type": family.prediction} if family.prediction else {}
         draw = {"randn_tensor": lambda *_a, **_k: trace.draw()}
-        brownian = importlib.import_module("diffusers.schedulers.scheduling_dpmsolver_sde")  # others import it from here
+        brownian = importlib.import_module(
+            "diffusers.schedulers.scheduling_dpmsolver_sde"
+        )  # others import it from here
         paths = replaced(brownian, BatchedBrownianTree=trace.brownian_tree)
         with _in_precision(module, precision), replaced(module, **draw), paths, torch.no_grad():
             peer = kind(**(off | wanted | config))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ CANCELLING = ("KDPM2AncestralDiscrete", "dpm_2_ancestral")
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """One case: the largest difference of the two tables, what was asked for, and the departure that covers it, if any."""
+    """One case: the largest difference of the two tables, what was asked for, and the departure that covers it."""
 
     peer: Peer
     ours: Ours | None
@@ -86,7 +87,7 @@ def difference(table: Response, plan: Plan) -> float:
 
 
 def _without_idle_start(table: Response) -> Response:
-    """The table without a first evaluation that has no effect: DDIMInverse begins with a step from a level to itself."""
+    """The table without a first evaluation in vain: DDIMInverse may begin with a step from a level to itself."""
     first, second = np.hstack([table.states, table.levels])[:2]
     if np.abs(first - second).max() > BARS[table.precision]:
         return table
@@ -106,36 +107,39 @@ def _without_idle_start(table: Response) -> Response:
 _INTRO = """\
 # Conformance
 
-A sampler is linear in the state it starts from, in the network's outputs and in its noise. Run on unit vectors, the unmodified
-sampler of another library therefore yields its exact table of coefficients (`tests/conformance/peers.py`). Here these tables are
-compared with ours (`fewstep.core.impulse`), coefficient by coefficient, for every state that the network is evaluated at and for
-the result, and so are the noise levels of the evaluations.
+A sampler is linear in the state it starts from, in the network's outputs and in its noise. Run on unit vectors, the
+unmodified sampler of another library therefore yields its exact table of coefficients (`tests/conformance/peers.py`).
+Here these tables are compared with ours (`fewstep.core.impulse`), coefficient by coefficient, for every state that
+the network is evaluated at and for the result, and so are the noise levels of the evaluations.
 
-The times, or the noise levels, are the peer's own, taken verbatim. A difference is relative to the largest coefficient of the
-state where that is above 1, and the start counts in units of its noise. The bar is {wide:.0e} where the peer computes in float64, and
-{narrow:.0e} where it computes in float32. The schedulers of diffusers compute in float32: they are compared as they are, and once
-more with `float32` meaning float64 inside their module. The peers are diffusers {diffusers} and k-diffusion {k_diffusion}.
+The times, or the noise levels, are the peer's own, taken verbatim. A difference is relative to the largest
+coefficient of the state where that is above 1, and the start counts in units of its noise. The bar is {wide} where
+the peer computes in float64, and {narrow} where it computes in float32. The schedulers of diffusers compute in
+float32: they are compared as they are, and once more with `float32` meaning float64 inside their module. The peers
+are diffusers {diffusers} and k-diffusion {k_diffusion}.
 
 This page is written by `docs/generate_conformance.py`, and a test fails if it is not up to date.
 
-**{same} tables are equal below the bar**: {float64} in float64, {float32} in float32. {named} are covered by a departure that is named
-below.
+**{same} tables are equal below the bar**: {float64} in float64, {float32} in float32. {named} are covered by a
+departure that is named below.
 
 """
 
 _GRIDS = """\
 ## What taking the peer's grid verbatim hides
 
-These belong to grids and ends, not to samplers, and fewstep does not copy them. To use a peer's grid, pass its `times` or
-`sigmas`.
+These belong to grids and ends, not to samplers, and fewstep does not copy them. To use a peer's grid, pass its
+`times` or `sigmas`.
 
-- diffusers' FlowMatch schedulers shift the end of the range when they are made and the whole grid once more in `set_timesteps`;
-  sigmas that the user gives are shifted too.
-- DEIS, SASolver and `final_sigmas_type='sigma_min'` end at the smallest training sigma, never at clean data. With Karras,
-  exponential, beta or flow sigmas that last sigma is repeated, so the last evaluation has no effect. PNDM and DDIMInverse with
-  `timestep_spacing='leading'` evaluate once in vain, too. Ours is then compared over a step that is {still:.0e} wide.
-- Times told to the network are rounded (Karras) or truncated (exponential, beta, flow) to integers by the multistep schedulers.
-  Here they are what the schedule says. DDIMInverse tells the time one step above the noise level that it converts with.
+- diffusers' FlowMatch schedulers shift the end of the range when they are made and the whole grid once more in
+  `set_timesteps`; sigmas that the user gives are shifted too.
+- DEIS, SASolver and `final_sigmas_type='sigma_min'` end at the smallest training sigma, never at clean data. With
+  Karras, exponential, beta or flow sigmas that last sigma is repeated, so the last evaluation has no effect. PNDM and
+  DDIMInverse with `timestep_spacing='leading'` evaluate once in vain, too. Ours is then compared over a step that is
+  {still} wide.
+- Times told to the network are rounded (Karras) or truncated (exponential, beta, flow) to integers by the multistep
+  schedulers. Here they are what the schedule says. DDIMInverse tells the time one step above the noise level that it
+  converts with.
 - `leading` and `linspace` put the times of different schedulers at different places.
 
 ## Where a peer has no table
@@ -143,18 +147,18 @@ These belong to grids and ends, not to samplers, and fewstep does not copy them.
 - k-diffusion's 2M SDE and 3M SDE raise UnboundLocalError when asked for a single step.
 - UniPCMultistep is NaN at the step to sigma = 0 with `solver_type='bh1'` or `predict_x0=False`.
 - DPMSolverMultistep and its inverse are NaN at order 3 where the last sigma is repeated, at 15 steps and more.
-- Where rounding makes two told times equal, diffusers' schedulers start at the second of them and fail at the end of the run,
-  unless the pipeline calls `set_begin_index(0)`.
+- Where rounding makes two told times equal, diffusers' schedulers start at the second of them and fail at the end of
+  the run, unless the pipeline calls `set_begin_index(0)`.
 
 """
 
 
 def page(outcome: list[Verdict]) -> str:
-    """docs/conformance.md for these verdicts: bounds that the test asserts, no measured figures, so that it is reproducible."""
+    """docs/conformance.md for these verdicts: the bounds that the tests assert, which are the same on every machine."""
     same = [v for v in outcome if v.departure is None]
     text = _INTRO.format(
-        wide=BARS["float64"],
-        narrow=BARS["float32"],
+        wide=_power(BARS["float64"]),
+        narrow=_power(BARS["float32"]),
         diffusers=version("diffusers"),
         k_diffusion=version("k-diffusion"),
         same=len(same),
@@ -172,7 +176,7 @@ def page(outcome: list[Verdict]) -> str:
     for (library, name, ours), group in sorted(groups.items()):
         below = [_below(group, "float64"), _below(group, "float32")]
         text += _row(f"{library} {name}", ours, _settings(group), str(len(group)), *below)
-    return text + "\n" + _departures(outcome) + _GRIDS.format(still=STILL) + _absent_peers()
+    return text + "\n" + _departures(outcome) + _GRIDS.format(still=_power(STILL)) + _absent_peers()
 
 
 def _row(*cells: str) -> str:
@@ -185,7 +189,11 @@ def _sampler(v: Verdict) -> str:
 
 def _below(group: list[Verdict], precision: str) -> str:
     bounds = [v.bound for v in group if v.peer.precision == precision]
-    return f"< {max(bounds):.0e}" if bounds else ""
+    return f"< {_power(max(bounds))}" if bounds else ""
+
+
+def _power(value: float) -> str:
+    return f"1e{round(math.log10(value))}"
 
 
 def _settings(group: list[Verdict]) -> str:
@@ -195,6 +203,8 @@ def _settings(group: list[Verdict]) -> str:
         for name, value in _shown(v.peer).items():
             if value not in values[name]:
                 values[name].append(value)
+    for seen in values.values():
+        seen.sort(key=lambda value: float(value) if value.replace(".", "").isdigit() else 0.0)
     return "; ".join(f"{name} {', '.join(seen)}" for name, seen in sorted(values.items()))
 
 
@@ -211,13 +221,14 @@ def _shown(peer: Peer) -> dict[str, str]:
     steps = settings.get("num_inference_steps") or len(settings.get("sigmas", ())) - 1
     if settings.get("function") == "dpm_fast":
         steps = shown.pop("n")
-    return {name: getattr(value, "__name__", None) or f"{value}" for name, value in shown.items()} | {"steps": f"{steps}"}
+    words = {name: getattr(value, "__name__", None) or f"{value}" for name, value in shown.items()}
+    return words | {"steps": f"{steps}"} | ({"r": f"{shown['r']:.3g}"} if "r" in shown else {})
 
 
 def _departures(outcome: list[Verdict]) -> str:
     heads = {
-        "error": "## Where a peer departs from its formula\n\nThe tables differ by far, and a test sees to it that they do: a repaired "
-        "release is noticed.\n\n",
+        "error": "## Where a peer departs from its formula\n\nThe tables differ by far, and a test sees to it that "
+        "they do, so that a repaired release is noticed.\n\n",
         "guard": "## Where fewstep departs on purpose\n\n",
         "absent": "## Settings that fewstep does not have\n\n",
         "rounding": "## Where the peer's float32 loses more than the bar\n\nIn float64 these tables are equal.\n\n",
@@ -228,7 +239,7 @@ def _departures(outcome: list[Verdict]) -> str:
         for departure in DEPARTURES:
             if departure.kind == kind:
                 count = sum(v.departure is departure for v in outcome)
-                limit = f", below {departure.bound:.0e}" if kind == "rounding" else ""
+                limit = f", below {_power(departure.bound)}" if kind == "rounding" else ""
                 text += f"- **{departure.name}** ({count} tables{limit}). {departure.reason}\n"
         text += "\n"
     return text

@@ -68,6 +68,10 @@ def plan(
     if steps is None and (grid or grid_options):
         raise click.UsageError(f"{given[0]} is the grid itself: leave out --grid, --grid-option and --bias")
     options = mapping(option, "--option")
+    if clash := {"schedule", "reverse", "steps", "grid", "grid_options", "times", "sigmas"} & set(options):
+        raise click.UsageError(
+            f"--option {min(clash)} is no option of {sampler}: use --{min(clash).replace('_', '-')} itself"
+        )
     try:
         compiled = fs.compile(
             sampler,

@@ -1,8 +1,8 @@
 """The impulse response of a plan: every state of a run written out in what went into it.
 
-A plan is linear in the state it starts from, in the outputs of the network and in its noise. Running it on unit vectors
-instead of images therefore gives, for each network input and for the result, one coefficient for each of these. Two samplers
-are the same if and only if these tables are, however differently they keep their history.
+A plan is linear in the state it starts from, in the outputs of the network and in its noise. Running it on unit
+vectors instead of images therefore gives, for each network input and for the result, one coefficient for each of these.
+Two samplers are the same if and only if these tables are, however differently they keep their history.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from fewstep.core.schedule import Float
 class Impulse(NamedTuple):
     """Coefficients over m columns: the starting states, the n data outputs f_0 .. f_{n-1}, the noise draws in order.
 
-    `inputs` (n, m) are the states at which the network is evaluated, `result` (m,) is the last state. `starts` is 1, or 2 for a
-    plan that starts from a pair. `draws` says which interval each draw belongs to.
+    `inputs` (n, m) are the states at which the network is evaluated, `result` (m,) is the last state. `starts` is 1, or
+    2 for a plan that starts from a pair. `draws` says which interval each draw belongs to.
     """
 
     inputs: Float
@@ -44,7 +44,7 @@ class Impulse(NamedTuple):
 
 
 def impulse(plan: Plan) -> Impulse:
-    """The impulse response of `plan`, for a denoiser that does not clip: its estimate and its raw estimate are one output."""
+    """The impulse response of `plan`, for a denoiser that does not clip: estimate and raw estimate are one output."""
     draws = tuple(i for i in (plan.start_noise, *(row.noise for row in plan.rows)) if i is not None)
     starts, n = plan.inputs, plan.nfe
     R = np.zeros((plan.registers, starts + n + len(draws)))

@@ -257,6 +257,8 @@ def _plan_of(content: dict[str, Any]) -> Plan:
     for name, kind in KINDS.items():
         if not isinstance(recipe[name], kind) or (kind is int and isinstance(recipe[name], bool)):
             raise TypeError(f"recipe.{name} = {recipe[name]!r}, which is no {kind.__name__},")
+    if len(recipe["times"]) != recipe["steps"] + 1:
+        raise ValueError(f"{len(recipe['times'])} times for {recipe['steps']} steps")
     return Plan(
         recipe=Recipe(**{**recipe, "times": tuple(map(float, recipe["times"]))}),
         rows=tuple(row(*values) for values in rows),

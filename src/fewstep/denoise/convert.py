@@ -106,14 +106,16 @@ class Network(Denoiser):
             time = time * self.time_scale
         if self.integer_time:
             time = time.round().long()
-        result = self.network(u if self.dtype is None else u.to(self.dtype), time, **self.condition)
+        if self.dtype is not None:
+            u = u.to(self.dtype)
+        result = self.network(u, time, **self.condition)
         if not isinstance(result, Tensor):
             result = result[0] if isinstance(result, tuple) else result.sample
         if result.shape != x.shape:
             raise InvalidInput(
                 f"the network returned shape {tuple(result.shape)} for a state of shape {tuple(x.shape)}; they must be equal"
             )
-        return result.to(x.dtype)
+        return result if result.dtype is x.dtype else result.to(x.dtype)
 
 
 class OnSchedule(Denoiser):

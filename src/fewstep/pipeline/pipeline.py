@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,10 +23,9 @@ from fewstep.denoise.convert import Network
 from fewstep.denoise.guidance import Guided
 from fewstep.denoise.project import clip
 from fewstep.pipeline.images import Images
-from fewstep.pipeline.recipe import MAX_NFE, Guidance, ImageRecipe, PlanSource
+from fewstep.pipeline.recipe import MAX_NFE, Guidance, ImageRecipe, PlanSource, compiled
 from fewstep.run.eager import Cancelled, NonFinite, Progress, sample
 from fewstep.run.noise import seeds_of
-from fewstep.solvers.compile import compile as compile_plan
 
 SAMPLER, STEPS, GRID, GUIDANCE, BATCH = "deis-3", 12, "quadratic", 2.0, 100
 """What is drawn with unless the caller says otherwise: in 6 to 16 steps nearest to the converged digits."""
@@ -81,13 +81,26 @@ class Pipeline:
         settings = Guidance(guidance, self._label(negative), interval, rescale, clip)
         return self._denoiser(self.network, self._labels(labels), settings)
 
-    def plan(self, sampler: str = SAMPLER, *, steps: int | None = None, grid: str | None = None, **more: Any) -> Plan:
+    def plan(
+        self,
+        sampler: str = SAMPLER,
+        *,
+        steps: int | None = None,
+        grid: str | None = None,
+        grid_options: Mapping[str, Any] | None = None,
+        times: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Plan:
         """`fewstep.compile` for this model's schedule, with this module's defaults."""
-        if more.get("times") is None and more.get("sigmas") is None:
-            steps, grid = STEPS if steps is None else steps, grid or GRID
-        elif grid is not None:
+        where: dict[str, Any] = {"grid_options": grid_options}
+        if times is None and sigmas is None:
+            where |= {"steps": STEPS if steps is None else steps, "grid": grid or GRID}
+        elif grid is None:
+            where |= {"steps": steps, "times": times, "sigmas": sigmas}
+        else:
             raise InvalidInput(f"the grid is given by its times or sigmas: leave out grid {grid!r}")
-        return compile_plan(sampler, schedule=self.schedule, steps=steps, **({"grid": grid} if grid else {}), **more)
+        return compiled(sampler, self.schedule, options or {}, **where)
 
     def __call__(
         self,
@@ -128,23 +141,21 @@ class Pipeline:
             InvalidInput: for unknown names, values out of range, and a plan that does not fit.
             LostImages: some images are not finite. The others are in it.
         """
-        given = {
-            "steps": steps, "grid": grid, "grid_options": grid_options, "options": options,
-            "times": times, "sigmas": sigmas,
-        }  # fmt: skip
+        grids = {"steps": steps, "grid": grid, "grid_options": grid_options, "times": times, "sigmas": sigmas}
+        given: dict[str, Any] = {**grids, "options": options}
         if isinstance(sampler, Plan):
             twice = [name for name, value in given.items() if value is not None]
             if twice:
                 raise InvalidInput(f"the plan already decides {', '.join(twice)}: leave them out, or name a sampler")
             plan = sampler
         else:
-            plan = self.plan(sampler, **{k: v for k, v in given.items() if k != "options"}, **dict(options or {}))
+            plan = self.plan(sampler, **given)
         recipe = ImageRecipe(
             model=self.name,
             model_digest=self.digest,
             plan=PlanSource.of(plan, self.schedule),
             labels=self._labels(labels),
-            seed=seed if isinstance(seed, int) else tuple(int(s) for s in seed),
+            seed=_seeds(seed),
             guidance=Guidance(guidance, self._label(negative), interval, rescale, clip),
             batch=batch,
         )
@@ -250,6 +261,13 @@ class Pipeline:
         raise InvalidInput(
             f"{self.name} has no label {label!r}: known are 0 to {self.classes - 1}, and None for no condition"
         )
+
+
+def _seeds(seed: Any) -> int | tuple[int, ...]:
+    try:
+        return operator.index(seed) if not hasattr(seed, "__len__") else tuple(operator.index(s) for s in seed)
+    except TypeError as error:
+        raise InvalidInput(f"a seed must be a whole number, or one for each image, got {seed!r}") from error
 
 
 class _Run:

@@ -13,17 +13,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.errors import InvalidInput
 from fewstep.core.grid import GRIDS
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.pipeline.fields import Fields, shown
 from fewstep.solvers.compile import compile as compile_plan
-from fewstep.solvers.registry import SAMPLERS
 
 MAX_IMAGES, MAX_BATCH, MAX_STEPS, MAX_NFE = 10_000, 1024, 10_000, 100_000
 MAX_TABLE_CHARACTERS = 1 << 20
 SEED_LIMIT = 2**64 - 1
+
+
+def compiled(sampler: str, schedule: Schedule, options: Mapping[str, Any], **grid: Any) -> Plan:
+    """`fewstep.compile`, where options of a wrong kind are bad input too."""
+    taken = sorted({"schedule", "reverse", *grid} & set(options))
+    if taken:
+        raise InvalidInput(
+            f"{taken[0]!r} is no option of {sampler}, but an argument of its own: move it out of options"
+        )
+    try:
+        return compile_plan(sampler, schedule=schedule, **grid, **options)
+    except TypeError as error:
+        raise InvalidInput(f"{sampler} cannot use the options {shown(dict(options))}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -117,7 +129,7 @@ class PlanSource:
         try:
             if source.compile(schedule) == plan:
                 return source
-        except (InvalidInput, TypeError):
+        except InvalidInput:
             pass
         table = plan.to_json()
         kept = len(table) <= MAX_TABLE_CHARACTERS
@@ -131,11 +143,9 @@ class PlanSource:
             raise InvalidInput(
                 f"the plan {self.digest} was too long to be kept with the picture: give its file with it"
             )
-        if self.sampler not in SAMPLERS:
-            raise unknown_name("sampler", self.sampler, SAMPLERS)
         grid = {"steps": self.steps, "grid": self.grid, "grid_options": self.grid_options}
         where: dict[str, Any] = grid if self.times is None else {"times": self.times}
-        return compile_plan(self.sampler, schedule=schedule, **where, **self.options)
+        return compiled(self.sampler, schedule, self.options, **where)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -40,7 +41,8 @@ class Cancelled(RuntimeError):
 class Progress(NamedTuple):
     """What a run shows after each network evaluation.
 
-    `index` counts rows from 0 of `rows`; `data()` is the estimate of x0 at this row, made when asked for.
+    `index` counts rows from 0 of `rows`; `data()` is the estimate of x0 at this row, made when asked for. Ask before
+    returning: what it is made from is overwritten afterwards.
     """
 
     index: int
@@ -80,9 +82,8 @@ def sample(
     """
     denoiser = as_denoiser(denoiser)
     states, seeds = starting_states(plan, denoiser, shape=shape, noise=noise, start=start, seed=seed, device=device)
-    run = rows(plan, denoiser, states, seeds)
     with torch.no_grad():
-        results = _drain(run, on_row)
+        results = run_rows(plan, denoiser, states, seeds, None if on_row is None else _cancelling(on_row))
         if check and not bool(torch.isfinite(results[0]).all()):
             raise _locate(plan, denoiser, states, seeds, results[0])
     return results[0]
@@ -99,21 +100,17 @@ def sample_pair(
     denoiser = as_denoiser(denoiser)
     states, seeds = starting_states(plan, denoiser, start=start, seed=seed)
     with torch.no_grad():
-        return _drain(rows(plan, denoiser, states, seeds), None)
+        return run_rows(plan, denoiser, states, seeds)
 
 
-def _drain(
-    run: Generator[Progress, None, tuple[Tensor, ...]], on_row: Callable[[Progress], bool | None] | None
-) -> tuple[Tensor, ...]:
-    while True:
-        try:
-            progress = next(run)
-        except StopIteration as end:
-            return end.value
-        if on_row is not None and on_row(progress):
-            preview = progress.data()
-            run.close()
-            raise Cancelled(progress.index, progress.rows, preview)
+def _cancelling(on_row: Callable[[Progress], bool | None]) -> Callable[[Progress], None]:
+    """`on_row` with its answer True as the error that ends a run."""
+
+    def watch(progress: Progress) -> None:
+        if on_row(progress):
+            raise Cancelled(progress.index, progress.rows, progress.data())
+
+    return watch
 
 
 def check_schedule(plan: Plan, denoiser: Denoiser) -> None:
@@ -179,41 +176,41 @@ def levels_of(plan: Plan, x: Tensor) -> list[Level]:
     ]
 
 
-def rows(
-    plan: Plan, denoiser: Denoiser, states: Sequence[Tensor], seeds: Sequence[int]
-) -> Generator[Progress, None, tuple[Tensor, ...]]:
-    """Run `plan` row by row. Yields after each network evaluation, and returns the states at the end."""
+def run_rows(
+    plan: Plan,
+    denoiser: Denoiser,
+    states: Sequence[Tensor],
+    seeds: Sequence[int],
+    watch: Callable[[Progress], None] | None = None,
+) -> tuple[Tensor, ...]:
+    """Run `plan` row by row and return the states at the end; `watch` sees each row after its network evaluation."""
     first = states[0]
-    levels = levels_of(plan, first)
-    folds = tuple(denoiser.coefficients(row.t, row.alpha, row.sigma) for row in plan.rows)
+    folds = tuple([denoiser.coefficients(row.t, row.alpha, row.sigma) for row in plan.rows])
     project = denoiser.project
     program = lower(plan, folds if project is None else None)
     buffers: list[Any] = [None] * (program.buffers + 3)
     buffers[: plan.registers] = initial_registers(plan, states, seeds)
-
-    for i, row in enumerate(plan.rows):
-        u = buffers[program.inputs[i]]
-        skip, out = folds[i]
-        result = denoiser.output(u, levels[i])
-        if project is None:
-            buffers[DATA] = result
-
-            def data(u: Tensor = u, result: Tensor = result, skip: float = skip, out: float = out) -> Tensor:
-                return skip * u + out * result
-        else:
-            raw = skip * u + out * result
-            projected = project(raw)
-            buffers[DATA], buffers[RAW] = projected, raw
-
-            def data(projected: Tensor = projected) -> Tensor:
-                return projected
-
-        yield Progress(i, plan.nfe, row, data)
+    levels = levels_of(plan, first)
+    for i, (row, level, at, ops) in enumerate(zip(plan.rows, levels, program.inputs, program.rows, strict=True)):
+        u = buffers[at]
+        result = denoiser.output(u, level)
+        if project is not None:
+            buffers[RAW] = folds[i][0] * u + folds[i][1] * result
+            result = project(buffers[RAW])
+        buffers[DATA] = result
+        if watch is not None:
+            watch(
+                Progress(i, plan.nfe, row, partial(_estimate, u, result, folds[i] if project is None else (0.0, 1.0)))
+            )
         if row.noise is not None:
             buffers[NOISE] = unit_noise(seeds, key_of(row.noise), first)
-        execute(program.rows[i], buffers)
-        buffers[DATA] = buffers[RAW] = buffers[NOISE] = None
+        execute(ops, buffers)
+        u = result = buffers[DATA] = buffers[RAW] = buffers[NOISE] = None  # not held during the next evaluation
     return tuple(_scaled(buffers[b], factor) for b, factor in program.results)
+
+
+def _estimate(u: Tensor, result: Tensor, fold: tuple[float, float]) -> Tensor:
+    return fold[0] * u + fold[1] * result if fold != (0.0, 1.0) else result
 
 
 def initial_registers(plan: Plan, states: Sequence[Tensor], seeds: Sequence[int]) -> list[Tensor]:
@@ -268,16 +265,22 @@ def _locate(
                 images,
                 result,
             )
-    for progress in rows(plan, denoiser, states, seeds):
+
+    def watch(progress: Progress) -> None:
         bad = lost(progress.data())
         if bad:
             name = f"row {progress.index} of {progress.rows} ({progress.row.label}, time {progress.row.t:g})"
-            return NonFinite(
-                f"the network returned NaN or infinity at {name} for images {bad} of the batch; the other images are in .result. "
-                "Try the network in float32, a lower guidance scale, or `fewstep doctor`",
+            raise NonFinite(
+                f"the network returned NaN or infinity at {name} for images {bad} of the batch; the other images are in "
+                ".result. Try the network in float32, a lower guidance scale, or `fewstep doctor`",
                 progress.index,
                 progress.row.label,
                 images,
                 result,
             )
+
+    try:
+        run_rows(plan, denoiser, states, seeds, watch)
+    except NonFinite as found:
+        return found
     return NonFinite(f"images {images} hold NaN or infinity, but a second run did not", None, "", images, result)

@@ -81,10 +81,16 @@ class _Row:
         self.place, self.scale, self.foreign, self.size = place, scale, foreign, size
         self.ops: list[Op] = []
 
-    def lower(self, targets: list[Terms]) -> None:
+    def lower(self, targets: list[Terms], outputs: int) -> None:
+        # A register of zeros has no place, unless it is one of the first, which are read: then it is 0 times a tensor.
         stored = [
-            {self.place[s] if s >= 0 else s: c * (self.scale[s] if s >= 0 else 1.0) for s, c in terms.items()}
-            for terms in targets
+            {
+                self.place[s] if s >= 0 else s: c * (self.scale[s] if s >= 0 else 1.0)
+                for s, c in terms.items()
+                if s < 0 or s in self.place
+            }
+            or ({DATA: 0.0} if r < outputs else {})
+            for r, terms in enumerate(targets)
         ]
         order = sorted((r for r, terms in enumerate(stored) if terms), key=lambda r: (r == 0, len(stored[r])))
         place, scale, done = (
@@ -106,7 +112,8 @@ class _Row:
                 buffer, c = self._combine(terms, needed, unit=r == 0)
                 place[r], scale[r] = buffer, c
             busy.add(place[r])
-            done.append((place[r], {s: v / scale[r] for s, v in stored[r].items()}))
+            if any(stored[r].values()):
+                done.append((place[r], {s: v / scale[r] for s, v in stored[r].items()}))
         for buffer in sorted(self.foreign - busy):
             self.ops.append(Op(DROP, buffer, 0, 0, 0.0))
         self.foreign &= busy
@@ -114,15 +121,15 @@ class _Row:
 
     @staticmethod
     def _shorten(terms: Terms, done: list[tuple[int, Terms]]) -> Terms:
-        """The same combination, starting from a finished one where that takes fewer terms."""
+        """The same combination, starting from a finished one where that takes fewer terms and cancels no large ones."""
         best = terms
         for buffer, other in done:
-            for shared in terms.keys() & other.keys():
+            for shared in terms.keys() & other.keys() if other.keys() <= terms.keys() else ():
                 ratio = terms[shared] / other[shared]
-                rest = {s: terms.get(s, 0.0) - ratio * other.get(s, 0.0) for s in terms.keys() | other.keys()}
-                size = max(abs(c) for c in terms.values())
-                rest = {s: c for s, c in rest.items() if abs(c) > 1e-13 * size and s != shared}
-                if len(rest) + 1 < len(best) and rest.keys() <= terms.keys():
+                taken = {s: ratio * other.get(s, 0.0) for s in terms}
+                rest = {s: c - taken[s] for s, c in terms.items() if abs(c - taken[s]) > 1e-13 * abs(c)}
+                loud = any(abs(taken[s]) > 30 * abs(c) for s, c in terms.items())
+                if len(rest) + 1 < len(best) and not loud:
                     best = {buffer: ratio, **rest}
         return best
 
@@ -181,7 +188,7 @@ def lower(plan: Plan, folds: tuple[tuple[float, float], ...] | None) -> Program:
     for i in range(plan.nfe):
         inputs.append(row.place[0])
         row.ops = []
-        row.lower(combinations(plan, i, None if folds is None else folds[i]))
+        row.lower(combinations(plan, i, None if folds is None else folds[i]), plan.outputs)
         rows.append(tuple(row.ops))
     results = tuple((row.place[r], row.scale[r]) for r in range(plan.outputs))
     return Program(tuple(rows), tuple(inputs), results, row.size)
