@@ -13,18 +13,16 @@ WIDTH = 100
 
 def help_of(name: str) -> str:
     """The help of a command at a fixed width, whatever the terminal's is."""
-    parent = click.Context(app, info_name="fewstep", terminal_width=WIDTH, max_content_width=WIDTH)
+    parent = click.Context(app, info_name="fewstep", terminal_width=WIDTH, **app.context_settings)
     command = app.get_command(parent, name)
     assert command is not None
-    with click.Context(command, parent=parent, info_name=name, terminal_width=WIDTH, max_content_width=WIDTH) as ctx:
+    with click.Context(command, parent=parent, info_name=name) as ctx:
         return command.get_help(ctx)
 
 
 def commands() -> str:
     """A section for each command."""
-    return "\n\n".join(
-        f"## {name}\n\n{entry.summary}\n\n```\n{help_of(name)}\n```" for name, entry in COMMANDS.items()
-    )
+    return "\n\n".join(f"## {name}\n\n{entry.summary}\n\n```\n{help_of(name)}\n```" for name, entry in COMMANDS.items())
 
 
 def render() -> str:

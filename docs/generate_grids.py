@@ -19,12 +19,11 @@ def grids() -> str:
 
 def times() -> str:
     """The times of five steps on two schedules."""
-    rows = []
-    for name in fs.GRIDS:
-        row = [f"`{name}`"]
-        for schedule in (fs.schedules.scaled_linear(), fs.schedules.flow()):
-            row.append(", ".join(f"{t:.4g}" for t in grid_times(name, schedule, STEPS)))
-        rows.append(row)
+    schedules = (fs.schedules.scaled_linear(), fs.schedules.flow())
+    rows = [
+        [f"`{name}`", *(", ".join(f"{t:.4g}" for t in grid_times(name, s, STEPS)) for s in schedules)]
+        for name in fs.GRIDS
+    ]
     return table(["grid", "on `scaled_linear`", "on `flow`"], rows)
 
 

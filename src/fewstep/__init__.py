@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fewstep.run.eager import Cancelled, NonFinite, Progress, sample, sample_pair
     from fewstep.run.graph import Graph
     from fewstep.run.slots import Slots
-    from fewstep.solvers.compile import compile  # noqa: A004
+    from fewstep.solvers.compile import compile
     from fewstep.solvers.registry import SAMPLERS
 
 _HOMES = {

@@ -98,8 +98,8 @@ def sample_adaptive(
         while (position := float(schedule.lam(times[-1]))) < end:
             if nfe + 3 > max_evaluations:
                 raise InvalidInput(
-                    f"{max_evaluations} evaluations did not reach the end at rtol {rtol:g}, atol {atol:g}: lambda is at "
-                    f"{position:.3g} of {end:.3g}. Loosen the tolerances or raise max_evaluations"
+                    f"{max_evaluations} evaluations did not reach the end at rtol {rtol:g}, atol {atol:g}: lambda is "
+                    f"at {position:.3g} of {end:.3g}. Loosen the tolerances or raise max_evaluations"
                 )
             # A sliver that would be left over is taken along.
             arrives = position + 1.001 * width >= end

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import threading
 from collections.abc import Mapping
@@ -236,7 +235,7 @@ def _digest(content: dict[str, Any]) -> str:
 
 
 def _plan_of(content: dict[str, Any]) -> Plan:
-    """The plan that `Plan._content` describes; raises KeyError, TypeError, ValueError or InvalidInput where it is none."""
+    """The plan that `Plan._content` describes; raises InvalidInput or what Python does where it is none."""
     rows, init = content["rows"], content["init"]
     if not 1 <= len(rows) <= MAX_ROWS or not 1 <= len(init) <= MAX_REGISTERS:
         raise InvalidInput(

@@ -121,7 +121,7 @@ class BetaSchedule(Schedule):
         ac = np.array(self.alphas_cumprod, np.float64)
         if ac.ndim != 1 or ac.size < 2:
             raise InvalidInput(f"a beta schedule needs at least 2 values of alphas_cumprod, got {ac.size}")
-        if not (np.all(np.diff(ac) < 0) and 0 <= ac[-1] and ac[0] < 1):
+        if not (np.all(np.diff(ac) < 0) and ac[-1] >= 0 and ac[0] < 1):
             raise InvalidInput(
                 f"alphas_cumprod must decrease strictly inside (0, 1), the last may be 0: got {ac[0]:g} .. {ac[-1]:g}. "
                 "Betas must lie in (0, 1), the last may be 1"

@@ -35,6 +35,11 @@ class Point(NamedTuple):
     lam: float
 
     @property
+    def level(self) -> tuple[float, float]:
+        """(alpha, sigma)."""
+        return self.alpha, self.sigma
+
+    @property
     def ratio(self) -> float:
         """sigma / alpha, inf where alpha = 0."""
         return self.sigma / self.alpha if self.alpha else math.inf
@@ -109,8 +114,8 @@ class Tape:
         With `sizes`, step k spans sizes[k] intervals of the grid and yields all its points, (p, .., q).
         """
         first = 0
-        for self._step, size in enumerate(sizes or [1] * (len(self.points) - 1)):
-            self._stage = 0
+        for step, size in enumerate(sizes or [1] * (len(self.points) - 1)):
+            self._step, self._stage = step, 0
             yield self.points[first : first + size + 1]
             first += size
             if self._rows:
@@ -180,68 +185,53 @@ class Tape:
                 total[n] = total.get(n, 0.0) + coefficient * c
         return {n: c for n, c in total.items() if c != 0.0}
 
+    def _live(self, finals: list[int]) -> list[list[int]]:
+        """Which nodes must be in registers before the first row, and after each; a network input stands first."""
+        n, born = len(self._rows), self._born
+        live: list[list[int]] = [[] for _ in range(n)] + [finals]
+        for r in range(n - 1, -1, -1):
+            needed = [m for v in live[r + 1] for m in (self._expand(v) if born[v] == r else [v]) if born[m] < r]
+            live[r] = list(dict.fromkeys([self._inputs[r], *needed]))
+        return live
+
     def plan(self, result: tuple[State, ...], recipe: Recipe) -> Plan:
         """Allocate registers and write the table. `result` is the final state, and the second one for a pair."""
-        n = len(self._rows)
+        n, width = len(self._rows), len(self._starts)
         if n == 0:
             raise InvalidInput(f"{recipe.sampler} made no network evaluation over {len(self.points) - 1} steps")
         finals = [self._anchor(x) for x in result]
-        born = self._born
-        expanded: dict[int, dict[int, float]] = {}
-
-        def made_of(node: int) -> dict[int, float]:
-            return expanded.setdefault(node, self._expand(node))
-
-        # Backwards: which nodes must be in registers after each row (index r + 1; index 0 is the state before any row).
-        # A network input must be in register 0, so it stands first.
-        live: list[list[int]] = [[] for _ in range(n + 1)]
-        live[n] = list(dict.fromkeys(finals))
-        for r in range(n - 1, -1, -1):
-            needed = [m for v in live[r + 1] if born[v] == r for m in made_of(v) if born[m] < r]
-            needed += [v for v in live[r + 1] if born[v] < r]
-            live[r] = list(dict.fromkeys([self._inputs[r], *needed]))
+        live = self._live(finals)
         size = max(len(nodes) for nodes in live)
 
-        width = len(self._starts)
         init = np.zeros((size, width + 1))
-        column = {node: i for i, node in enumerate(self._starts)}
-        if -1 in self._noise:
-            column[self._noise[-1][0]] = width
+        column = {node: i for i, node in enumerate(self._starts)} | {self._noise.get(-1, (-1,))[0]: width}
         place = {node: r for r, node in enumerate(live[0])}
         for node, r in place.items():
-            for part, c in made_of(node).items():
+            for part, c in self._expand(node).items():
                 init[r, column[part]] = c
 
-        A, B, s = np.zeros((n, size, size)), np.zeros((n, size, 2)), np.zeros((n, size))
+        table = np.zeros((n, size, size + 3))  # registers, then data, raw and noise
         for i in range(n):
-            last = i == n - 1
-            after = {v: r for r, v in enumerate(finals)} if last else self._assign(place, live[i + 1], size)
+            after = self._assign(place, live[i + 1], size) if i < n - 1 else {v: r for r, v in enumerate(finals)}
             data, raw = self._data[i]
-            draw = self._noise[i][0] if i in self._noise else None
+            column = place | {data: size, raw: size + 1, self._noise.get(i, (-1,))[0]: size + 2}
             for node, r in after.items():
-                for part, c in ({node: 1.0} if born[node] < i else made_of(node)).items():
-                    if part == data:
-                        B[i, r, 0] = c
-                    elif part == raw:
-                        B[i, r, 1] = c
-                    elif part == draw:
-                        s[i, r] = c
-                    else:
-                        A[i, r, place[part]] = c
+                for part, c in ({node: 1.0} if self._born[node] < i else self._expand(node)).items():
+                    table[i, r, column[part]] = c
             place = after
+        A, B, s = table[:, :, :size], table[:, :, size:-1], table[:, :, -1]
         drawn = {r: interval for r, (_, interval) in self._noise.items() if r < 0 or np.any(s[r])}
-        rows = tuple(row._replace(noise=drawn.get(i)) for i, row in enumerate(self._rows))
         return Plan(
             recipe=recipe,
-            rows=rows,
+            rows=tuple(row._replace(noise=drawn.get(i)) for i, row in enumerate(self._rows)),
             init=init,
             A=A,
             B=B,
             s=s,
             start_noise=drawn.get(-1),
-            entry=(self.points[0].alpha, self.points[0].sigma),
-            exit=(self.points[-1].alpha, self.points[-1].sigma),
-            companion=(self.points[1].alpha, self.points[1].sigma) if width == 2 else None,
+            entry=self.points[0].level,
+            exit=self.points[-1].level,
+            companion=self.points[1].level if width == 2 else None,
             outputs=len(finals),
             tolerance=1e-12,
             note=self.inexact,

@@ -52,8 +52,8 @@ class Level(NamedTuple):
         if len(host) == 1:
             return Level(t.reshape(-1).expand(x.shape[0]), host[0][1], host[0][2], host)
         shape = (-1,) + (1,) * (x.ndim - 1)
-        columns = (torch.as_tensor(v, dtype=x.dtype, device=x.device).reshape(shape) for v in (alpha, sigma))
-        return Level(t, *columns, host)
+        alpha, sigma = (torch.as_tensor(v, dtype=x.dtype, device=x.device).reshape(shape) for v in (alpha, sigma))
+        return Level(t, alpha, sigma, host)
 
     def take(self, index: Tensor, host: Sequence[int]) -> Level:
         """The level of the images at `index`, which the host knows as `host`."""

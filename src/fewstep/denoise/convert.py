@@ -6,7 +6,7 @@ With x = alpha x0 + sigma eps, each prediction F gives x0 = skip x + out F:
     sample          F = x0
     v_prediction    F = alpha eps - sigma x0         x0 = (alpha x - sigma F) / (alpha^2 + sigma^2)
     flow            F = eps - x0                     x0 = (x - sigma F) / (alpha + sigma)
-    edm             F preconditioned, with r = sigma / alpha and d = sigma_data (Karras et al. 2022, arXiv 2206.00364, table 1):
+    edm             F preconditioned, r = sigma / alpha, d = sigma_data (Karras et al. 2022, arXiv 2206.00364, table 1):
                     x0 = d^2 / (r^2 + d^2) x / alpha + r d / sqrt(r^2 + d^2) F(x / (alpha sqrt(r^2 + d^2)), log(r) / 4)
 
 Sources: Ho et al. 2020, arXiv 2006.11239; Salimans & Ho 2022, arXiv 2202.00512 (v); Lipman et al. 2022, arXiv
@@ -16,6 +16,7 @@ Sources: Ho et al. 2020, arXiv 2006.11239; Salimans & Ho 2022, arXiv 2202.00512 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -77,8 +78,8 @@ class Network(Denoiser):
     def coefficients(self, t: Value, alpha: Value, sigma: Value) -> tuple[Value, Value]:
         if self.prediction in ("epsilon", "edm") and isinstance(alpha, float) and alpha == 0:
             raise InvalidInput(
-                f"a network that predicts {self.prediction} says nothing of the data at time {t:g}, where alpha is 0 (zero "
-                "terminal SNR): start the grid below it, or use a network that predicts v_prediction, flow or sample"
+                f"a network that predicts {self.prediction} says nothing of the data at time {t:g}, where alpha is 0 "
+                "(zero terminal SNR): start the grid below it, or use a network that predicts v_prediction, flow or sample"
             )
         match self.prediction:
             case "epsilon":
@@ -113,7 +114,8 @@ class Network(Denoiser):
             result = result[0] if isinstance(result, tuple) else result.sample
         if result.shape != x.shape:
             raise InvalidInput(
-                f"the network returned shape {tuple(result.shape)} for a state of shape {tuple(x.shape)}; they must be equal"
+                f"the network returned shape {tuple(result.shape)} for a state of shape {tuple(x.shape)}; "
+                "they must be equal"
             )
         return result if result.dtype is x.dtype else result.to(x.dtype)
 
@@ -152,7 +154,7 @@ class OnSchedule(Denoiser):
             raise InvalidInput(
                 f"at time {t:g} alpha is 0, a level that the network's {self.own.kind} schedule cannot be scaled to"
             )
-        own_t = float(self.own.time_of_lambda(self.schedule.lam(t)))
+        own_t = float(self.own.time_of_lambda(math.log(alpha / sigma)))
         return own_t, float(self.own.alpha(own_t)) / alpha
 
     def coefficients(self, t: Value, alpha: Value, sigma: Value) -> tuple[Value, Value]:

@@ -1,6 +1,6 @@
 """Classifier-free guidance, in one doubled batch that only the rows that need it pay for.
 
-    F = F_negative + w (F_condition - F_negative)          Ho & Salimans 2022, arXiv 2207.12598, eq. 6, with w = 1 + their w
+    F = F_negative + w (F_condition - F_negative)      Ho & Salimans 2022, arXiv 2207.12598, eq. 6, w = 1 + theirs
 
 F is the network's output. As x0 is affine in F with the same coefficients in both branches, guiding F is guiding x0.
 An empty or a negative condition stands in the same place. At w = 1, or outside the interval, the image costs one

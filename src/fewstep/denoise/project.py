@@ -12,7 +12,7 @@ from fewstep.denoise.base import Denoiser, Level, Value
 
 
 class Projected(Denoiser):
-    """A denoiser whose estimate of x0 passes through `function`; solvers that ask for it see the estimate before, too."""
+    """A denoiser whose estimate of x0 passes through `function`; solvers that ask see the one before it, too."""
 
     def __init__(self, denoiser: Denoiser, function: Callable[[Tensor], Tensor]):
         first = denoiser.project

@@ -7,7 +7,7 @@ import operator
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -285,7 +285,7 @@ class _Run:
         self.evaluations = self.seen  # not read at the end: a failed run is repeated to find the row
         if self.report is None:
             return None
-        return self.report(progress._replace(index=self.offset + progress.index, rows=self.rows))
+        return self.report(replace(progress, index=self.offset + progress.index, rows=self.rows))
 
 
 def load(source: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Pipeline:

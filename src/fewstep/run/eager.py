@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,8 @@ class Cancelled(RuntimeError):
         self.row, self.preview = row, preview
 
 
-class Progress(NamedTuple):
+@dataclass(frozen=True)
+class Progress:
     """What a run shows after each network evaluation.
 
     `index` counts rows from 0 of `rows`; `data()` is the estimate of x0 at this row, made when asked for. Ask before
@@ -118,8 +120,8 @@ def check_schedule(plan: Plan, denoiser: Denoiser) -> None:
     if denoiser.schedule is not None and denoiser.schedule.fingerprint != plan.recipe.schedule_fingerprint:
         raise InvalidInput(
             f"the plan was compiled for the noise schedule {plan.recipe.schedule.get('kind')!r} "
-            f"({plan.recipe.schedule_fingerprint}), the denoiser has {denoiser.schedule.kind!r} ({denoiser.schedule.fingerprint}): compile "
-            "it with schedule=denoiser.schedule, or wrap the denoiser in fewstep.OnSchedule"
+            f"({plan.recipe.schedule_fingerprint}), the denoiser has {denoiser.schedule.kind!r} "
+            f"({denoiser.schedule.fingerprint}): compile it with schedule=denoiser.schedule, or wrap the denoiser in fewstep.OnSchedule"
         )
 
 

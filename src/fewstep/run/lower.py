@@ -18,7 +18,6 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-
 from fewstep.core.plan import Plan
 
 DATA, RAW, NOISE = -1, -2, -3

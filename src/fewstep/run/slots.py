@@ -117,8 +117,8 @@ class Slots:
             raise InvalidInput(f"all {self.capacity} slots are taken: call step() until one is free")
         if plan.registers > self.registers or plan.inputs != 1:
             raise InvalidInput(
-                f"{plan.recipe.sampler} needs {plan.registers} registers and {plan.inputs} starting states; these slots have "
-                f"{self.registers} registers for single states: make them with registers={plan.registers}"
+                f"{plan.recipe.sampler} needs {plan.registers} registers and {plan.inputs} starting states; these slots "
+                f"have {self.registers} registers for single states: make them with registers={plan.registers}"
             )
         check_schedule(plan, self.denoiser)
         if (condition or negative or guidance != 1) and not isinstance(self.denoiser, Network):
@@ -249,7 +249,7 @@ class Slots:
                 host = np.empty(self.shape, np.float32)
                 draw(slot.seed, key_of(interval), host)
                 self._noise[place].copy_(torch.from_numpy(host), non_blocking=True)
-        used = coefficients.any(axis=0)  # which of the K x (K + 2) coefficients any slot has
+        used = np.any(coefficients, axis=0)  # which of the K x (K + 2) coefficients any slot has
         shape = (*coefficients.shape, *[1] * len(self.shape))
         device = (
             torch.from_numpy(coefficients).to(self._noise.device, self._noise.dtype, non_blocking=True).reshape(shape)

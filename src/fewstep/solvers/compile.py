@@ -21,7 +21,7 @@ from fewstep.solvers.registry import SAMPLERS
 MAX_STEPS = 100_000
 
 
-def compile(  # noqa: A001
+def compile(
     sampler: str,
     *,
     schedule: Schedule,

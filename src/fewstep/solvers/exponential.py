@@ -7,7 +7,7 @@ arXiv 2206.00927, eq. 3.4, and arXiv 2211.01095, eq. 9):
 
     noise prediction (DPM-Solver):      m = eps,  k = alpha_q / alpha_p,  c = sigma_q,  g = h
     data prediction  (DPM-Solver++):    m = x0,   k = sigma_q / sigma_p,  c = alpha_q,  g = -h
-    its reverse SDE  (SDE-DPM-Solver++): the same with k e^(-eta h), g = -(1 + eta) h, and sigma_q sqrt(1 - e^(-2 eta h)) z
+    its reverse SDE (SDE-DPM-Solver++): k e^(-eta h) for k, g = -(1 + eta) h, plus sigma_q sqrt(1 - e^(-2 eta h)) z
 
 with w0 = e^g - 1, w1 = (e^g - 1) / g - 1, w2 = (e^g - 1 - g) / g^2 - 1/2, and derivatives in units of the step.
 Members differ in how they estimate m' and m'': from earlier rows (multistep, M), or from rows inside the step

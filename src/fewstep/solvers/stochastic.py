@@ -4,8 +4,8 @@ The ancestral samplers of k-diffusion go down to less noise than `q` has and up 
 
     p -> down by a step of the ODE,    x_q = x_down + v z,    v = eta sigma_q sqrt(1 - (ratio_q / ratio_p)^2)
 
-`eta` 0 draws nothing and 1 draws as much as the reverse SDE, whose own integrators are `exponential.multistep`. `s_noise`
-multiplies what is drawn: other than 1, the marginals are not those of the schedule any more.
+`eta` 0 draws nothing and 1 draws as much as the reverse SDE, whose own integrators are `exponential.multistep`.
+`s_noise` multiplies what is drawn: other than 1, the marginals are not those of the schedule any more.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import math
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.tape import Point, State, Tape
-from fewstep.solvers.ddim import check_noise, drawn, transfer
 from fewstep.solvers import exponential
+from fewstep.solvers.ddim import check_noise, drawn, transfer
 from fewstep.solvers.exponential import WIDEST, advance, finite
 
 

@@ -1,0 +1,105 @@
+"""The group of commands: what it loads, and how failures end."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import click
+import pytest
+
+from fewstep.cli.app import COMMANDS, app
+
+from .conftest import Call
+
+LOADED = """
+import sys
+sys.argv = ["fewstep", *{words}]
+from fewstep.cli import main
+try:
+    main()
+except SystemExit as end:
+    code = end.code
+print("LOADED", code, *sorted({{"torch", "numpy", "rich", "PIL", "diffusers"}} & set(sys.modules)))
+"""
+
+
+def loaded(*words: str) -> list[str]:
+    """The exit code of a command, and the heavy packages that it imported."""
+    program = LOADED.format(words=list(words))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()[-1].split()[1:]
+
+
+def test_help_loads_nothing_heavy() -> None:
+    assert loaded("--help") == ["0"]
+    assert loaded("--version") == ["0"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_loads_nothing_heavy(command: str) -> None:
+    assert loaded(command, "--help") == ["0"]
+
+
+def test_tables_and_plans_need_no_torch() -> None:
+    assert loaded("samplers", "--json") == ["0", "numpy"]
+    assert loaded("plan", "ddim", "--steps", "3") == ["0", "numpy", "rich"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_there_and_helps(call: Call, name: str) -> None:
+    context = click.Context(app)
+    command = app.get_command(context, name)
+    assert command is not None
+    assert command.name == name
+    assert command.help
+    result = call(name, "--help")
+    assert result.exit_code == 0
+    assert "--json" in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["generat"], "unknown command 'generat': did you mean 'generate'"),
+        (["--nonsense"], "--nonsense"),
+        (["plan"], "Missing argument 'SAMPLER'. See `fewstep plan --help`"),
+        (["plan", "ddim", "--stps", "3"], "--steps"),
+        (["plan", "ddim", "--steps", "x"], "'x' is not a valid integer"),
+        (["plan", "ddimm", "--steps", "3"], "did you mean 'ddim'"),
+    ],
+)
+def test_bad_input_ends_with_one_line_and_code_2(call: Call, words: list[str], message: str) -> None:
+    result = call(*words)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("fewstep: error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+def test_an_interrupt_ends_with_code_130(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fewstep.cli.lists.show_table", interrupt)
+    result = call("samplers")
+    assert result.exit_code == 130
+    assert "interrupted" in result.stderr
+
+
+def test_an_error_in_the_program_itself_is_not_hidden(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("fewstep.cli.lists.show_table", fail)
+    assert isinstance(call("samplers").exception, ZeroDivisionError)
+
+
+def test_a_reader_that_closes_the_pipe_ends_it_quietly(process: Callable[..., subprocess.Popen[str]]) -> None:
+    running = process("samplers", "--json")
+    assert running.stdout is not None
+    assert running.stderr is not None
+    running.stdout.close()
+    assert running.stderr.read() == ""
+    running.stderr.close()
+    assert running.wait(timeout=60) == 1

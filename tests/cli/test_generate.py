@@ -1,0 +1,240 @@
+"""`fewstep generate`: pictures that draw themselves again, and what happens when something is wrong."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewstep.pipeline import read
+from fewstep.pipeline.pipeline import BATCH, GRID, GUIDANCE, SAMPLER, STEPS
+from pipeline.tiny import LOST, broken, write
+
+from .conftest import Call
+
+MODEL = "tiny.safetensors"
+QUICK = ("generate", MODEL, "--steps", 3)
+
+
+def pixels(path: object) -> np.ndarray:
+    with Image.open(str(path)) as picture:
+        return np.asarray(picture)
+
+
+def test_the_shipped_model_draws_ten_rows_of_digits(call: Call, here: Path) -> None:
+    result = call("generate")
+    assert result.exit_code == 0
+    [path] = result.stdout.splitlines()
+    assert path.startswith("out/digits-")
+    assert "100 images, NFE 24 each" in result.stderr
+    assert pixels(path).shape == (728, 728)
+    assert call("generate").stdout == result.stdout
+
+
+def test_the_help_names_the_defaults_that_are_used(call: Call) -> None:
+    text = " ".join(call("generate", "--help").output.split())
+    for value in (SAMPLER, STEPS, GRID, f"{GUIDANCE:g}", BATCH):
+        assert f"[default: {value}]" in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["--labels", "2,0-1,none", "--count", 2, "--columns", 3, "--scale", 3, "--seed", 9, "--batch", 3],
+        ["--sampler", "ddim", "--option", "eta=1", "--grid", "karras", "--grid-option", "rho=5", "--bias", -1],
+        ["--guidance", 4, "--negative", 1, "--guidance-interval", "0.3,", "--rescale", 0.5, "--clip"],
+    ],
+)
+def test_like_draws_the_same_picture(call: Call, here: Path, words: list[object]) -> None:
+    assert call(*QUICK, *words, "--output", "a.png").exit_code == 0
+    result = call("generate", MODEL, "--like", "a.png", "--output", "b.png")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == "b.png\n"
+    assert "the same pixels as a.png" in result.stderr
+    assert np.array_equal(pixels("a.png"), pixels("b.png"))
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+def test_like_in_another_process_draws_the_same_picture(
+    process: Callable[..., subprocess.Popen[str]], here: Path
+) -> None:
+    for words in (("--labels", "3,8", "--seed", 5, "--output", "a.png"), ("--like", "a.png", "--output", "b.png")):
+        out, err = process("generate", *words).communicate(timeout=120)
+        assert out == f"{words[-1]}\n", err
+    assert np.array_equal(pixels("a.png"), pixels("b.png"))
+
+
+def test_each_image_is_written_alone_and_draws_itself_again(call: Call, here: Path) -> None:
+    report = json.loads(call(*QUICK, "--count", 2, "--each", "--json", "--output", "all.png").stdout)
+    assert report["each"][3] == "all/0003-label1.png"
+    assert len(report["each"]) == report["images"] == 6
+    assert call("generate", MODEL, "--like", report["each"][3], "--output", "one.png").exit_code == 0
+    assert np.array_equal(pixels("one.png"), pixels(report["each"][3]))
+    gap, size = 16, 64
+    assert np.array_equal(pixels("one.png"), pixels("all.png")[2 * gap + size :, 2 * gap + size :][:size, :size])
+
+
+def test_json_reports_the_recipe(call: Call, here: Path) -> None:
+    result = call(*QUICK, "--labels", "1", "--count", 1, "--sampler", "heun", "--guidance", 1, "--json")
+    report = json.loads(result.stdout)
+    assert (report["images"], report["nfe"], report["same_pixels"]) == (1, 5, None)
+    assert report["recipe"]["plan"]["sampler"] == "heun"
+    assert read(report["path"]).recipe.to_json() == report["recipe"]
+
+
+def test_another_scale_may_be_asked_of_a_recipe(call: Call, here: Path) -> None:
+    call(*QUICK, "--output", "a.png", "--scale", 4)
+    assert call("generate", MODEL, "--like", "a.png", "--scale", 8, "--output", "b.png").exit_code == 0
+    assert np.array_equal(pixels("b.png"), pixels("a.png").repeat(2, 0).repeat(2, 1))
+
+
+def test_a_plan_file_takes_the_place_of_a_sampler(call: Call, here: Path) -> None:
+    call("plan", "unipc-2", "--steps", 3, "--grid", "karras", "--output", "p.json")
+    call("generate", MODEL, "--plan", "p.json", "--output", "a.png")
+    call(*QUICK, "--sampler", "unipc-2", "--grid", "karras", "--output", "b.png")
+    assert np.array_equal(pixels("a.png"), pixels("b.png"))
+
+
+def test_an_edited_plan_is_refused(call: Call, here: Path) -> None:
+    call("plan", "ddim", "--steps", 3, "--output", "p.json")
+    path = Path("p.json")
+    path.write_text(path.read_text().replace('"steps": 3', '"steps": 4'))
+    result = call("generate", MODEL, "--plan", "p.json")
+    assert result.exit_code == 2
+    assert "the plan was edited" in result.stderr
+
+
+def test_a_plan_for_another_schedule_is_refused(call: Call, here: Path) -> None:
+    call("plan", "ddim", "--steps", 3, "--schedule", "edm", "--output", "p.json")
+    result = call("generate", MODEL, "--plan", "p.json")
+    assert result.exit_code == 2
+    assert "compiled for the noise schedule 'edm'" in result.stderr
+    assert not Path("out").exists()
+
+
+def test_another_model_cannot_draw_the_picture_again(call: Call, here: Path) -> None:
+    call(*QUICK, "--output", "a.png")
+    write(here / "other.safetensors", seed=1)
+    result = call("generate", "other.safetensors", "--like", "a.png")
+    assert result.exit_code == 2
+    assert read("a.png").recipe.model_digest in result.stderr
+    assert "give the model that drew it" in result.stderr
+
+
+def test_a_picture_cannot_choose_a_file_as_its_model(call: Call, here: Path) -> None:
+    call(*QUICK, "--output", "a.png")
+    result = call("generate", "--like", "a.png")
+    assert result.exit_code == 2
+    assert "give the path of its file as MODEL" in result.stderr
+
+
+def test_a_damaged_recipe_is_refused(call: Call, here: Path) -> None:
+    call(*QUICK, "--output", "a.png")
+    content = Path("a.png").read_bytes()
+    Path("a.png").write_bytes(content.replace(b'"batch": 100', b'"batch": 999'))
+    result = call("generate", MODEL, "--like", "a.png")
+    assert result.exit_code == 2
+    assert "a.png is damaged: the checksum" in result.stderr
+
+
+def test_pixels_that_come_out_otherwise_are_admitted(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(*QUICK, "--output", "a.png")
+    monkeypatch.setattr("fewstep.pipeline.images.Images.digest", property(lambda _: "0" * 16))
+    result = call("generate", MODEL, "--like", "a.png", "--output", "b.png")
+    assert result.exit_code == 0
+    assert "the pixels are not all those of a.png" in result.stderr
+
+
+def test_finished_images_are_kept_when_the_network_returns_nan(call: Call, here: Path) -> None:
+    broken(here / "broken.safetensors")
+    result = call("generate", "broken.safetensors", "--count", 2, "--steps", 3, "--output", "a.png", "--columns", 2)
+    assert result.exit_code == 1
+    assert result.stdout == "a.png\n"
+    assert "2 of 6 images are NaN or infinite, first at row 0 of 3 (step 1)" in result.stderr
+    assert "Finished and kept: 4 images, in a.png" in result.stderr
+    recipe = read("a.png").recipe
+    assert [recipe.labels[i] for i in recipe.kept] == [0, 0, 1, 1]
+    assert LOST not in (0, 1)
+    call("generate", "broken.safetensors", "--like", "a.png", "--output", "b.png")
+    assert np.array_equal(pixels("a.png"), pixels("b.png"))
+
+
+def test_nothing_is_written_when_all_images_are_nan(call: Call, here: Path) -> None:
+    broken(here / "broken.safetensors", everything=True)
+    result = call("generate", "broken.safetensors", "--output", "a.png")
+    assert result.exit_code == 1
+    assert "30 of 30 images are NaN or infinite, first at row 0 of 12 (step 1)" in result.stderr
+    assert not Path("a.png").exists()
+
+
+def test_ctrl_c_ends_with_130_and_leaves_nothing(process: Callable[..., subprocess.Popen[str]], here: Path) -> None:
+    running = process("generate", "--sampler", "ddim", "--steps", 900, "--count", 1000, "--output", "new/a.png")
+    time.sleep(4)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (130, "")
+    assert err.strip() == "fewstep: interrupted"
+    assert not Path("new").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--labels", "3"], "tiny has no label 3"),
+        (["--labels", "x"], "'x' in the list is not a label"),
+        (["--labels", "5-2"], "not a range"),
+        (["--labels", "0-999999"], "not a range"),
+        (["--labels", ""], "is not a label"),
+        (["--negative", "0,1"], "names 2 labels; give one"),
+        (["--count", "10000"], "are more than 10000"),
+        (["--count", "0"], "1<=x<=10000"),
+        (["--steps", "0"], "1<=x<=10000"),
+        (["--scale", "65"], "1<=x<=64"),
+        (["--count", "3000", "--scale", "64"], "use a scale below 64"),
+        (["--guidance", "nan"], "guidance must be a finite number"),
+        (["--guidance-interval", "3,2"], "not low,high"),
+        (["--rescale", "2"], "range 0<=x<=1"),
+        (["--seed", "-1"], "0<=x"),
+        (["--batch", "0"], "1<=x<=1024"),
+        (["--sampler", "dimm"], "did you mean 'ddim'"),
+        (["--sampler", "ddim", "--option", "etta=1"], "did you mean 'eta'"),
+        (["--grid", "karas"], "did you mean 'karras'"),
+        (["--grid-option", "rho=1"], "unknown option of grid 'quadratic'"),
+        (["--steps", "3", "--times", "9,-1"], "got steps and times"),
+        (["--output", "a.jpg"], "ends in .png"),
+        (["--output", "tiny.safetensors/a.png"], "cannot write the picture"),
+        (["--plan", "absent.json"], "cannot read the plan absent.json"),
+        (["--plan", "p.json", "--steps", "3", "--option", "eta=1"], "--plan cannot be combined with --steps, --option"),
+        (["--like", "a.png", "--seed", "3"], "--like cannot be combined with --seed"),
+        (["--like", "absent.png"], "No such file or directory: absent.png"),
+        (["--like", "tiny.safetensors"], "tiny.safetensors is no PNG picture"),
+    ],
+)
+def test_bad_values_are_named(call: Call, here: Path, words: list[str], message: str) -> None:
+    result = call("generate", MODEL, *words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+    assert [path.name for path in here.iterdir()] == [MODEL]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("digit", "unknown model 'digit': did you mean 'digits'"),
+        ("absent.safetensors", "no file at absent.safetensors"),
+        ("text.safetensors", "not a safetensors file"),
+        (".", "is a folder"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_is_named(call: Call, here: Path, model: str, message: str) -> None:
+    Path("text.safetensors").write_text("nothing of the kind")
+    result = call("generate", model)
+    assert result.exit_code == 2
+    assert message in result.stderr
