@@ -1,9 +1,8 @@
 """`fewstep generate`: pictures that draw themselves again, and what happens when something is wrong."""
 
 import json
-import signal
 import subprocess
-import time
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,13 +172,28 @@ def test_nothing_is_written_when_all_images_are_nan(call: Call, here: Path) -> N
     assert not Path("a.png").exists()
 
 
-def test_ctrl_c_ends_with_130_and_leaves_nothing(process: Callable[..., subprocess.Popen[str]], here: Path) -> None:
-    running = process("generate", "--sampler", "ddim", "--steps", 900, "--count", 1000, "--output", "new/a.png")
-    time.sleep(4)
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
-    assert (running.returncode, out) == (130, "")
-    assert err.strip() == "fewstep: interrupted"
+INTERRUPTED = """
+import os, signal, sys
+from fewstep.cli import main
+from fewstep.pipeline import pipeline
+
+def sample(*arguments, on_row, **more):
+    def interrupt(progress):
+        if progress.index == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return on_row(progress)
+    return real(*arguments, on_row=interrupt, **more)
+
+real, pipeline.sample = pipeline.sample, sample
+sys.argv = ["fewstep", "generate", "--output", "new/a.png"]
+main()
+"""
+
+
+def test_ctrl_c_ends_with_130_and_leaves_nothing(here: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.strip() == "fewstep: interrupted"
     assert not Path("new").exists()
 
 

@@ -89,12 +89,12 @@ def plan(
     if output is not None:
         os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
         compiled.save(output)
-        click.echo(output)
     if as_json:
         click.echo(compiled.to_json())
     elif output is None:
         show_plan(compiled)
     else:
+        click.echo(output)
         note(summary(compiled))
 
 

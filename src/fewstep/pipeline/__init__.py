@@ -3,7 +3,7 @@
 pipe = fewstep.load("digits")
 images = pipe([3, 1, 4], steps=12, seed=7)
 images.save("out/pi.png")
-again = pipe.redraw(read("out/pi.png").recipe)  # the same pixels
+again = pipe.redraw(fewstep.pipeline.read("out/pi.png").recipe)  # the same pixels
 """
 
 from fewstep.pipeline.images import Images, sheet_of

@@ -91,45 +91,43 @@ class _Row:
             or ({DATA: 0.0} if r < outputs else {})
             for r, terms in enumerate(targets)
         ]
-        order = sorted((r for r, terms in enumerate(stored) if terms), key=lambda r: (r == 0, len(stored[r])))
-        place, scale, done = (
-            {},
-            {},
-            [],
-        )  # the registers after this row; `done`: (buffer, terms of what it holds)
-        waiting = list(order)
+        waiting = {r: terms for r, terms in enumerate(stored) if terms}
+        place: dict[int, int] = {}
+        scale: dict[int, float] = {}
         busy: set[int] = set()
-        for r in order:
-            waiting.remove(r)
-            terms = self._shorten(stored[r], done)
-            needed = busy | {s for w in waiting for s in self._shorten(stored[w], []) if s >= 0}
+        while waiting:
+            r = min(waiting, key=lambda r: (r == 0, len(waiting[r])))
+            terms = waiting.pop(r)
+            needed = busy.union(*waiting.values())
             [(source, c), *more] = terms.items()
             if not more and (c == 1.0 or (r != 0 and _in_range(c))):
                 buffer = source if source >= 0 and source not in busy else self._capture(source, needed)
                 place[r], scale[r] = buffer, c
             else:
-                buffer, c = self._combine(terms, needed, unit=r == 0)
-                place[r], scale[r] = buffer, c
+                place[r], scale[r] = self._combine(terms, busy, waiting, unit=r == 0)
             busy.add(place[r])
-            if any(stored[r].values()):
-                done.append((place[r], {s: v / scale[r] for s, v in stored[r].items()}))
         for buffer in sorted(self.foreign - busy):
             self.ops.append(Op(DROP, buffer, 0, 0, 0.0))
         self.foreign &= busy
         self.place, self.scale = place, scale
 
     @staticmethod
-    def _shorten(terms: Terms, done: list[tuple[int, Terms]]) -> Terms:
-        """The same combination, starting from a finished one where that takes fewer terms and cancels no large ones."""
-        best = terms
-        for buffer, other in done:
-            for shared in terms.keys() & other.keys() if other.keys() <= terms.keys() else ():
-                ratio = terms[shared] / other[shared]
-                taken = {s: ratio * other.get(s, 0.0) for s in terms}
-                rest = {s: c - taken[s] for s, c in terms.items() if abs(c - taken[s]) > 1e-13 * abs(c)}
-                loud = any(abs(taken[s]) > 30 * abs(c) for s, c in terms.items())
-                if len(rest) + 1 < len(best) and not loud:
-                    best = {buffer: ratio, **rest}
+    def _through(terms: Terms, buffer: int, other: Terms) -> Terms | None:
+        """The same combination with the one in `buffer` in place of some terms; None where that is no shorter.
+
+        Where `buffer` held one of the terms before, that one has to go, and no longer is good enough.
+        """
+        gone = terms.keys() & {buffer}
+        best, most = None, len(terms) + bool(gone) - 1
+        for shared in gone or (terms.keys() & other.keys()):
+            ratio = terms[shared] / other[shared] if other.get(shared) else 0.0
+            if not ratio or not other.keys() <= terms.keys():
+                continue
+            taken = {s: ratio * other.get(s, 0.0) for s in terms}
+            rest = {s: c - taken[s] for s, c in terms.items() if abs(c - taken[s]) > 1e-13 * abs(c) and s != shared}
+            loud = any(abs(taken[s]) > 30 * abs(c) for s, c in terms.items())  # nearly cancels: costs accuracy
+            if len(rest) + 1 <= most and not loud:
+                best, most = {buffer: ratio, **rest}, len(rest)
         return best
 
     def _capture(self, source: int, needed: set[int]) -> int:
@@ -141,26 +139,35 @@ class _Row:
             self.foreign.add(source)
         return buffer
 
-    def _combine(self, terms: Terms, needed: set[int], unit: bool) -> tuple[int, float]:
-        """Write the sum of `terms` to a buffer, divided by the returned factor, which is 1 where `unit` asks for it."""
+    def _combine(self, terms: Terms, busy: set[int], waiting: dict[int, Terms], unit: bool) -> tuple[int, float]:
+        """Write the sum of `terms` to a buffer, divided by the returned factor, which is 1 where `unit` asks for it.
+
+        Combinations that wait are shortened where they can start from this one.
+        """
+
+        def may_be_overwritten(s: int) -> bool:
+            """Whether nobody needs what is in `s`, or those who do can start from the new combination instead."""
+            if s < 0 or s in busy or s in self.foreign:
+                return False
+            return all(s not in other or self._through(other, s, terms) for other in waiting.values())
 
         # Start from a coefficient of 1, which needs no multiplication, and from a buffer that can be overwritten.
-        def cost(s: int) -> tuple[bool, bool, float]:
-            return (unit and terms[s] != 1.0, s < 0 or s in needed or s in self.foreign, -abs(terms[s]))
-
-        lead = min(terms, key=cost)
-        unit = unit or not _in_range(terms[lead])
-        factor = 1.0 if unit else terms[lead]
-        in_place = lead >= 0 and lead not in needed and lead not in self.foreign
-        dst = lead if in_place else self._free(needed | {s for s in terms if s >= 0}, own=True)
-        rest = [(s, c / factor) for s, c in terms.items() if s != lead]
+        lead = min(terms, key=lambda s: (unit and terms[s] != 1.0, not may_be_overwritten(s), -abs(terms[s])))
+        factor = 1.0 if unit or not _in_range(terms[lead]) else terms[lead]
+        in_place = may_be_overwritten(lead)
+        taken = busy.union(terms, *waiting.values())
+        dst = lead if in_place else self._free(taken, own=True)
+        first, rest = terms[lead] / factor, [(s, c / factor) for s, c in terms.items() if s != lead]
         current = lead
-        if terms[lead] / factor != 1.0 or not rest:
-            self.ops.append(Op(MULTIPLY_IN_PLACE if in_place else MULTIPLY, dst, lead, 0, terms[lead] / factor))
+        if first != 1.0 or not rest:
+            self.ops.append(Op(MULTIPLY_IN_PLACE if in_place else MULTIPLY, dst, lead, 0, first))
             current = dst
         for source, c in rest:
             self.ops.append(Op(ADD_IN_PLACE if current == dst else ADD, dst, current, source, c))
             current = dst
+        whole = {s: c / factor for s, c in terms.items()}
+        for r, other in waiting.items():
+            waiting[r] = self._through(other, dst, whole) or other
         return dst, factor
 
     def _free(self, needed: set[int], own: bool) -> int:
