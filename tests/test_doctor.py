@@ -40,7 +40,7 @@ def network_of(prediction, schedule, scale):
     return network
 
 
-# A network that predicts data barely depends on the schedule it is told, so those readings are not told apart without data.
+# A network that predicts data barely depends on the schedule that it is told: those readings are not told apart.
 DISTINCT = [r for r in readings() if r[0] != "sample"]
 
 

@@ -35,7 +35,7 @@ LAMBDAS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 
 
 class Reading(NamedTuple):
-    """One way to read a network's output and how well it holds; `score` sums log denoising and calibration, less is better."""
+    """One way to read a network's output; `score` is log denoising + calibration, less is better."""
 
     prediction: str
     schedule: str
@@ -131,14 +131,14 @@ def _verdict(table: Sequence[Reading], best: Reading | None) -> str:
     if best is None:
         return (
             "No reading denoises better than a linear filter, so none is supported. Check that the condition is right, "
-            "that the network is in eval mode with its trained weights, and that the data has the scale of its training."
+            "that the network is in eval mode with its trained weights, and that the data has its training's scale."
         )
     scale = "" if best.time_scale == 1 else f", time_scale={best.time_scale:g}"
     margin = second.score - first.score
     sure = "clearly" if margin > 0.5 else "probably" if margin > 0.1 else "by a narrow margin"
     return (
-        f"The outputs are {sure} consistent with prediction={best.prediction!r} on the {best.schedule!r} schedule{scale}: "
-        f"its error is {best.denoising:.2f} of the best linear denoiser's. Next comes {second.prediction!r} on "
-        f"{second.schedule!r} with {second.denoising:.2f}. Use "
+        f"The outputs are {sure} consistent with prediction={best.prediction!r} on the {best.schedule!r} schedule"
+        f"{scale}: its error is {best.denoising:.2f} of the best linear denoiser's. Next comes {second.prediction!r} "
+        f"on {second.schedule!r} with {second.denoising:.2f}. Use "
         f"fewstep.Network(network, fewstep.schedules.{best.schedule}(), {best.prediction!r}{scale})."
     )

@@ -138,7 +138,7 @@ def flow_shift(
     base_log_shift: float = 0.5,
     max_log_shift: float = 1.15,
 ) -> float:
-    """Shift for a picture of `image_tokens` latent patches: its logarithm is linear in their number, as FLUX.1 has it."""
+    """Shift for a picture of `image_tokens` latent patches: its logarithm is linear in their number, as in FLUX.1."""
     slope = (max_log_shift - base_log_shift) / (max_tokens - base_tokens)
     return math.exp(base_log_shift + slope * (positive("image_tokens", image_tokens) - base_tokens))
 

@@ -69,7 +69,7 @@ def played(
     data: Callable[[Float, Row], Float],
     noise: Callable[[Interval], Float] | None = None,
 ) -> tuple[Float, ...]:
-    """The plan's table, row by row, in float64: what every driver must agree with. One state for each of its outputs."""
+    """The plan's table, row by row, in float64: what every driver must agree with. One state an output."""
     states = start if isinstance(start, tuple) else (start,)
     first = np.zeros_like(states[0]) if plan.start_noise is None or noise is None else noise(plan.start_noise)
     R = np.tensordot(plan.init, np.stack([*states, first]), axes=1)

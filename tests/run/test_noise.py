@@ -39,12 +39,11 @@ def test_the_noise_is_the_same_in_every_precision():
 
 def test_the_numbers_do_not_change_between_versions():
     # What a seed means is a promise: pictures carry their seed.
-    np.testing.assert_array_equal(
-        drawn([0], shape=(4,))[0].numpy(), np.array([GOLDEN_0], np.float32)[0]
-    )
+    expected = [0.059911035001277924, 0.015559634193778038, -1.1644384860992432, -0.13264712691307068]
+    assert drawn([0], shape=(4,))[0].tolist() == expected
     key = key_of(Interval(999.0, 749.0))
-    assert key == GOLDEN_KEY
-    np.testing.assert_array_equal(drawn([7], key, (2,))[0].numpy(), np.array([GOLDEN_7], np.float32)[0])
+    assert key == 4490649116156514222
+    assert drawn([7], key, (2,))[0].tolist() == [0.28253868222236633, -0.24101559817790985]
 
 
 def test_another_process_draws_the_same():

@@ -60,5 +60,6 @@ def check_marginals(plan: Plan) -> None:
         where = plan.rows[worst].label if worst < plan.nfe else "the result"
         raise InvalidInput(
             f"{plan.recipe.sampler} over {plan.steps} steps of grid {plan.recipe.grid!r}: (alpha, sigma) at {where} "
-            f"is off by {error[worst]:.2g}, allowed is {plan.tolerance:.2g}. Choose a lower order, fewer steps or another grid"
+            f"is off by {error[worst]:.2g}, allowed is {plan.tolerance:.2g}. Choose a lower order, more steps or "
+            "another grid"
         )

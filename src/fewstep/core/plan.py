@@ -243,7 +243,10 @@ def _plan_of(content: dict[str, Any]) -> Plan:
         )
 
     def interval(value: list[Any] | None) -> Interval | None:
-        return None if value is None else Interval(float(value[0]), float(value[1]), int(value[2]))
+        if value is None:
+            return None
+        start, end, repeat = value
+        return Interval(float(start), float(end), int(repeat))
 
     def row(t: float, alpha: float, sigma: float, label: str, ends_step: bool, noise: list[Any] | None) -> Row:
         return Row(float(t), float(alpha), float(sigma), str(label), bool(ends_step), interval(noise))

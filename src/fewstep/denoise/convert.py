@@ -79,7 +79,7 @@ class Network(Denoiser):
         if self.prediction in ("epsilon", "edm") and isinstance(alpha, float) and alpha == 0:
             raise InvalidInput(
                 f"a network that predicts {self.prediction} says nothing of the data at time {t:g}, where alpha is 0 "
-                "(zero terminal SNR): start the grid below it, or use a network that predicts v_prediction, flow or sample"
+                "(zero terminal SNR): start the grid below it, or use one that predicts v_prediction, flow or sample"
             )
         match self.prediction:
             case "epsilon":

@@ -121,7 +121,8 @@ def check_schedule(plan: Plan, denoiser: Denoiser) -> None:
         raise InvalidInput(
             f"the plan was compiled for the noise schedule {plan.recipe.schedule.get('kind')!r} "
             f"({plan.recipe.schedule_fingerprint}), the denoiser has {denoiser.schedule.kind!r} "
-            f"({denoiser.schedule.fingerprint}): compile it with schedule=denoiser.schedule, or wrap the denoiser in fewstep.OnSchedule"
+            f"({denoiser.schedule.fingerprint}): compile it with schedule=denoiser.schedule, or wrap the denoiser in "
+            "fewstep.OnSchedule"
         )
 
 
@@ -273,7 +274,7 @@ def _locate(
         if bad:
             name = f"row {progress.index} of {progress.rows} ({progress.row.label}, time {progress.row.t:g})"
             raise NonFinite(
-                f"the network returned NaN or infinity at {name} for images {bad} of the batch; the other images are in "
+                f"the network returned NaN or infinity at {name} for images {bad} of the batch; the others are in "
                 ".result. Try the network in float32, a lower guidance scale, or `fewstep doctor`",
                 progress.index,
                 progress.row.label,

@@ -8,6 +8,7 @@ the pair itself. Noise is drawn in float32 on the host and is the same on every 
 from __future__ import annotations
 
 import hashlib
+import operator
 import struct
 from collections.abc import Sequence
 
@@ -32,7 +33,8 @@ def key_of(interval: Interval) -> int:
 
 def draw(seed: int, key: int, out: np.ndarray) -> None:
     """Fill the float32 array `out` with unit noise."""
-    np.random.Generator(np.random.Philox(key=[seed & MASK, key])).standard_normal(dtype=np.float32, out=out)
+    words = np.array([seed & MASK, key], np.uint64)
+    np.random.Generator(np.random.Philox(key=words)).standard_normal(dtype=np.float32, out=out)
 
 
 def unit_noise(seeds: Sequence[int], key: int, like: Tensor) -> Tensor:
@@ -45,9 +47,15 @@ def unit_noise(seeds: Sequence[int], key: int, like: Tensor) -> Tensor:
 
 def seeds_of(seed: int | Sequence[int], batch: int) -> list[int]:
     """One seed for each image: the given ones, or seed, seed + 1, .. from a single one."""
-    if isinstance(seed, int):
-        return [seed + i for i in range(batch)]
-    seeds = [int(s) for s in seed]
+    try:
+        first = operator.index(seed)  # type: ignore[arg-type]
+        return [first + i for i in range(batch)]
+    except TypeError:
+        pass
+    try:
+        seeds = [operator.index(s) for s in seed]  # type: ignore[union-attr]
+    except TypeError as error:
+        raise InvalidInput(f"a seed is an integer, or one for each image, got {seed!r}") from error
     if len(seeds) != batch:
         raise InvalidInput(f"give one seed, or one for each of the {batch} images, got {len(seeds)}")
     return seeds

@@ -117,8 +117,8 @@ class Slots:
             raise InvalidInput(f"all {self.capacity} slots are taken: call step() until one is free")
         if plan.registers > self.registers or plan.inputs != 1:
             raise InvalidInput(
-                f"{plan.recipe.sampler} needs {plan.registers} registers and {plan.inputs} starting states; these slots "
-                f"have {self.registers} registers for single states: make them with registers={plan.registers}"
+                f"{plan.recipe.sampler} needs {plan.registers} registers and {plan.inputs} starting states; these "
+                f"slots have {self.registers} registers for single states: make them with registers={plan.registers}"
             )
         check_schedule(plan, self.denoiser)
         if (condition or negative or guidance != 1) and not isinstance(self.denoiser, Network):

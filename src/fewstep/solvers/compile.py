@@ -69,7 +69,10 @@ def compile(
 
     solver, merged = solver_of(sampler, options)
     tape = Tape(schedule, points)
-    result = solver(tape, **merged)
+    try:
+        result = solver(tape, **merged)
+    except TypeError as error:  # an option of a type that no formula takes
+        raise InvalidInput(f"{sampler} cannot use the options {dict(options)}: {error}") from error
     recipe = Recipe(
         sampler=sampler,
         options=dict(options),

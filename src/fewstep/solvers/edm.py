@@ -113,9 +113,10 @@ def restart(
         raise InvalidInput(
             f"the restart interval must satisfy 0 < restart_min < restart_max, got {restart_min} and {restart_max}"
         )
-    if not 1 <= restarts <= 1000 or not (restart_steps is None or 1 <= restart_steps <= 1000):
+    if not (restarts >= 1 and (restart_steps or 1) >= 1 and restarts * (restart_steps or 1) <= 10_000):
         raise InvalidInput(
-            f"restarts and restart_steps must lie in 1 .. 1000, got restarts={restarts}, restart_steps={restart_steps}"
+            "restarts and restart_steps must be at least 1, and their product at most 10000, got "
+            f"restarts={restarts}, restart_steps={restart_steps}"
         )
     top = at_ratio(tape, restart_max)
     inside = [p for p in tape.points[1:] if restart_min * (1 - 1e-9) <= p.ratio < top.ratio]
