@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 from block import DOCS, filled, linked, shown, table
 
 import fewstep as fs
@@ -11,12 +9,6 @@ from fewstep.solvers.compile import solver_of
 
 PAGE = DOCS / "samplers.md"
 STEPS = 20
-
-
-def options_of(name: str) -> dict[str, object]:
-    """The options that a caller may give to a sampler, with their default values."""
-    solver, fixed = solver_of(name, {})
-    return {k: p.default for k, p in inspect.signature(solver).parameters.items() if k != "tape" and k not in fixed}
 
 
 def samplers() -> str:
@@ -34,7 +26,7 @@ def options() -> str:
     """Samplers that take the same options stand on one line."""
     groups: dict[str, list[str]] = {}
     for name in fs.SAMPLERS:
-        groups.setdefault(shown(options_of(name)) or "none", []).append(f"`{name}`")
+        groups.setdefault(shown(solver_of(name)[1]) or "none", []).append(f"`{name}`")
     return table(["samplers", "options and their defaults"], [[", ".join(names), o] for o, names in groups.items()])
 
 

@@ -67,7 +67,7 @@ def test_noise_and_departures_are_shown(call: Call) -> None:
         (["ddim", "--steps", "3", "--option", "eta"], "not of the form key=value"),
         (["ddim", "--steps", "3", "--option", "eta=1", "--option", "eta=0"], "--option eta is given twice"),
         (["ddim", "--steps", "3", "--option", "eta=2"], "eta must lie in [0, 1]"),
-        (["ddim", "--steps", "3", "--option", "eta=x"], "ddim cannot use the options"),
+        (["ddim", "--steps", "3", "--option", "eta=x"], "eta must be of type float, got 'x'"),
         (["ddim", "--steps", "3", "--option", "steps=3"], "use --steps itself"),
         (["ddim", "--steps", "3", "--schedule", "lineer"], "did you mean 'linear'"),
         (["ddim", "--steps", "3", "--schedule", "flow:shift"], "not a parameter such as shift=3"),

@@ -213,7 +213,7 @@ def test_progress_counts_over_all_batches_and_can_cancel(pipe: Pipeline) -> None
         ({"steps": 0}, "steps must be an integer in 1"),
         ({"steps": 4, "times": [999, -1]}, "got steps and times"),
         ({"grid": "karras", "times": [999, -1]}, "leave out grid 'karras'"),
-        ({"sampler": "ddim", "options": {"eta": "x"}}, "ddim cannot use the options {'eta': 'x'}"),
+        ({"sampler": "ddim", "options": {"eta": "x"}}, "eta must be of type float, got 'x'"),
         ({"sampler": "ddim", "options": {"et": 1}}, "did you mean 'eta'"),
         ({"sampler": "ddim", "options": {"steps": 3}}, "'steps' is no option of ddim"),
         ({"labels": [0] * 10_001}, "1 to 10000 images, got 10001"),

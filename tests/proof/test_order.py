@@ -19,7 +19,7 @@ from fewstep.core.schedule import Float, Schedule
 from .problems import Bent, Gaussian, gaussian_law, played
 
 GAUSSIAN = Gaussian(np.array([0.3, -0.5, 0.0, 0.1]), np.array([0.5, 1.0, 0.2, 0.1]))
-BENT = Bent(np.array([0.5, 1.0, 0.3, 0.7]), np.array([0.15, -0.2, 0.15, 0.1]))
+BENT = Bent(np.array([0.5, 1.0, 0.3, 0.7]), np.array([0.3, -0.4, 0.3, 0.2]))
 Z = np.array([1.0, -0.7, 0.4, 1.0])
 
 STEPS = (161, 320, 641)  # so that groups of three have a group of two at the end

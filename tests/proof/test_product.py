@@ -90,7 +90,7 @@ def test_every_plan_keeps_the_marginals_and_ends_on_the_data(name):
                 few = steps in (1, 2, 3, 5)
                 for prediction in PREDICTIONS if few else (PREDICTIONS[(k + steps) % len(PREDICTIONS)],):
                     check_run(plan, schedule, prediction)
-    assert seen[True] <= (0.1 if name == "belm" else 0.01) * seen.total()
+    assert seen[True] <= (0.1 if name == "belm" else 0.02) * seen.total()
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)

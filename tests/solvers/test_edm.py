@@ -202,7 +202,7 @@ def test_the_default_interval_restarts_ten_steps_of_every_schedule(kind):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("edm", {"s_churn": -1.0}, "at least 0.*s_churn=-1"),
+        ("edm", {"s_churn": -1.0}, "s_churn must be .* at least 0, got -1"),
         ("edm", {"s_tmin": 2.0, "s_tmax": 1.0}, "s_tmin not above s_tmax"),
         ("edm", {"s_tmax": float("inf")}, "finite"),
         ("edm", {"method": "heun"}, "unknown option of edm 'method'"),

@@ -150,7 +150,7 @@ def test_the_deterministic_limit_converges_with_its_order(predictor, corrector, 
     [
         ({"predictor_order": 5}, "predictor_order must be one of 1, 2, 3, 4, got 5"),
         ({"corrector_order": 5}, "corrector_order must be one of 0, 1, 2, 3, 4, got 5"),
-        ({"tau": -1.0}, "got tau=-1"),
+        ({"tau": -1.0}, "tau must be .* at least 0, got -1"),
         ({"tau_min": 2.0, "tau_max": 1.0}, "tau_min not above tau_max"),
         ({"variant": "bh2"}, "one of 'exact', 'leading', got 'bh2'"),
         ({"reverse": True}, "cannot be run in reverse"),

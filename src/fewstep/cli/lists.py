@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import click
@@ -19,6 +18,7 @@ def samplers(name: str | None, as_json: bool) -> None:
     With NAME, list the options of that sampler and their default values.
     """
     from fewstep.core.errors import unknown_name
+    from fewstep.solvers.compile import solver_of
     from fewstep.solvers.registry import SAMPLERS
 
     if name is not None and name not in SAMPLERS:
@@ -34,7 +34,7 @@ def samplers(name: str | None, as_json: bool) -> None:
                     "stochastic": s.stochastic,
                     "source": s.source,
                     "summary": s.summary,
-                    "options": _sampler_options(key),
+                    "options": solver_of(key)[1],
                 }
                 for key, s in chosen.items()
             ]
@@ -49,7 +49,7 @@ def samplers(name: str | None, as_json: bool) -> None:
         right=("order", "NFE/step"),
     )
     if name is not None:
-        options = _sampler_options(name)
+        options = solver_of(name)[1]
         click.echo()
         if options:
             show_table(["option", "default"], [[key, _shown(value)] for key, value in options.items()])
@@ -83,14 +83,6 @@ def grids(as_json: bool) -> None:
 
 
 _EVERY_GRID = {"bias": 0.0, "final": "clean"}
-
-
-def _sampler_options(name: str) -> dict[str, Any]:
-    from fewstep.solvers.compile import solver_of
-
-    solver, fixed = solver_of(name, {})
-    parameters = inspect.signature(solver).parameters
-    return {key: p.default for key, p in parameters.items() if key != "tape" and key not in fixed}
 
 
 def _shown(value: Any) -> str:

@@ -9,7 +9,6 @@ import click
 
 from fewstep.cli.output import note, show_table
 from fewstep.cli.values import Pair, ScheduleName, Several, mapping
-from fewstep.core.errors import InvalidInput
 
 if TYPE_CHECKING:
     from fewstep.core.plan import Plan
@@ -72,20 +71,17 @@ def plan(
         raise click.UsageError(
             f"--option {min(clash)} is no option of {sampler}: use --{min(clash).replace('_', '-')} itself"
         )
-    try:
-        compiled = fs.compile(
-            sampler,
-            schedule=schedule,
-            steps=steps,
-            grid=grid or "trailing",
-            grid_options=grid_options,
-            times=times,
-            sigmas=sigmas,
-            reverse=reverse,
-            **options,
-        )
-    except TypeError as error:
-        raise InvalidInput(f"{sampler} cannot use the options {options}: {error}") from error
+    compiled = fs.compile(
+        sampler,
+        schedule=schedule,
+        steps=steps,
+        grid=grid or "trailing",
+        grid_options=grid_options,
+        times=times,
+        sigmas=sigmas,
+        reverse=reverse,
+        **options,
+    )
     if output is not None:
         os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
         compiled.save(output)

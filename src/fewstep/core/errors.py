@@ -27,6 +27,13 @@ def positive(name: str, value: float) -> float:
     return float(value)
 
 
+def not_negative(**values: float) -> None:
+    """Raise `InvalidInput` unless all are finite numbers of at least 0."""
+    for name, value in values.items():
+        if not 0 <= value < math.inf:
+            raise InvalidInput(f"{name} must be a finite number of at least 0, got {value:g}")
+
+
 def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
     """Raise `InvalidInput` unless `value` is one of `allowed`."""
     if value not in (known := list(allowed)):

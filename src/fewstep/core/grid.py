@@ -87,9 +87,9 @@ def given_times(schedule: Schedule, *, times: ArrayLike | None = None, sigmas: A
     try:
         values = np.array(given, np.float64)
     except (TypeError, ValueError) as error:
-        raise InvalidInput(f"{what} must be a list of numbers, got {given!r}") from error
+        raise InvalidInput(f"{what} must be a list of numbers, got {given!r:.100}") from error
     if values.ndim != 1 or values.size < 2:
-        raise InvalidInput(f"{what} must be a list of 2 numbers or more (N + 1 for N steps), got {given!r}")
+        raise InvalidInput(f"{what} must be a list of 2 numbers or more (N + 1 for N steps), got {given!r:.100}")
     low, high = schedule.t_clean, schedule.t_max
     if sigmas is not None:
         low, high = (float(s) for s in schedule.given_sigma(np.array([low, high])))

@@ -105,6 +105,9 @@ class Plan:
             array.setflags(write=False)
             object.__setattr__(self, name, array)
         n, k = len(self.rows), self.registers
+        if not 1 <= n <= MAX_ROWS or not 1 <= k <= MAX_REGISTERS:
+            limits = f"1 to {MAX_ROWS} rows and 1 to {MAX_REGISTERS} registers"
+            raise InvalidInput(f"a plan has {limits}, got {n} and {k}: use fewer steps")
         shapes = {"A": (n, k, k), "B": (n, k, 2), "s": (n, k)}
         for name, shape in shapes.items():
             if getattr(self, name).shape != shape:
@@ -116,6 +119,9 @@ class Plan:
             )
         if not all(np.all(np.isfinite(getattr(self, name))) for name in ("init", *shapes)):
             raise InvalidInput(f"the table of {self.recipe.sampler} holds values that are not finite")
+        noisy = [(self.start_noise, self.init[:, -1]), *((r.noise, s) for r, s in zip(self.rows, self.s, strict=True))]
+        if any(interval is None and np.any(s) for interval, s in noisy):
+            raise InvalidInput(f"the table of {self.recipe.sampler} scales noise that belongs to no interval")
 
     @property
     def nfe(self) -> int:
@@ -163,9 +169,7 @@ class Plan:
 
     @staticmethod
     def from_json(text: str) -> Plan:
-        """The inverse of `to_json`. Raises `InvalidInput` where the text is no plan, or was edited after it was
-        written.
-        """
+        """The inverse of `to_json`. Raises `InvalidInput` where the text is no plan, or was edited since."""
         try:
             content = json.loads(text)
         except (ValueError, RecursionError) as error:
@@ -236,24 +240,15 @@ def _digest(content: dict[str, Any]) -> str:
 
 def _plan_of(content: dict[str, Any]) -> Plan:
     """The plan that `Plan._content` describes; raises InvalidInput or what Python does where it is none."""
-    rows, init = content["rows"], content["init"]
-    if not 1 <= len(rows) <= MAX_ROWS or not 1 <= len(init) <= MAX_REGISTERS:
-        raise InvalidInput(
-            f"a plan has 1 to {MAX_ROWS} rows and 1 to {MAX_REGISTERS} registers, got {len(rows)} and {len(init)}"
-        )
 
-    def interval(value: list[Any] | None) -> Interval | None:
-        if value is None:
-            return None
-        start, end, repeat = value
-        return Interval(float(start), float(end), int(repeat))
+    def interval(value: Any) -> Interval | None:
+        return None if value is None else Interval(float(value[0]), float(value[1]), int(value[2]))
 
-    def row(t: float, alpha: float, sigma: float, label: str, ends_step: bool, noise: list[Any] | None) -> Row:
+    def row(t: float, alpha: float, sigma: float, label: str, ends_step: bool, noise: Any) -> Row:
         return Row(float(t), float(alpha), float(sigma), str(label), bool(ends_step), interval(noise))
 
-    def level(value: list[float]) -> tuple[float, float]:
-        alpha, sigma = map(float, value)
-        return alpha, sigma
+    def level(alpha: float, sigma: float) -> tuple[float, float]:
+        return float(alpha), float(sigma)
 
     recipe = content["recipe"]
     for name, kind in KINDS.items():
@@ -263,12 +258,12 @@ def _plan_of(content: dict[str, Any]) -> Plan:
         raise ValueError(f"{len(recipe['times'])} times for {recipe['steps']} steps")
     return Plan(
         recipe=Recipe(**{**recipe, "times": tuple(map(float, recipe["times"]))}),
-        rows=tuple(row(*values) for values in rows),
+        rows=tuple(row(*values) for values in content["rows"]),
         **{name: np.array(content[name], np.float64) for name in ("init", "A", "B", "s")},
         start_noise=interval(content["start_noise"]),
-        entry=level(content["entry"]),
-        exit=level(content["exit"]),
-        companion=content["companion"] and level(content["companion"]),
+        entry=level(*content["entry"]),
+        exit=level(*content["exit"]),
+        companion=content["companion"] and level(*content["companion"]),
         outputs=int(content["outputs"]),
         tolerance=float(content["tolerance"]),
         note=str(content["note"]),

@@ -46,8 +46,8 @@ class Schedule:
         raise NotImplementedError
 
     def sigma(self, t: ArrayLike) -> Float:
-        """Standard deviation of the noise at times `t`."""
-        raise NotImplementedError
+        """Standard deviation of the noise at times `t`: the time itself, except on `beta` schedules."""
+        return self.checked(t)
 
     def derivatives(self, t: ArrayLike) -> tuple[Float, Float]:
         """(d alpha / dt, d sigma / dt) at times `t`, the right-hand one where a beta schedule has a kink."""
@@ -59,11 +59,11 @@ class Schedule:
 
     def time_of_sigma(self, sigma: ArrayLike) -> Float:
         """Time of the sigma that the schedule's users write: sigma / alpha for `beta` schedules, else sigma."""
-        raise NotImplementedError
+        return np.asarray(sigma, np.float64)
 
     def given_sigma(self, t: ArrayLike) -> Float:
         """The inverse of `time_of_sigma`."""
-        raise NotImplementedError
+        return self.sigma(t)
 
     def lam(self, t: ArrayLike) -> Float:
         """log(alpha / sigma) at times `t`: +inf where clean, -inf where nothing of the data is left."""
@@ -151,7 +151,7 @@ class BetaSchedule(Schedule):
         middle = np.interp(t, np.arange(self._last + 1.0), self._lam[: self._last + 1])
         low, high = sigma0 * (np.minimum(t, 0) + 1), alpha_last * (self.t_max - np.maximum(t, self._last))
         with np.errstate(divide="ignore"):
-            ends = (_log_root(low) - np.log(low), np.log(high) - _log_root(high))
+            ends = (0.5 * np.log1p(-(low**2)) - np.log(low), np.log(high) - 0.5 * np.log1p(-(high**2)))
         return np.select([t < 0, t > self._last], ends, middle)
 
     def alpha(self, t: ArrayLike) -> Float:
@@ -198,21 +198,7 @@ class BetaSchedule(Schedule):
 
 
 @dataclass(frozen=True)
-class SigmaSchedule(Schedule):
-    """A schedule whose time is its sigma."""
-
-    def sigma(self, t: ArrayLike) -> Float:
-        return self.checked(t)
-
-    def time_of_sigma(self, sigma: ArrayLike) -> Float:
-        return np.asarray(sigma, np.float64)
-
-    def given_sigma(self, t: ArrayLike) -> Float:
-        return self.sigma(t)
-
-
-@dataclass(frozen=True)
-class EDMSchedule(SigmaSchedule):
+class EDMSchedule(Schedule):
     """alpha = 1, sigma = t (Karras et al. 2022, arXiv 2206.00364)."""
 
     def alpha(self, t: ArrayLike) -> Float:
@@ -226,7 +212,7 @@ class EDMSchedule(SigmaSchedule):
 
 
 @dataclass(frozen=True)
-class FlowSchedule(SigmaSchedule):
+class FlowSchedule(Schedule):
     """alpha = 1 - t, sigma = t: rectified flow and flow matching (Liu et al. 2022, arXiv 2209.03003).
 
     The shift s of SD3 (Esser et al. 2024, arXiv 2403.03206, eq. 23) maps uniform times u to s u / (1 + (s - 1) u). It
@@ -248,8 +234,3 @@ class FlowSchedule(SigmaSchedule):
     def warp(self, t: ArrayLike) -> Float:
         t = np.asarray(t, np.float64)
         return self.shift * t / (1 + (self.shift - 1) * t)
-
-
-def _log_root(a: Float) -> Float:
-    """log sqrt(1 - a^2)."""
-    return 0.5 * np.log1p(-(a**2))

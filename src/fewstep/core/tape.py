@@ -46,9 +46,7 @@ class Point(NamedTuple):
 
 
 class State:
-    """A linear combination of nodes of one tape. Immutable in value; the tape may re-anchor it to a new node of equal
-    value.
-    """
+    """A linear combination of nodes of one tape. The tape may re-anchor it to a new node of equal value."""
 
     __slots__ = ("terms",)
 
@@ -122,9 +120,7 @@ class Tape:
                 self._rows[-1] = self._rows[-1]._replace(ends_step=True)
 
     def start(self) -> State:
-        """The state that the caller starts from, at the first point; a second call gives that of a pair, at the second
-        point.
-        """
+        """The state that the caller starts from, at the first point; the second call gives a pair's, at the second."""
         self._starts.append(self._node(None))
         return State({self._starts[-1]: 1.0})
 
@@ -150,9 +146,9 @@ class Tape:
         return x
 
     def noise(self, p: Point, q: Point) -> State:
-        """Unit noise of the interval from `p` to `q`; at most one draw between two evaluations, and intervals are
-        disjoint.
-        """
+        """Unit noise of the interval from `p` to `q`, disjoint from others; one draw at most between evaluations."""
+        if self.points[0].t < self.points[-1].t:
+            raise InvalidInput("a sampler that draws noise cannot be run in reverse: choose one such as 'ddim'")
         row = len(self._rows) - 1
         if row in self._noise:
             raise InvalidInput(f"row {row} draws noise twice: a solver may draw once between two evaluations")

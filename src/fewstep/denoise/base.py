@@ -92,7 +92,8 @@ class Denoiser:
 
     def estimate(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """The estimate of x0 and the one before `project`, which may be the same tensor."""
-        skip, out = self.coefficients(level.t, level.alpha, level.sigma)
+        t = level.t if isinstance(level.alpha, Tensor) else level.host[0][0]
+        skip, out = self.coefficients(t, level.alpha, level.sigma)
         raw = skip * x + out * self.output(x, level)
         return (raw if self.project is None else self.project(raw)), raw
 
@@ -104,6 +105,8 @@ class Denoiser:
             raise InvalidInput(f"{type(self).__name__} has no noise schedule, so it cannot be called with a time")
         dtype = x.dtype if x.dtype == torch.float64 else torch.float32
         level = Level.of(self.schedule, x, torch.as_tensor(t, dtype=dtype, device=x.device))
+        for row in level.host:  # as numbers, they can be refused
+            self.coefficients(*row)
         return self.estimate(x, level)[0]
 
 
@@ -114,7 +117,13 @@ class Function(Denoiser):
         self.function = function
 
     def output(self, x: Tensor, level: Level) -> Tensor:
-        return self.function(x, level.t)
+        result = self.function(x, level.t)
+        if result.shape != x.shape:
+            raise InvalidInput(
+                f"the denoiser returned shape {tuple(result.shape)} for a state of shape {tuple(x.shape)}; "
+                "they must be equal"
+            )
+        return result if result.dtype == x.dtype else result.to(x.dtype)
 
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         return self.function(x, torch.as_tensor(t, device=x.device))

@@ -35,11 +35,12 @@ class Network(Denoiser):
 
     Args:
         network: returns a tensor of the shape of x, or an object whose `.sample` is one, or a tuple that begins with
-            one.
+            one; in memory that its later calls leave alone, as multistep samplers remember it.
         schedule: the noise schedule that it was trained with.
         prediction: one of `PREDICTIONS`.
         condition: keyword arguments of the network, such as labels or embeddings; tensors have the batch first.
-        dtype: what the network runs in; its input is cast to it and its output back.
+        dtype: what the network runs in; its input is cast to it and its output back. None is the dtype of its
+            parameters where it is a module, else that of the states.
         time_scale: what a schedule time is multiplied by before the network is told, 1000 for the flow models of
             diffusers.
         integer_time: round the time to an integer first, for networks that look it up in a table.
@@ -64,7 +65,7 @@ class Network(Denoiser):
         self.schedule = schedule
         self.prediction = prediction
         self.condition = dict(condition or {})
-        self.dtype = dtype
+        self.dtype = _parameter_dtype(network) if dtype is None else dtype
         self.time_scale = time_scale
         self.integer_time = integer_time
         self.sigma_data = sigma_data
@@ -107,17 +108,31 @@ class Network(Denoiser):
             time = time * self.time_scale
         if self.integer_time:
             time = time.round().long()
+        elif self.dtype not in (None, torch.float64):
+            time = time.float()  # and no lower: in bfloat16 750 would be 752
         if self.dtype is not None:
             u = u.to(self.dtype)
         result = self.network(u, time, **self.condition)
         if not isinstance(result, Tensor):
-            result = result[0] if isinstance(result, tuple) else result.sample
+            first = result[0] if isinstance(result, tuple) and result else getattr(result, "sample", None)
+            if not isinstance(first, Tensor):
+                raise InvalidInput(
+                    "a network returns a tensor, a tuple that begins with one or an object whose .sample is one; the "
+                    f"network returned {type(result).__name__}"
+                )
+            result = first
         if result.shape != x.shape:
             raise InvalidInput(
                 f"the network returned shape {tuple(result.shape)} for a state of shape {tuple(x.shape)}; "
                 "they must be equal"
             )
         return result if result.dtype is x.dtype else result.to(x.dtype)
+
+
+def _parameter_dtype(network: Callable[..., Any]) -> torch.dtype | None:
+    """The dtype of a module's first parameter of float16 or more, as a quantised one says nothing of the input's."""
+    parameters = network.parameters() if isinstance(network, torch.nn.Module) else ()
+    return next((p.dtype for p in parameters if p.is_floating_point() and p.element_size() >= 2), None)
 
 
 class OnSchedule(Denoiser):

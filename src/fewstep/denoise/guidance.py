@@ -49,6 +49,13 @@ class Guided(Denoiser):
             raise InvalidInput(
                 f"condition and negative must name the same arguments, got {sorted(condition)} and {sorted(negative)}"
             )
+        for name, value in condition.items():
+            other, tensor = negative[name], isinstance(value, Tensor)
+            if tensor != isinstance(other, Tensor) or (not tensor and value is not other and value != other):
+                raise InvalidInput(
+                    f"argument {name!r} differs between condition and negative, and is not a tensor in both: the two "
+                    "branches share one call of the network, so only tensors with the batch first may differ"
+                )
         scales = [float(scale)] if isinstance(scale, int | float) else [float(w) for w in scale]
         if not all(math.isfinite(w) for w in scales):
             raise InvalidInput(f"a guidance scale must be finite, got {scales}")

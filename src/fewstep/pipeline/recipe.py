@@ -26,16 +26,13 @@ SEED_LIMIT = 2**64 - 1
 
 
 def compiled(sampler: str, schedule: Schedule, options: Mapping[str, Any], **grid: Any) -> Plan:
-    """`fewstep.compile`, where options of a wrong kind are bad input too."""
+    """`fewstep.compile`, where options that would be arguments of its own are bad input too."""
     taken = sorted({"schedule", "reverse", *grid} & set(options))
     if taken:
         raise InvalidInput(
             f"{taken[0]!r} is no option of {sampler}, but an argument of its own: move it out of options"
         )
-    try:
-        return compile_plan(sampler, schedule=schedule, **grid, **options)
-    except TypeError as error:
-        raise InvalidInput(f"{sampler} cannot use the options {shown(dict(options))}: {error}") from error
+    return compile_plan(sampler, schedule=schedule, **grid, **options)
 
 
 @dataclass(frozen=True)

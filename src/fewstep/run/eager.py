@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -145,24 +146,27 @@ def starting_states(
         states = list(start) if isinstance(start, tuple | list) else [start]
         if len(states) != plan.inputs:
             raise InvalidInput(f"{plan.recipe.sampler} starts from {plan.inputs} states here, got {len(states)}")
-        if any(s.shape != states[0].shape for s in states):
-            raise InvalidInput(f"the states of a pair must have one shape, got {[tuple(s.shape) for s in states]}")
     else:
         if plan.inputs != 1:
             raise InvalidInput(
                 f"this plan of {plan.recipe.sampler} starts from a pair: give start=(x, y), the result of its inversion"
             )
         if noise is None:
-            sizes = [int(n) for n in shape or ()]
+            try:
+                sizes = [operator.index(n) for n in shape or ()]
+            except TypeError:
+                sizes = []
             if len(sizes) < 2 or min(sizes) < 1:
-                raise InvalidInput(f"shape must be (batch, ..) of positive sizes, got {tuple(shape or ())}")
-            noise = unit_noise(seeds_of(seed, sizes[0]), START, torch.empty(sizes, device=device))
+                raise InvalidInput(f"shape must be (batch, ..) of positive sizes, got {shape!r}")
+            like = torch.empty(sizes, device=device, dtype=torch.float32)
+            noise = unit_noise(seeds_of(seed, sizes[0]), START, like)
         states = [noise]
     for state in states:
-        if not state.is_floating_point() or state.ndim < 2:
-            raise InvalidInput(
-                f"states are floating point tensors (batch, ..), got {state.dtype} of shape {tuple(state.shape)}"
-            )
+        if not isinstance(state, Tensor) or not state.is_floating_point() or state.ndim < 2:
+            got = f"{state.dtype} of shape {tuple(state.shape)}" if isinstance(state, Tensor) else type(state).__name__
+            raise InvalidInput(f"states are floating point tensors (batch, ..), got {got}")
+        if state.shape != states[0].shape:
+            raise InvalidInput(f"the states of a pair must have one shape, got {[tuple(s.shape) for s in states]}")
     dtype = torch.float64 if states[0].dtype == torch.float64 else torch.float32
     states = [state.to(dtype) for state in states]
     if start is None:
@@ -197,6 +201,8 @@ def run_rows(
     for i, (row, level, at, ops) in enumerate(zip(plan.rows, levels, program.inputs, program.rows, strict=True)):
         u = buffers[at]
         result = denoiser.output(u, level)
+        if result.data_ptr() == u.data_ptr():  # it is the input, which may be written to before it is read
+            result = result.clone()
         if project is not None:
             buffers[RAW] = folds[i][0] * u + folds[i][1] * result
             result = project(buffers[RAW])

@@ -80,7 +80,7 @@ class _Row:
         self.place, self.scale, self.foreign, self.size = place, scale, foreign, size
         self.ops: list[Op] = []
 
-    def lower(self, targets: list[Terms], outputs: int) -> None:
+    def lower(self, targets: list[Terms], outputs: int, last: bool) -> None:
         # A register of zeros has no place, unless it is one of the first, which are read: then it is 0 times a tensor.
         stored = [
             {
@@ -100,7 +100,8 @@ class _Row:
             terms = waiting.pop(r)
             needed = busy.union(*waiting.values())
             [(source, c), *more] = terms.items()
-            if not more and (c == 1.0 or (r != 0 and _in_range(c))):
+            own = last and r < outputs  # a result is no memory of the network's
+            if not more and (c == 1.0 or (r != 0 and _in_range(c))) and not (own and source in (DATA, RAW)):
                 buffer = source if source >= 0 and source not in busy else self._capture(source, needed)
                 place[r], scale[r] = buffer, c
             else:
@@ -194,7 +195,8 @@ def lower(plan: Plan, folds: tuple[tuple[float, float], ...] | None) -> Program:
     for i in range(plan.nfe):
         inputs.append(row.place[0])
         row.ops = []
-        row.lower(combinations(plan, i, None if folds is None else folds[i]), plan.outputs)
+        last = i == plan.nfe - 1
+        row.lower(combinations(plan, i, None if folds is None else folds[i]), plan.outputs, last)
         rows.append(tuple(row.ops))
     results = tuple((row.place[r], row.scale[r]) for r in range(plan.outputs))
     return Program(tuple(rows), tuple(inputs), results, row.size)

@@ -7,6 +7,7 @@ registers are zeroed when it is taken: what a finished or broken image left behi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -123,9 +124,14 @@ class Slots:
         check_schedule(plan, self.denoiser)
         if (condition or negative or guidance != 1) and not isinstance(self.denoiser, Network):
             raise InvalidInput("conditions and guidance need a fewstep.Network as the denoiser")
+        if not isinstance(guidance, int | float) or not math.isfinite(guidance) or (guidance != 1 and not negative):
+            raise InvalidInput(
+                "guidance is a finite number and, other than 1, needs a negative condition: got "
+                f"guidance={guidance!r} and negative={sorted(negative or {})}"
+            )
         table = self._table(plan)
         place = self._slots.index(None)
-        given = {} if noise is None and start is None else {"noise": noise} if start is None else {"start": start}
+        given = {"noise": noise, "start": start}
         batch = {name: value[None] for name, value in given.items() if value is not None} or {"shape": (1, *self.shape)}
         states, _ = starting_states(plan, self.denoiser, seed=[seed], **batch)  # type: ignore[arg-type]
         if states[0].shape[1:] != self.shape:
@@ -173,6 +179,8 @@ class Slots:
             if slot.row == slot.plan.nfe:
                 sample = self._bank[0][place].clone()
                 finished.append(Finished(slot.ticket, sample, bool(torch.isfinite(sample).all())))
+                for bank in self._bank:  # an empty place shows the network zeros, not what is left of a broken image
+                    bank[place].zero_()
                 self._slots[place] = None
         return finished
 
@@ -218,7 +226,8 @@ class Slots:
         return Guided(self.denoiser, condition, negative, scales, interval=self.interval, rescale=self.rescale)
 
     def _set_condition(self, place: int, condition: Mapping[str, Tensor], negative: Mapping[str, Tensor]) -> None:
-        if not self._conditions:
+        if self.free == self.capacity:  # nobody is there, so the first image decides what conditions there are
+            self._conditions = {}
             for name, value in condition.items():
                 value = torch.as_tensor(value, device=self._noise.device)
                 both = (value.expand(self.capacity, *value.shape).clone() for _ in "ab")

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from numbers import Integral, Real
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from fewstep.core.check import check_marginals, marginal_error
-from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.errors import InvalidInput, one_of, unknown_name
 from fewstep.core.grid import given_times, grid_times
 from fewstep.core.plan import Plan, Recipe
 from fewstep.core.schedule import Float, Schedule
 from fewstep.core.tape import Tape
 from fewstep.solvers.registry import SAMPLERS
-
-MAX_STEPS = 100_000
 
 
 def compile(
@@ -49,7 +49,9 @@ def compile(
         InvalidInput: for unknown names and options, and for values that the sampler cannot use.
     """
     if sampler not in SAMPLERS:
-        raise unknown_name("sampler", sampler, SAMPLERS)
+        raise unknown_name("sampler", str(sampler), SAMPLERS)
+    if not isinstance(schedule, Schedule):
+        raise InvalidInput(f"schedule must be one of fewstep.schedules, such as schedules.linear(), got {schedule!r}")
     given = [name for name, value in (("steps", steps), ("times", times), ("sigmas", sigmas)) if value is not None]
     if len(given) != 1:
         raise InvalidInput(f"give exactly one of steps, times and sigmas, got {' and '.join(given) or 'none'}")
@@ -62,20 +64,22 @@ def compile(
                 f"grid_options {sorted(grid_options)} have no effect on given {given[0]}: leave them out"
             )
         points, grid = given_times(schedule, times=times, sigmas=sigmas), given[0]
-    if len(points) - 1 > MAX_STEPS:
-        raise InvalidInput(f"a plan has at most {MAX_STEPS} steps, got {len(points) - 1}")
     if reverse:
         points = _reversed(schedule, points)
 
-    solver, merged = solver_of(sampler, options)
+    solver, defaults = solver_of(sampler)
+    if options and not defaults:
+        raise InvalidInput(f"{sampler} takes no options, got {', '.join(map(repr, options))}")
+    for option in options:
+        if option not in defaults:
+            raise unknown_name(f"option of {sampler}", option, defaults)
+    hints = get_type_hints(solver)
+    options = {option: _plain(option, value, hints[option]) for option, value in options.items()}
     tape = Tape(schedule, points)
-    try:
-        result = solver(tape, **merged)
-    except TypeError as error:  # an option of a type that no formula takes
-        raise InvalidInput(f"{sampler} cannot use the options {dict(options)}: {error}") from error
+    result = solver(tape, **{**SAMPLERS[sampler].options, **defaults, **options})
     recipe = Recipe(
         sampler=sampler,
-        options=dict(options),
+        options=options,
         grid=grid,
         grid_options=grid_options,
         steps=len(points) - 1,
@@ -85,30 +89,34 @@ def compile(
         reverse=reverse,
     )
     plan = tape.plan(result if isinstance(result, tuple) else (result,), recipe)
-    if reverse and plan.stochastic:
-        raise InvalidInput(
-            f"{sampler} draws noise and cannot be run in reverse: choose a deterministic sampler such as 'ddim'"
-        )
     if tape.inexact:
         plan = replace(plan, tolerance=float(np.max(marginal_error(plan))) * (1 + 1e-9) + 1e-12)
     check_marginals(plan)
     return plan
 
 
-def solver_of(sampler: str, options: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The solver function of a sampler, and its options with the sampler's own; unknown ones are refused."""
+def solver_of(sampler: str) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """The solver function of a sampler, and the options that a caller may give to it with their default values."""
     entry = SAMPLERS[sampler]
     module, name = entry.solver.split(":")
     solver = getattr(importlib.import_module(f"fewstep.solvers.{module}"), name)
-    allowed = [p for p in inspect.signature(solver).parameters if p != "tape" and p not in entry.options]
-    for option in options:
-        if option not in allowed:
-            raise (
-                unknown_name(f"option of {sampler}", option, allowed)
-                if allowed
-                else InvalidInput(f"{sampler} takes no options, got {option!r}")
-            )
-    return solver, {**entry.options, **options}
+    own = {name: p.default for name, p in inspect.signature(solver).parameters.items() if name != "tape"}
+    return solver, {name: value for name, value in {**own, **entry.defaults}.items() if name not in entry.options}
+
+
+def _plain(option: str, value: Any, hint: Any) -> Any:
+    """`value`, numbers as Python's own, where it is what the solver's signature allows."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
+    if choices:
+        one_of(option, value, [*choices, None] if NoneType in kinds else choices)
+        return value
+    for kind in kinds:
+        wanted = {float: Real, int: Integral}.get(kind, get_origin(kind) or kind)
+        if isinstance(value, wanted) and isinstance(value, bool) == (kind is bool):
+            return kind(value) if kind in (float, int) else value
+    names = [getattr(kind, "__name__", str(kind)) for kind in kinds]
+    raise InvalidInput(f"{option} must be of type {' or '.join(names)}, got {value!r}")
 
 
 def _reversed(schedule: Schedule, points: Float) -> Float:

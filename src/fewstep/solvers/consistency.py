@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fewstep.core.errors import InvalidInput
+from fewstep.core.errors import InvalidInput, not_negative, positive
 from fewstep.core.schedule import BetaSchedule
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.stochastic import drawn
@@ -17,8 +17,7 @@ def consistency(tape: Tape, *, sigma_min: float = 0.0) -> State:
     noise and s^2 = ratio_q^2 - sigma_min^2, as in the paper and in diffusers (0.002). At 0, the default, the marginals
     are the schedule's.
     """
-    if not 0 <= sigma_min < math.inf:
-        raise InvalidInput(f"sigma_min must be a finite number of at least 0, got {sigma_min}")
+    not_negative(sigma_min=sigma_min)
     if sigma_min:
         tape.inexact = f"the student's output is taken to have noise of sigma_min = {sigma_min:g}"
     x = tape.start()
@@ -37,8 +36,7 @@ def lcm(tape: Tape, *, boundary: bool | None = None, timestep_scaling: float = 1
     applies them on beta schedules, as diffusers does, and takes f = x0 on `edm` and `flow`.
     """
     on = isinstance(tape.schedule, BetaSchedule) if boundary is None else boundary
-    if not 0 < timestep_scaling < math.inf:
-        raise InvalidInput(f"timestep_scaling must be a finite number above 0, got {timestep_scaling}")
+    positive("timestep_scaling", timestep_scaling)
     if on:
         tape.inexact = "the boundary scalings of LCM mix some of the noisy state into the data"
     x = tape.start()

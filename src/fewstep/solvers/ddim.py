@@ -8,8 +8,9 @@ A step from p to q keeps the predicted data and scales the predicted noise down 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
-from fewstep.core.errors import InvalidInput, one_of
+from fewstep.core.errors import InvalidInput, not_negative
 from fewstep.core.tape import Point, State, Tape
 
 
@@ -19,14 +20,18 @@ def transfer(x: State, data: State, p: Point, q: Point) -> State:
     return keep * x + (q.alpha - p.alpha * keep) * data
 
 
+def fall(p: Point, q: Point) -> float:
+    """ratio_q / ratio_p, also where a ratio is infinite."""
+    return p.alpha * q.sigma / (q.alpha * p.sigma) if q.alpha else 1.0
+
+
 def posterior_std(p: Point, q: Point) -> float:
     """Standard deviation of q(x_q | x_p, x0): Ho et al. 2020, arXiv 2006.11239, eq. 7 (eta = 1 in DDIM, eq. 16).
 
     sigma_q / sigma_p sqrt(1 - (alpha_p / alpha_q)^2) where variance is preserved; written with ratios for any
     schedule; 0 where q is noisier than p.
     """
-    between = 1 - (p.alpha * q.sigma / (q.alpha * p.sigma)) ** 2 if p.alpha else 1.0
-    return q.sigma * math.sqrt(max(0.0, between))
+    return q.sigma * math.sqrt(max(0.0, 1 - fall(p, q) ** 2))
 
 
 def check_noise(tape: Tape, eta: float, s_noise: float = 1.0, most: float = 1.0) -> None:
@@ -34,8 +39,7 @@ def check_noise(tape: Tape, eta: float, s_noise: float = 1.0, most: float = 1.0)
     if not 0 <= eta <= most or not math.isfinite(eta):
         allowed = f"lie in [0, {most:g}]" if math.isfinite(most) else "be a finite number of at least 0"
         raise InvalidInput(f"eta must {allowed}, got {eta}")
-    if not (math.isfinite(s_noise) and s_noise >= 0):
-        raise InvalidInput(f"s_noise must be a finite number of at least 0, got {s_noise}")
+    not_negative(s_noise=s_noise)
     if eta > 0 and tape.points[0].t < tape.points[-1].t:
         raise InvalidInput(
             f"a sampler that draws noise (eta = {eta:g}) cannot be run in reverse: give eta=0, "
@@ -65,13 +69,12 @@ def ddim(tape: Tape, *, eta: float = 0.0) -> State:
     return x
 
 
-def ddpm(tape: Tape, *, variance: str = "fixed_small") -> State:
+def ddpm(tape: Tape, *, variance: Literal["fixed_small", "fixed_large"] = "fixed_small") -> State:
     """DDPM ancestral sampling, on any subsequence: Ho et al. 2020, arXiv 2006.11239, eq. 7 and algorithm 2.
 
     `variance` is that of the added noise: `fixed_small`, the posterior's, or `fixed_large`, the forward process's beta
     of the step. The large one adds more noise than the schedule has; the last step to clean data adds none.
     """
-    one_of("variance", variance, ("fixed_small", "fixed_large"))
     check_noise(tape, 1.0)
     if variance == "fixed_large":
         tape.inexact = "the variance of the forward process is larger than the posterior's"

@@ -11,11 +11,12 @@ schedule.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
-from fewstep.core.errors import InvalidInput, one_of
+from fewstep.core.errors import InvalidInput, not_negative
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.ddim import transfer
-from fewstep.solvers.exponential import WIDEST, advance, finite
+from fewstep.solvers.exponential import advance, has_inside
 
 
 def renoised(tape: Tape, x: State, p: Point, up: Point, s_noise: float = 1.0) -> State:
@@ -32,7 +33,7 @@ def ode_step(tape: Tape, x: State, p: Point, q: Point, method: str) -> State:
     step to sigma = 0, from alpha = 0, or wider than `WIDEST` is Euler's: the second slope would be weighted by half of
     that ratio.
     """
-    if method == "euler" or not finite(p, q) or q.lam - p.lam > WIDEST + 1e-9:
+    if method == "euler" or not has_inside(p, q, "noise"):
         return transfer(x, tape.evaluate(x, p), p, q)
     if method == "dpm2":
         return advance(tape, x, p, q, [tape.point_at_lambda((p.lam + q.lam) / 2)], "noise")
@@ -46,7 +47,7 @@ def ode_step(tape: Tape, x: State, p: Point, q: Point, method: str) -> State:
 def edm(
     tape: Tape,
     *,
-    method: str = "heun",
+    method: Literal["heun", "euler", "dpm2"] = "heun",
     s_churn: float = 5.0,
     s_tmin: float = 0.05,
     s_tmax: float = 50.0,
@@ -59,12 +60,9 @@ def edm(
     steps and s_noise=1.003 on this interval; fewer steps want less churn, and s_noise other than 1 departs from the
     schedule's marginals. k-diffusion's defaults are s_churn=0 and no limits.
     """
-    one_of("method", method, ("heun", "euler", "dpm2"))
-    if not (0 <= s_churn < math.inf and 0 <= s_noise < math.inf and 0 <= s_tmin <= s_tmax < math.inf):
-        raise InvalidInput(
-            "the options of churn must be finite numbers of at least 0, s_tmin not above s_tmax: "
-            f"got s_churn={s_churn}, s_noise={s_noise}, s_tmin={s_tmin}, s_tmax={s_tmax}"
-        )
+    not_negative(s_churn=s_churn, s_noise=s_noise, s_tmin=s_tmin, s_tmax=s_tmax)
+    if s_tmin > s_tmax:
+        raise InvalidInput(f"give s_tmin not above s_tmax, got s_tmin={s_tmin} and s_tmax={s_tmax}")
     gamma = min(s_churn / (len(tape.points) - 1), math.sqrt(2) - 1)
     x = tape.start()
     for p, q in tape.steps():
@@ -75,14 +73,6 @@ def edm(
             if s_noise != 1:
                 tape.inexact = f"s_noise = {s_noise:g} scales the noise that is drawn"
         x = ode_step(tape, x, up, q, method)
-    return x
-
-
-def dpm2(tape: Tape) -> State:
-    """DPM-2 of k-diffusion: the midpoint method with its middle halfway in log ratio, as in DPM-Solver-2."""
-    x = tape.start()
-    for p, q in tape.steps():
-        x = ode_step(tape, x, p, q, "dpm2")
     return x
 
 
@@ -113,9 +103,10 @@ def restart(
         raise InvalidInput(
             f"the restart interval must satisfy 0 < restart_min < restart_max, got {restart_min} and {restart_max}"
         )
-    if not (restarts >= 1 and (restart_steps or 1) >= 1 and restarts * (restart_steps or 1) <= 10_000):
+    each = 1 if restart_steps is None else restart_steps
+    if not (1 <= restarts <= 1000 and 1 <= each <= 1000 and restarts * each <= 10_000):
         raise InvalidInput(
-            "restarts and restart_steps must be at least 1, and their product at most 10000, got "
+            "the product of restarts and restart_steps must be at most 10000, and each in 1 .. 1000, got "
             f"restarts={restarts}, restart_steps={restart_steps}"
         )
     top = at_ratio(tape, restart_max)

@@ -19,10 +19,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Literal
 
-from fewstep.core.errors import InvalidInput, one_of
+from fewstep.core.errors import InvalidInput
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.ddim import check_noise, drawn, transfer
+
+Prediction = Literal["data", "noise"]
 
 WIDEST = math.log(1024)
 """Singlesteps that would amplify more than 1024 times are of first order: that factor would weigh their inner rows."""
@@ -35,7 +38,7 @@ def finite(p: Point, q: Point) -> bool:
 
 def has_inside(p: Point, q: Point, prediction: str) -> bool:
     """Whether a step may have inner rows: lambda finite at both ends, and not too wide in the unstable direction."""
-    return finite(p, q) and factors(p, q, prediction)[2] <= WIDEST
+    return finite(p, q) and factors(p, q, prediction)[2] <= WIDEST + 1e-9
 
 
 def factors(p: Point, q: Point, prediction: str) -> tuple[float, float, float]:
@@ -43,7 +46,6 @@ def factors(p: Point, q: Point, prediction: str) -> tuple[float, float, float]:
     h = q.lam - p.lam
     if prediction == "data":
         return q.sigma / p.sigma, q.alpha, -h
-    one_of("prediction", prediction, ("data", "noise"))
     return q.alpha / p.alpha, q.sigma, h
 
 
@@ -82,10 +84,10 @@ def multistep(
     tape: Tape,
     *,
     order: int = 2,
-    prediction: str = "data",
+    prediction: Prediction = "data",
     eta: float = 0.0,
-    variant: str = "midpoint",
-    curvature: str = "published",
+    variant: Literal["midpoint", "heun"] = "midpoint",
+    curvature: Literal["published", "exact"] = "published",
     lower_order_final: bool | None = None,
     s_noise: float = 1.0,
 ) -> State:
@@ -96,9 +98,6 @@ def multistep(
     do, which is half of what it should be and leaves (3M) at order 2; `exact` with 2 w2. `eta` of data prediction is 0
     for the ODE and 1 for the reverse SDE; `s_noise` multiplies the noise that is drawn.
     """
-    one_of("order", order, (1, 2, 3))
-    one_of("variant", variant, ("midpoint", "heun"))
-    one_of("curvature", curvature, ("published", "exact"))
     check_noise(tape, eta, s_noise, most=math.inf if prediction == "data" else 0.0)
     x = tape.start()
     history: list[tuple[Point, State]] = []  # newest first
@@ -130,7 +129,7 @@ def multistep(
 
 
 def singlestep(
-    tape: Tape, *, order: int = 2, prediction: str = "data", r1: float | None = None, r2: float = 2 / 3
+    tape: Tape, *, order: int = 2, prediction: Prediction = "data", r1: float | None = None, r2: float = 2 / 3
 ) -> State:
     """DPM-Solver-2, -3 and DPM-Solver++(2S), (3S): `order` evaluations a step, none remembered from the last.
 
@@ -138,7 +137,6 @@ def singlestep(
     `r2` of the step in lambda. A step that starts at alpha = 0 or ends at sigma = 0 has no inside in lambda and is of
     first order; so is one that noise prediction would amplify beyond use (`WIDEST`).
     """
-    one_of("order", order, (1, 2, 3))
     r1 = (0.5 if order == 2 else 1 / 3) if r1 is None else r1
     if not 0 < r1 < (r2 if order == 3 else 1) <= 1 or not r2 < 1:
         raise InvalidInput(f"the fractions of the step must satisfy 0 < r1 < r2 < 1, got r1 = {r1}, r2 = {r2}")
@@ -152,13 +150,7 @@ def singlestep(
 
 
 def advance(
-    tape: Tape,
-    x: State,
-    p: Point,
-    q: Point,
-    inner: Sequence[Point],
-    prediction: str,
-    variant: str | None = None,
+    tape: Tape, x: State, p: Point, q: Point, inner: Sequence[Point], prediction: str, variant: str | None = None
 ) -> State:
     """One singlestep of order len(inner) + 1, with its inner rows at the given points.
 
@@ -201,9 +193,9 @@ def advance(
 def grouped(
     tape: Tape,
     *,
-    order: int = 3,
-    prediction: str = "data",
-    variant: str = "heun",
+    order: Literal[1, 2, 3] = 3,
+    prediction: Prediction = "data",
+    variant: Literal["paper", "heun", "midpoint"] = "heun",
     lower_order_final: bool = False,
 ) -> State:
     """Singlestep DPM-Solver whose inner rows are grid times too: N steps cost N evaluations, as in diffusers.
@@ -213,8 +205,6 @@ def grouped(
     `variant` is `paper` for that paper's weights, of order 3 where the inner rows lie at 1/3 and 2/3 of a group in
     lambda; `heun`, of order 3 wherever they lie; or `midpoint`, diffusers' own.
     """
-    one_of("order", order, (1, 2, 3))
-    one_of("variant", variant, ("paper", "heun", "midpoint"))
     x = tape.start()
     for p, *inner, q in tape.steps(group_sizes(tape.points, order, prediction, lower_order_final)):
         x = advance(tape, x, p, q, inner, prediction, None if variant == "paper" else variant)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from fewstep.core.errors import InvalidInput, one_of
+from typing import Literal
+
+from fewstep.core.errors import InvalidInput
 from fewstep.core.tape import State, Tape
 from fewstep.solvers.ddim import transfer
-from fewstep.solvers.rungekutta import coordinate
+from fewstep.solvers.rungekutta import Path, coordinate
 
 
-def belm(tape: Tape, *, path: str = "auto", start: str = "single") -> tuple[State, State]:
+def belm(tape: Tape, *, path: Path = "auto", start: Literal["single", "pair"] = "single") -> tuple[State, State]:
     """O-BELM, a bidirectional explicit two-step method: Wang et al. 2024, arXiv 2410.07273, eq. 18.
 
     In the coordinate y(tau) of the Runge-Kutta solvers, with slope k, widths h1 = tau_p - tau_o and h2 = tau_q -
@@ -20,7 +22,6 @@ def belm(tape: Tape, *, path: str = "auto", start: str = "single") -> tuple[Stat
     `start` says what the caller starts from: a `single` state, whose first step is DDIM's; or a `pair`, the result of
     a reversed run, in that order.
     """
-    one_of("start", start, ("single", "pair"))
     if start == "pair" and len(tape.points) < 3:
         raise InvalidInput("a run from a pair needs at least 2 steps, the first of which is already in the pair")
     space = coordinate(tape, path)
@@ -37,8 +38,5 @@ def belm(tape: Tape, *, path: str = "auto", start: str = "single") -> tuple[Stat
         y_o = tape.keep(older / space.scale(o))
         slope = space.slope(current, tape.evaluate(current, p), p)
         y_p = current / space.scale(p)
-        older, current = (
-            current,
-            space.scale(q) * (grow * y_o + (1 - grow) * y_p + h2 * (h1 + h2) / h1 * slope),
-        )
+        older, current = (current, space.scale(q) * (grow * y_o + (1 - grow) * y_p + h2 * (h1 + h2) / h1 * slope))
     return current, older

@@ -8,6 +8,7 @@ warmed up.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
@@ -21,6 +22,7 @@ class Sampler(NamedTuple):
     stochastic: bool
     source: str
     summary: str
+    defaults: Mapping[str, Any] = MappingProxyType({})  # of options that a caller may give, where not the solver's own
 
 
 DDPM = "Ho et al. 2020, arXiv 2006.11239"
@@ -39,17 +41,19 @@ CM = "Song et al. 2023, arXiv 2303.01469"
 LCM = "Luo et al. 2023, arXiv 2310.04378"
 TCD = "Zheng et al. 2024, arXiv 2402.19159"
 
+RHO = {"variable": "rho", "lower_order_final": False}  # of k-diffusion's LMS: full order up to clean data
+
 # fmt: off
 SAMPLERS: dict[str, Sampler] = {
     "ddpm": Sampler("ddim:ddpm", {}, 1, 1, True, DDPM, "ancestral sampling of the forward process's posterior"),
     "ddim": Sampler("ddim:ddim", {}, 1, 1, False, DDIM, "keeps the predicted data and noise; eta adds noise"),
-    "euler": Sampler("rungekutta:euler", {}, 1, 1, False, EDM, "Euler's method; the same table as DDIM"),
+    "euler": Sampler("stochastic:euler_ancestral", {"eta": 0.0, "s_noise": 1.0}, 1, 1, False, EDM, "Euler's method; the same table as DDIM"),
     "heun": Sampler("rungekutta:runge_kutta", {"tableau": "heun"}, 2, 2, False, EDM, "Heun's method"),
     "midpoint": Sampler("rungekutta:runge_kutta", {"tableau": "midpoint"}, 2, 2, False, RK, "explicit midpoint"),
     "ralston": Sampler("rungekutta:runge_kutta", {"tableau": "ralston"}, 2, 2, False, RK, "Ralston's second-order method"),
     "rk3": Sampler("rungekutta:runge_kutta", {"tableau": "rk3"}, 3, 3, False, RK, "Heun's third-order method"),
     "rk4": Sampler("rungekutta:runge_kutta", {"tableau": "rk4"}, 4, 4, False, RK, "the classical fourth-order method"),
-    "dpm2": Sampler("edm:dpm2", {}, 2, 2, False, EDM, "midpoint at the geometric mean of sigma (k-diffusion)"),
+    "dpm2": Sampler("exponential:singlestep", {"order": 2, "prediction": "noise", "r1": 0.5, "r2": 2 / 3}, 2, 2, False, EDM, "midpoint at the geometric mean of sigma (k-diffusion)"),
     "dpm-2s": Sampler("exponential:singlestep", {"order": 2, "prediction": "noise"}, 2, 2, False, DPM, "DPM-Solver-2"),
     "dpm-3s": Sampler("exponential:singlestep", {"order": 3, "prediction": "noise"}, 3, 3, False, DPM, "DPM-Solver-3"),
     "dpm-2m": Sampler("exponential:multistep", {"order": 2, "prediction": "noise"}, 2, 1, False, DPM, "multistep DPM-Solver"),
@@ -62,9 +66,9 @@ SAMPLERS: dict[str, Sampler] = {
     "dpm-fast": Sampler("exponential:grouped", {"prediction": "noise"}, 3, 1, False, DPM, "singlesteps over groups of grid times"),
     "dpmpp-fast": Sampler("exponential:grouped", {}, 3, 1, False, DPMPP, "singlesteps over groups of grid times"),
     "belm": Sampler("invertible:belm", {}, 2, 1, False, "Wang et al. 2024, arXiv 2410.07273", "two-step and exactly invertible"),
-    "lms-2": Sampler("adams:lms", {"order": 2}, 2, 1, False, LMS, "the noise a polynomial of sigma"),
-    "lms-3": Sampler("adams:lms", {"order": 3}, 3, 1, False, LMS, "the noise a polynomial of sigma"),
-    "lms-4": Sampler("adams:lms", {"order": 4}, 4, 1, False, LMS, "the noise a polynomial of sigma"),
+    "lms-2": Sampler("adams:deis", {"order": 2, **RHO}, 2, 1, False, LMS, "the noise a polynomial of sigma"),
+    "lms-3": Sampler("adams:deis", {"order": 3, **RHO}, 3, 1, False, LMS, "the noise a polynomial of sigma"),
+    "lms-4": Sampler("adams:deis", {"order": 4, **RHO}, 4, 1, False, LMS, "the noise a polynomial of sigma"),
     "deis-1": Sampler("adams:deis", {"order": 1}, 1, 1, False, DEIS, "the noise a polynomial of lambda"),
     "deis-2": Sampler("adams:deis", {"order": 2}, 2, 1, False, DEIS, "the noise a polynomial of lambda"),
     "deis-3": Sampler("adams:deis", {"order": 3}, 3, 1, False, DEIS, "the noise a polynomial of lambda"),
@@ -83,9 +87,9 @@ SAMPLERS: dict[str, Sampler] = {
     "dpm2-a": Sampler("stochastic:two_stage_ancestral", {"prediction": "noise"}, 2, 2, True, EDM, "DPM-2 down, then noise"),
     "dpmpp-2s-a": Sampler("stochastic:two_stage_ancestral", {"prediction": "data"}, 2, 2, True, DPMPP, "DPM-Solver++(2S) down, then noise"),
     "dpmpp-sde": Sampler("stochastic:dpmpp_sde", {}, 2, 2, True, DPMPP, "singlestep with one Brownian motion (k-diffusion)"),
-    "sde-dpmpp-1": Sampler("stochastic:multistep", {"order": 1}, 1, 1, True, DPMPP, "SDE-DPM-Solver++(1)"),
-    "sde-dpmpp-2m": Sampler("stochastic:multistep", {"order": 2}, 2, 1, True, DPMPP, "SDE-DPM-Solver++(2M)"),
-    "sde-dpmpp-3m": Sampler("stochastic:multistep", {"order": 3}, 2, 1, True, DPMPP, "SDE-DPM-Solver++(3M) as published; curvature='exact' makes it order 3"),
+    "sde-dpmpp-1": Sampler("exponential:multistep", {"order": 1, "prediction": "data"}, 1, 1, True, DPMPP, "SDE-DPM-Solver++(1)", {"eta": 1.0}),
+    "sde-dpmpp-2m": Sampler("exponential:multistep", {"order": 2, "prediction": "data"}, 2, 1, True, DPMPP, "SDE-DPM-Solver++(2M)", {"eta": 1.0}),
+    "sde-dpmpp-3m": Sampler("exponential:multistep", {"order": 3, "prediction": "data"}, 2, 1, True, DPMPP, "SDE-DPM-Solver++(3M) as published; curvature='exact' makes it order 3", {"eta": 1.0, "variant": "heun"}),
     "edm": Sampler("edm:edm", {"method": "heun"}, 2, 2, True, EDM, "Heun with churn: s_churn, s_tmin, s_tmax"),
     "edm-euler": Sampler("edm:edm", {"method": "euler"}, 1, 1, True, EDM, "Euler with churn"),
     "edm-dpm2": Sampler("edm:edm", {"method": "dpm2"}, 2, 2, True, EDM, "DPM-2 with churn (k-diffusion)"),

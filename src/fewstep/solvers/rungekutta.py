@@ -14,15 +14,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from fewstep.core.errors import InvalidInput, one_of
+from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Float
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.ddim import transfer
 
+Path = Literal["auto", "sigma", "flow"]
 WIDEST = 1024.0
 
 
@@ -69,24 +70,14 @@ class Coordinate(NamedTuple):
 
 def coordinate(tape: Tape, path: str) -> Coordinate:
     """The coordinate that `path` names, for the times on the tape."""
-    one_of("path", path, ("auto", "sigma", "flow"))
     no_data = any(p.alpha == 0 for p in tape.points)
     if path == "sigma" and no_data:
         raise InvalidInput("path 'sigma' divides by alpha, which is 0 at the noisiest time: use path 'flow' or 'auto'")
     return Coordinate(path == "flow" or (path == "auto" and (no_data or tape.schedule.kind == "flow")))
 
 
-def euler(tape: Tape) -> State:
-    """Euler's method, which is the same table in both coordinates, and that of DDIM with eta = 0."""
-    x = tape.start()
-    for p, q in tape.steps():
-        x = transfer(x, tape.evaluate(x, p), p, q)
-    return x
-
-
-def runge_kutta(tape: Tape, *, tableau: str = "heun", path: str = "auto") -> State:
+def runge_kutta(tape: Tape, *, tableau: str = "heun", path: Path = "auto") -> State:
     """Heun (Karras et al. 2022, arXiv 2206.00364, algorithm 1), midpoint, Ralston, RK3 and the classical RK4."""
-    one_of("tableau", tableau, TABLEAUS)
     space = coordinate(tape, path)
     x = tape.start()
     for p, q in tape.steps():

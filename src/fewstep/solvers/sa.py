@@ -12,10 +12,11 @@ through the last evaluations, and for the corrector through the one at q too.
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 
-from fewstep.core.errors import InvalidInput, one_of
+from fewstep.core.errors import InvalidInput, not_negative
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.adams import NODES, WEIGHTS, lagrange_integrals
 from fewstep.solvers.ddim import check_noise, drawn
@@ -32,12 +33,12 @@ def differences(places: list[float], g: float, variant: str) -> list[float]:
 def sa_solver(
     tape: Tape,
     *,
-    predictor_order: int = 2,
-    corrector_order: int = 2,
+    predictor_order: Literal[1, 2, 3, 4] = 2,
+    corrector_order: Literal[0, 1, 2, 3, 4] = 2,
     tau: float = 1.0,
     tau_min: float = 0.57,
     tau_max: float = 5.12,
-    variant: str = "exact",
+    variant: Literal["exact", "leading"] = "exact",
     lower_order_final: bool = True,
 ) -> State:
     """One evaluation a step: it corrects the state that it was made at, and predicts the next.
@@ -48,14 +49,9 @@ def sa_solver(
     the weight of the linear term, its value for small h, as the authors' code and diffusers do: it amplifies wide
     steps.
     """
-    one_of("predictor_order", predictor_order, (1, 2, 3, 4))
-    one_of("corrector_order", corrector_order, (0, 1, 2, 3, 4))
-    one_of("variant", variant, ("exact", "leading"))
-    if not (0 <= tau < math.inf and 0 <= tau_min <= tau_max < math.inf):
-        raise InvalidInput(
-            "tau, tau_min and tau_max must be finite numbers of at least 0, tau_min not above tau_max: "
-            f"got tau={tau}, tau_min={tau_min}, tau_max={tau_max}"
-        )
+    not_negative(tau=tau, tau_min=tau_min, tau_max=tau_max)
+    if tau_min > tau_max:
+        raise InvalidInput(f"give tau_min not above tau_max, got tau_min={tau_min} and tau_max={tau_max}")
     check_noise(tape, tau**2, most=math.inf)
     x = tape.start()
     history: list[tuple[Point, State]] = []  # newest first

@@ -14,22 +14,22 @@ import math
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.tape import Point, State, Tape
-from fewstep.solvers import exponential
-from fewstep.solvers.ddim import check_noise, drawn, transfer
+from fewstep.solvers.ddim import check_noise, drawn, fall, posterior_std, transfer
 from fewstep.solvers.exponential import WIDEST, advance, finite
 
 
 def ancestral(p: Point, q: Point, eta: float) -> tuple[Point, float]:
     """(down, v) of the formula above. `down` has the alpha of q and its time, as x_down is never evaluated."""
-    fall = p.alpha * q.sigma / (q.alpha * p.sigma) if q.alpha else 1.0
-    v = eta * q.sigma * math.sqrt(max(0.0, 1 - fall**2))
-    sigma = q.sigma * math.sqrt(1 - eta**2 + (eta * fall) ** 2)
+    v = eta * posterior_std(p, q)
+    sigma = q.sigma * math.sqrt(1 - eta**2 + (eta * fall(p, q)) ** 2)
     lam = math.inf if sigma == 0 else -math.inf if q.alpha == 0 else math.log(q.alpha) - math.log(sigma)
     return Point(q.t, q.alpha, sigma, lam), v
 
 
 def euler_ancestral(tape: Tape, *, eta: float = 1.0, s_noise: float = 1.0) -> State:
     """Euler's step down, then noise: k-diffusion's Euler ancestral. DDIM with the same eta (arXiv 2010.02502, eq. 16).
+
+    With eta = 0 it is Euler's method, which is the same table in x / alpha and in the coordinate of flows.
 
     Unlike "ddim" it takes the noise from the clipped data too, where the denoiser clips.
     """
@@ -88,24 +88,3 @@ def dpmpp_sde(tape: Tape, *, eta: float = 1.0, r: float = 0.5, s_noise: float = 
         known = base + total * 0.5 / r * tape.evaluate(inner, s)
         x = known + drawn(tape, s, q, v * math.sqrt(1 - share) * s_noise)
     return x
-
-
-def multistep(
-    tape: Tape,
-    *,
-    order: int = 2,
-    eta: float = 1.0,
-    variant: str | None = None,
-    curvature: str = "published",
-    lower_order_final: bool | None = None,
-    s_noise: float = 1.0,
-) -> State:
-    """SDE-DPM-Solver++(1), (2M) and (3M) of `exponential.multistep`, with its options.
-
-    `variant` None is `midpoint`, and `heun` for order 3, as in k-diffusion.
-    """
-    variant = variant or ("heun" if order == 3 else "midpoint")
-    return exponential.multistep(
-        tape, order=order, eta=eta, variant=variant, curvature=curvature,
-        lower_order_final=lower_order_final, s_noise=s_noise,
-    )  # fmt: skip

@@ -20,19 +20,19 @@ from typing import Literal
 
 import numpy as np
 
-from fewstep.core.errors import InvalidInput, one_of
+from fewstep.core.errors import InvalidInput
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.adams import NODES, WEIGHTS, lagrange_integrals, too_loud
 from fewstep.solvers.ddim import transfer
-from fewstep.solvers.exponential import factors, finite, order_at, predicted
+from fewstep.solvers.exponential import Prediction, factors, finite, order_at, predicted
 
 
 def unipc(
     tape: Tape,
     *,
     order: int | Literal["auto"] = 3,
-    variant: str = "bh2",
-    prediction: str = "data",
+    variant: Literal["bh1", "bh2"] = "bh2",
+    prediction: Prediction = "data",
     corrector: bool = True,
     disable_corrector: Sequence[int] = (),
     lower_order_final: bool | None = None,
@@ -46,9 +46,6 @@ def unipc(
     """
     steps = len(tape.points) - 1
     order = order_for(steps) if order == "auto" else order
-    one_of("order", order, (1, 2, 3, 4))
-    one_of("variant", variant, ("bh1", "bh2"))
-    one_of("prediction", prediction, ("data", "noise"))
     if any(not isinstance(i, int) or i < 0 for i in disable_corrector):
         raise InvalidInput(f"disable_corrector lists steps, counted from 0, got {list(disable_corrector)}")
     if lower_order_final is None and tape.points[-1].sigma == 0:
