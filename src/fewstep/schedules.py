@@ -57,8 +57,8 @@ def _column(name: str, values: Sequence[float] | Float) -> Float:
 
 
 def _count(num_train_timesteps: int) -> int:
-    if not 2 <= int(num_train_timesteps) <= 100_000:
-        raise InvalidInput(f"num_train_timesteps must lie in 2 .. 100000, got {num_train_timesteps}")
+    if not isinstance(num_train_timesteps, int) or not 2 <= num_train_timesteps <= 100_000:
+        raise InvalidInput(f"num_train_timesteps must be an integer in 2 .. 100000, got {num_train_timesteps!r}")
     return int(num_train_timesteps)
 
 

@@ -276,7 +276,7 @@ BAD = [
     (lambda: schedules.linear(beta_end=float("nan")), "beta_end must be"),
     (lambda: schedules.linear(beta_end=float("inf")), "beta_end must be"),
     (lambda: schedules.linear(beta_end=1.5), "Betas must lie in"),
-    (lambda: schedules.linear(num_train_timesteps=1), "num_train_timesteps must lie in 2"),
+    (lambda: schedules.linear(num_train_timesteps=1), "num_train_timesteps must be an integer in 2"),
     (lambda: schedules.cosine(num_train_timesteps=10**6), "100000, got 1000000"),
     (lambda: schedules.cosine(max_beta=-0.1), "max_beta must be"),
     (lambda: schedules.from_betas([0.1]), "2 to 100000 numbers"),

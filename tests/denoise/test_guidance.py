@@ -149,9 +149,9 @@ def test_arguments_that_are_no_tensors_must_be_equal_in_both_branches():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"scale": math.nan}, "must be finite"),
-        ({"scale": math.inf}, "must be finite"),
-        ({"scale": [1.0, math.nan]}, "must be finite"),
+        ({"scale": math.nan}, "a finite number"),
+        ({"scale": math.inf}, "a finite number"),
+        ({"scale": [1.0, math.nan]}, "a finite number"),
         ({"scale": 2.0, "rescale": 1.5}, r"rescale must lie in \[0, 1\], got 1.5"),
         ({"scale": 2.0, "rescale": -0.1}, "rescale must lie"),
         ({"scale": 2.0, "interval": (2.0, 1.0)}, "0 <= low < high"),

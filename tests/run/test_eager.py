@@ -145,6 +145,16 @@ def test_a_result_is_no_memory_of_the_network(name):
     assert torch.equal(got, kept)
 
 
+@pytest.mark.parametrize(("name", "prediction"), [("dpmpp-2m", "sample"), ("ipndm-2", "epsilon"), ("lms-2", "epsilon")])
+def test_a_network_that_returns_remembered_memory_again_is_refused(name, prediction):
+    plan, memory = plan_of(name, 5, "scaled_linear"), torch.empty(SHAPE)
+    network = fs.Network(lambda x, t: memory.copy_(soft(x, t)), SCHEDULES["scaled_linear"], prediction)
+    with pytest.raises(fs.InvalidInput, match=r"at step 2 the memory of an earlier output.*output\.clone\(\)"):
+        fs.sample(plan, network, shape=SHAPE)
+    euler = plan_of("euler", 5, "scaled_linear")  # remembers nothing
+    fs.sample(euler, network, shape=SHAPE)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -172,7 +172,7 @@ class Plan:
         """The inverse of `to_json`. Raises `InvalidInput` where the text is no plan, or was edited since."""
         try:
             content = json.loads(text)
-        except (ValueError, RecursionError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise InvalidInput(f"not a plan: the text is no JSON ({error})") from error
         if not isinstance(content, dict) or "digest" not in content or content.get("format") != FORMAT:
             got = content.get("format") if isinstance(content, dict) else type(content).__name__

@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ class Schedule:
         """The schedule as JSON-serialisable data; `from_spec` is the inverse."""
         return {"kind": self.kind, **dict(self.params)}
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that name the functions alpha(t) and sigma(t), however they were specified."""
         return hashlib.sha256(json.dumps(self._functions()).encode()).hexdigest()[:16]

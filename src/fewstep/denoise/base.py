@@ -118,11 +118,9 @@ class Function(Denoiser):
 
     def output(self, x: Tensor, level: Level) -> Tensor:
         result = self.function(x, level.t)
-        if result.shape != x.shape:
-            raise InvalidInput(
-                f"the denoiser returned shape {tuple(result.shape)} for a state of shape {tuple(x.shape)}; "
-                "they must be equal"
-            )
+        if not isinstance(result, Tensor) or result.shape != x.shape:
+            got = f"shape {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
+            raise InvalidInput(f"the denoiser returned {got}, it must return a tensor of the state's {tuple(x.shape)}")
         return result if result.dtype == x.dtype else result.to(x.dtype)
 
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.schedule import Schedule
-from fewstep.denoise.base import Denoiser, Level, Value
+from fewstep.denoise.base import Denoiser, Level, Value, as_denoiser
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow", "edm")
 
@@ -142,6 +142,7 @@ class OnSchedule(Denoiser):
     """
 
     def __init__(self, denoiser: Denoiser, schedule: Schedule):
+        denoiser = as_denoiser(denoiser)
         if denoiser.schedule is None:
             raise InvalidInput("only a denoiser that knows its own noise schedule can be used on another")
         self.inner = denoiser

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -56,9 +57,18 @@ class Guided(Denoiser):
                     f"argument {name!r} differs between condition and negative, and is not a tensor in both: the two "
                     "branches share one call of the network, so only tensors with the batch first may differ"
                 )
-        scales = [float(scale)] if isinstance(scale, int | float) else [float(w) for w in scale]
-        if not all(math.isfinite(w) for w in scales):
-            raise InvalidInput(f"a guidance scale must be finite, got {scales}")
+        if not isinstance(network, Network):
+            raise InvalidInput(
+                f"guidance needs a fewstep.Network, whose condition it sets, got {type(network).__name__}: build "
+                "fewstep.Network(module, schedule, prediction), and put clip or OnSchedule around the Guided denoiser"
+            )
+        single = isinstance(scale, Real) or (isinstance(scale, Tensor) and scale.ndim == 0)
+        try:
+            scales = [] if isinstance(scale, str) else [float(w) for w in ([scale] if single else scale)]  # type: ignore[union-attr]
+        except (TypeError, ValueError):
+            scales = []
+        if not scales or not all(math.isfinite(w) for w in scales):
+            raise InvalidInput(f"a guidance scale is a finite number, or one for each image, got {scale!r}")
         if not 0 <= rescale <= 1:
             raise InvalidInput(f"guidance rescale must lie in [0, 1], got {rescale}")
         if not 0 <= interval[0] < interval[1]:
@@ -95,6 +105,11 @@ class Guided(Denoiser):
             value, other = self.condition[name], self.negative[name]
             if not isinstance(value, Tensor):
                 return value
+            for v in (value, other):
+                if v.ndim < 1 or v.shape[0] not in (1, batch):
+                    raise InvalidInput(
+                        f"condition {name!r} has shape {tuple(v.shape)}, its first size must be 1 or the batch, {batch}"
+                    )
             value, other = (v.expand(batch, *v.shape[1:]) for v in (value, other))
             return torch.cat([value, other if everyone else other[index]])
 

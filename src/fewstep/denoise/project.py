@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
-from fewstep.denoise.base import Denoiser, Level, Value
+from fewstep.denoise.base import Denoiser, Level, Value, as_denoiser
 
 
 class Projected(Denoiser):
     """A denoiser whose estimate of x0 passes through `function`; solvers that ask see the one before it, too."""
 
-    def __init__(self, denoiser: Denoiser, function: Callable[[Tensor], Tensor]):
+    def __init__(self, denoiser: Denoiser | Callable[[Tensor, Tensor], Tensor], function: Callable[[Tensor], Tensor]):
+        denoiser = as_denoiser(denoiser)
         first = denoiser.project
         self.inner = denoiser
         self.schedule = denoiser.schedule
@@ -27,14 +28,16 @@ class Projected(Denoiser):
         return self.inner.output(x, level)
 
 
-def clip(denoiser: Denoiser, low: float = -1.0, high: float = 1.0) -> Projected:
+def clip(denoiser: Denoiser | Callable[[Tensor, Tensor], Tensor], low: float = -1.0, high: float = 1.0) -> Projected:
     """Clip the estimate of x0 to [low, high]."""
     if not low < high:
         raise InvalidInput(f"clip needs low < high, got {low} and {high}")
     return Projected(denoiser, lambda x0: x0.clamp(low, high))
 
 
-def dynamic_threshold(denoiser: Denoiser, percentile: float = 0.995, maximum: float = 1.0) -> Projected:
+def dynamic_threshold(
+    denoiser: Denoiser | Callable[[Tensor, Tensor], Tensor], percentile: float = 0.995, maximum: float = 1.0
+) -> Projected:
     """Clip each image to its own percentile of absolute values, s in [1, maximum], and divide by s.
 
     Saharia et al. 2022, arXiv 2205.11487, section 2.3. A percentile below 1 counts as 1.

@@ -103,7 +103,11 @@ def sample_pair(
     denoiser = as_denoiser(denoiser)
     states, seeds = starting_states(plan, denoiser, start=start, seed=seed)
     with torch.no_grad():
-        return run_rows(plan, denoiser, states, seeds)
+        results = run_rows(plan, denoiser, states, seeds)
+        for result in results:
+            if not bool(torch.isfinite(result).all()):
+                raise _locate(plan, denoiser, states, seeds, result)
+    return results
 
 
 def _cancelling(on_row: Callable[[Progress], bool | None]) -> Callable[[Progress], None]:
@@ -201,6 +205,12 @@ def run_rows(
     for i, (row, level, at, ops) in enumerate(zip(plan.rows, levels, program.inputs, program.rows, strict=True)):
         u = buffers[at]
         result = denoiser.output(u, level)
+        for b in program.remembered[i]:
+            if buffers[b].data_ptr() == result.data_ptr():
+                raise InvalidInput(
+                    f"the network returned at {row.label} the memory of an earlier output, which {plan.recipe.sampler} "
+                    "still needs: return a new tensor at each call, such as output.clone()"
+                )
         if result.data_ptr() == u.data_ptr():  # it is the input, which may be written to before it is read
             result = result.clone()
         if project is not None:

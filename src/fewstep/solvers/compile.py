@@ -55,6 +55,8 @@ def compile(
     given = [name for name, value in (("steps", steps), ("times", times), ("sigmas", sigmas)) if value is not None]
     if len(given) != 1:
         raise InvalidInput(f"give exactly one of steps, times and sigmas, got {' and '.join(given) or 'none'}")
+    if not isinstance(grid, str) or not isinstance(grid_options or {}, Mapping):
+        raise InvalidInput(f"grid is a name and grid_options a mapping, got {grid!r} and {grid_options!r}")
     grid_options = dict(grid_options or {})
     if steps is not None:
         points = grid_times(grid, schedule, steps, **grid_options)
