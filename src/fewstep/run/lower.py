@@ -39,7 +39,8 @@ class Op(NamedTuple):
 class Program(NamedTuple):
     """Instructions for each row. Register 0 is in buffer `inputs[i]` at row i; the states to return are `results`.
 
-    `remembered[i]` are the buffers that are outputs of earlier rows, not copies of them, when row i begins. `results` holds (buffer, factor) for each of the plan's outputs; `buffers` is how many there are in all.
+    `remembered[i]` are the buffers that are outputs of earlier rows, not copies of them, when row i begins. `results`
+    holds (buffer, factor) for each of the plan's outputs; `buffers` is how many there are in all.
     """
 
     rows: tuple[tuple[Op, ...], ...]
