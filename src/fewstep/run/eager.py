@@ -182,9 +182,7 @@ def levels_of(plan: Plan, x: Tensor) -> list[Level]:
     """The level of each row for a batch like `x` (B, ..)."""
     times = torch.tensor([row.t for row in plan.rows], dtype=x.dtype).to(x.device, non_blocking=True)
     each = times[:, None].expand(-1, x.shape[0]).unbind(0)
-    return [
-        Level(t, row.alpha, row.sigma, ((row.t, row.alpha, row.sigma),)) for t, row in zip(each, plan.rows, strict=True)
-    ]
+    return [Level(t, row.alpha, row.sigma, (row[:3],)) for t, row in zip(each, plan.rows, strict=True)]
 
 
 def run_rows(
@@ -204,13 +202,16 @@ def run_rows(
     levels = levels_of(plan, first)
     for i, (row, level, at, ops) in enumerate(zip(plan.rows, levels, program.inputs, program.rows, strict=True)):
         u = buffers[at]
-        result = denoiser.output(u, level)
-        for b in program.remembered[i]:
-            if buffers[b].data_ptr() == result.data_ptr():
+        if i == program.first_memory[0]:
+            version = _version(buffers[program.first_memory[1]])
+            result = denoiser.output(u, level)
+            if _version(buffers[program.first_memory[1]]) != version:
                 raise InvalidInput(
-                    f"the network returned at {row.label} the memory of an earlier output, which {plan.recipe.sampler} "
+                    f"the network wrote at {row.label} to the memory of an earlier output, which {plan.recipe.sampler} "
                     "still needs: return a new tensor at each call, such as output.clone()"
                 )
+        else:
+            result = denoiser.output(u, level)
         if result.data_ptr() == u.data_ptr():  # it is the input, which may be written to before it is read
             result = result.clone()
         if project is not None:
@@ -226,6 +227,11 @@ def run_rows(
         execute(ops, buffers)
         u = result = buffers[DATA] = buffers[RAW] = buffers[NOISE] = None  # not held during the next evaluation
     return tuple(_scaled(buffers[b], factor) for b, factor in program.results)
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was written to, where PyTorch counts it."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def _estimate(u: Tensor, result: Tensor, fold: tuple[float, float]) -> Tensor:

@@ -39,13 +39,14 @@ class Op(NamedTuple):
 class Program(NamedTuple):
     """Instructions for each row. Register 0 is in buffer `inputs[i]` at row i; the states to return are `results`.
 
-    `remembered[i]` are the buffers that are outputs of earlier rows, not copies of them, when row i begins. `results`
-    holds (buffer, factor) for each of the plan's outputs; `buffers` is how many there are in all.
+    `first_memory` is the first row that begins with an earlier output itself, not a copy of it, in a buffer, and that
+    buffer; (-1, -1) if there is none. `results` holds (buffer, factor) for each of the plan's outputs; `buffers` is how
+    many there are in all.
     """
 
     rows: tuple[tuple[Op, ...], ...]
     inputs: tuple[int, ...]
-    remembered: tuple[tuple[int, ...], ...]
+    first_memory: tuple[int, int]
     results: tuple[tuple[int, float], ...]
     buffers: int
 
@@ -193,13 +194,14 @@ def lower(plan: Plan, folds: tuple[tuple[float, float], ...] | None) -> Program:
     place = {r: r for r in range(plan.registers)}
     scale = dict.fromkeys(place, 1.0)
     row = _Row(place, scale, set(), plan.registers)
-    rows, inputs, remembered = [], [], []
+    rows, inputs, first_memory = [], [], (-1, -1)
     for i in range(plan.nfe):
         inputs.append(row.place[0])
-        remembered.append(tuple(sorted(row.foreign)))
+        if row.foreign and first_memory[0] < 0:
+            first_memory = i, min(row.foreign)
         row.ops = []
         last = i == plan.nfe - 1
         row.lower(combinations(plan, i, None if folds is None else folds[i]), plan.outputs, last)
         rows.append(tuple(row.ops))
     results = tuple((row.place[r], row.scale[r]) for r in range(plan.outputs))
-    return Program(tuple(rows), tuple(inputs), tuple(remembered), results, row.size)
+    return Program(tuple(rows), tuple(inputs), first_memory, results, row.size)
