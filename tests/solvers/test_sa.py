@@ -7,7 +7,7 @@ import fewstep as fs
 from conformance.diffusers_peer import diffusers_response
 from fewstep.core.check import marginal_error
 from fewstep.core.errors import InvalidInput
-from fewstep.core.plan import Plan
+from solvers.tables import coefficients
 
 SCHEDULES = {
     "linear": fs.schedules.linear(),
@@ -19,23 +19,6 @@ SCHEDULES = {
 }
 STABLE_DIFFUSION = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 EVERYWHERE = {"tau_min": 0.0, "tau_max": 1e6}
-
-
-def coefficients(plan: Plan) -> np.ndarray:
-    """All inputs and the result, as coefficients of x_T, of the outputs D_i, and of the noise as it is drawn."""
-    draws = [i for i, row in enumerate(plan.rows) if row.noise]
-    unit = np.eye(1 + plan.nfe + len(draws))
-    noise = {row: unit[1 + plan.nfe + j] for j, row in enumerate(draws)}
-    R = np.outer(plan.init[:, 0], unit[0])
-    states = [R[0]]
-    for i in range(plan.nfe):
-        R = (
-            plan.A[i] @ R
-            + np.outer(plan.B[i].sum(axis=1), unit[1 + i])
-            + np.outer(plan.s[i], noise.get(i, 0 * unit[0]))
-        )
-        states.append(R[0])
-    return np.array(states)
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)

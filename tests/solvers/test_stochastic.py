@@ -9,6 +9,7 @@ from conformance.k_diffusion_peer import k_diffusion_response, karras
 from fewstep.core.check import levels, marginal_error
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
+from solvers.tables import coefficients
 
 SCHEDULES = {
     "linear": fs.schedules.linear(),
@@ -19,23 +20,6 @@ SCHEDULES = {
     "flow": fs.schedules.flow(shift=3.0),
 }
 SAMPLERS = ["euler-a", "dpm2-a", "dpmpp-2s-a", "dpmpp-sde", "sde-dpmpp-1", "sde-dpmpp-2m", "sde-dpmpp-3m"]
-
-
-def coefficients(plan: Plan) -> np.ndarray:
-    """All inputs and the result, as coefficients of x_T, of the outputs D_i, and of the noise as it is drawn."""
-    draws = [-1] * (plan.start_noise is not None) + [i for i, row in enumerate(plan.rows) if row.noise]
-    unit = np.eye(1 + plan.nfe + len(draws))
-    noise = {row: unit[1 + plan.nfe + j] for j, row in enumerate(draws)}
-    R = np.outer(plan.init[:, 0], unit[0]) + np.outer(plan.init[:, 1], noise.get(-1, 0 * unit[0]))
-    states = [R[0]]
-    for i in range(plan.nfe):
-        R = (
-            plan.A[i] @ R
-            + np.outer(plan.B[i].sum(axis=1), unit[1 + i])
-            + np.outer(plan.s[i], noise.get(i, 0 * unit[0]))
-        )
-        states.append(R[0])
-    return np.array(states)
 
 
 def gaussian_variance(plan: Plan, spread: float = 0.5) -> float:
