@@ -270,3 +270,37 @@ def test_conditions_that_differ_in_kind_are_refused():
     with pytest.raises(fs.InvalidInput, match="has shape"):
         slots.admit(plan_of("ddim"), condition={"label": torch.ones(2)})
     assert slots.free == 2
+
+
+def maybe_labelled(x, t, label=None):
+    """A network whose answer depends on a label, or on none."""
+    shift = torch.zeros(x.shape[0]) if label is None else 1.0 + label.expand(x.shape[0]).to(x.dtype)
+    return torch.tanh(x + shift.reshape(-1, *[1] * (x.ndim - 1)))
+
+
+def test_an_image_with_a_condition_does_not_join_or_change_one_without():
+    network = fs.Network(maybe_labelled, fs.schedules.linear(), "v_prediction")
+    plan = fs.compile("ddim", schedule=network.schedule, steps=4)
+    alone = fs.sample(plan, network, shape=(1, 3), seed=1)[0]
+    slots = fs.Slots(network, (3,), 2)
+    first = slots.admit(plan, seed=1)
+    with pytest.raises(fs.InvalidInput, match="condition"):
+        slots.admit(plan, seed=2, condition={"label": torch.tensor(3)})
+    finished = {}
+    while slots.tickets:
+        finished |= {f.ticket: f.sample for f in slots.step()}
+    torch.testing.assert_close(finished[first], alone, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("guidance", [float("nan"), float("inf"), "2", None])
+def test_a_guidance_that_is_no_number_is_refused_at_the_door(guidance):
+    network = fs.Network(maybe_labelled, fs.schedules.linear(), "v_prediction")
+    slots = fs.Slots(network, (3,), 2)
+    plan = fs.compile("ddim", schedule=network.schedule, steps=2)
+    label = {"label": torch.tensor(1)}
+    with pytest.raises(fs.InvalidInput, match="guidance is a finite number"):
+        slots.admit(plan, condition=label, negative=label, guidance=guidance)
+    with pytest.raises(fs.InvalidInput, match="needs a negative condition"):
+        slots.admit(plan, condition=label, guidance=2.0)
+    slots.admit(plan, condition=label)
+    assert sum(len(slots.step()) for _ in range(2)) == 1
