@@ -112,3 +112,18 @@ def test_the_noise_on_a_gpu_is_that_of_the_host():
     plan = plan_of("sde-dpmpp-2m")
     here, there = (fs.sample(plan, denoiser(), shape=SHAPE, seed=3, device=d) for d in ("cpu", "cuda"))
     torch.testing.assert_close(here, there.cpu(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ddim", "dpmpp-2m", "heun"])
+@pytest.mark.parametrize("prediction", ["epsilon", "sample"])
+def test_a_captured_network_may_return_its_input_or_the_same_memory_again(name, prediction):
+    schedule, memory = fs.schedules.linear(), torch.empty(2, 3)
+    plan = fs.compile(name, schedule=schedule, steps=5)
+    for network, fresh in (
+        (lambda x, t: x, lambda x, t: x.clone()),
+        (lambda x, t: memory.copy_(torch.tanh(x)), lambda x, t: torch.tanh(x)),
+    ):
+        graph = fs.Graph(plan, fs.Network(network, schedule, prediction), (2, 3), mode="eager")
+        assert torch.equal(
+            graph(seed=1), fs.sample(plan, fs.Network(fresh, schedule, prediction), shape=(2, 3), seed=1)
+        )

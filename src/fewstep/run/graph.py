@@ -94,7 +94,8 @@ class Graph:
         for i, row in enumerate(self.plan.rows):
             u = buffers[self._program.inputs[i]]
             if self.denoiser.project is None:
-                buffers[DATA] = self.denoiser.output(u, self._levels[i])
+                # A copy: the output may be the input, or memory that the network writes to again.
+                buffers[DATA] = self.denoiser.output(u, self._levels[i]).clone()
             else:
                 buffers[DATA], buffers[RAW] = self.denoiser.estimate(u, self._levels[i])
             if row.noise is not None:
