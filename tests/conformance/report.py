@@ -11,8 +11,8 @@ from importlib.metadata import version
 import numpy as np
 
 import fewstep as fs
-from fewstep.core.impulse import impulse
 from fewstep.core.plan import Plan
+from fewstep.measure.impulse import impulse
 
 from .catalogue import STILL, Ours, ours_for, peers, plan_for
 from .departures import DEPARTURES, NOT_COMPARED, Departure, departure_of, sampler_of
@@ -109,7 +109,7 @@ _INTRO = """\
 
 A sampler is linear in the state it starts from, in the network's outputs and in its noise. Run on unit vectors, the
 unmodified sampler of another library therefore yields its exact table of coefficients (`tests/conformance/peers.py`).
-Here these tables are compared with ours (`fewstep.core.impulse`), coefficient by coefficient, for every state that
+Here these tables are compared with ours (`fewstep.measure.impulse`), coefficient by coefficient, for every state that
 the network is evaluated at and for the result, and so are the noise levels of the evaluations.
 
 The times, or the noise levels, are the peer's own, taken verbatim. A difference is relative to the largest

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fewstep as fs
-from fewstep.core.impulse import impulse
+from fewstep.measure.impulse import impulse
 
 from .catalogue import peers
 from .departures import DEPARTURES, NOT_COMPARED, departure_of, sampler_of

@@ -13,7 +13,7 @@ from proof.problems import SCHEDULES, played
 @pytest.mark.parametrize("name", fs.SAMPLERS)
 def test_levels_are_what_the_table_does_to_data_that_is_one_point(name):
     plan = fs.compile(name, schedule=SCHEDULES["scaled_linear"], steps=4)
-    got = levels(plan)
+    alpha, sigma = levels(plan)
     inputs = []
 
     def point(x, row):
@@ -31,10 +31,10 @@ def test_levels_are_what_the_table_does_to_data_that_is_one_point(name):
         inputs.append(x)
         return np.zeros(())
 
-    np.testing.assert_allclose(response(plan.entry[0], None), got.alpha, atol=1e-13)
+    np.testing.assert_allclose(response(plan.entry[0], None), alpha, atol=1e-13)
     drawn = [i for i in (plan.start_noise, *(row.noise for row in plan.rows)) if i is not None]
     parts = [response(plan.entry[1], {}), *(response(0.0, {i: 1.0}) for i in drawn)]
-    np.testing.assert_allclose(np.sqrt(np.sum(np.square(parts), axis=0)), got.sigma, atol=1e-13)
+    np.testing.assert_allclose(np.sqrt(np.sum(np.square(parts), axis=0)), sigma, atol=1e-13)
 
 
 @pytest.mark.parametrize("part", ["A", "B", "s", "init"])

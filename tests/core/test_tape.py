@@ -205,7 +205,7 @@ def test_noise_before_the_first_row_is_in_the_start():
     plan = plan_of(solver, TIMES[:2])
     assert plan.start_noise == (5.0, 10.0, 0)
     np.testing.assert_array_equal(plan.init, [[1.0, 3.0]])
-    np.testing.assert_allclose(levels(plan).sigma[0], math.hypot(10.0, 3.0))
+    np.testing.assert_allclose(levels(plan)[1][0], math.hypot(10.0, 3.0))
 
 
 def test_an_interval_that_is_crossed_again_has_noise_of_its_own():

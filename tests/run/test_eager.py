@@ -157,6 +157,31 @@ def test_a_network_that_writes_to_a_remembered_output_is_refused(name, predictio
     assert torch.equal(fs.sample(plan_of("dpmpp-2m", 5, "scaled_linear"), lambda x, t: constant, shape=SHAPE), constant)
 
 
+def test_a_network_that_writes_to_its_times_is_told_and_disturbs_no_later_run():
+    plan = plan_of("ddim", 5, "scaled_linear")
+    expected = fs.sample(plan, soft, shape=(1, 4))
+    with pytest.raises(fs.InvalidInput, match=r"wrote to the times.*use t\.clone\(\)"):
+        fs.sample(plan, lambda x, t: soft(x, t.mul_(2)), shape=(1, 4))
+    assert torch.equal(fs.sample(plan, soft, shape=(1, 4)), expected)
+
+
+def test_times_made_in_inference_mode_serve_a_run_with_gradients():
+    plan = plan_of("ddim", 3, "scaled_linear")
+    with torch.inference_mode():
+        fs.sample(plan, soft, shape=(1, 4))
+    scale = torch.ones((), requires_grad=True)
+    outputs = []
+
+    def network(x, t):
+        with torch.enable_grad():
+            outputs.append((scale * t).sum())
+        return soft(x, t)
+
+    fs.sample(plan, network, shape=(1, 4))
+    sum(outputs).backward()
+    assert scale.grad == pytest.approx(sum(row.t for row in plan.rows))
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -169,10 +169,11 @@ def test_a_small_part_of_a_large_register_is_not_dropped():
 def passes(plan, denoiser):
     folds = tuple(denoiser.coefficients(row.t, row.alpha, row.sigma) for row in plan.rows)
     program = lower(plan, folds)
-    return [sum(op.kind < 4 for op in ops) for ops in program.rows[3:-3]]
+    count = lambda op: (op.factor is not None) + (op.first is not None) + len(op.rest)  # noqa: E731
+    return [sum(map(count, ops)) for ops in program.rows[3:-3]]
 
 
-@pytest.mark.parametrize(("name", "most"), [("ddim", 2), ("euler", 2), ("dpmpp-2m", 4), ("unipc-2", 6), ("unipc-3", 8)])
+@pytest.mark.parametrize(("name", "most"), [("ddim", 2), ("euler", 2), ("dpmpp-2m", 4), ("unipc-2", 5), ("unipc-3", 6)])
 def test_the_usual_samplers_take_few_passes_over_memory_in_a_row(name, most):
     schedule = SCHEDULES["scaled_linear"]
     plan = fs.compile(name, schedule=schedule, steps=20)

@@ -168,7 +168,7 @@ def test_pure_noise_start_and_clean_end_draw_no_noise_that_is_not_added(name):
     for row, s in zip(plan.rows, plan.s, strict=True):
         assert (row.noise is not None) == bool(np.any(s))
     assert plan.rows[-1].noise is None
-    assert levels(plan).sigma[-1] == pytest.approx(0, abs=1e-15)
+    assert levels(plan)[1][-1] == pytest.approx(0, abs=1e-15)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

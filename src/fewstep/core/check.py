@@ -8,8 +8,6 @@ sigma.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
 from fewstep.core.errors import InvalidInput
@@ -17,15 +15,8 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float
 
 
-class Levels(NamedTuple):
-    """(alpha, sigma) that a table gives to each network input, and last to its result: two arrays of n + 1."""
-
-    alpha: Float
-    sigma: Float
-
-
-def levels(plan: Plan) -> Levels:
-    """What the table itself does to (alpha, sigma), for data that is one point."""
+def levels(plan: Plan) -> tuple[Float, Float]:
+    """(alpha, sigma) that the table itself gives to each network input and last to its result: two arrays of n + 1."""
     # Columns: the data, the starting noise, then one for each noise draw so far.
     start = np.array([plan.entry, plan.companion][: plan.inputs], np.float64)
     R = np.concatenate([plan.init[:, :-1] @ start, plan.init[:, -1:]], axis=1)
@@ -37,7 +28,7 @@ def levels(plan: Plan) -> Levels:
             R = np.concatenate([R, s[:, None]], axis=1)
         alpha.append(float(R[0, 0]))
         sigma.append(float(np.linalg.norm(R[0, 1:])))
-    return Levels(np.array(alpha, np.float64), np.array(sigma, np.float64))
+    return np.array(alpha, np.float64), np.array(sigma, np.float64)
 
 
 def marginal_error(plan: Plan) -> Float:
@@ -45,11 +36,11 @@ def marginal_error(plan: Plan) -> Float:
 
     Absolute up to sigma = 1, relative above it.
     """
-    got = levels(plan)
+    got_alpha, got_sigma = levels(plan)
     alpha = np.array([*(row.alpha for row in plan.rows), plan.exit[0]])
     sigma = np.array([*(row.sigma for row in plan.rows), plan.exit[1]])
     scale = np.maximum(1.0, np.hypot(alpha, sigma))
-    return np.maximum(np.abs(got.alpha - alpha), np.abs(got.sigma - sigma)) / scale
+    return np.maximum(np.abs(got_alpha - alpha), np.abs(got_sigma - sigma)) / scale
 
 
 def check_marginals(plan: Plan) -> None:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -26,6 +25,7 @@ import numpy as np
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Float
+from fewstep.files import write_whole
 
 FORMAT = 1
 KINDS = {
@@ -198,13 +198,7 @@ class Plan:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `to_json` to `path`; a half-written file never appears under that name."""
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}-{threading.get_ident()}.partial")
-        try:
-            partial.write_text(self.to_json(), encoding="utf-8")
-            os.replace(partial, target)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, self.to_json().encode())
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Plan:

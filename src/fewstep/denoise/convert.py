@@ -97,8 +97,7 @@ class Network(Denoiser):
                 return d**2 / norm / alpha, ratio * d / norm**0.5
 
     def output(self, x: Tensor, level: Level) -> Tensor:
-        time = level.t
-        u = x
+        u, time, dtype = x, level.t, self.dtype
         if self.prediction == "edm":
             ratio = level.sigma / level.alpha
             u = x / (level.alpha * (ratio**2 + self.sigma_data**2) ** 0.5)
@@ -108,10 +107,10 @@ class Network(Denoiser):
             time = time * self.time_scale
         if self.integer_time:
             time = time.round().long()
-        elif self.dtype not in (None, torch.float64):
-            time = time.float()  # and no lower: in bfloat16 750 would be 752
-        if self.dtype is not None:
-            u = u.to(self.dtype)
+        if dtype is not None:
+            u = u.to(dtype)
+            if not self.integer_time and dtype is not torch.float64:
+                time = time.float()  # and no lower: in bfloat16 750 would be 752
         result = self.network(u, time, **self.condition)
         if not isinstance(result, Tensor):
             first = result[0] if isinstance(result, tuple) and result else getattr(result, "sample", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan, Row
 from fewstep.denoise.base import Denoiser, Level, as_denoiser
-from fewstep.run.lower import ADD, ADD_IN_PLACE, DATA, MULTIPLY, MULTIPLY_IN_PLACE, NOISE, RAW, TAKE, Op, lower
+from fewstep.run.lower import DATA, NOISE, RAW, SOURCES, Op, lower
 from fewstep.run.noise import START, key_of, seeds_of, unit_noise
 
 
@@ -178,11 +178,13 @@ def starting_states(
     return states, seeds_of(seed, states[0].shape[0])
 
 
-def levels_of(plan: Plan, x: Tensor) -> list[Level]:
-    """The level of each row for a batch like `x` (B, ..)."""
-    times = torch.tensor([row.t for row in plan.rows], dtype=x.dtype).to(x.device, non_blocking=True)
-    each = times[:, None].expand(-1, x.shape[0]).unbind(0)
-    return [Level(t, row.alpha, row.sigma, (row[:3],)) for t, row in zip(each, plan.rows, strict=True)]
+@lru_cache(maxsize=64)
+def levels_of(plan: Plan, batch: int, dtype: torch.dtype, device: torch.device) -> tuple[Level, ...]:
+    """The level of each row for a batch of so many states; shared by runs, so nobody may write to its tensors."""
+    with torch.inference_mode(False):
+        times = torch.tensor([row.t for row in plan.rows], dtype=dtype).to(device, non_blocking=True)
+        each = times[:, None].expand(-1, batch).unbind(0)
+    return tuple(Level(t, row.alpha, row.sigma, (row[:3],)) for t, row in zip(each, plan.rows, strict=True))
 
 
 def run_rows(
@@ -196,10 +198,11 @@ def run_rows(
     first = states[0]
     folds = tuple([denoiser.coefficients(row.t, row.alpha, row.sigma) for row in plan.rows])
     project = denoiser.project
-    program = lower(plan, folds if project is None else None)
-    buffers: list[Any] = [None] * (program.buffers + 3)
-    buffers[: plan.registers] = initial_registers(plan, states, seeds)
-    levels = levels_of(plan, first)
+    program = lower(plan, folds if project is None else None, first.dtype)
+    buffers: list[Any] = [None] * (program.buffers + SOURCES)
+    for register, state in initial_registers(plan, states, seeds).items():
+        buffers[register] = state
+    levels = levels_of(plan, len(first), first.dtype, first.device)
     for i, (row, level, at, ops) in enumerate(zip(plan.rows, levels, program.inputs, program.rows, strict=True)):
         u = buffers[at]
         if i == program.first_memory[0]:
@@ -226,6 +229,9 @@ def run_rows(
             buffers[NOISE] = unit_noise(seeds, key_of(row.noise), first)
         execute(ops, buffers)
         u = result = buffers[DATA] = buffers[RAW] = buffers[NOISE] = None  # not held during the next evaluation
+    if levels[0].t._version:
+        levels_of.cache_clear()
+        raise InvalidInput("the network wrote to the times it was given, which other runs share: use t.clone() there")
     return tuple(_scaled(buffers[b], factor) for b, factor in program.results)
 
 
@@ -238,34 +244,32 @@ def _estimate(u: Tensor, result: Tensor, fold: tuple[float, float]) -> Tensor:
     return fold[0] * u + fold[1] * result if fold != (0.0, 1.0) else result
 
 
-def initial_registers(plan: Plan, states: Sequence[Tensor], seeds: Sequence[int]) -> list[Tensor]:
-    """The registers before the first row, in memory of their own."""
-    noise = None if plan.start_noise is None else unit_noise(seeds, key_of(plan.start_noise), states[0])
-    registers = []
-    for *weights, s in plan.init.tolist():
-        total = torch.zeros_like(states[0])
-        for weight, state in zip(weights, states, strict=True):
-            if weight:
-                total.add_(state, alpha=weight)
-        if s and noise is not None:
-            total.add_(noise, alpha=s)
-        registers.append(total)
+def initial_registers(plan: Plan, states: Sequence[Tensor], seeds: Sequence[int]) -> dict[int, Tensor]:
+    """The registers before the first row that are not zero, and register 0, in memory of their own."""
+    noise = [] if plan.start_noise is None else [unit_noise(seeds, key_of(plan.start_noise), states[0])]
+    sources = [*states, *noise]
+    registers = {}
+    for r, weights in enumerate(plan.init.tolist()):
+        terms = [(x, w) for x, w in zip(sources, weights, strict=False) if w]
+        if terms or r == 0:
+            [(x, w), *rest] = terms or [(states[0], 0.0)]
+            registers[r] = x.clone() if w == 1.0 else x * w
+            for x, w in rest:
+                registers[r].add_(x, alpha=w)
     return registers
 
 
 def execute(ops: Sequence[Op], buffers: list[Any]) -> None:
-    """Carry out one row's instructions on `buffers`, whose last three are the noise and the network's outputs."""
-    for kind, dst, a, b, c in ops:
-        if kind == ADD_IN_PLACE:
-            buffers[dst].add_(buffers[b], alpha=c)
-        elif kind == ADD:
-            buffers[dst] = torch.add(buffers[a], buffers[b], alpha=c, out=buffers[dst])
-        elif kind == MULTIPLY:
-            buffers[dst] = torch.mul(buffers[a], c, out=buffers[dst])
-        elif kind == MULTIPLY_IN_PLACE:
-            buffers[dst].mul_(c)
-        else:
-            buffers[dst] = buffers[a] if kind == TAKE else None
+    """Carry out one row's instructions on `buffers`, whose last `SOURCES` are no registers."""
+    for dst, lead, factor, first, rest in ops:
+        total = buffers[lead]
+        if factor is not None:
+            total = torch.mul(total, factor, out=buffers[dst])
+        elif first is not None:
+            total = torch.add(total, buffers[first[0]], alpha=first[1], out=buffers[dst])
+        for source, c in rest:
+            total.add_(buffers[source], alpha=c)
+        buffers[dst] = total
 
 
 def _scaled(state: Tensor, factor: float) -> Tensor:

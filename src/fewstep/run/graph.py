@@ -19,7 +19,7 @@ from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.plan import Plan
 from fewstep.denoise.base import as_denoiser
 from fewstep.run.eager import execute, initial_registers, levels_of, starting_states
-from fewstep.run.lower import DATA, NOISE, RAW, lower
+from fewstep.run.lower import DATA, NOISE, RAW, SOURCES, lower
 from fewstep.run.noise import key_of, unit_noise
 
 MODES = ("auto", "cuda-graph", "compile", "eager")
@@ -55,8 +55,7 @@ class Graph:
         self.mode, self.reason = _choose(mode, self.device)
         if self.mode != mode and mode == "auto" and self.mode == "eager":
             warnings.warn(f"fewstep.Graph runs eagerly: {self.reason}", stacklevel=2)
-        like = torch.zeros(self.shape, device=self.device)
-        self._levels = levels_of(plan, like)
+        self._levels = levels_of.__wrapped__(plan, self.shape[0], torch.float32, self.device)  # of its own
         self._folds = tuple(self.denoiser.coefficients(row.t, row.alpha, row.sigma) for row in plan.rows)
         self._program = lower(plan, self._folds if self.denoiser.project is None else None)
         self._run: Callable[[list[Tensor], list[Tensor]], Tensor] = self._trajectory
@@ -81,15 +80,17 @@ class Graph:
                 f"this graph was captured for float32 states of shape {self.shape}, got {states[0].dtype} "
                 f"{tuple(states[0].shape)}: make another Graph for it"
             )
-        registers = initial_registers(self.plan, [state.to(self.device) for state in states], seeds)
+        initial = initial_registers(self.plan, [state.to(self.device) for state in states], seeds)
+        registers = [initial[r] for r in self._program.first]
         draws = [unit_noise(seeds, key_of(row.noise), registers[0]) for row in self.plan.rows if row.noise is not None]
         with torch.no_grad():
             return self._replay(registers, draws) if self.mode == "cuda-graph" else self._run(registers, draws)
 
     def _trajectory(self, registers: list[Tensor], draws: list[Tensor]) -> Tensor:
         """All rows, without a branch that depends on data."""
-        buffers: list[Any] = [None] * (self._program.buffers + 3)
-        buffers[: len(registers)] = registers
+        buffers: list[Any] = [None] * (self._program.buffers + SOURCES)
+        for register, state in zip(self._program.first, registers, strict=True):
+            buffers[register] = state
         noises = iter(draws)
         for i, row in enumerate(self.plan.rows):
             u = buffers[self._program.inputs[i]]

@@ -15,29 +15,39 @@ network's own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
 
 from fewstep.core.plan import Plan
 
-DATA, RAW, NOISE = -1, -2, -3
-"""Sources beside the buffers: the network's output (or the projected data), the data before projection, the noise."""
+NOTHING, DATA, RAW, NOISE = -1, -2, -3, -4
+"""Sources beside the buffers: the network's output (or the projected data), the data before projection, the noise.
+`NOTHING` is always None: a buffer that takes it is let go."""
 
-MULTIPLY, MULTIPLY_IN_PLACE, ADD, ADD_IN_PLACE, TAKE, DROP = range(6)
+SOURCES = 4
 
 
 class Op(NamedTuple):
-    """`dst = c a`, `dst = a + c b`, both also in place where dst is a, `dst is a`, or no dst more, by `kind`."""
+    """`dst` becomes `factor` times `lead` plus the sum of c times source over `first` and `rest`.
 
-    kind: int
+    Without a factor `lead` counts once: `dst` is that very tensor, written in place by `rest`, or a new one where
+    `first` is given, the term that makes it. The factor is a tensor (), which multiplies faster than a number.
+    """
+
     dst: int
-    a: int
-    b: int
-    c: float
+    lead: int
+    factor: Tensor | None
+    first: tuple[int, float] | None
+    rest: tuple[tuple[int, float], ...]
 
 
 class Program(NamedTuple):
     """Instructions for each row. Register 0 is in buffer `inputs[i]` at row i; the states to return are `results`.
+    `first` lists the registers that hold something before the first row, in the buffers of their own numbers.
 
     `first_memory` is the first row that begins with an earlier output itself, not a copy of it, in a buffer, and that
     buffer; (-1, -1) if there is none. `results` holds (buffer, factor) for each of the plan's outputs; `buffers` is how
@@ -45,6 +55,7 @@ class Program(NamedTuple):
     """
 
     rows: tuple[tuple[Op, ...], ...]
+    first: tuple[int, ...]
     inputs: tuple[int, ...]
     first_memory: tuple[int, int]
     results: tuple[tuple[int, float], ...]
@@ -63,9 +74,9 @@ def combinations(plan: Plan, i: int, fold: tuple[float, float] | None) -> list[T
         if fold is None:
             row |= {DATA: data, RAW: raw}
         else:
-            skip, out = fold
-            row[0] += (data + raw) * skip
-            row[DATA] = (data + raw) * out
+            skip, out = ((data + raw) * v for v in fold)
+            row[0] = 0.0 if abs(row[0] + skip) < 1e-14 * abs(skip) else row[0] + skip  # what is left by rounding
+            row[DATA] = out
         row[NOISE] = float(plan.s[i, r])
         targets.append({source: c for source, c in row.items() if c != 0.0})
     return targets
@@ -77,13 +88,29 @@ def _in_range(c: float) -> bool:
 
 
 class _Row:
-    """Lowers one row: knows which buffer holds which register, and which buffers may be written."""
+    """Lowers one row: knows which buffer holds which register, which may be written (`own`), and which are tensors of
+    somebody else (`foreign`).
+    """
 
-    def __init__(self, place: dict[int, int], scale: dict[int, float], foreign: set[int], size: int):
-        self.place, self.scale, self.foreign, self.size = place, scale, foreign, size
+    def __init__(self, place: dict[int, int], scale: dict[int, float], own: set[int], foreign: set[int], size: int):
+        self.place, self.scale, self.own, self.foreign, self.size = place, scale, set(own), set(foreign), size
         self.ops: list[Op] = []
 
-    def lower(self, targets: list[Terms], outputs: int, last: bool) -> None:
+    @property
+    def cost(self) -> int:
+        """Passes over memory."""
+        return sum((op.factor is not None) + (op.first is not None) + len(op.rest) for op in self.ops)
+
+    def after(self, targets: list[Terms], outputs: int, last: bool, dtype: torch.dtype) -> _Row:
+        """The row that makes `targets`, in the cheaper of two orders: register 0, the longest, made last or first."""
+        both = [_Row(self.place, self.scale, self.own, self.foreign, self.size) for _ in "ab"]
+        for row, sign in zip(both, (1, -1), strict=True):
+            row._lower(targets, outputs, last, dtype, lambda r, length, sign=sign: (sign * (r == 0), length))
+        return min(both, key=lambda row: (row.cost, row.size))
+
+    def _lower(
+        self, targets: list[Terms], outputs: int, last: bool, dtype: torch.dtype, order: Callable[[int, int], Any]
+    ) -> None:
         # A register of zeros has no place, unless it is one of the first, which are read: then it is 0 times a tensor.
         stored = [
             {
@@ -99,20 +126,22 @@ class _Row:
         scale: dict[int, float] = {}
         busy: set[int] = set()
         while waiting:
-            r = min(waiting, key=lambda r: (r == 0, len(waiting[r])))
+            r = min(waiting, key=lambda r: order(r, len(waiting[r])))
             terms = waiting.pop(r)
             needed = busy.union(*waiting.values())
             [(source, c), *more] = terms.items()
-            own = last and r < outputs  # a result is no memory of the network's
-            if not more and (c == 1.0 or (r != 0 and _in_range(c))) and not (own and source in (DATA, RAW)):
+            result = last and r < outputs  # which is no memory of the network's
+            if not more and (c == 1.0 or (r != 0 and _in_range(c))) and not (result and source in (DATA, RAW)):
                 buffer = source if source >= 0 and source not in busy else self._capture(source, needed)
                 place[r], scale[r] = buffer, c
             else:
-                place[r], scale[r] = self._combine(terms, busy, waiting, unit=r == 0)
+                place[r], scale[r] = self._combine(terms, busy, waiting, r == 0, dtype)
             busy.add(place[r])
-        for buffer in sorted(self.foreign - busy):
-            self.ops.append(Op(DROP, buffer, 0, 0, 0.0))
+        spare = sorted(self.own - busy)[max(0, len(targets) - len(busy)) :]  # all that is held is one for each register
+        for buffer in [*sorted(self.foreign - busy), *spare]:
+            self.ops.append(Op(buffer, NOTHING, None, None, ()))
         self.foreign &= busy
+        self.own -= set(spare)
         self.place, self.scale = place, scale
 
     @staticmethod
@@ -136,14 +165,16 @@ class _Row:
 
     def _capture(self, source: int, needed: set[int]) -> int:
         """A buffer that is the tensor `source` from now on."""
-        buffer = self._free(needed, own=False)
-        self.ops.append(Op(TAKE, buffer, source, 0, 1.0))
-        self.foreign.add(buffer)
-        if source >= 0:  # two registers share a tensor from now on, so neither may be written in place
-            self.foreign.add(source)
+        buffer = self._free(needed | self.own)
+        self.ops.append(Op(buffer, source, None, None, ()))
+        # Two registers that share a tensor may not be written in place.
+        self.foreign |= {buffer} if source < 0 else {buffer, source}
+        self.own.discard(source)
         return buffer
 
-    def _combine(self, terms: Terms, busy: set[int], waiting: dict[int, Terms], unit: bool) -> tuple[int, float]:
+    def _combine(
+        self, terms: Terms, busy: set[int], waiting: dict[int, Terms], unit: bool, dtype: torch.dtype
+    ) -> tuple[int, float]:
         """Write the sum of `terms` to a buffer, divided by the returned factor, which is 1 where `unit` asks for it.
 
         Combinations that wait are shortened where they can start from this one.
@@ -151,7 +182,7 @@ class _Row:
 
         def may_be_overwritten(s: int) -> bool:
             """Whether nobody needs what is in `s`, or those who do can start from the new combination instead."""
-            if s < 0 or s in busy or s in self.foreign:
+            if s not in self.own or s in busy:
                 return False
             return all(s not in other or self._through(other, s, terms) for other in waiting.values())
 
@@ -160,48 +191,47 @@ class _Row:
         factor = 1.0 if unit or not _in_range(terms[lead]) else terms[lead]
         in_place = may_be_overwritten(lead)
         taken = busy.union(terms, *waiting.values())
-        dst = lead if in_place else self._free(taken, own=True)
-        first, rest = terms[lead] / factor, [(s, c / factor) for s, c in terms.items() if s != lead]
-        current = lead
-        if first != 1.0 or not rest:
-            self.ops.append(Op(MULTIPLY_IN_PLACE if in_place else MULTIPLY, dst, lead, 0, first))
-            current = dst
-        for source, c in rest:
-            self.ops.append(Op(ADD_IN_PLACE if current == dst else ADD, dst, current, source, c))
-            current = dst
+        dst = lead if in_place else min(self.own - taken, default=None)
+        if dst is None:
+            dst = self._free(taken | self.foreign)
+            self.own.add(dst)
+        of_lead, rest = terms[lead] / factor, [(s, c / factor) for s, c in terms.items() if s != lead]
+        multiplies = of_lead != 1.0 or not rest
+        self.ops.append(
+            Op(
+                dst,
+                lead,
+                torch.tensor(of_lead, dtype=dtype) if multiplies else None,
+                rest.pop(0) if not multiplies and not in_place else None,
+                tuple(rest),
+            )
+        )
         whole = {s: c / factor for s, c in terms.items()}
         for r, other in waiting.items():
             waiting[r] = self._through(other, dst, whole) or other
         return dst, factor
 
-    def _free(self, needed: set[int], own: bool) -> int:
-        """A buffer that nobody needs; a new one if there is none. With `own`, one that may be written."""
-        taken = needed | (self.foreign if own else set())
-        for buffer in range(self.size):
-            if buffer not in taken:
-                return buffer
-        self.size += 1
-        return self.size - 1
+    def _free(self, taken: set[int]) -> int:
+        """A buffer without a tensor in it."""
+        buffer = next(b for b in range(self.size + 1) if b not in taken)
+        self.size = max(self.size, buffer + 1)
+        return buffer
 
 
 @lru_cache(maxsize=64)
-def lower(plan: Plan, folds: tuple[tuple[float, float], ...] | None) -> Program:
-    """The instructions of `plan` for a denoiser with (skip, out) = folds[i] in row i; None: data and raw come as
-    tensors.
-
-    Buffers 0 .. K-1 start as the registers after `plan.init`.
+def lower(plan: Plan, folds: tuple[tuple[float, float], ...] | None, dtype: torch.dtype = torch.float32) -> Program:
+    """The instructions of `plan` for states of `dtype` and a denoiser with (skip, out) = folds[i] in row i; None: data
+    and raw come as tensors.
     """
-    place = {r: r for r in range(plan.registers)}
-    scale = dict.fromkeys(place, 1.0)
-    row = _Row(place, scale, set(), plan.registers)
+    first = tuple(r for r in range(plan.registers) if r == 0 or plan.init[r].any())
+    row = _Row({r: r for r in first}, dict.fromkeys(first, 1.0), set(first), set(), max(first) + 1)
     rows, inputs, first_memory = [], [], (-1, -1)
     for i in range(plan.nfe):
         inputs.append(row.place[0])
         if row.foreign and first_memory[0] < 0:
             first_memory = i, min(row.foreign)
-        row.ops = []
-        last = i == plan.nfe - 1
-        row.lower(combinations(plan, i, None if folds is None else folds[i]), plan.outputs, last)
+        targets = combinations(plan, i, None if folds is None else folds[i])
+        row = row.after(targets, plan.outputs, i == plan.nfe - 1, dtype)
         rows.append(tuple(row.ops))
     results = tuple((row.place[r], row.scale[r]) for r in range(plan.outputs))
-    return Program(tuple(rows), tuple(inputs), first_memory, results, row.size)
+    return Program(tuple(rows), first, tuple(inputs), first_memory, results, row.size)

@@ -139,8 +139,8 @@ class Slots:
         self._set_condition(place, condition or {}, negative or condition or {})
         for bank in (*self._bank, self._noise):
             bank[place].zero_()
-        for bank, state in zip(self._bank, initial_registers(plan, states, [seed]), strict=False):
-            bank[place].copy_(state[0])
+        for register, state in initial_registers(plan, states, [seed]).items():
+            self._bank[register][place].copy_(state[0])
         self._tickets += 1
         self._slots[place] = _Slot(self._tickets, plan, seed, guidance, table)
         return self._tickets

@@ -103,9 +103,7 @@ def multistep(
     history: list[tuple[Point, State]] = []  # newest first
     for i, (p, q) in enumerate(tape.steps()):
         data = tape.evaluate(x, p)
-        m = predicted(x, data, p, prediction)
-        if prediction == "noise":
-            tape.keep(m)
+        m = tape.keep(predicted(x, data, p, prediction))
         history = [(p, m), *((r, n) for r, n in history if math.isfinite(r.lam))][:3]
         now = min(order_at(i, len(tape.points) - 1, order, lower_order_final), len(history))
         k, g, v = drift(p, q, eta)

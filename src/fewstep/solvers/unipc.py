@@ -52,12 +52,10 @@ def unipc(
         lower_order_final = True
     x = tape.start()
     history: list[tuple[Point, State]] = []  # newest first
-    correction: tuple[State, float] | None = None  # of x: (what is known before its row, the weight of its m)
+    correction: tuple[State, float] | None = None  # of x: (the change known before its row, the weight of its m)
     for i, (p, q) in enumerate(tape.steps()):
         data = tape.evaluate(x, p)
-        m = predicted(x, data, p, prediction)
-        if prediction == "noise":
-            tape.keep(m)
+        m = tape.keep(predicted(x, data, p, prediction))
         history = [(p, m), *((r, n) for r, n in history if math.isfinite(r.lam))][:order]
         first = transfer(x, data, p, q)
         if not finite(p, q):
@@ -65,7 +63,7 @@ def unipc(
             continue
         k, c, g = factors(p, q, prediction)
         if correction is not None:
-            first = first + k * (correction[0] + correction[1] * m - x)
+            first = first + k * (correction[0] + correction[1] * m)
         now = min(order_at(i, steps, order, lower_order_final), len(history))
         places = [(r.lam - p.lam) / (q.lam - p.lam) for r, _ in history[:now]]
         while len(places) > 1 and too_loud(_weights(places, c, g, variant)[0], q):
@@ -75,7 +73,8 @@ def unipc(
         x, correction = first - _weighted(ahead, older), None
         if corrector and i not in disable_corrector and not too_loud(behind, q):
             *behind, weight = behind
-            correction = tape.keep(first - _weighted(behind, older) + weight * m), -weight
+            change = _weighted(ahead, older) - _weighted(behind, older)
+            correction = change + weight * m, -weight
     return x
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
+from fewstep.files import write_whole
 
 HEADER_LIMIT = 1 << 20
 """Most bytes that a header may have: 1 MiB, some 10,000 tensors."""
@@ -122,16 +122,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise InvalidInput(f"cannot write {path}: the folder {path.parent} does not exist; make it first")
-    part = path.with_name(f".{path.name}.{secrets.token_hex(6)}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    write_whole(path, content)
 
 
 def _refuse_foreign(path: Path, start: bytes) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.core.impulse import impulse
+from fewstep.measure.impulse import impulse
 
 WIDTH = 4
 

@@ -1,0 +1,1 @@
+"""Measurements of plans and models: what a sampler does, and how good it is."""
