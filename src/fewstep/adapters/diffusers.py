@@ -1,0 +1,664 @@
+"""Any sampler of fewstep as the scheduler of any diffusers pipeline.
+
+    pipe.scheduler = PlanScheduler.from_config(pipe.scheduler.config, sampler="unipc-3", grid="karras")
+    pipe.scheduler = PlanScheduler.from_plan("plan.json", pipe.scheduler.config)
+
+States are in the schedule's own coordinates (variance preserving on beta schedules), so `scale_model_input` is the
+identity but for EDM networks. `timesteps` has one entry for each network evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import ConfigMixin, SchedulerMixin
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from fewstep.adapters import settings as reading
+from fewstep.adapters import spacing
+from fewstep.adapters.rows import Call, Registers, calls_from, compiled, frozen
+from fewstep.core.errors import InvalidInput, one_of, unknown_name
+from fewstep.core.grid import GRIDS, grid_times
+from fewstep.core.plan import Plan
+from fewstep.core.schedule import BetaSchedule, FlowSchedule, Schedule
+from fewstep.denoise.project import clip, dynamic_threshold
+from fewstep.solvers.registry import SAMPLERS
+
+OWN = ("sampler", "options", "grid", "grid_options", "plan", "init_noise", "round_times", "shift_sigmas")
+HOSTS = ("host", "spacing")
+
+
+@dataclass
+class PlanSchedulerOutput(BaseOutput):
+    """What `PlanScheduler.step` returns: the next network input, and the estimate of the data at this call."""
+
+    prev_sample: Tensor
+    pred_original_sample: Tensor
+
+
+@dataclass
+class _Run:
+    """What one thread is doing: a plan, what the network is told in each row, and how far the host is."""
+
+    plan: Plan
+    steps: int
+    told: np.ndarray
+    timesteps: Tensor
+    begin: int | None = None
+    done: int = 0
+    calls: list[Call] | None = None
+    registers: Registers | None = None
+
+
+class PlanScheduler(SchedulerMixin, ConfigMixin):
+    """A diffusers scheduler that runs plans of fewstep. Make one by `from_config` or `from_plan`.
+
+    Runs are kept by thread: pipelines that share one scheduler in several threads do not disturb one another, as long
+    as each of their calls stays in its thread. A copy or pickle holds the run of the thread that made it.
+
+    Args:
+        sampler: a name of `fewstep.SAMPLERS`; `options` are its own.
+        grid: a name of `fewstep.GRIDS` with `grid_options`, or None for the times that diffusers' own scheduler of
+            this sampler has under these settings.
+        plan: JSON of a plan, in place of sampler and grid.
+        init_noise: "diffusers", the scale of the first noise that diffusers' own scheduler has, which is often 1; or
+            "entry", the sigma of the first time, for which networks were trained.
+        round_times: tell the network integers, as the multistep schedulers of diffusers do; by default it is told
+            the time that belongs to its noise.
+        shift_sigmas: apply the shift of a flow model to `sigmas` given to a pipeline, as diffusers does; False takes
+            them as they are.
+        settings: those of the host's scheduler, such as `prediction_type`; they are kept in `config`.
+
+    Raises:
+        InvalidInput: for unknown names, for settings that fewstep cannot honour, and for a plan of another noise
+            schedule.
+    """
+
+    _compatibles = [kind.name for kind in KarrasDiffusionSchedulers]
+
+    def __init__(
+        self,
+        sampler: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        grid: str | None = None,
+        grid_options: Mapping[str, Any] | None = None,
+        plan: str | None = None,
+        init_noise: str = "diffusers",
+        round_times: bool = False,
+        shift_sigmas: bool = True,
+        host: str | None = None,
+        spacing: str | None = None,
+        **settings: Any,
+    ):
+        one_of("init_noise", init_noise, ("diffusers", "entry"))
+        if (sampler is None) == (plan is None):
+            raise InvalidInput("a PlanScheduler has either a sampler or a plan: use from_config or from_plan")
+        if sampler is not None and sampler not in SAMPLERS:
+            raise unknown_name("sampler", str(sampler), SAMPLERS)
+        if grid is not None and grid not in GRIDS:
+            raise unknown_name("grid", str(grid), GRIDS)
+        if grid is None and grid_options:
+            raise InvalidInput(f"grid_options {sorted(grid_options)} need a grid, such as grid='karras'")
+        own = dict(
+            sampler=sampler, options=dict(options or {}), grid=grid, grid_options=dict(grid_options or {}), plan=plan,
+            init_noise=init_noise, round_times=bool(round_times), shift_sigmas=bool(shift_sigmas), host=host,
+            spacing=spacing,
+        )  # fmt: skip
+        settings = {"num_train_timesteps": 1000, **settings}
+        self.register_to_config(**settings, **own)
+        self._schedule: Schedule = reading.schedule_of(settings, host)
+        self._prediction = reading.Prediction(settings, self._schedule, host)
+        self._project = _projection(settings)
+        self._plan = None if plan is None else Plan.from_json(plan)
+        if self._plan is not None:
+            _check_fit(self._plan, self._schedule)
+        elif sampler is not None:  # unknown options and impossible values are found now, not in the middle of a call
+            ends = (self._schedule.t_max, self._schedule.t_min)
+            compiled(sampler, self._schedule, ends, frozen(own["options"]))
+        self._threads = threading.local()
+
+    # --- making and keeping ----------------------------------------------------------------------------------
+
+    @classmethod
+    def from_config(  # type: ignore[override]
+        cls,
+        config: Mapping[str, Any] | SchedulerMixin | None = None,
+        return_unused_kwargs: bool = False,
+        *,
+        sampler: str | None = None,
+        grid: str | None = None,
+        grid_options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The scheduler for a pipeline whose scheduler has this `config`, or is given itself.
+
+        Args:
+            config: `pipe.scheduler.config`, or `pipe.scheduler`, which also says its class.
+            sampler: None takes the sampler that the configuration's scheduler is, with its options.
+            grid: None takes the spacing of diffusers' own scheduler of this sampler.
+            kwargs: arguments of the class, settings of the configuration to change, and options of the sampler.
+        """
+        if isinstance(config, SchedulerMixin):
+            config = {**config.config, "_class_name": type(config).__name__}  # type: ignore[attr-defined]
+        if not isinstance(config, Mapping):
+            raise InvalidInput(
+                f"from_config takes pipe.scheduler.config or pipe.scheduler, got {type(config).__name__}; to read a "
+                "folder use from_pretrained"
+            )
+        kept = {name: config[name] for name in (*OWN, *HOSTS) if name in config}
+        base = {name: value for name, value in config.items() if name not in kept and name != "_class_name"}
+        own = {name: kwargs.pop(name) for name in (*OWN, *HOSTS) if name in kwargs}
+        changed = {name: kwargs.pop(name) for name in list(kwargs) if name in base or name in _SETTINGS}
+        options = {**dict(own.pop("options", None) or {}), **kwargs}
+        base |= changed
+        if config.get("_class_name") == cls.__name__ or "host" in kept:
+            if sampler in (None, kept["sampler"]) and kept["plan"] is None:
+                sampler, options = kept["sampler"], {**kept["options"], **options}
+                own = {"spacing": kept["spacing"], **own}
+            host = kept["host"]
+            if grid is None:
+                grid, grid_options = kept["grid"], grid_options or kept["grid_options"]
+            own = {name: kept[name] for name in ("init_noise", "round_times", "shift_sigmas")} | own
+            if kept["plan"] is not None and sampler is None:
+                own = {"plan": kept["plan"]} | own
+        else:
+            host = reading.host_of(config)
+        own["host"] = host
+        if sampler is None and "plan" not in own:
+            sampler, defaults = reading.sampler_of(host, base)
+            options = {**defaults, **options}
+        elif sampler is not None and "spacing" not in own and reading.PEERS.get(sampler) == host:
+            name, defaults = reading.sampler_of(host, base)
+            options = {**(defaults if name == sampler else {}), **options}
+        if sampler is not None and "spacing" not in own:
+            schedule = reading.schedule_of(base, host)
+            own["spacing"], base = reading.as_peer(base, sampler, host, schedule)
+            base |= changed
+        base = {name: value for name, value in base.items() if not name.startswith("_")}
+        made = cls(sampler, options, grid, grid_options, **own, **base)
+        return (made, {}) if return_unused_kwargs else made
+
+    @classmethod
+    def from_plan(
+        cls,
+        plan: Plan | str | os.PathLike[str],
+        config: Mapping[str, Any] | SchedulerMixin | None = None,
+        **settings: Any,
+    ) -> PlanScheduler:
+        """A scheduler that runs one plan, or the file of one, and nothing else.
+
+        Args:
+            plan: a plan or the path of a file that `Plan.save` wrote.
+            config: `pipe.scheduler.config`; None stands for the plan's noise schedule with the prediction type that
+                networks on it usually have: epsilon, flow, or EDM's.
+            settings: of the configuration, to change.
+
+        Raises:
+            InvalidInput: where the plan was compiled for another noise schedule than the configuration's.
+        """
+        if not isinstance(plan, Plan):
+            plan = Plan.load(plan)
+        if plan.inputs != 1:
+            raise InvalidInput(
+                f"this plan of {plan.recipe.sampler} starts from a pair of states, pipelines have one: give another"
+            )
+        if config is None:
+            config = _config_of(plan.recipe.schedule)
+        return cls.from_config(config, plan=plan.to_json(), **settings)
+
+    def to_json_string(self) -> str:
+        """The configuration as JSON; functions among the settings of the host's scheduler cannot be kept."""
+        broken = [name for name, value in self.config.items() if callable(value)]
+        if broken:
+            raise InvalidInput(f"settings {broken} are functions and cannot be saved: give them as None")
+        return super().to_json_string()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_threads": getattr(self._threads, "run", None)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._threads = threading.local()
+        self._threads.run = state["_threads"]
+
+    def __len__(self) -> int:
+        return self.config.num_train_timesteps  # type: ignore[attr-defined]
+
+    # --- what pipelines read ---------------------------------------------------------------------------------
+
+    @property
+    def order(self) -> int:
+        """Network evaluations of a usual step: pipelines skip steps in this unit."""
+        return SAMPLERS[self._plan.recipe.sampler if self._plan else self.config["sampler"]].evaluations
+
+    @property
+    def timesteps(self) -> Tensor:
+        """(n,), what the network is told, for each evaluation: integers where all of them are, else float32."""
+        run = getattr(self._threads, "run", None)
+        if run is None:
+            every = np.arange(self.config["num_train_timesteps"])[::-1].copy()
+            return torch.from_numpy(every)
+        return run.timesteps
+
+    @property
+    def sigmas(self) -> Tensor:
+        """(n + 1,), sigma of each evaluation and of the end, sigma / alpha on beta schedules: float32, on the CPU."""
+        plan = self._run.plan
+        times = np.array([*(row.t for row in plan.rows), plan.recipe.times[-1]])
+        return torch.from_numpy(self._schedule.given_sigma(times)).float()
+
+    @property
+    def num_inference_steps(self) -> int | None:
+        """Steps of the run of this thread, or None before `set_timesteps`."""
+        run = getattr(self._threads, "run", None)
+        return None if run is None else run.steps
+
+    @property
+    def begin_index(self) -> int | None:
+        """The evaluation that the host begins with, where it said so."""
+        return self._run.begin
+
+    @property
+    def step_index(self) -> int | None:
+        """The evaluation that comes next, or None before the first."""
+        run = self._run
+        return None if run.calls is None else (run.begin or 0) + run.done
+
+    @cached_property
+    def alphas_cumprod(self) -> Tensor:
+        """(T,), alpha^2 at the times of a beta schedule."""
+        if not isinstance(self._schedule, BetaSchedule):
+            raise AttributeError(f"a {self._schedule.kind} schedule has no alphas_cumprod")
+        return torch.tensor(self._schedule.alphas_cumprod, dtype=torch.float32)
+
+    @property
+    def init_noise_sigma(self) -> float:
+        """What a pipeline multiplies unit noise by before its first evaluation."""
+        run = getattr(self._threads, "run", None)
+        edge = float(self._schedule.sigma(self._schedule.t_max))
+        entry = edge if run is None else run.plan.rows[0].sigma
+        if self.config["init_noise"] == "entry":
+            return entry
+        if isinstance(self._schedule, BetaSchedule):
+            ends = self.config["spacing"] in spacing.CONTINUOUS and self.config["grid"] is None
+            return entry if ends and self.config.get("timestep_spacing") in ("linspace", "trailing") else 1.0
+        if self.config["host"] in ("EDMEuler", "EDMDPMSolverMultistep"):
+            return math.hypot(entry, 1.0)
+        return entry
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of this thread's run."""
+        return self._run.plan
+
+    @property
+    def _run(self) -> _Run:
+        run = getattr(self._threads, "run", None)
+        if run is None:
+            raise InvalidInput("call set_timesteps first, in the thread that runs the pipeline")
+        return run
+
+    # --- what pipelines call ---------------------------------------------------------------------------------
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+        timesteps: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        mu: float | None = None,
+        original_inference_steps: int | None = None,
+        strength: float = 1.0,
+    ) -> None:
+        """Compile the plan of a run of this thread.
+
+        Args:
+            num_inference_steps: steps of the grid. A sampler of two evaluations a step has nearly twice as many
+                `timesteps`.
+            device: where `timesteps` are needed.
+            timesteps: what the network is to be told at the steps, decreasing and verbatim, clean data after them.
+            sigmas: the levels of the steps. On flow N values, to which the shift is applied once as in diffusers
+                (see `shift_sigmas`); the pipelines' own 1 .. 1/N means N steps, on the grid where one is named. On
+                beta and EDM schedules N + 1 values of sigma / alpha, the end included, verbatim. With `timesteps`,
+                they are the levels and `timesteps` what the network is told.
+            mu: of dynamic shifting, log of the shift.
+            original_inference_steps, strength: of LCM, as its pipelines give them. A strength below 1 takes the last
+                steps of a longer grid.
+
+        Raises:
+            InvalidInput: for a grid that the schedule does not have, for a plan of another number of steps, and for a
+                network whose output says nothing at the first time (epsilon at zero terminal SNR).
+        """
+        steps, points = self._points(num_inference_steps, timesteps, sigmas, mu, original_inference_steps, strength)
+        if self._plan is not None:
+            plan = self._plan
+        else:
+            key = frozen(self.config["options"])
+            plan = compiled(self.config["sampler"], self._schedule, tuple(map(float, points.times)), key)
+        for row in plan.rows:
+            self._prediction.coefficients(row.t, row.alpha, row.sigma)
+        told = self._told(plan, points)
+        whole = bool(np.all(told == np.round(told))) and isinstance(self._schedule, BetaSchedule)
+        tensor = torch.from_numpy(told).to(torch.int64 if whole else torch.float32)
+        self._threads.run = _Run(plan, steps, tensor.double().numpy(), tensor.to(device))
+
+    def set_begin_index(self, begin_index: int = 0) -> None:
+        """The evaluation that the host begins with: it has put a noised picture at that level."""
+        run = self._run
+        if not 0 <= begin_index < len(run.told):
+            raise InvalidInput(f"begin_index must lie in 0 .. {len(run.told) - 1}, got {begin_index}")
+        run.begin, run.done, run.calls = int(begin_index), 0, None
+
+    def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
+        """The network's input: `sample` itself, or for EDM networks sample / sqrt(sigma^2 + sigma_data^2)."""
+        if not self._prediction.preconditioned:
+            return sample
+        run = self._begun(timestep)
+        return sample * self._prediction.scale(run.plan.rows[self._position(run)].sigma)
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: Any,
+        sample: Tensor,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        return_dict: bool = True,
+        **host: Any,
+    ) -> PlanSchedulerOutput | tuple[Tensor, Tensor]:
+        """One network evaluation's worth: from `sample`, as the host shows it, to the next network input.
+
+        Args:
+            model_output: the network's output, in the shape of `sample`; of twice as many channels where the network
+                predicts a variance, too, which is not used.
+            timestep: looked at in the first call, and only where the host did not call `set_begin_index`.
+            sample: (B, ..), the state at this evaluation's level. It may have been edited since the last call.
+            generator: one, or one for each image. None draws from PyTorch's global state.
+            host: arguments that some pipelines give to their own scheduler, at the values where they do nothing.
+
+        Raises:
+            InvalidInput: before `set_timesteps`, after the last evaluation, and for shapes that do not fit.
+        """
+        self._refuse(host)
+        run = self._begun(timestep)
+        assert run.calls is not None
+        assert run.registers is not None
+        if run.done >= len(run.calls):
+            raise InvalidInput(
+                f"all {len(run.calls)} evaluations of this run are done: call set_timesteps before the next one"
+            )
+        output = self._fitting(model_output, sample)
+        bank = run.registers.bank
+        if run.done and bank and bank[0] is not None and bank[0].shape != sample.shape:
+            raise InvalidInput(
+                f"the sample has shape {tuple(sample.shape)}, the run began with {tuple(bank[0].shape)}: a sampler "
+                "with memory keeps its shape, so call set_timesteps before another batch"
+            )
+
+        def noise() -> Tensor:
+            return randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
+
+        coefficients = self._prediction.coefficients
+        result = run.registers.advance(run.calls[run.done], output, sample, coefficients, self._project, noise)
+        run.done += 1
+        return PlanSchedulerOutput(*result) if return_dict else result
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """alpha x0 + sigma noise at `timesteps` (B,) or (1,), as the network is told them."""
+        alpha, sigma = self._levels(timesteps, original_samples)
+        return alpha * original_samples + sigma * noise
+
+    def scale_noise(self, sample: Tensor, timestep: Any, noise: Tensor | None = None) -> Tensor:
+        """`add_noise` under the name and in the order of arguments that flow pipelines use."""
+        if noise is None:
+            raise InvalidInput("scale_noise needs the noise")
+        return self.add_noise(sample, noise, torch.as_tensor(timestep))
+
+    def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """alpha noise - sigma x0 at `timesteps`: the target of v-prediction."""
+        alpha, sigma = self._levels(timesteps, sample)
+        return alpha * noise - sigma * sample
+
+    # --- inside ----------------------------------------------------------------------------------------------
+
+    def _points(
+        self, steps: int | None, timesteps: Any, sigmas: Any, mu: float | None, original: int | None, strength: float
+    ) -> tuple[int, spacing.Points]:
+        """The number of steps and the grid, from the arguments of `set_timesteps`."""
+        given = [len(v) for v in (timesteps, sigmas) if v is not None]
+        flow = isinstance(self._schedule, FlowSchedule)
+        default = None
+        if sigmas is not None:
+            values = np.array([float(s) for s in sigmas])
+            if flow and len(values) and np.allclose(values, np.linspace(1, 1 / len(values), len(values)), atol=1e-6):
+                default = len(values)
+        if steps is None and not given:
+            raise InvalidInput("give num_inference_steps, timesteps or sigmas")
+        if steps is not None and given and {steps} != set(given):
+            raise InvalidInput(f"num_inference_steps={steps} does not fit {given[0]} given values: leave it out")
+        if not 0 < strength <= 1:
+            raise InvalidInput(f"strength must lie in (0, 1], got {strength}")
+        count = steps if steps is not None else given[0] - (sigmas is not None and not flow)
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+            raise InvalidInput(f"num_inference_steps must be an integer of at least 1, got {count!r}")
+        if self._plan is not None:
+            own = given and default is None
+            if own or count != self._plan.steps or strength != 1:
+                asked = "times of its own" if own else f"{count} steps" + f" at strength {strength:g}" * (strength != 1)
+                raise InvalidInput(
+                    f"this plan has {self._plan.steps} steps on a grid of its own, the pipeline asks for {asked}: call "
+                    f"it with num_inference_steps={self._plan.steps}, or use from_config with a sampler"
+                )
+            return count, spacing.Points(np.array(self._plan.recipe.times))
+        if timesteps is not None and sigmas is None:
+            return count, self._verbatim(np.array([float(t) for t in timesteps]))
+        if default and self.config["grid"] is None and not self._host_shifts:
+            default = None
+        if sigmas is not None and (default is None or self.config["grid"] is None):
+            return count, self._given(values, timesteps, mu)
+        total = round(count / strength)
+        points = self._spread(count if self._skips else total, mu, original, strength)
+        told = None if points.told is None else points.told[-count:]
+        return count, spacing.Points(points.times[-count - 1 :], told)
+
+    @property
+    def _host_shifts(self) -> bool:
+        return bool(self.config["shift_sigmas"])
+
+    @property
+    def _skips(self) -> bool:
+        return self.config["grid"] is None and self.config["spacing"] in ("LCM", "TCD") and self._beta
+
+    @property
+    def _beta(self) -> bool:
+        return isinstance(self._schedule, BetaSchedule)
+
+    def _verbatim(self, told: np.ndarray) -> spacing.Points:
+        if self.config["host"] == "CMStochasticIterative":
+            return spacing.consistency_points(self._schedule, self.config, told)
+        return spacing.verbatim(self._schedule, times=self._prediction.time_of(told))
+
+    def _given(self, sigmas: np.ndarray, timesteps: Any, mu: float | None) -> spacing.Points:
+        """Points of given sigmas, and what the network is told there where that is given, too."""
+        schedule = self._schedule
+        told = None if timesteps is None else np.array([float(t) for t in timesteps])
+        if isinstance(schedule, FlowSchedule) and self._host_shifts:
+            host = self.config["spacing"]
+            points = spacing.flow_points(schedule, host, self.config, len(sigmas), sigmas, mu)
+            return spacing.Points(spacing.verbatim(schedule, sigmas=points.times).times, told)
+        return spacing.Points(spacing.verbatim(schedule, sigmas=sigmas).times, told)
+
+    def _spread(self, steps: int, mu: float | None, original: int | None, strength: float) -> spacing.Points:
+        """Points of so many steps: on the named grid, else where the host's scheduler has them."""
+        schedule, config, host = self._schedule, self.config, self.config["spacing"]
+        if config["grid"] is not None:
+            if isinstance(schedule, FlowSchedule) and config.get("use_dynamic_shifting"):
+                factor = float(spacing.shift_of(schedule, config, mu)(np.array(0.5)))
+                schedule = _shifted(schedule, factor / (1 - factor))
+            return spacing.Points(grid_times(config["grid"], schedule, steps, **config["grid_options"]))
+        if isinstance(schedule, FlowSchedule):
+            return spacing.flow_points(schedule, host, config, steps, None, mu)
+        if not isinstance(schedule, BetaSchedule):
+            return spacing.edm_points(schedule, config["host"], config, steps)
+        if self._skips:
+            return spacing.skipping_points(schedule, host, config, steps, original, strength)
+        return spacing.beta_points(schedule, host, config, steps)
+
+    def _told(self, plan: Plan, points: spacing.Points) -> np.ndarray:
+        """What the network is told in each row."""
+        times = np.array([row.t for row in plan.rows])
+        told = self._prediction.told(times)
+        if points.told is not None:
+            knots, values = points.times[: len(points.told)][::-1], points.told[::-1]
+            low = self._prediction.told(points.times[-1:]) if points.times[-1] > self._schedule.t_clean else [0.0]
+            told = np.interp(times, np.append(points.times[-1], knots), np.append(min(low[0], values[0]), values))
+        if self.config["round_times"]:
+            near = any(self.config.get(f"use_{name}") for name in ("karras_sigmas", "lu_lambdas"))
+            told = np.round(told) if near or self.config["grid"] is not None else np.floor(np.round(told, 4))
+        return told
+
+    def _begun(self, timestep: Any) -> _Run:
+        """The run of this thread, its plan compiled from where the host begins."""
+        run = self._run
+        if run.calls is None:
+            if run.begin is None:
+                run.begin = _found(run, self._prediction, timestep)
+            run.calls = calls_from(run.plan, self._schedule, run.begin)
+            run.registers, run.done = Registers(), 0
+        return run
+
+    @staticmethod
+    def _position(run: _Run) -> int:
+        return min((run.begin or 0) + run.done, len(run.plan.rows) - 1)
+
+    def _fitting(self, output: Tensor, sample: Tensor) -> Tensor:
+        learned = self.config.get("variance_type") in ("learned", "learned_range")
+        if learned and sample.ndim > 1 and output.shape[1] == 2 * sample.shape[1]:
+            output = output[:, : sample.shape[1]]
+        if output.shape != sample.shape:
+            raise InvalidInput(
+                f"the network returned shape {tuple(output.shape)} for a sample of shape {tuple(sample.shape)}; they "
+                "must be equal"
+            )
+        return output
+
+    def _refuse(self, host: Mapping[str, Any]) -> None:
+        """Raise `InvalidInput` for arguments of other schedulers' `step` that ask for something."""
+        for name, value in host.items():
+            if name not in _IDLE:
+                raise unknown_name("argument of step", name, _IDLE)
+            option = self.config["options"].get(name)
+            if value is not None and value not in (_IDLE[name], option):
+                raise InvalidInput(
+                    f"{name}={value!r} is not for step: a plan has its options from the start, such as "
+                    f"PlanScheduler.from_config(config, sampler=.., {name}={value!r})"
+                )
+
+    def _levels(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, sigma) at told times, () or (1,) or (B,), broadcast against `like` (B, ..)."""
+        told = torch.as_tensor(timesteps).detach().double().cpu().reshape(-1).numpy()
+        if len(told) not in (1, like.shape[0]):
+            raise InvalidInput(f"give one time, or one for each of {like.shape[0]} images, got {len(told)}")
+        run = getattr(self._threads, "run", None)
+        times = np.array([self._time_of(float(t), run) for t in told])
+        shape = (-1, *[1] * (like.ndim - 1))
+        return tuple(  # type: ignore[return-value]
+            torch.from_numpy(np.asarray(level(times))).to(like.device, like.dtype).reshape(shape)
+            for level in (self._schedule.alpha, self._schedule.sigma)
+        )
+
+    def _time_of(self, told: float, run: _Run | None) -> float:
+        """The schedule's time where the network is told `told`: that of the run's row, else what the time says."""
+        if run is not None:
+            near = np.flatnonzero(np.abs(run.told - told) <= 1e-6 * max(1.0, abs(told)))
+            if len(near):
+                return run.plan.rows[near[0]].t
+        return float(self._prediction.time_of(np.array(told)))
+
+
+_SETTINGS = {
+    *reading.SPACING, *reading.CLIPPING, "num_train_timesteps", "beta_start", "beta_end", "beta_schedule",
+    "trained_betas", "rescale_betas_zero_snr", "prediction_type", "variance_type", "sigma_min", "sigma_max",
+    "sigma_data", "shift", "use_dynamic_shifting", "time_shift_type", "shift_terminal", "use_flow_sigmas",
+    "flow_shift", "snr_shift_scale", "clip_denoised", "rho",
+}  # fmt: skip
+_SETTINGS -= {"sigma_min"}  # also an option of "consistency"; the configurations that mean it have it
+
+_IDLE = {
+    "eta": 0.0, "use_clipped_model_output": False, "variance_noise": None, "s_churn": 0.0, "s_tmin": 0.0,
+    "s_tmax": math.inf, "s_noise": 1.0, "per_token_timesteps": None, "order": 4,
+}  # fmt: skip
+"""Arguments of `step` that pipelines give to schedulers of diffusers, at the values that ask for nothing."""
+
+
+def _shifted(schedule: FlowSchedule, shift: float) -> FlowSchedule:
+    from fewstep.schedules import flow
+
+    return flow(shift, t_min=schedule.t_min)
+
+
+def _projection(settings: Mapping[str, Any]) -> Callable[[Tensor], Tensor] | None:
+    """What the configuration asks to be done to an estimate of the data."""
+    if settings.get("thresholding"):
+        ratio, most = settings.get("dynamic_thresholding_ratio", 0.995), settings.get("sample_max_value", 1.0)
+        return dynamic_threshold(_identity, ratio, most).project
+    if settings.get("clip_sample") or settings.get("clip_denoised"):
+        limit = settings.get("clip_sample_range", 1.0)
+        return clip(_identity, -limit, limit).project
+    return None
+
+
+def _identity(x: Tensor, _t: Tensor) -> Tensor:
+    return x
+
+
+def _check_fit(plan: Plan, schedule: Schedule) -> None:
+    if plan.recipe.schedule_fingerprint != schedule.fingerprint:
+        raise InvalidInput(
+            f"the plan was compiled for the noise schedule {json.dumps(dict(plan.recipe.schedule))[:100]}, this "
+            f"configuration has {schedule.kind!r} ({schedule.fingerprint}): compile it with "
+            "schedule=fewstep.schedules.from_diffusers(pipe.scheduler.config)"
+        )
+
+
+def _config_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the noise schedule of `spec`."""
+    params = dict(spec)
+    kind, zero_snr = params.pop("kind"), params.pop("zero_snr", False)
+    if kind == "flow":
+        return {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": params["shift"], "num_train_timesteps": 1000}
+    if kind == "edm":
+        return {"_class_name": "EDMEulerScheduler", "sigma_data": 0.5, **params}
+    names = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
+    base = {"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": zero_snr, "prediction_type": "epsilon"}
+    if kind in names and params.get("max_beta", 0.999) == 0.999:
+        params.pop("max_beta", None)
+        return {**base, "beta_schedule": names[kind], **params}
+    if kind == "betas":
+        return {**base, "trained_betas": list(params["betas"]), "num_train_timesteps": len(params["betas"])}
+    raise InvalidInput(f"no configuration of diffusers has the noise schedule {kind!r}: give one, from_plan(plan, config)")
+
+
+def _found(run: _Run, prediction: reading.Prediction, timestep: Any) -> int:
+    """The row at which the host begins, by the time of its first call: one that begins a step where several fit."""
+    if timestep is None:
+        return 0
+    told = float(torch.as_tensor(timestep).detach().double().reshape(-1)[0])
+    near = np.flatnonzero(np.abs(run.told - told) <= 1e-6 * max(1.0, abs(told)))
+    if not len(near):
+        raise InvalidInput(
+            f"this run has no evaluation at time {told:g}: its timesteps are {[round(float(t), 3) for t in run.told][:20]}"
+        )
+    begins = [i for i in near if i == 0 or run.plan.rows[i - 1].ends_step]
+    return int((begins or near)[0])
