@@ -291,6 +291,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         entry = edge if run is None else run.plan.rows[0].sigma
         if self.config["init_noise"] == "entry":
             return entry
+        if isinstance(self._schedule, FlowSchedule):
+            return 1.0
         if isinstance(self._schedule, BetaSchedule):
             ends = self.config["spacing"] in spacing.CONTINUOUS and self.config["grid"] is None
             return entry if ends and self.config.get("timestep_spacing") in ("linspace", "trailing") else 1.0
@@ -525,7 +527,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             told = np.interp(times, np.append(points.times[-1], knots), np.append(min(low[0], values[0]), values))
         if self.config["round_times"]:
             near = any(self.config.get(f"use_{name}") for name in ("karras_sigmas", "lu_lambdas"))
-            told = np.round(told) if near or self.config["grid"] is not None else np.floor(np.round(told, 4))
+            if self._beta and not near:  # whole times may be off by rounding
+                told = np.round(told, 4)
+            told = np.round(told) if near or self.config["grid"] is not None else np.floor(told)
         return told
 
     def _begun(self, timestep: Any) -> _Run:

@@ -155,7 +155,8 @@ def verbatim(schedule: Schedule, *, sigmas: Any = None, times: Any = None) -> Po
 
 def _spaced(schedule: BetaSchedule, host: str | None, settings: Settings, steps: int) -> Float:
     """N decreasing times by `timestep_spacing`: Lin et al. 2023, arXiv 2305.08891, table 2."""
-    spacing, offset = settings.get("timestep_spacing", "leading"), settings.get("steps_offset", 0) or 0
+    usual = "linspace" if host in (*MULTISTEP, *CONTINUOUS) else "leading"
+    spacing, offset = settings.get("timestep_spacing", usual), settings.get("steps_offset", 0) or 0
     one_of("timestep_spacing", spacing, ("leading", "linspace", "trailing"))
     total = len(schedule.alphas_cumprod)
     if not 1 <= steps <= total:
