@@ -60,18 +60,18 @@ def _parts(scheduler: Any, **unet: Any) -> dict[str, Any]:
 
 @seeded
 def stable_diffusion() -> Any:
-    return diffusers.StableDiffusionPipeline(**_parts(diffusers.DDIMScheduler(**SD, clip_sample=False)))
+    return diffusers.StableDiffusionPipeline(**_parts(diffusers.DDIMScheduler(**SD, steps_offset=1, clip_sample=False)))
 
 
 @seeded
 def image_to_image() -> Any:
-    parts = _parts(diffusers.DDIMScheduler(**SD, clip_sample=False))
+    parts = _parts(diffusers.DDIMScheduler(**SD, steps_offset=1, clip_sample=False))
     return diffusers.StableDiffusionImg2ImgPipeline(**parts)
 
 
 @seeded
 def inpaint() -> Any:
-    parts = _parts(diffusers.DDIMScheduler(**SD, clip_sample=False))
+    parts = _parts(diffusers.DDIMScheduler(**SD, steps_offset=1, clip_sample=False))
     return diffusers.StableDiffusionInpaintPipeline(**parts)
 
 
@@ -161,7 +161,7 @@ def consistency() -> Any:
 
 @seeded
 def lcm() -> Any:
-    parts = _parts(diffusers.LCMScheduler(**SD, clip_sample=False), time_cond_proj_dim=32)
+    parts = _parts(diffusers.LCMScheduler(**SD, steps_offset=1, clip_sample=False), time_cond_proj_dim=32)
     return diffusers.LatentConsistencyModelPipeline(**parts)
 
 
@@ -173,7 +173,7 @@ def animatediff() -> Any:
     ).eval()  # fmt: skip
     return diffusers.AnimateDiffPipeline(
         vae=_vae(), text_encoder=None, tokenizer=None, unet=unet, motion_adapter=None,
-        scheduler=diffusers.DDIMScheduler(**SD, clip_sample=False),
+        scheduler=diffusers.DDIMScheduler(**SD, steps_offset=1, clip_sample=False),
     )  # fmt: skip
 
 
@@ -186,3 +186,61 @@ def text_encoder() -> Any:
     """A tiny CLIP text encoder."""
     return CLIPTextModel(CLIPTextConfig(hidden_size=16, intermediate_size=16, num_attention_heads=2, num_hidden_layers=1,
                                         vocab_size=100, max_position_embeddings=8))  # fmt: skip
+
+
+def _pooled(sign: float = 1.0) -> torch.Tensor:
+    return sign * torch.randn(1, 8, generator=torch.Generator().manual_seed(6))
+
+
+def _prompted(**more: Any) -> dict[str, Any]:
+    return {"prompt_embeds": words(), "negative_prompt_embeds": words(seed=4), "guidance_scale": 3.0} | more
+
+
+def picture() -> torch.Tensor:
+    """(1, 3, 16, 16) in [0, 1]."""
+    return torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(5))
+
+
+def _mask() -> torch.Tensor:
+    mask = torch.zeros(1, 1, 16, 16)
+    mask[..., :8] = 1
+    return mask
+
+
+_SIZE = {"height": 16, "width": 16, "output_type": "latent"}
+_ONES = {"prompt_attention_mask": torch.ones(1, 5), "negative_prompt_attention_mask": torch.ones(1, 5)}
+_POOLED = {"pooled_prompt_embeds": _pooled()}
+_BOTH = _POOLED | {"negative_pooled_prompt_embeds": _pooled(-1)}
+
+PIPELINES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "StableDiffusion": (stable_diffusion, _prompted(**_SIZE)),
+    "StableDiffusionImg2Img": (image_to_image, _prompted(image=picture(), strength=0.6, output_type="latent")),
+    "StableDiffusionInpaint": (inpaint, _prompted(image=picture(), mask_image=_mask(), strength=0.8, **_SIZE)),
+    "SDXL": (sdxl, _prompted(**_BOTH, **_SIZE)),
+    "SD3": (sd3, _prompted(**_BOTH, **_SIZE)),
+    "FLUX": (flux, {"prompt_embeds": words(), **_POOLED, **_SIZE}),
+    "PixArt": (
+        pixart,
+        _prompted(prompt=None, negative_prompt=None, use_resolution_binning=False, **_ONES, **_SIZE),
+    ),
+    "DiT": (dit, {"class_labels": [1], "output_type": "np"}),
+    "DDPM": (ddpm, {"output_type": "np"}),
+    "Consistency": (consistency, {"class_labels": 1, "output_type": "pt"}),
+    "LCM": (lcm, {"prompt_embeds": words(), **_SIZE}),
+    "AnimateDiff": (animatediff, _prompted(num_frames=2, **_SIZE)),
+}
+"""Pipelines by name, each with the arguments of a small call."""
+
+
+def draw(name: str, scheduler: Any = None, steps: int = 4, seed: int = 0, **more: Any) -> torch.Tensor:
+    """What pipeline `name` makes with `scheduler`, or with its own."""
+    make, arguments = PIPELINES[name]
+    pipe = make()
+    own = pipe.scheduler
+    pipe.scheduler = own if scheduler is None else scheduler
+    try:
+        generator = torch.Generator().manual_seed(seed)
+        made = pipe(**{"generator": generator, "num_inference_steps": steps, **arguments, **more})
+    finally:
+        pipe.scheduler = own
+    return torch.as_tensor(made.frames if hasattr(made, "frames") else made[0]).float()

@@ -179,7 +179,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         if sampler is None and "plan" not in own:
             sampler, defaults = reading.sampler_of(host, base)
             options = {**defaults, **options}
-        elif sampler is not None and "spacing" not in own and reading.PEERS.get(sampler) == host:
+        elif host is not None and "spacing" not in own and reading.PEERS.get(str(sampler)) == host:
             name, defaults = reading.sampler_of(host, base)
             options = {**(defaults if name == sampler else {}), **options}
         if sampler is not None and "spacing" not in own:
