@@ -8,7 +8,6 @@ from typing import Any
 
 import diffusers
 import torch
-from transformers import CLIPTextConfig, CLIPTextModel
 
 SD = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 Make = Callable[..., Any]
@@ -143,8 +142,8 @@ def dit() -> Any:
 def _pixels(**more: Any) -> Any:
     return diffusers.UNet2DModel(
         block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=4, sample_size=8, in_channels=3,
-        out_channels=3, down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        attention_head_dim=4, **more,
+        out_channels=3, down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"), attention_head_dim=4, **more,
     ).eval()  # fmt: skip
 
 
@@ -180,12 +179,6 @@ def animatediff() -> Any:
 def words(rows: int = 1, length: int = 5, width: int = 16, seed: int = 3) -> torch.Tensor:
     """Embeddings of a prompt that no encoder saw."""
     return torch.randn(rows, length, width, generator=torch.Generator().manual_seed(seed))
-
-
-def text_encoder() -> Any:
-    """A tiny CLIP text encoder."""
-    return CLIPTextModel(CLIPTextConfig(hidden_size=16, intermediate_size=16, num_attention_heads=2, num_hidden_layers=1,
-                                        vocab_size=100, max_position_embeddings=8))  # fmt: skip
 
 
 def _pooled(sign: float = 1.0) -> torch.Tensor:

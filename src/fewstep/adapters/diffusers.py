@@ -26,6 +26,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from fewstep import schedules
 from fewstep.adapters import settings as reading
 from fewstep.adapters import spacing
 from fewstep.adapters.rows import Call, Registers, calls_from, compiled, frozen
@@ -37,7 +38,7 @@ from fewstep.denoise.project import clip, dynamic_threshold
 from fewstep.solvers.registry import SAMPLERS
 
 OWN = ("sampler", "options", "grid", "grid_options", "plan", "init_noise", "round_times", "shift_sigmas")
-HOSTS = ("host", "spacing")
+HOSTS = ("host", "defaulted", "chosen")
 
 
 @dataclass
@@ -99,7 +100,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         round_times: bool = False,
         shift_sigmas: bool = True,
         host: str | None = None,
-        spacing: str | None = None,
+        defaulted: Sequence[str] = (),
+        chosen: Sequence[str] = (),
         **settings: Any,
     ):
         one_of("init_noise", init_noise, ("diffusers", "entry"))
@@ -114,13 +116,17 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         own = dict(
             sampler=sampler, options=dict(options or {}), grid=grid, grid_options=dict(grid_options or {}), plan=plan,
             init_noise=init_noise, round_times=bool(round_times), shift_sigmas=bool(shift_sigmas), host=host,
-            spacing=spacing,
+            defaulted=list(defaulted), chosen=list(chosen),
         )  # fmt: skip
         settings = {"num_train_timesteps": 1000, **settings}
         self.register_to_config(**settings, **own)
         self._schedule: Schedule = reading.schedule_of(settings, host)
         self._prediction = reading.Prediction(settings, self._schedule, host)
-        self._project = _projection(settings)
+        self._spacing, self._settings = host, settings
+        if sampler is not None:
+            peer = reading.as_peer(settings, sampler, host, self._schedule, defaulted, chosen)
+            self._spacing, self._settings = peer
+        self._project = _projection(self._settings)
         self._plan = None if plan is None else Plan.from_json(plan)
         if self._plan is not None:
             _check_fit(self._plan, self._schedule)
@@ -158,36 +164,32 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
                 "folder use from_pretrained"
             )
         kept = {name: config[name] for name in (*OWN, *HOSTS) if name in config}
-        base = {name: value for name, value in config.items() if name not in kept and name != "_class_name"}
-        own = {name: kwargs.pop(name) for name in (*OWN, *HOSTS) if name in kwargs}
+        base = {name: value for name, value in config.items() if name not in kept and not name.startswith("_")}
+        own = {name: kwargs.pop(name) for name in OWN if name in kwargs}
         changed = {name: kwargs.pop(name) for name in list(kwargs) if name in base or name in _SETTINGS}
         options = {**dict(own.pop("options", None) or {}), **kwargs}
         base |= changed
-        if config.get("_class_name") == cls.__name__ or "host" in kept:
-            if sampler in (None, kept["sampler"]) and kept["plan"] is None:
-                sampler, options = kept["sampler"], {**kept["options"], **options}
-                own = {"spacing": kept["spacing"], **own}
-            host = kept["host"]
-            if grid is None:
+        if kept:  # of a PlanScheduler
+            if sampler is None and "plan" not in own:
+                sampler, own["plan"] = kept["sampler"], kept["plan"]
+            if sampler == kept["sampler"]:
+                options = {**kept["options"], **options}
+            if grid is None and own.get("plan") is None:
                 grid, grid_options = kept["grid"], grid_options or kept["grid_options"]
             own = {name: kept[name] for name in ("init_noise", "round_times", "shift_sigmas")} | own
-            if kept["plan"] is not None and sampler is None:
-                own = {"plan": kept["plan"]} | own
+            known = {"host": kept["host"], "defaulted": kept["defaulted"], "chosen": kept["chosen"]}
         else:
             host = reading.host_of(config)
-        own["host"] = host
-        if sampler is None and "plan" not in own:
-            sampler, defaults = reading.sampler_of(host, base)
-            options = {**defaults, **options}
-        elif host is not None and "spacing" not in own and reading.PEERS.get(str(sampler)) == host:
-            name, defaults = reading.sampler_of(host, base)
-            options = {**(defaults if name == sampler else {}), **options}
-        if sampler is not None and "spacing" not in own:
-            schedule = reading.schedule_of(base, host)
-            own["spacing"], base = reading.as_peer(base, sampler, host, schedule)
-            base |= changed
-        base = {name: value for name, value in base.items() if not name.startswith("_")}
-        made = cls(sampler, options, grid, grid_options, **own, **base)
+            if sampler is None and "plan" not in own:
+                sampler, defaults = reading.sampler_of(host, base)
+                options = {**defaults, **options}
+            elif host is not None and reading.PEERS.get(str(sampler)) == host:
+                name, defaults = reading.sampler_of(host, base)
+                options = {**(defaults if name == sampler else {}), **options}
+            known = {"host": host, "defaulted": config.get("_use_default_values", ()), "chosen": ()}
+        known["defaulted"] = sorted(set(known["defaulted"]) - set(changed))
+        known["chosen"] = sorted({*known["chosen"], *changed})
+        made = cls(sampler, options, grid, grid_options, **own, **known, **base)
         return (made, {}) if return_unused_kwargs else made
 
     @classmethod
@@ -294,8 +296,12 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         if isinstance(self._schedule, FlowSchedule):
             return 1.0
         if isinstance(self._schedule, BetaSchedule):
-            ends = self.config["spacing"] in spacing.CONTINUOUS and self.config["grid"] is None
-            return entry if ends and self.config.get("timestep_spacing") in ("linspace", "trailing") else 1.0
+            ends = self._spacing in spacing.CONTINUOUS and self.config["grid"] is None
+            return (
+                entry
+                if ends and self._settings.get("timestep_spacing", "linspace") in ("linspace", "trailing")
+                else 1.0
+            )
         if self.config["host"] in ("EDMEuler", "EDMDPMSolverMultistep"):
             return math.hypot(entry, 1.0)
         return entry
@@ -480,7 +486,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
     @property
     def _skips(self) -> bool:
-        return self.config["grid"] is None and self.config["spacing"] in ("LCM", "TCD") and self._beta
+        return self.config["grid"] is None and self._spacing in ("LCM", "TCD") and self._beta
 
     @property
     def _beta(self) -> bool:
@@ -488,7 +494,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
     def _verbatim(self, told: np.ndarray) -> spacing.Points:
         if self.config["host"] == "CMStochasticIterative":
-            return spacing.consistency_points(self._schedule, self.config, told)
+            return spacing.consistency_points(self._schedule, self._settings, told)
         return spacing.verbatim(self._schedule, times=self._prediction.time_of(told))
 
     def _given(self, sigmas: np.ndarray, timesteps: Any, mu: float | None) -> spacing.Points:
@@ -496,26 +502,26 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         schedule = self._schedule
         told = None if timesteps is None else np.array([float(t) for t in timesteps])
         if isinstance(schedule, FlowSchedule) and self._host_shifts:
-            host = self.config["spacing"]
-            points = spacing.flow_points(schedule, host, self.config, len(sigmas), sigmas, mu)
+            points = spacing.flow_points(schedule, self._spacing, self._settings, len(sigmas), sigmas, mu)
             return spacing.Points(spacing.verbatim(schedule, sigmas=points.times).times, told)
         return spacing.Points(spacing.verbatim(schedule, sigmas=sigmas).times, told)
 
     def _spread(self, steps: int, mu: float | None, original: int | None, strength: float) -> spacing.Points:
         """Points of so many steps: on the named grid, else where the host's scheduler has them."""
-        schedule, config, host = self._schedule, self.config, self.config["spacing"]
-        if config["grid"] is not None:
-            if isinstance(schedule, FlowSchedule) and config.get("use_dynamic_shifting"):
-                factor = float(spacing.shift_of(schedule, config, mu)(np.array(0.5)))
-                schedule = _shifted(schedule, factor / (1 - factor))
-            return spacing.Points(grid_times(config["grid"], schedule, steps, **config["grid_options"]))
+        schedule, settings, host = self._schedule, self._settings, self._spacing
+        grid = self.config["grid"]
+        if grid is not None:
+            if isinstance(schedule, FlowSchedule) and settings.get("use_dynamic_shifting"):
+                half = float(spacing.shift_of(schedule, settings, mu)(np.array(0.5)))
+                schedule = schedules.flow(half / (1 - half), t_min=schedule.t_min)
+            return spacing.Points(grid_times(grid, schedule, steps, **self.config["grid_options"]))
         if isinstance(schedule, FlowSchedule):
-            return spacing.flow_points(schedule, host, config, steps, None, mu)
+            return spacing.flow_points(schedule, host, settings, steps, None, mu)
         if not isinstance(schedule, BetaSchedule):
-            return spacing.edm_points(schedule, config["host"], config, steps)
+            return spacing.edm_points(schedule, self.config["host"], settings, steps)
         if self._skips:
-            return spacing.skipping_points(schedule, host, config, steps, original, strength)
-        return spacing.beta_points(schedule, host, config, steps)
+            return spacing.skipping_points(schedule, host, settings, steps, original, strength)
+        return spacing.beta_points(schedule, host, settings, steps)
 
     def _told(self, plan: Plan, points: spacing.Points) -> np.ndarray:
         """What the network is told in each row."""
@@ -526,7 +532,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             low = self._prediction.told(points.times[-1:]) if points.times[-1] > self._schedule.t_clean else [0.0]
             told = np.interp(times, np.append(points.times[-1], knots), np.append(min(low[0], values[0]), values))
         if self.config["round_times"]:
-            near = any(self.config.get(f"use_{name}") for name in ("karras_sigmas", "lu_lambdas"))
+            near = any(self._settings.get(f"use_{name}") for name in ("karras_sigmas", "lu_lambdas"))
             if self._beta and not near:  # whole times may be off by rounding
                 told = np.round(told, 4)
             told = np.round(told) if near or self.config["grid"] is not None else np.floor(told)
@@ -606,12 +612,6 @@ _IDLE = {
 """Arguments of `step` that pipelines give to schedulers of diffusers, at the values that ask for nothing."""
 
 
-def _shifted(schedule: FlowSchedule, shift: float) -> FlowSchedule:
-    from fewstep.schedules import flow
-
-    return flow(shift, t_min=schedule.t_min)
-
-
 def _projection(settings: Mapping[str, Any]) -> Callable[[Tensor], Tensor] | None:
     """What the configuration asks to be done to an estimate of the data."""
     if settings.get("thresholding"):
@@ -651,7 +651,9 @@ def _config_of(spec: Mapping[str, Any]) -> dict[str, Any]:
         return {**base, "beta_schedule": names[kind], **params}
     if kind == "betas":
         return {**base, "trained_betas": list(params["betas"]), "num_train_timesteps": len(params["betas"])}
-    raise InvalidInput(f"no configuration of diffusers has the noise schedule {kind!r}: give one, from_plan(plan, config)")
+    raise InvalidInput(
+        f"no configuration of diffusers has the noise schedule {kind!r}: give one, from_plan(plan, config)"
+    )
 
 
 def _found(run: _Run, prediction: reading.Prediction, timestep: Any) -> int:

@@ -145,9 +145,7 @@ class Registers:
             data = sources[DATA]
         if row.noise is not None:
             sources[NOISE] = noise().to(dtype)
-        self.bank = [
-            _sum(terms, sources) for terms in combinations(plan, i, (skip, out) if project is None else None)
-        ]
+        self.bank = [_sum(terms, sources) for terms in combinations(plan, i, (skip, out) if project is None else None)]
         result = self.bank[0]
         if result is None:
             result = torch.zeros_like(x)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -172,19 +172,26 @@ def _defaults(host: str) -> Mapping[str, Any]:
     return {name: p.default for name, p in parameters.items() if name not in ("self", "kwargs")}
 
 
-def as_peer(config: Settings, sampler: str, host: str | None, schedule: Schedule) -> tuple[str | None, dict[str, Any]]:
-    """(class, settings) whose spacing and clipping `sampler` takes from `config`, as diffusers' own would.
+def as_peer(
+    config: Settings,
+    sampler: str,
+    host: str | None,
+    schedule: Schedule,
+    defaulted: Iterable[str],
+    chosen: Iterable[str],
+) -> tuple[str | None, dict[str, Any]]:
+    """(class, settings) by which `sampler` is spaced and clipped under the configuration of `host`, as diffusers' own.
 
-    Another class made from a configuration ignores the values that were only defaults of the first, so they are
-    replaced by its own. Flow and EDM schedules, and samplers that diffusers lacks, keep the configuration's own class.
+    Another class made from a configuration ignores the values that were only defaults of the first (`defaulted`), so
+    they are replaced by its own; those that the caller has `chosen` stay. Flow and EDM schedules, and samplers that
+    diffusers lacks, keep the configuration's own class.
     """
     peer = PEERS.get(sampler)
     own = not isinstance(schedule, BetaSchedule) and not config.get("use_flow_sigmas")
     if peer is None or peer == host or own or not _defaults(peer):
         return host, dict(config)
-    defaulted = set(config.get("_use_default_values", ()))
     settings, defaults = dict(config), _defaults(peer)
-    for name in (*SPACING, *CLIPPING):
+    for name in {*SPACING, *CLIPPING} - set(chosen):
         if name not in defaults:
             settings.pop(name, None)
         elif name not in config or name in defaulted:

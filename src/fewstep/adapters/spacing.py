@@ -95,7 +95,9 @@ def consistency_points(schedule: Schedule, settings: Settings, positions: Sequen
     levels, rho = settings["num_train_timesteps"], settings.get("rho", 7.0)
     at = np.asarray(positions, np.float64)
     if at.ndim != 1 or not at.size or at.min() < 0 or at.max() >= levels or np.any(np.diff(at) >= 0):
-        raise InvalidInput(f"timesteps of a consistency model decrease within 0 .. {levels - 1}, got {positions!r:.100}")
+        raise InvalidInput(
+            f"timesteps of a consistency model decrease within 0 .. {levels - 1}, got {positions!r:.100}"
+        )
     ends = np.array([schedule.t_max, schedule.t_min])
     times = _power(ends, at[::-1] / (levels - 1), rho)
     return Points(_ended(times, schedule.t_clean))
@@ -199,7 +201,9 @@ def _power(ends: Float, u: Float, rho: float) -> Float:
 
 def _times_of_ratio(schedule: BetaSchedule, ratios: Float) -> Float:
     highest = float(schedule.ratio(schedule.t_max))
-    return np.where(ratios >= highest * (1 - 1e-12), schedule.t_max, schedule.time_of_sigma(np.minimum(ratios, highest)))
+    return np.where(
+        ratios >= highest * (1 - 1e-12), schedule.t_max, schedule.time_of_sigma(np.minimum(ratios, highest))
+    )
 
 
 def _ended(times: Float, end: float) -> Float:
