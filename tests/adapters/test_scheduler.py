@@ -368,7 +368,8 @@ def test_a_saved_pipeline_comes_back_with_its_scheduler(tmp_path: Path):
         p(num_inference_steps=3, generator=torch.Generator().manual_seed(0), output_type="np").images
         for p in (pipe, back)
     ]
-    assert np.array_equal(*images)
+    assert back.scheduler.plan == pipe.scheduler.plan
+    assert np.allclose(*images, atol=1e-3)
 
 
 def test_a_scheduler_of_diffusers_can_be_made_from_ours():
@@ -446,7 +447,7 @@ def test_the_image_pipelines_start_at_the_level_that_they_noised_to():
     latent = noise(1, 4, 8, 8, seed=2).float()
     pipe.unet.forward = lambda x, *a, **k: (latent.expand_as(x),)
     try:
-        for sampler in ("dpmpp-2m", "heun", "pndm"):
+        for sampler in ("dpmpp-2m", "heun", "rk4"):
             drawn = draw("StableDiffusionImg2Img", ours(sampler, config), guidance_scale=1.0, image=latent)
             assert float((drawn - latent).abs().max()) < 1e-4
     finally:
@@ -509,7 +510,7 @@ def test_wrong_steps_are_refused_and_leave_the_run_as_it_was():
         scheduler.step(torch.zeros(1, 3, 5), 999, x)
     with pytest.raises(fs.InvalidInput, match="unknown argument of step"):
         scheduler.step(x, 999, x, generators=None)
-    with pytest.raises(fs.InvalidInput, match="eta=1.0 is not for step"):
+    with pytest.raises(fs.InvalidInput, match=r"eta=1\.0 is not for step"):
         scheduler.step(x, 999, x, eta=1.0)
     x = scheduler.step(x, scheduler.timesteps[0], x, eta=0.0).prev_sample
     with pytest.raises(fs.InvalidInput, match="the run began with"):

@@ -13,10 +13,10 @@ import json
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,15 +26,15 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from fewstep import schedules
 from fewstep.adapters import settings as reading
 from fewstep.adapters import spacing
+from fewstep.adapters.prediction import Prediction, projection
 from fewstep.adapters.rows import Call, Registers, calls_from, compiled, frozen
+from fewstep.adapters.times import Times
 from fewstep.core.errors import InvalidInput, one_of, unknown_name
-from fewstep.core.grid import GRIDS, grid_times
+from fewstep.core.grid import GRIDS
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import BetaSchedule, FlowSchedule, Schedule
-from fewstep.denoise.project import clip, dynamic_threshold
 from fewstep.solvers.registry import SAMPLERS
 
 OWN = ("sampler", "options", "grid", "grid_options", "plan", "init_noise", "round_times", "shift_sigmas")
@@ -87,7 +87,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             schedule.
     """
 
-    _compatibles = [kind.name for kind in KarrasDiffusionSchedulers]
+    _compatibles: ClassVar[list[str]] = [kind.name for kind in KarrasDiffusionSchedulers]
 
     def __init__(
         self,
@@ -113,26 +113,30 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             raise unknown_name("grid", str(grid), GRIDS)
         if grid is None and grid_options:
             raise InvalidInput(f"grid_options {sorted(grid_options)} need a grid, such as grid='karras'")
-        own = dict(
-            sampler=sampler, options=dict(options or {}), grid=grid, grid_options=dict(grid_options or {}), plan=plan,
-            init_noise=init_noise, round_times=bool(round_times), shift_sigmas=bool(shift_sigmas), host=host,
-            defaulted=list(defaulted), chosen=list(chosen),
-        )  # fmt: skip
+        own: dict[str, Any] = {
+            "sampler": sampler, "options": dict(options or {}), "grid": grid, "grid_options": dict(grid_options or {}),
+            "plan": plan, "init_noise": init_noise, "round_times": bool(round_times),
+            "shift_sigmas": bool(shift_sigmas), "host": host, "defaulted": list(defaulted), "chosen": list(chosen),
+        }  # fmt: skip
         settings = {"num_train_timesteps": 1000, **settings}
         self.register_to_config(**settings, **own)
         self._schedule: Schedule = reading.schedule_of(settings, host)
-        self._prediction = reading.Prediction(settings, self._schedule, host)
+        self._prediction = Prediction(settings, self._schedule, host)
         self._spacing, self._settings = host, settings
         if sampler is not None:
             peer = reading.as_peer(settings, sampler, host, self._schedule, defaulted, chosen)
             self._spacing, self._settings = peer
-        self._project = _projection(self._settings)
+        self._project = projection(self._settings)
         self._plan = None if plan is None else Plan.from_json(plan)
         if self._plan is not None:
             _check_fit(self._plan, self._schedule)
         elif sampler is not None:  # unknown options and impossible values are found now, not in the middle of a call
             ends = (self._schedule.t_max, self._schedule.t_min)
             compiled(sampler, self._schedule, ends, frozen(own["options"]))
+        self._times = Times(
+            self._schedule, self._prediction, host, self._spacing, self._settings, grid, own["grid_options"],
+            self._plan, own["round_times"], own["shift_sigmas"],
+        )  # fmt: skip
         self._threads = threading.local()
 
     # --- making and keeping ----------------------------------------------------------------------------------
@@ -166,7 +170,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         kept = {name: config[name] for name in (*OWN, *HOSTS) if name in config}
         base = {name: value for name, value in config.items() if name not in kept and not name.startswith("_")}
         own = {name: kwargs.pop(name) for name in OWN if name in kwargs}
-        changed = {name: kwargs.pop(name) for name in list(kwargs) if name in base or name in _SETTINGS}
+        changed = {name: kwargs.pop(name) for name in list(kwargs) if name in base or name in reading.SETTINGS}
         options = {**dict(own.pop("options", None) or {}), **kwargs}
         base |= changed
         if kept:  # of a PlanScheduler
@@ -217,7 +221,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
                 f"this plan of {plan.recipe.sampler} starts from a pair of states, pipelines have one: give another"
             )
         if config is None:
-            config = _config_of(plan.recipe.schedule)
+            config = reading.config_of(plan.recipe.schedule)
         return cls.from_config(config, plan=plan.to_json(), **settings)
 
     def to_json_string(self) -> str:
@@ -349,7 +353,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             InvalidInput: for a grid that the schedule does not have, for a plan of another number of steps, and for a
                 network whose output says nothing at the first time (epsilon at zero terminal SNR).
         """
-        steps, points = self._points(num_inference_steps, timesteps, sigmas, mu, original_inference_steps, strength)
+        steps, points = self._times.points(
+            num_inference_steps, timesteps, sigmas, mu, original_inference_steps, strength
+        )
         if self._plan is not None:
             plan = self._plan
         else:
@@ -357,7 +363,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             plan = compiled(self.config["sampler"], self._schedule, tuple(map(float, points.times)), key)
         for row in plan.rows:
             self._prediction.coefficients(row.t, row.alpha, row.sigma)
-        told = self._told(plan, points)
+        told = self._times.told(plan, points)
         whole = bool(np.all(told == np.round(told))) and isinstance(self._schedule, BetaSchedule)
         tensor = torch.from_numpy(told).to(torch.int64 if whole else torch.float32)
         self._threads.run = _Run(plan, steps, tensor.double().numpy(), tensor.to(device))
@@ -440,104 +446,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
     # --- inside ----------------------------------------------------------------------------------------------
 
-    def _points(
-        self, steps: int | None, timesteps: Any, sigmas: Any, mu: float | None, original: int | None, strength: float
-    ) -> tuple[int, spacing.Points]:
-        """The number of steps and the grid, from the arguments of `set_timesteps`."""
-        given = [len(v) for v in (timesteps, sigmas) if v is not None]
-        flow = isinstance(self._schedule, FlowSchedule)
-        default = None
-        if sigmas is not None:
-            values = np.array([float(s) for s in sigmas])
-            if flow and len(values) and np.allclose(values, np.linspace(1, 1 / len(values), len(values)), atol=1e-6):
-                default = len(values)
-        if steps is None and not given:
-            raise InvalidInput("give num_inference_steps, timesteps or sigmas")
-        if steps is not None and given and {steps} != set(given):
-            raise InvalidInput(f"num_inference_steps={steps} does not fit {given[0]} given values: leave it out")
-        if not 0 < strength <= 1:
-            raise InvalidInput(f"strength must lie in (0, 1], got {strength}")
-        count = steps if steps is not None else given[0] - (sigmas is not None and not flow)
-        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
-            raise InvalidInput(f"num_inference_steps must be an integer of at least 1, got {count!r}")
-        if self._plan is not None:
-            own = given and default is None
-            if own or count != self._plan.steps or strength != 1:
-                asked = "times of its own" if own else f"{count} steps" + f" at strength {strength:g}" * (strength != 1)
-                raise InvalidInput(
-                    f"this plan has {self._plan.steps} steps on a grid of its own, the pipeline asks for {asked}: call "
-                    f"it with num_inference_steps={self._plan.steps}, or use from_config with a sampler"
-                )
-            return count, spacing.Points(np.array(self._plan.recipe.times))
-        if timesteps is not None and sigmas is None:
-            return count, self._verbatim(np.array([float(t) for t in timesteps]))
-        if default and self.config["grid"] is None and not self._host_shifts:
-            default = None
-        if sigmas is not None and (default is None or self.config["grid"] is None):
-            return count, self._given(values, timesteps, mu)
-        total = round(count / strength)
-        points = self._spread(count if self._skips else total, mu, original, strength)
-        told = None if points.told is None else points.told[-count:]
-        return count, spacing.Points(points.times[-count - 1 :], told)
-
-    @property
-    def _host_shifts(self) -> bool:
-        return bool(self.config["shift_sigmas"])
-
-    @property
-    def _skips(self) -> bool:
-        return self.config["grid"] is None and self._spacing in ("LCM", "TCD") and self._beta
-
-    @property
-    def _beta(self) -> bool:
-        return isinstance(self._schedule, BetaSchedule)
-
-    def _verbatim(self, told: np.ndarray) -> spacing.Points:
-        if self.config["host"] == "CMStochasticIterative":
-            return spacing.consistency_points(self._schedule, self._settings, told)
-        return spacing.verbatim(self._schedule, times=self._prediction.time_of(told))
-
-    def _given(self, sigmas: np.ndarray, timesteps: Any, mu: float | None) -> spacing.Points:
-        """Points of given sigmas, and what the network is told there where that is given, too."""
-        schedule = self._schedule
-        told = None if timesteps is None else np.array([float(t) for t in timesteps])
-        if isinstance(schedule, FlowSchedule) and self._host_shifts:
-            points = spacing.flow_points(schedule, self._spacing, self._settings, len(sigmas), sigmas, mu)
-            return spacing.Points(spacing.verbatim(schedule, sigmas=points.times).times, told)
-        return spacing.Points(spacing.verbatim(schedule, sigmas=sigmas).times, told)
-
-    def _spread(self, steps: int, mu: float | None, original: int | None, strength: float) -> spacing.Points:
-        """Points of so many steps: on the named grid, else where the host's scheduler has them."""
-        schedule, settings, host = self._schedule, self._settings, self._spacing
-        grid = self.config["grid"]
-        if grid is not None:
-            if isinstance(schedule, FlowSchedule) and settings.get("use_dynamic_shifting"):
-                half = float(spacing.shift_of(schedule, settings, mu)(np.array(0.5)))
-                schedule = schedules.flow(half / (1 - half), t_min=schedule.t_min)
-            return spacing.Points(grid_times(grid, schedule, steps, **self.config["grid_options"]))
-        if isinstance(schedule, FlowSchedule):
-            return spacing.flow_points(schedule, host, settings, steps, None, mu)
-        if not isinstance(schedule, BetaSchedule):
-            return spacing.edm_points(schedule, self.config["host"], settings, steps)
-        if self._skips:
-            return spacing.skipping_points(schedule, host, settings, steps, original, strength)
-        return spacing.beta_points(schedule, host, settings, steps)
-
-    def _told(self, plan: Plan, points: spacing.Points) -> np.ndarray:
-        """What the network is told in each row."""
-        times = np.array([row.t for row in plan.rows])
-        told = self._prediction.told(times)
-        if points.told is not None:
-            knots, values = points.times[: len(points.told)][::-1], points.told[::-1]
-            low = self._prediction.told(points.times[-1:]) if points.times[-1] > self._schedule.t_clean else [0.0]
-            told = np.interp(times, np.append(points.times[-1], knots), np.append(min(low[0], values[0]), values))
-        if self.config["round_times"]:
-            near = any(self._settings.get(f"use_{name}") for name in ("karras_sigmas", "lu_lambdas"))
-            if self._beta and not near:  # whole times may be off by rounding
-                told = np.round(told, 4)
-            told = np.round(told) if near or self.config["grid"] is not None else np.floor(told)
-        return told
-
     def _begun(self, timestep: Any) -> _Run:
         """The run of this thread, its plan compiled from where the host begins."""
         run = self._run
@@ -597,34 +505,11 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         return float(self._prediction.time_of(np.array(told)))
 
 
-_SETTINGS = {
-    *reading.SPACING, *reading.CLIPPING, "num_train_timesteps", "beta_start", "beta_end", "beta_schedule",
-    "trained_betas", "rescale_betas_zero_snr", "prediction_type", "variance_type", "sigma_min", "sigma_max",
-    "sigma_data", "shift", "use_dynamic_shifting", "time_shift_type", "shift_terminal", "use_flow_sigmas",
-    "flow_shift", "snr_shift_scale", "clip_denoised", "rho",
-}  # fmt: skip
-_SETTINGS -= {"sigma_min"}  # also an option of "consistency"; the configurations that mean it have it
-
 _IDLE = {
     "eta": 0.0, "use_clipped_model_output": False, "variance_noise": None, "s_churn": 0.0, "s_tmin": 0.0,
     "s_tmax": math.inf, "s_noise": 1.0, "per_token_timesteps": None, "order": 4,
 }  # fmt: skip
 """Arguments of `step` that pipelines give to schedulers of diffusers, at the values that ask for nothing."""
-
-
-def _projection(settings: Mapping[str, Any]) -> Callable[[Tensor], Tensor] | None:
-    """What the configuration asks to be done to an estimate of the data."""
-    if settings.get("thresholding"):
-        ratio, most = settings.get("dynamic_thresholding_ratio", 0.995), settings.get("sample_max_value", 1.0)
-        return dynamic_threshold(_identity, ratio, most).project
-    if settings.get("clip_sample") or settings.get("clip_denoised"):
-        limit = settings.get("clip_sample_range", 1.0)
-        return clip(_identity, -limit, limit).project
-    return None
-
-
-def _identity(x: Tensor, _t: Tensor) -> Tensor:
-    return x
 
 
 def _check_fit(plan: Plan, schedule: Schedule) -> None:
@@ -636,27 +521,7 @@ def _check_fit(plan: Plan, schedule: Schedule) -> None:
         )
 
 
-def _config_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration with the noise schedule of `spec`."""
-    params = dict(spec)
-    kind, zero_snr = params.pop("kind"), params.pop("zero_snr", False)
-    if kind == "flow":
-        return {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": params["shift"], "num_train_timesteps": 1000}
-    if kind == "edm":
-        return {"_class_name": "EDMEulerScheduler", "sigma_data": 0.5, **params}
-    names = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
-    base = {"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": zero_snr, "prediction_type": "epsilon"}
-    if kind in names and params.get("max_beta", 0.999) == 0.999:
-        params.pop("max_beta", None)
-        return {**base, "beta_schedule": names[kind], **params}
-    if kind == "betas":
-        return {**base, "trained_betas": list(params["betas"]), "num_train_timesteps": len(params["betas"])}
-    raise InvalidInput(
-        f"no configuration of diffusers has the noise schedule {kind!r}: give one, from_plan(plan, config)"
-    )
-
-
-def _found(run: _Run, prediction: reading.Prediction, timestep: Any) -> int:
+def _found(run: _Run, prediction: Prediction, timestep: Any) -> int:
     """The row at which the host begins, by the time of its first call: one that begins a step where several fit."""
     if timestep is None:
         return 0
@@ -664,7 +529,7 @@ def _found(run: _Run, prediction: reading.Prediction, timestep: Any) -> int:
     near = np.flatnonzero(np.abs(run.told - told) <= 1e-6 * max(1.0, abs(told)))
     if not len(near):
         raise InvalidInput(
-            f"this run has no evaluation at time {told:g}: its timesteps are {[round(float(t), 3) for t in run.told][:20]}"
+            f"this run has no evaluation at time {told:g}: its timesteps are {np.round(run.told, 3).tolist()[:20]}"
         )
     begins = [i for i in near if i == 0 or run.plan.rows[i - 1].ends_step]
     return int((begins or near)[0])

@@ -17,7 +17,6 @@ import numpy as np
 from fewstep import schedules
 from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import BetaSchedule, Schedule
-from fewstep.denoise.convert import Network
 
 Settings = Mapping[str, Any]
 Choice = tuple[str, dict[str, Any]]
@@ -31,6 +30,14 @@ SPACING = (
 
 CLIPPING = ("clip_sample", "clip_sample_range", "thresholding", "dynamic_thresholding_ratio", "sample_max_value")
 
+SETTINGS = {
+    *SPACING, *CLIPPING, "num_train_timesteps", "beta_start", "beta_end", "beta_schedule",
+    "trained_betas", "rescale_betas_zero_snr", "prediction_type", "variance_type", "sigma_max",
+    "sigma_data", "shift", "use_dynamic_shifting", "time_shift_type", "shift_terminal", "use_flow_sigmas",
+    "flow_shift", "snr_shift_scale", "clip_denoised", "rho",
+}  # fmt: skip
+"""Settings that may be changed by name. `sigma_min` is an option of a sampler, too, unless the configuration has it."""
+
 PEERS = {
     "ddpm": "DDPM", "ddim": "DDIM", "pndm": "PNDM", "lcm": "LCM", "tcd": "TCD", "sa": "SASolver",
     "euler": "EulerDiscrete", "euler-a": "EulerAncestralDiscrete", "heun": "HeunDiscrete", "dpm2": "KDPM2Discrete",
@@ -39,7 +46,7 @@ PEERS = {
     **{f"lms-{n}": "LMSDiscrete" for n in (2, 3, 4)},
     **{f"deis-{n}": "DEISMultistep" for n in (1, 2, 3)},
     **{f"unipc{n}": "UniPCMultistep" for n in ("", "-1", "-2", "-3", "-4")},
-    **{name: "DPMSolverMultistep" for name in ("dpm-2m", "dpm-3m", "dpmpp-1", "dpmpp-2m", "dpmpp-3m")},
+    **dict.fromkeys(("dpm-2m", "dpm-3m", "dpmpp-1", "dpmpp-2m", "dpmpp-3m"), "DPMSolverMultistep"),
     **{f"sde-dpmpp-{n}": "DPMSolverMultistep" for n in ("1", "2m", "3m")},
 }  # fmt: skip
 """The diffusers class that is each sampler on a beta schedule, without its ending `Scheduler`."""
@@ -223,53 +230,21 @@ def schedule_of(config: Settings, host: str | None = None) -> Schedule:
     return schedule
 
 
-class Prediction:
-    """What the host's network predicts: coefficients of its output, scale of its input, the time it is told.
-
-    x0 = skip x + out F with F = network(scale x, told), as in `fewstep.Network`; EDM networks and consistency models
-    are preconditioned around the network by diffusers, which is here too. Times are told in the host's units: model
-    time on beta schedules, t times `num_train_timesteps` on flow, log(sigma) / 4 for EDM, and 250 log(sigma) for
-    consistency models (Song et al. 2023, arXiv 2303.01469, appendix C).
-    """
-
-    def __init__(self, config: Settings, schedule: Schedule, host: str | None):
-        kind = {"flow_prediction": "flow"}.get(config.get("prediction_type", ""), config.get("prediction_type"))
-        if schedule.kind == "flow" and "prediction_type" not in config:
-            kind = "flow"
-        self.schedule = schedule
-        self.train_steps = config.get("num_train_timesteps", 1000)
-        self.preconditioned = schedule.kind == "edm"
-        self.consistency = host == "CMStochasticIterative"
-        self.sigma_min = config.get("sigma_min", 0.002) if self.consistency else 0.0
-        self.sigma_data = config.get("sigma_data", 1.0 if config.get("timestep_type") == "continuous" else 0.5)
-        self.sign = -1.0 if self.preconditioned and kind == "v_prediction" else 1.0
-        kind = "edm" if self.preconditioned else kind or "epsilon"
-        self._network = Network(_no_network, schedule, kind, sigma_data=self.sigma_data)
-
-    def coefficients(self, t: float, alpha: float, sigma: float) -> tuple[float, float]:
-        """(skip, out). Raises `InvalidInput` where the output says nothing of the data (zero terminal SNR)."""
-        if self.consistency:
-            d, above = self.sigma_data, sigma - self.sigma_min
-            return d**2 / (above**2 + d**2), above * d / (sigma**2 + d**2) ** 0.5
-        skip, out = self._network.coefficients(t, alpha, sigma)
-        return float(skip), self.sign * float(out)
-
-    def scale(self, sigma: float) -> float:
-        """What the network's input is multiplied by."""
-        return (sigma**2 + self.sigma_data**2) ** -0.5 if self.preconditioned else 1.0
-
-    def told(self, times: np.ndarray) -> np.ndarray:
-        """The time that the network is told at the schedule's `times`."""
-        if self.preconditioned:
-            return np.log(times) * (250.0 if self.consistency else 0.25)
-        return times * self.train_steps if self.schedule.kind == "flow" else times
-
-    def time_of(self, told: np.ndarray) -> np.ndarray:
-        """The inverse of `told`."""
-        if self.preconditioned:
-            return np.exp(told / (250.0 if self.consistency else 0.25))
-        return told / self.train_steps if self.schedule.kind == "flow" else told
-
-
-def _no_network(*_args: Any, **_named: Any) -> Any:
-    raise AssertionError("the host calls the network")
+def config_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with the noise schedule of `spec`; `InvalidInput` where diffusers has none."""
+    params = dict(spec)
+    kind, zero_snr = params.pop("kind"), params.pop("zero_snr", False)
+    if kind == "flow":
+        return {"_class_name": "FlowMatchEulerDiscreteScheduler", "shift": params["shift"], "num_train_timesteps": 1000}
+    if kind == "edm":
+        return {"_class_name": "EDMEulerScheduler", "sigma_data": 0.5, **params}
+    names = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2"}
+    base = {"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": zero_snr, "prediction_type": "epsilon"}
+    if kind in names and params.get("max_beta", 0.999) == 0.999:
+        params.pop("max_beta", None)
+        return {**base, "beta_schedule": names[kind], **params}
+    if kind == "betas":
+        return {**base, "trained_betas": list(params["betas"]), "num_train_timesteps": len(params["betas"])}
+    raise InvalidInput(
+        f"no configuration of diffusers has the noise schedule {kind!r}: give one, from_plan(plan, config)"
+    )
