@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,25 +19,23 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import ConfigMixin, SchedulerMixin
-from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers
-from diffusers.utils import BaseOutput
+from diffusers.configuration_utils import ConfigMixin
+from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin
+from diffusers.utils.outputs import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from fewstep.adapters import settings as reading
 from fewstep.adapters import spacing
 from fewstep.adapters.prediction import Prediction, projection
-from fewstep.adapters.rows import Call, Registers, calls_from, compiled, frozen
+from fewstep.adapters.rows import compiled, frozen
+from fewstep.adapters.runs import Run, Runs
 from fewstep.adapters.times import Times
 from fewstep.core.errors import InvalidInput, one_of, unknown_name
 from fewstep.core.grid import GRIDS
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import BetaSchedule, FlowSchedule, Schedule
 from fewstep.solvers.registry import SAMPLERS
-
-OWN = ("sampler", "options", "grid", "grid_options", "plan", "init_noise", "round_times", "shift_sigmas")
-HOSTS = ("host", "defaulted", "chosen")
 
 
 @dataclass
@@ -47,20 +44,6 @@ class PlanSchedulerOutput(BaseOutput):
 
     prev_sample: Tensor
     pred_original_sample: Tensor
-
-
-@dataclass
-class _Run:
-    """What one thread is doing: a plan, what the network is told in each row, and how far the host is."""
-
-    plan: Plan
-    steps: int
-    told: np.ndarray
-    timesteps: Tensor
-    begin: int | None = None
-    done: int = 0
-    calls: list[Call] | None = None
-    registers: Registers | None = None
 
 
 class PlanScheduler(SchedulerMixin, ConfigMixin):
@@ -137,7 +120,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             self._schedule, self._prediction, host, self._spacing, self._settings, grid, own["grid_options"],
             self._plan, own["round_times"], own["shift_sigmas"],
         )  # fmt: skip
-        self._threads = threading.local()
+        self._runs = Runs()
 
     # --- making and keeping ----------------------------------------------------------------------------------
 
@@ -161,39 +144,13 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             kwargs: arguments of the class, settings of the configuration to change, and options of the sampler.
         """
         if isinstance(config, SchedulerMixin):
-            config = {**config.config, "_class_name": type(config).__name__}  # type: ignore[attr-defined]
+            config = {**config.config, "_class_name": type(config).__name__}
         if not isinstance(config, Mapping):
             raise InvalidInput(
                 f"from_config takes pipe.scheduler.config or pipe.scheduler, got {type(config).__name__}; to read a "
                 "folder use from_pretrained"
             )
-        kept = {name: config[name] for name in (*OWN, *HOSTS) if name in config}
-        base = {name: value for name, value in config.items() if name not in kept and not name.startswith("_")}
-        own = {name: kwargs.pop(name) for name in OWN if name in kwargs}
-        changed = {name: kwargs.pop(name) for name in list(kwargs) if name in base or name in reading.SETTINGS}
-        options = {**dict(own.pop("options", None) or {}), **kwargs}
-        base |= changed
-        if kept:  # of a PlanScheduler
-            if sampler is None and "plan" not in own:
-                sampler, own["plan"] = kept["sampler"], kept["plan"]
-            if sampler == kept["sampler"]:
-                options = {**kept["options"], **options}
-            if grid is None and own.get("plan") is None:
-                grid, grid_options = kept["grid"], grid_options or kept["grid_options"]
-            own = {name: kept[name] for name in ("init_noise", "round_times", "shift_sigmas")} | own
-            known = {"host": kept["host"], "defaulted": kept["defaulted"], "chosen": kept["chosen"]}
-        else:
-            host = reading.host_of(config)
-            if sampler is None and "plan" not in own:
-                sampler, defaults = reading.sampler_of(host, base)
-                options = {**defaults, **options}
-            elif host is not None and reading.PEERS.get(str(sampler)) == host:
-                name, defaults = reading.sampler_of(host, base)
-                options = {**(defaults if name == sampler else {}), **options}
-            known = {"host": host, "defaulted": config.get("_use_default_values", ()), "chosen": ()}
-        known["defaulted"] = sorted(set(known["defaulted"]) - set(changed))
-        known["chosen"] = sorted({*known["chosen"], *changed})
-        made = cls(sampler, options, grid, grid_options, **own, **known, **base)
+        made = cls(**reading.arguments_of(config, sampler, grid, grid_options, kwargs))
         return (made, {}) if return_unused_kwargs else made
 
     @classmethod
@@ -231,14 +188,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             raise InvalidInput(f"settings {broken} are functions and cannot be saved: give them as None")
         return super().to_json_string()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_threads": getattr(self._threads, "run", None)}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._threads = threading.local()
-        self._threads.run = state["_threads"]
-
     def __len__(self) -> int:
         return self.config.num_train_timesteps  # type: ignore[attr-defined]
 
@@ -252,7 +201,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     @property
     def timesteps(self) -> Tensor:
         """(n,), what the network is told, for each evaluation: integers where all of them are, else float32."""
-        run = getattr(self._threads, "run", None)
+        run = self._runs.last
         if run is None:
             every = np.arange(self.config["num_train_timesteps"])[::-1].copy()
             return torch.from_numpy(every)
@@ -261,26 +210,26 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     @property
     def sigmas(self) -> Tensor:
         """(n + 1,), sigma of each evaluation and of the end, sigma / alpha on beta schedules: float32, on the CPU."""
-        plan = self._run.plan
+        plan = self._runs.own.plan
         times = np.array([*(row.t for row in plan.rows), plan.recipe.times[-1]])
         return torch.from_numpy(self._schedule.given_sigma(times)).float()
 
     @property
     def num_inference_steps(self) -> int | None:
         """Steps of the run of this thread, or None before `set_timesteps`."""
-        run = getattr(self._threads, "run", None)
+        run = self._runs.last
         return None if run is None else run.steps
 
     @property
     def begin_index(self) -> int | None:
         """The evaluation that the host begins with, where it said so."""
-        return self._run.begin
+        return self._runs.own.begin
 
     @property
     def step_index(self) -> int | None:
         """The evaluation that comes next, or None before the first."""
-        run = self._run
-        return None if run.calls is None else (run.begin or 0) + run.done
+        run = self._runs.own
+        return None if run.calls is None else run.position
 
     @cached_property
     def alphas_cumprod(self) -> Tensor:
@@ -292,7 +241,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     @property
     def init_noise_sigma(self) -> float:
         """What a pipeline multiplies unit noise by before its first evaluation."""
-        run = getattr(self._threads, "run", None)
+        run = self._runs.last
         edge = float(self._schedule.sigma(self._schedule.t_max))
         entry = edge if run is None else run.plan.rows[0].sigma
         if self.config["init_noise"] == "entry":
@@ -313,14 +262,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     @property
     def plan(self) -> Plan:
         """The plan of this thread's run."""
-        return self._run.plan
-
-    @property
-    def _run(self) -> _Run:
-        run = getattr(self._threads, "run", None)
-        if run is None:
-            raise InvalidInput("call set_timesteps first, in the thread that runs the pipeline")
-        return run
+        return self._runs.own.plan
 
     # --- what pipelines call ---------------------------------------------------------------------------------
 
@@ -366,11 +308,11 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         told = self._times.told(plan, points)
         whole = bool(np.all(told == np.round(told))) and isinstance(self._schedule, BetaSchedule)
         tensor = torch.from_numpy(told).to(torch.int64 if whole else torch.float32)
-        self._threads.run = _Run(plan, steps, tensor.double().numpy(), tensor.to(device))
+        self._runs.last = Run(plan, self._schedule, steps, tensor.double().numpy(), tensor.to(device))
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """The evaluation that the host begins with: it has put a noised picture at that level."""
-        run = self._run
+        run = self._runs.own
         if not 0 <= begin_index < len(run.told):
             raise InvalidInput(f"begin_index must lie in 0 .. {len(run.told) - 1}, got {begin_index}")
         run.begin, run.done, run.calls = int(begin_index), 0, None
@@ -379,8 +321,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         """The network's input: `sample` itself, or for EDM networks sample / sqrt(sigma^2 + sigma_data^2)."""
         if not self._prediction.preconditioned:
             return sample
-        run = self._begun(timestep)
-        return sample * self._prediction.scale(run.plan.rows[self._position(run)].sigma)
+        run = self._runs.own.begun(timestep)
+        return sample * self._prediction.scale(run.row.sigma)
 
     def step(
         self,
@@ -405,26 +347,16 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             InvalidInput: before `set_timesteps`, after the last evaluation, and for shapes that do not fit.
         """
         self._refuse(host)
-        run = self._begun(timestep)
-        assert run.calls is not None
-        assert run.registers is not None
-        if run.done >= len(run.calls):
-            raise InvalidInput(
-                f"all {len(run.calls)} evaluations of this run are done: call set_timesteps before the next one"
-            )
+        run = self._runs.own.begun(timestep)
+        call = run.call
         output = self._fitting(model_output, sample)
-        bank = run.registers.bank
-        if run.done and bank and bank[0] is not None and bank[0].shape != sample.shape:
-            raise InvalidInput(
-                f"the sample has shape {tuple(sample.shape)}, the run began with {tuple(bank[0].shape)}: a sampler "
-                "with memory keeps its shape, so call set_timesteps before another batch"
-            )
+        run.registers.check(sample)
 
         def noise() -> Tensor:
             return randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
 
         coefficients = self._prediction.coefficients
-        result = run.registers.advance(run.calls[run.done], output, sample, coefficients, self._project, noise)
+        result = run.registers.advance(call, output, sample, coefficients, self._project, noise)
         run.done += 1
         return PlanSchedulerOutput(*result) if return_dict else result
 
@@ -445,20 +377,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         return alpha * noise - sigma * sample
 
     # --- inside ----------------------------------------------------------------------------------------------
-
-    def _begun(self, timestep: Any) -> _Run:
-        """The run of this thread, its plan compiled from where the host begins."""
-        run = self._run
-        if run.calls is None:
-            if run.begin is None:
-                run.begin = _found(run, self._prediction, timestep)
-            run.calls = calls_from(run.plan, self._schedule, run.begin)
-            run.registers, run.done = Registers(), 0
-        return run
-
-    @staticmethod
-    def _position(run: _Run) -> int:
-        return min((run.begin or 0) + run.done, len(run.plan.rows) - 1)
 
     def _fitting(self, output: Tensor, sample: Tensor) -> Tensor:
         learned = self.config.get("variance_type") in ("learned", "learned_range")
@@ -488,21 +406,18 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         told = torch.as_tensor(timesteps).detach().double().cpu().reshape(-1).numpy()
         if len(told) not in (1, like.shape[0]):
             raise InvalidInput(f"give one time, or one for each of {like.shape[0]} images, got {len(told)}")
-        run = getattr(self._threads, "run", None)
-        times = np.array([self._time_of(float(t), run) for t in told])
+        times = np.array([self._time_of(float(t)) for t in told])
         shape = (-1, *[1] * (like.ndim - 1))
         return tuple(  # type: ignore[return-value]
             torch.from_numpy(np.asarray(level(times))).to(like.device, like.dtype).reshape(shape)
             for level in (self._schedule.alpha, self._schedule.sigma)
         )
 
-    def _time_of(self, told: float, run: _Run | None) -> float:
+    def _time_of(self, told: float) -> float:
         """The schedule's time where the network is told `told`: that of the run's row, else what the time says."""
-        if run is not None:
-            near = np.flatnonzero(np.abs(run.told - told) <= 1e-6 * max(1.0, abs(told)))
-            if len(near):
-                return run.plan.rows[near[0]].t
-        return float(self._prediction.time_of(np.array(told)))
+        run = self._runs.last
+        near = [] if run is None else run.rows_at(told)
+        return run.plan.rows[near[0]].t if run and near else float(self._prediction.time_of(np.array(told)))
 
 
 _IDLE = {
@@ -519,17 +434,3 @@ def _check_fit(plan: Plan, schedule: Schedule) -> None:
             f"configuration has {schedule.kind!r} ({schedule.fingerprint}): compile it with "
             "schedule=fewstep.schedules.from_diffusers(pipe.scheduler.config)"
         )
-
-
-def _found(run: _Run, prediction: Prediction, timestep: Any) -> int:
-    """The row at which the host begins, by the time of its first call: one that begins a step where several fit."""
-    if timestep is None:
-        return 0
-    told = float(torch.as_tensor(timestep).detach().double().reshape(-1)[0])
-    near = np.flatnonzero(np.abs(run.told - told) <= 1e-6 * max(1.0, abs(told)))
-    if not len(near):
-        raise InvalidInput(
-            f"this run has no evaluation at time {told:g}: its timesteps are {np.round(run.told, 3).tolist()[:20]}"
-        )
-    begins = [i for i in near if i == 0 or run.plan.rows[i - 1].ends_step]
-    return int((begins or near)[0])

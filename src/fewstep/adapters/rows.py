@@ -112,6 +112,14 @@ class Registers:
     def __init__(self) -> None:
         self.bank: list[Tensor | None] = []
 
+    def check(self, sample: Tensor) -> None:
+        """Raise `InvalidInput` where `sample` has not the shape of what is remembered."""
+        if self.bank and self.bank[0] is not None and self.bank[0].shape != sample.shape:
+            raise InvalidInput(
+                f"the sample has shape {tuple(sample.shape)}, the run began with {tuple(self.bank[0].shape)}: a run "
+                "keeps its shape, so call set_timesteps before another batch"
+            )
+
     def advance(
         self,
         call: Call,

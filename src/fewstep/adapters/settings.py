@@ -212,10 +212,10 @@ def schedule_of(config: Settings, host: str | None = None) -> Schedule:
     `EulerDiscrete` with `timestep_type="continuous"` (Stable Video Diffusion) is trained on EDM's schedule.
     """
     if config.get("timestep_type") == "continuous":
-        ends = config.get("sigma_max"), config.get("sigma_min")
-        if None in ends:
-            raise InvalidInput(f"timestep_type='continuous' needs sigma_min and sigma_max, got {ends[1]} and {ends[0]}")
-        return schedules.edm(*ends)
+        high, low = config.get("sigma_max"), config.get("sigma_min")
+        if high is None or low is None:
+            raise InvalidInput(f"timestep_type='continuous' needs sigma_min and sigma_max, got {low} and {high}")
+        return schedules.edm(high, low)
     if host == "IPNDM" or config.get("prediction_type") == "trigflow":
         raise InvalidInput(f"{host}Scheduler is not on a noise schedule that fewstep has; give a plan or another host")
     name = None if host is None else f"{host}Scheduler"
@@ -248,3 +248,47 @@ def config_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     raise InvalidInput(
         f"no configuration of diffusers has the noise schedule {kind!r}: give one, from_plan(plan, config)"
     )
+
+
+OWN = ("sampler", "options", "grid", "grid_options", "plan", "init_noise", "round_times", "shift_sigmas")
+HOST = ("host", "defaulted", "chosen")
+
+
+def arguments_of(
+    config: Settings,
+    sampler: str | None,
+    grid: str | None,
+    grid_options: Mapping[str, Any] | None,
+    given: dict[str, Any],
+) -> dict[str, Any]:
+    """The arguments of a `PlanScheduler` from a configuration, another's or its own, and what the caller has `given`:
+    arguments, settings to change, and options of the sampler.
+    """
+    kept = {name: config[name] for name in (*OWN, *HOST) if name in config}
+    base = {name: value for name, value in config.items() if name not in kept and not name.startswith("_")}
+    own = {name: given[name] for name in OWN if name in given}
+    rest = {name: value for name, value in given.items() if name not in own}
+    changed = {name: value for name, value in rest.items() if name in base or name in SETTINGS}
+    options = {**(own.pop("options", None) or {}), **{k: v for k, v in rest.items() if k not in changed}}
+    base |= changed
+    planned = own.get("plan") is not None
+    if kept:  # of a PlanScheduler
+        if sampler is None and not planned:
+            sampler, own["plan"] = kept["sampler"], kept["plan"]
+        if sampler is not None and sampler == kept["sampler"]:
+            options = {**kept["options"], **options}
+        if grid is None and not planned:
+            grid, grid_options = kept["grid"], grid_options or kept["grid_options"]
+        own = {name: kept[name] for name in ("init_noise", "round_times", "shift_sigmas")} | own
+        host, defaulted, chosen = kept["host"], kept["defaulted"], kept["chosen"]
+    else:
+        host, defaulted, chosen = host_of(config), config.get("_use_default_values", ()), ()
+        if sampler is None and not planned:
+            sampler, defaults = sampler_of(host, base)
+            options = {**defaults, **options}
+        elif host is not None and sampler is not None and PEERS.get(sampler) == host:
+            name, defaults = sampler_of(host, base)
+            options = {**(defaults if name == sampler else {}), **options}
+    memory = {"host": host, "defaulted": sorted({*defaulted} - {*changed}), "chosen": sorted({*chosen, *changed})}
+    named = {"sampler": sampler, "options": options, "grid": grid, "grid_options": grid_options}
+    return {**base, **own, **memory, **named}

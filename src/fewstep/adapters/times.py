@@ -41,7 +41,7 @@ class Times:
         """The number of steps and the grid, from the arguments of `set_timesteps`."""
         given = [len(v) for v in (timesteps, sigmas) if v is not None]
         flow = isinstance(self.schedule, FlowSchedule)
-        default = None
+        default, values = None, np.empty(0)
         if sigmas is not None:
             values = np.array([float(s) for s in sigmas])
             if flow and len(values) and np.allclose(values, np.linspace(1, 1 / len(values), len(values)), atol=1e-6):
@@ -67,7 +67,7 @@ class Times:
         if timesteps is not None and sigmas is None:
             return count, self._verbatim(np.array([float(t) for t in timesteps]))
         if default and self.grid is None and not self.shift_sigmas:
-            default = None
+            default, values = None, np.empty(0)
         if sigmas is not None and (default is None or self.grid is None):
             return count, self._given(values, timesteps, mu)
         total = round(count / strength)
@@ -107,7 +107,7 @@ class Times:
         if not isinstance(schedule, BetaSchedule):
             return spacing.edm_points(schedule, self.host, settings, steps)
         if self._skips:
-            return spacing.skipping_points(schedule, host, settings, steps, original, strength)
+            return spacing.skipping_points(schedule, str(host), settings, steps, original, strength)
         return spacing.beta_points(schedule, host, settings, steps)
 
     def told(self, plan: Plan, points: spacing.Points) -> np.ndarray:
