@@ -65,6 +65,8 @@ def test_sigmas_can_be_kept_from_the_shift():
     scheduler = ours("euler", FLOW, shift_sigmas=False)
     scheduler.set_timesteps(sigmas=[1.0, 0.7, 0.3])
     assert np.allclose(scheduler.sigmas, [1.0, 0.7, 0.3, 0.0])
+    scheduler.set_timesteps(sigmas=np.linspace(1, 1 / 4, 4))
+    assert np.allclose(scheduler.sigmas, [1.0, 0.75, 0.5, 0.25, 0.0])
 
 
 def test_a_named_grid_wins_over_the_sigmas_by_which_a_pipeline_means_a_number_of_steps():

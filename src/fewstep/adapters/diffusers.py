@@ -27,6 +27,7 @@ from torch import Tensor
 
 from fewstep.adapters import settings as reading
 from fewstep.adapters import spacing
+from fewstep.adapters.idle import refuse
 from fewstep.adapters.prediction import Prediction, projection
 from fewstep.adapters.rows import compiled, frozen
 from fewstep.adapters.runs import Run, Runs
@@ -125,7 +126,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     # --- making and keeping ----------------------------------------------------------------------------------
 
     @classmethod
-    def from_config(  # type: ignore[override]
+    def from_config(
         cls,
         config: Mapping[str, Any] | SchedulerMixin | None = None,
         return_unused_kwargs: bool = False,
@@ -144,7 +145,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             kwargs: arguments of the class, settings of the configuration to change, and options of the sampler.
         """
         if isinstance(config, SchedulerMixin):
-            config = {**config.config, "_class_name": type(config).__name__}
+            config = {**config.config, "_class_name": type(config).__name__}  # type: ignore[attr-defined]
         if not isinstance(config, Mapping):
             raise InvalidInput(
                 f"from_config takes pipe.scheduler.config or pipe.scheduler, got {type(config).__name__}; to read a "
@@ -346,7 +347,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         Raises:
             InvalidInput: before `set_timesteps`, after the last evaluation, and for shapes that do not fit.
         """
-        self._refuse(host)
+        refuse(host, self.config["options"])
         run = self._runs.own.begun(timestep)
         call = run.call
         output = self._fitting(model_output, sample)
@@ -389,18 +390,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             )
         return output
 
-    def _refuse(self, host: Mapping[str, Any]) -> None:
-        """Raise `InvalidInput` for arguments of other schedulers' `step` that ask for something."""
-        for name, value in host.items():
-            if name not in _IDLE:
-                raise unknown_name("argument of step", name, _IDLE)
-            option = self.config["options"].get(name)
-            if value is not None and value not in (_IDLE[name], option):
-                raise InvalidInput(
-                    f"{name}={value!r} is not for step: a plan has its options from the start, such as "
-                    f"PlanScheduler.from_config(config, sampler=.., {name}={value!r})"
-                )
-
     def _levels(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) at told times, () or (1,) or (B,), broadcast against `like` (B, ..)."""
         told = torch.as_tensor(timesteps).detach().double().cpu().reshape(-1).numpy()
@@ -418,13 +407,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         run = self._runs.last
         near = [] if run is None else run.rows_at(told)
         return run.plan.rows[near[0]].t if run and near else float(self._prediction.time_of(np.array(told)))
-
-
-_IDLE = {
-    "eta": 0.0, "use_clipped_model_output": False, "variance_noise": None, "s_churn": 0.0, "s_tmin": 0.0,
-    "s_tmax": math.inf, "s_noise": 1.0, "per_token_timesteps": None, "order": 4,
-}  # fmt: skip
-"""Arguments of `step` that pipelines give to schedulers of diffusers, at the values that ask for nothing."""
 
 
 def _check_fit(plan: Plan, schedule: Schedule) -> None:

@@ -66,8 +66,6 @@ class Times:
             return count, spacing.Points(np.array(self.plan.recipe.times))
         if timesteps is not None and sigmas is None:
             return count, self._verbatim(np.array([float(t) for t in timesteps]))
-        if default and self.grid is None and not self.shift_sigmas:
-            default, values = None, np.empty(0)
         if sigmas is not None and (default is None or self.grid is None):
             return count, self._given(values, timesteps, mu)
         total = round(count / strength)
