@@ -9,7 +9,6 @@ identity but for EDM networks. `timesteps` has one entry for each network evalua
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from torch import Tensor
 from fewstep.adapters import settings as reading
 from fewstep.adapters import spacing
 from fewstep.adapters.idle import refuse
-from fewstep.adapters.prediction import Prediction, projection
+from fewstep.adapters.prediction import Prediction, fitting, projection
 from fewstep.adapters.rows import compiled, frozen
 from fewstep.adapters.runs import Run, Runs
 from fewstep.adapters.times import Times
@@ -113,7 +112,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         self._project = projection(self._settings)
         self._plan = None if plan is None else Plan.from_json(plan)
         if self._plan is not None:
-            _check_fit(self._plan, self._schedule)
+            reading.check_fit(self._plan, self._schedule)
         elif sampler is not None:  # unknown options and impossible values are found now, not in the middle of a call
             ends = (self._schedule.t_max, self._schedule.t_min)
             compiled(sampler, self._schedule, ends, frozen(own["options"]))
@@ -350,7 +349,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         refuse(host, self.config["options"])
         run = self._runs.own.begun(timestep)
         call = run.call
-        output = self._fitting(model_output, sample)
+        output = fitting(model_output, sample, self.config)
         run.registers.check(sample)
 
         def noise() -> Tensor:
@@ -379,17 +378,6 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
     # --- inside ----------------------------------------------------------------------------------------------
 
-    def _fitting(self, output: Tensor, sample: Tensor) -> Tensor:
-        learned = self.config.get("variance_type") in ("learned", "learned_range")
-        if learned and sample.ndim > 1 and output.shape[1] == 2 * sample.shape[1]:
-            output = output[:, : sample.shape[1]]
-        if output.shape != sample.shape:
-            raise InvalidInput(
-                f"the network returned shape {tuple(output.shape)} for a sample of shape {tuple(sample.shape)}; they "
-                "must be equal"
-            )
-        return output
-
     def _levels(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) at told times, () or (1,) or (B,), broadcast against `like` (B, ..)."""
         told = torch.as_tensor(timesteps).detach().double().cpu().reshape(-1).numpy()
@@ -407,12 +395,3 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         run = self._runs.last
         near = [] if run is None else run.rows_at(told)
         return run.plan.rows[near[0]].t if run and near else float(self._prediction.time_of(np.array(told)))
-
-
-def _check_fit(plan: Plan, schedule: Schedule) -> None:
-    if plan.recipe.schedule_fingerprint != schedule.fingerprint:
-        raise InvalidInput(
-            f"the plan was compiled for the noise schedule {json.dumps(dict(plan.recipe.schedule))[:100]}, this "
-            f"configuration has {schedule.kind!r} ({schedule.fingerprint}): compile it with "
-            "schedule=fewstep.schedules.from_diffusers(pipe.scheduler.config)"
-        )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import Network
 from fewstep.denoise.project import clip, dynamic_threshold
@@ -80,3 +81,16 @@ def projection(settings: Mapping[str, Any]) -> Callable[[Tensor], Tensor] | None
 
 def _identity(x: Tensor, _t: Tensor) -> Tensor:
     return x
+
+
+def fitting(output: Tensor, sample: Tensor, settings: Settings) -> Tensor:
+    """The network's output without a variance that it may predict, too; `InvalidInput` where the shape is another."""
+    learned = settings.get("variance_type") in ("learned", "learned_range")
+    if learned and sample.ndim > 1 and output.shape[1] == 2 * sample.shape[1]:
+        output = output[:, : sample.shape[1]]
+    if output.shape != sample.shape:
+        raise InvalidInput(
+            f"the network returned shape {tuple(output.shape)} for a sample of shape {tuple(sample.shape)}; they "
+            "must be equal"
+        )
+    return output

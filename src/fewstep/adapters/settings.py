@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from fewstep import schedules
 from fewstep.core.errors import InvalidInput
+from fewstep.core.plan import Plan
 from fewstep.core.schedule import BetaSchedule, Schedule
 
 Settings = Mapping[str, Any]
@@ -292,3 +294,13 @@ def arguments_of(
     memory = {"host": host, "defaulted": sorted({*defaulted} - {*changed}), "chosen": sorted({*chosen, *changed})}
     named = {"sampler": sampler, "options": options, "grid": grid, "grid_options": grid_options}
     return {**base, **own, **memory, **named}
+
+
+def check_fit(plan: Plan, schedule: Schedule) -> None:
+    """Raise `InvalidInput` where the plan was compiled for another noise schedule."""
+    if plan.recipe.schedule_fingerprint != schedule.fingerprint:
+        raise InvalidInput(
+            f"the plan was compiled for the noise schedule {json.dumps(dict(plan.recipe.schedule))[:100]}, this "
+            f"configuration has {schedule.kind!r} ({schedule.fingerprint}): compile it with "
+            "schedule=fewstep.schedules.from_diffusers(pipe.scheduler.config)"
+        )
