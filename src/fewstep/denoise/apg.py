@@ -1,10 +1,10 @@
-"""Adaptive projected guidance: Sadat et al. 2024, arXiv 2410.02416, algorithm 1.
+"""Adaptive projected guidance: Sadat et al. 2024, arXiv 2410.02416.
 
 High guidance scales oversaturate. With D_c and D_n the estimates of x0 under both conditions,
 
-    d = D_c - D_n + momentum d_previous                  section 4.3; d_previous is that of the row before
-    d = d min(1, norm_limit / |d|)                       section 4.2; norms over all values of an image
-    x0 = D_c + (w - 1) (d_orthogonal + eta d_parallel)   section 4.1; parallel to D_c, which is what saturates
+    d = D_c - D_n + momentum d_previous                  d_previous is that of the row before
+    d = d min(1, norm_limit / |d|)                       norms over all values of an image
+    x0 = D_c + (w - 1) (d_orthogonal + eta d_parallel)   parallel to D_c, the part that saturates
 
 Without the three (eta 1, no limit, no momentum) it is classifier-free guidance. It is written here for the network's
 output, F = F_c + (w - 1) (..) / out, so that it stays affine for drivers and is the conditional model, bit for bit, at

@@ -1,9 +1,9 @@
 """Self-attention with the identity in place of its map, for the last images of a batch.
 
-Attention layers are those of diffusers (`Attention`, with to_q, to_k, to_v and to_out), in a UNet or a transformer. Each
-chosen layer gets a forward hook once, and keeps it: the hook asks a context variable whether any images are perturbed,
-which each thread and task has for itself. So threads may share a network, with or without perturbation, and its attention
-processors are left alone.
+Attention layers are those of diffusers (`Attention`, with to_q, to_k, to_v and to_out), in a UNet or a transformer.
+Each chosen layer gets a forward hook once, and keeps it. The hook asks a context variable whether any images are
+perturbed, which each thread and task has for itself. So threads may share a network, with or without perturbation, and
+its attention processors are left alone.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def self_attention(module: Any) -> dict[str, nn.Module]:
 
 
 def install(module: Any, layers: str | Sequence[str]) -> frozenset[int]:
-    """Prepare the self-attention layers whose names hold one of `layers` (whole words: "mid", "up_blocks.1"); their ids.
+    """Prepare the self-attention layers that `layers` names, whole words such as "mid" or "up_blocks.1"; their ids.
 
     Raises:
         InvalidInput: where the module has no such layer.

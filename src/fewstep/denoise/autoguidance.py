@@ -1,4 +1,4 @@
-"""Autoguidance: away from a weaker version of the model itself. Karras et al. 2024, arXiv 2406.02507, eq. 5.
+"""Autoguidance: away from a weaker version of the model itself. Karras et al. 2024, arXiv 2406.02507.
 
     D = D_weak + w (D_strong - D_weak)
 
@@ -39,7 +39,7 @@ class AutoGuided(Guidance):
     ):
         super().__init__(network, scale, interval)
         check_network(weaker)
-        same = weaker.schedule.fingerprint == network.schedule.fingerprint
+        same = len({s.fingerprint for s in (network.schedule, weaker.schedule) if s is not None}) == 1
         self.weaker = weaker
         self._schedule = None if same else network.schedule
         self._same_output = same and (weaker.prediction, weaker.sigma_data) == (network.prediction, network.sigma_data)

@@ -65,16 +65,16 @@ class Level(NamedTuple):
     def take(self, index: Tensor, host: Sequence[int]) -> Level:
         """The level of the images at `index`, which the host knows as `host`; an image may be taken more than once."""
         alpha, sigma = (v[index] if isinstance(v, Tensor) else v for v in (self.alpha, self.sigma))
-        numbers, rows = (v if v is None or len(v) == 1 else [v[i] for i in host] for v in (self.host, self.rows))
-        assert numbers is not None
+        numbers = self.host if len(self.host) == 1 else [self.host[i] for i in host]
+        rows = self.rows if self.rows is None or len(self.rows) == 1 else [self.rows[i] for i in host]
         return Level(self.t[index], alpha, sigma, numbers, rows)
 
     def repeated(self, times: int) -> Level:
         """The level of the whole batch, so many times one after the other."""
         alpha, sigma = (torch.cat([v] * times) if isinstance(v, Tensor) else v for v in (self.alpha, self.sigma))
-        numbers, rows = (v if v is None or len(v) == 1 else [*v] * times for v in (self.host, self.rows))
-        assert numbers is not None
-        return Level(self.t.repeat(times), alpha, sigma, numbers, rows)
+        host = self.host if len(self.host) == 1 else [*self.host] * times
+        rows = self.rows if self.rows is None or len(self.rows) == 1 else [*self.rows] * times
+        return Level(self.t.repeat(times), alpha, sigma, host, rows)
 
 
 class Denoiser:

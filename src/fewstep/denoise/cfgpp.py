@@ -39,8 +39,6 @@ class CFGPlusPlus(ConditionGuidance):
         interval: as in `Guided`; outside it an image is the conditional model's, at one evaluation.
     """
 
-    affine = False
-
     def __init__(
         self,
         network: Network,
@@ -54,12 +52,16 @@ class CFGPlusPlus(ConditionGuidance):
         for w in self.scale.each:
             _check(w.values or [] if isinstance(w, GuidanceSchedule) else [w])
 
+    @property
+    def affine(self) -> bool:
+        return False
+
     def check(self, plan: Plan) -> None:
         super().check(plan)
         if not plan.uses_raw:
             raise InvalidInput(
-                f"CFG++ takes the noise from the unconditional estimate, and {plan.recipe.sampler} has one estimate for "
-                "noise and data: use the sampler 'ddim' or 'tcd', or guide with fewstep.Guided"
+                f"CFG++ takes the noise from the unconditional estimate, and {plan.recipe.sampler} has one estimate "
+                "for noise and data: use the sampler 'ddim' or 'tcd', or guide with fewstep.Guided"
             )
 
     def output(self, x: Tensor, level: Level) -> Tensor:
@@ -95,6 +97,6 @@ def _check(weights: Sequence[float]) -> None:
     for w in weights:
         if not 0 <= w <= 1:
             raise InvalidInput(
-                f"the scale of CFG++ must lie in [0, 1], got {w}: it goes from the negative estimate to the conditional "
-                "one, and 0.6 is about scale 7.5 of fewstep.Guided"
+                f"the scale of CFG++ must lie in [0, 1], got {w}: it goes from the negative estimate to the "
+                "conditional one, and 0.6 is about scale 7.5 of fewstep.Guided"
             )

@@ -1,8 +1,8 @@
-"""CFG-Zero*: Fan et al. 2025, arXiv 2503.18886, algorithm 1, for networks that predict a flow's velocity.
+"""CFG-Zero*: Fan et al. 2025, arXiv 2503.18886, for networks that predict a flow's velocity.
 
-    s = <v_c, v_n> / |v_n|^2                     eq. 11: the part of v_n that v_c agrees with, image by image
+    s = <v_c, v_n> / |v_n|^2          image by image: s v_n is as near to v_c as a multiple of v_n can be
     v = s v_n + w (v_c - s v_n)
-    v = 0 in the first rows                      zero-init: there the velocity of an undertrained network is worse than none
+    v = 0 in the first rows           zero-init: there a guided velocity can be worse than none
 
 At s = 1 it is classifier-free guidance.
 """
@@ -28,8 +28,8 @@ class CFGZero(ConditionGuidance):
 
     Args:
         network, condition, negative, scale, interval: as in `Guided`; the network predicts `flow`.
-        zero_init: how many rows, from a plan's first, have velocity 0 for the images guided there, at no evaluation. Such
-            a row says that the noise is the data, which a multistep sampler would remember: it is refused.
+        zero_init: how many rows, from a plan's first, have velocity 0 for the images guided there, at no evaluation.
+            Such a row says that the noise is the data, which a multistep sampler would remember: it is refused.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class CFGZero(ConditionGuidance):
         super().__init__(network, condition, negative, scale, interval)
         if network.prediction != "flow":
             raise InvalidInput(
-                f"CFG-Zero* is about velocities, so it needs a network that predicts flow, got {network.prediction}: use "
-                "fewstep.Guided or fewstep.APG"
+                f"CFG-Zero* is about velocities, so it needs a network that predicts flow, got {network.prediction}: "
+                "use fewstep.Guided or fewstep.APG"
             )
         if not isinstance(zero_init, int) or isinstance(zero_init, bool) or zero_init < 0:
             raise InvalidInput(f"zero_init is how many rows have velocity 0, a whole number from 0, got {zero_init!r}")
@@ -59,8 +59,8 @@ class CFGZero(ConditionGuidance):
             raise InvalidInput(f"zero_init {self.zero_init} leaves no row of this plan of {plan.nfe}: give less of it")
         if plan.B[: self.zero_init, 1:].any():
             raise InvalidInput(
-                f"{plan.recipe.sampler} remembers the data estimates of its first rows, which zero_init makes noise: use "
-                "a sampler of one evaluation a step such as 'euler', or zero_init=0"
+                f"{plan.recipe.sampler} remembers the data estimates of its first rows, which zero_init makes noise: "
+                "use a sampler of one evaluation a step such as 'euler', or zero_init=0"
             )
 
     def output(self, x: Tensor, level: Level) -> Tensor:

@@ -62,7 +62,7 @@ class Network(Denoiser):
         if prediction not in PREDICTIONS:
             raise unknown_name("prediction type", prediction, PREDICTIONS)
         self.network = network
-        self.schedule: Schedule = schedule
+        self.schedule = schedule
         self.prediction = prediction
         self.condition = dict(condition or {})
         self.dtype = _parameter_dtype(network) if dtype is None else dtype

@@ -1,7 +1,7 @@
 """Guidance-distilled networks: the scale is an input of the network, and a row costs one evaluation.
 
-FLUX.1-dev takes the scale itself, as `guidance`. LCM networks (Luo et al. 2023, arXiv 2310.04378, after Meng et al. 2023,
-arXiv 2210.03142) take a sinusoidal embedding of it, as `timestep_cond`: with w = scale - 1 and d its size,
+FLUX.1-dev takes the scale itself, as `guidance`. LCM networks (Luo et al. 2023, arXiv 2310.04378, after Meng et al.
+2023, arXiv 2210.03142) take a sinusoidal embedding of it, as `timestep_cond`: with w = scale - 1 and d its size,
 
     sin(1000 w f_j), cos(1000 w f_j),    f_j = 10000^(-j / (d / 2 - 1)),    j = 0 .. d / 2 - 1
 """
@@ -9,7 +9,8 @@ arXiv 2210.03142) take a sinusoidal embedding of it, as `timestep_cond`: with w 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,7 +54,10 @@ def embedded_guidance(
         InvalidInput: for a network that takes no scale, and a scale that is not finite.
     """
     config = getattr(check_network(network).network, "config", None)
-    read = config.get if hasattr(config, "get") else lambda name: getattr(config, name, None)
+
+    def read(name: str) -> Any:
+        return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+
     if argument is None:
         argument = "guidance" if read("guidance_embeds") else "timestep_cond" if read("time_cond_proj_dim") else None
         if argument is None:

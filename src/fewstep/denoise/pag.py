@@ -1,4 +1,4 @@
-"""Perturbed-attention guidance: Ahn et al. 2024, arXiv 2403.17377, eq. 9 and 12.
+"""Perturbed-attention guidance: Ahn et al. 2024, arXiv 2403.17377.
 
     F = F_c + s (F_c - F_p) + (w - 1) (F_c - F_n)
 

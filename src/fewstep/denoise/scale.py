@@ -11,7 +11,7 @@ import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -56,12 +56,13 @@ class GuidanceSchedule:
         Above the highest key the weight is 1.
         """
         try:
-            ends = sorted(float(ratio) for ratio in weights)
-        except (TypeError, ValueError, AttributeError):
+            ends = sorted(float(ratio) for ratio in weights) if isinstance(weights, Mapping) else []
+        except (TypeError, ValueError):
             ends = []
         if not ends or not ends[0] > 0:
             raise InvalidInput(
-                f"a guidance table maps a sigma / alpha above 0, up to which a weight holds, to the weight: got {weights!r}"
+                "a guidance table maps a sigma / alpha above 0, up to which a weight holds, to the weight: got "
+                f"{weights!r}"
             )
         steps = [*_finite([weights[ratio] for ratio in sorted(weights)], "the weights of a guidance table"), 1.0]
         return GuidanceSchedule(lambda ratio: steps[bisect_left(ends, ratio)])
@@ -72,8 +73,8 @@ class GuidanceSchedule:
 
         def no_row(ratio: float) -> float:
             raise InvalidInput(
-                "these guidance weights are numbered by the rows of a plan, and no plan is run here: use fewstep.sample, "
-                "or a GuidanceSchedule of sigma / alpha"
+                "these guidance weights are numbered by the rows of a plan, and no plan is run here: use "
+                "fewstep.sample, or a GuidanceSchedule of sigma / alpha"
             )
 
         return GuidanceSchedule(no_row, weights)
@@ -107,13 +108,13 @@ class Scale:
         single = isinstance(scale, Real) or callable(scale) or isinstance(scale, GuidanceSchedule)
         single = single or (isinstance(scale, Tensor) and scale.ndim == 0)
         try:
-            each = [] if isinstance(scale, str) else [_weight(w) for w in ([scale] if single else scale)]
+            each = [] if isinstance(scale, str) else [_weight(w) for w in ([scale] if single else scale)]  # type: ignore[union-attr]
         except (TypeError, ValueError):
             each = []
         if not each or any(isinstance(w, float) and not math.isfinite(w) for w in each):
             raise InvalidInput(
-                "a guidance scale is a finite number or a function of sigma / alpha, or one of these for each image, got "
-                f"{scale!r}"
+                "a guidance scale is a finite number or a function of sigma / alpha, or one of these for each image, "
+                f"got {scale!r}"
             )
         if not 0 <= interval[0] < interval[1]:
             raise InvalidInput(f"a guidance interval needs 0 <= low < high in sigma / alpha, got {interval}")
@@ -188,20 +189,20 @@ def check_negative(scale: Weight | Sequence[Weight], *, distilled: bool = False)
         return
     if distilled:
         raise InvalidInput(
-            "a negative prompt cannot act on a guidance-distilled network, which takes the guidance scale as an input and "
-            "runs no negative branch: leave it out, or ask for classifier-free guidance with a scale other than 1, at two "
-            "evaluations a row"
+            "a negative prompt cannot act on a guidance-distilled network, which takes the guidance scale as an input "
+            "and runs no negative branch: leave it out, or ask for classifier-free guidance with a scale other than 1, "
+            "at two evaluations a row"
         )
     raise InvalidInput(
-        "a negative prompt cannot act at guidance scale 1, which is the conditional model alone: leave it out, or raise "
-        "the guidance scale"
+        "a negative prompt cannot act at guidance scale 1, which is the conditional model alone: leave it out, or "
+        "raise the guidance scale"
     )
 
 
 def _weight(w: Weight) -> float | GuidanceSchedule:
     if isinstance(w, GuidanceSchedule):
         return w
-    return GuidanceSchedule(w) if callable(w) else float(w)
+    return GuidanceSchedule(cast(Callable[[float], float], w)) if callable(w) else float(w)
 
 
 def _ratio(level: tuple[float, float, float]) -> float:

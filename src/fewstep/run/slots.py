@@ -21,6 +21,7 @@ from fewstep.core.plan import Plan
 from fewstep.denoise.base import Denoiser, Level, as_denoiser
 from fewstep.denoise.convert import Network
 from fewstep.denoise.guidance import Guided
+from fewstep.denoise.scale import GuidanceSchedule, Scale
 from fewstep.run.eager import check_plan, initial_registers, starting_states
 from fewstep.run.noise import draw, key_of
 
@@ -40,7 +41,7 @@ class _Slot:
     ticket: int
     plan: Plan
     seed: int
-    guidance: float
+    guidance: float | GuidanceSchedule
     table: np.ndarray  # (n, K, K + 2): registers, network output, noise
     row: int = 0
 
@@ -111,7 +112,7 @@ class Slots:
         start: Tensor | None = None,
         condition: Mapping[str, Tensor] | None = None,
         negative: Mapping[str, Tensor] | None = None,
-        guidance: float = 1.0,
+        guidance: float | GuidanceSchedule = 1.0,
     ) -> int:
         """Put an image in a free slot and return its ticket. `noise`, `start` and conditions are without batch
         dimension.
@@ -129,11 +130,13 @@ class Slots:
         check_plan(plan, self.denoiser)
         if (condition or negative or guidance != 1) and not isinstance(self.denoiser, Network):
             raise InvalidInput("conditions and guidance need a fewstep.Network as the denoiser")
-        if not isinstance(guidance, int | float) or not math.isfinite(guidance) or (guidance != 1 and not negative):
+        number = isinstance(guidance, int | float) and math.isfinite(guidance)
+        if not (number or isinstance(guidance, GuidanceSchedule)) or (guidance != 1 and not negative):
             raise InvalidInput(
-                "guidance is a finite number and, other than 1, needs a negative condition: got "
+                "guidance is a finite number or a GuidanceSchedule and, other than 1, needs a negative condition: got "
                 f"guidance={guidance!r} and negative={sorted(negative or {})}"
             )
+        Scale(guidance, self.interval).check(plan)
         table = self._table(plan)
         place = self._slots.index(None)
         given = {"noise": noise, "start": start}
@@ -169,10 +172,7 @@ class Slots:
         u = self._bank[0] if index is None else self._bank[0][index]
         with torch.no_grad():
             denoiser = self._denoiser(batch, index)
-            if self.denoiser.affine:
-                outputs = [denoiser.output(u, level)]
-            else:
-                outputs = list(denoiser.estimate(u, level))
+            outputs = [denoiser.output(u, level)] if self.denoiser.affine else list(denoiser.estimate(u, level))
             if index is not None:
                 outputs = [torch.zeros_like(self._noise).index_copy(0, index, output) for output in outputs]
             self._advance(places, outputs)
