@@ -1,5 +1,6 @@
 """Adaptive projected guidance: its formula, its memory, and what it costs."""
 
+import itertools
 import math
 from concurrent.futures import ThreadPoolExecutor
 
@@ -63,7 +64,7 @@ def test_momentum_goes_from_row_to_row_of_a_run():
     plan, options = fs.compile("ddim", schedule=SCHEDULE, steps=4), {"eta": 0.3, "norm_limit": 1.5, "momentum": -0.6}
     x, past = plan.entry[1] * state(), 0.0
     points = [*((r.t, r.alpha, r.sigma) for r in plan.rows), (-1.0, *plan.exit)]
-    for (t, alpha, sigma), (_, next_alpha, next_sigma) in zip(points, points[1:], strict=False):
+    for (t, alpha, sigma), (_, next_alpha, next_sigma) in itertools.pairwise(points):
         data, past = by_hand(x, t, 4.0, past=past, **options)
         x = next_alpha * data + next_sigma * (x - alpha * data) / sigma
     denoiser = apg(4.0, **options)

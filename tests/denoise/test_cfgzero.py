@@ -116,6 +116,6 @@ def test_impossible_settings_are_refused(zero_init):
 
 def test_a_network_that_predicts_no_velocity_is_refused():
     network = fs.Network(Counting(), SCHEDULES["linear"], "epsilon")
-    with pytest.raises(fs.InvalidInput, match="predicts flow, got epsilon: use fewstep.Guided"):
+    with pytest.raises(fs.InvalidInput, match=r"predicts flow, got epsilon: use fewstep\.Guided"):
         fs.CFGZero(network, {"label": LABELS}, {"label": EMPTY}, 3.0)
     assert not torch.allclose(zero_star(3.0)(state(), 0.5), cfg(3.0)(state(), 0.5), atol=1e-2)

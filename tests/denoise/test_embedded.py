@@ -109,7 +109,7 @@ def test_true_guidance_may_be_put_around_it():
 
 @pytest.mark.parametrize("network", [flux(False), lcm(None), lambda x, t: x], ids=["schnell", "unet", "function"])
 def test_a_network_that_takes_no_scale_is_refused(network):
-    with pytest.raises(fs.InvalidInput, match="takes no guidance scale: use fewstep.Guided"):
+    with pytest.raises(fs.InvalidInput, match=r"takes no guidance scale: use fewstep\.Guided"):
         fs.embedded_guidance(fs.Network(network, SCHEDULE), 3.0)
 
 

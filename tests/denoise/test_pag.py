@@ -225,7 +225,7 @@ def test_networks_without_such_layers_and_names_of_none_are_refused():
         with pytest.raises(fs.InvalidInput, match="perturbed attention needs a torch module with self-attention"):
             pag(network)
     for layers in ("middle", "", ["mid", "up_blocks.7"], "lock"):
-        with pytest.raises(fs.InvalidInput, match="no self-attention layer is named .*mid_block.attentions.0"):
+        with pytest.raises(fs.InvalidInput, match=r"no self-attention layer is named .*mid_block\.attentions\.0"):
             pag(unet(), layers=layers)
     with pytest.raises(fs.InvalidInput, match="names of layers, got none"):
         pag(unet(), layers=[])

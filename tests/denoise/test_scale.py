@@ -172,7 +172,7 @@ def test_weights_that_are_none_are_refused(make, message):
 
 def test_a_negative_prompt_that_cannot_act_is_refused_with_the_remedy():
     for idle in (1.0, [1.0, 1.0]):
-        with pytest.raises(fs.InvalidInput, match="cannot act at guidance scale 1.*leave it out, or raise"):
+        with pytest.raises(fs.InvalidInput, match=r"cannot act at guidance scale 1.*leave it out, or raise"):
             fs.check_negative(idle)
         with pytest.raises(fs.InvalidInput, match="cannot act on a guidance-distilled network"):
             fs.check_negative(idle, distilled=True)

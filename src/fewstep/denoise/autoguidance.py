@@ -44,10 +44,11 @@ class AutoGuided(Guidance):
         self._schedule = None if same else network.schedule
         self._same_output = same and (weaker.prediction, weaker.sigma_data) == (network.prediction, network.sigma_data)
 
-    def branches(self, x: Tensor, level: Level, images: Sequence[int]) -> tuple[Tensor, Tensor]:
-        batch, strong = x.shape[0], self.network.output(x, level)
-        if not images:
-            return strong, strong[:0]
+    def alone(self, x: Tensor, level: Level) -> Tensor:
+        return self.network.output(x, level)
+
+    def both(self, x: Tensor, level: Level, images: Sequence[int]) -> tuple[Tensor, Tensor]:
+        batch, strong = x.shape[0], self.alone(x, level)
         if len(images) < batch:
             index = torch.tensor(images, device=x.device)
             x, level = x[index], level.take(index, images)

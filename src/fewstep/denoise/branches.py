@@ -113,8 +113,12 @@ class Guidance(Denoiser):
     def check(self, plan: Plan) -> None:
         self.scale.check(plan)
 
-    def branches(self, x: Tensor, level: Level, images: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """F_c of the batch and F_n of the `images`, which may be none."""
+    def alone(self, x: Tensor, level: Level) -> Tensor:
+        """F_c of the batch."""
+        raise NotImplementedError
+
+    def both(self, x: Tensor, level: Level, images: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """F_c of the batch and F_n of the `images`, one or more."""
         raise NotImplementedError
 
     def combine(
@@ -127,9 +131,9 @@ class Guidance(Denoiser):
         batch = x.shape[0]
         weights = self.scale.weights(batch, level)
         images = [i for i, w in enumerate(weights) if w != self.scale.off]
-        conditional, negative = self.branches(x, level, images)
         if not images:
-            return conditional
+            return self.alone(x, level)
+        conditional, negative = self.both(x, level, images)
         weight = column([weights[i] for i in images], x)
         if len(images) == batch:
             return self.combine(conditional, negative, weight, x, level, images)
@@ -164,7 +168,10 @@ class ConditionGuidance(Guidance):
         super().__init__(network, scale, interval, off)
         self.condition, self.negative = dict(condition), dict(negative)
 
-    def branches(self, x: Tensor, level: Level, images: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def alone(self, x: Tensor, level: Level) -> Tensor:
+        return self.network.given(self.condition).output(x, level)
+
+    def both(self, x: Tensor, level: Level, images: Sequence[int]) -> tuple[Tensor, Tensor]:
         parts = [Branch(self.condition, range(x.shape[0])), Branch(self.negative, images)]
         conditional, negative = evaluate(self.network, x, level, parts)
         return conditional, negative

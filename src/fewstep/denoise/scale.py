@@ -137,9 +137,9 @@ class Scale:
                 f"guidance scales must be one for all or one for each of {batch} images, got {len(self.each)}"
             )
         host, rows = level.host, level.rows or (None,)
-        several = max(len(self.each), len(host), len(rows))  # else one answer is everybody's
-        found = [self._at(i % len(self.each), host[i % len(host)], rows[i % len(rows)]) for i in range(several)]
-        return found if several > 1 else found * batch
+        if len(self.each) == len(host) == len(rows) == 1:
+            return [self._at(0, host[0], rows[0])] * batch
+        return [self._at(i % len(self.each), host[i % len(host)], rows[i % len(rows)]) for i in range(batch)]
 
     def check(self, plan: Plan) -> None:
         """Raise `InvalidInput` where the weights do not fit the rows of `plan`; warn where all of them are `off`."""

@@ -99,7 +99,7 @@ class Graph:
                 # A copy: the output may be the input, or memory that the network writes to again.
                 buffers[DATA] = denoiser.output(u, self._levels[i]).clone()
             else:
-                buffers[DATA], buffers[RAW] = denoiser.estimate(u, self._levels[i])
+                buffers[DATA], buffers[RAW] = (v.clone() for v in denoiser.estimate(u, self._levels[i]))
             if row.noise is not None:
                 buffers[NOISE] = next(noises)
             execute(self._program.rows[i], buffers)
