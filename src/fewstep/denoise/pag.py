@@ -69,7 +69,8 @@ class PAG(Denoiser):
         self.condition = dict(condition)
         self.negative = self.condition if negative is None else dict(negative)
         self.needs_run = self.scale.by_row or self.guidance.by_row
-        self._layers = install(network.network if module is None else module, layers)
+        self.module = network.network if module is None else module
+        self._layers = install(self.module, layers)
 
     def coefficients(self, t: Value, alpha: Value, sigma: Value) -> tuple[Value, Value]:
         return self.network.coefficients(t, alpha, sigma)
@@ -90,15 +91,16 @@ class PAG(Denoiser):
         ]
         total = batch + len(guided) + len(broken)
         with perturbed(self._layers, total, len(broken)) if broken else nullcontext():
-            conditional, *others = evaluate(self.network, x, level, parts)
+            conditional, negative, other = evaluate(self.network, x, level, parts)
         result = conditional
-        for images, other, weights in zip((guided, broken), others, (w, s), strict=True):
+        pulls = ((guided, [w[i] - 1 for i in guided], negative), (broken, [s[i] for i in broken], other))
+        for images, weights, away in pulls:
             if not images:
                 continue
-            weight = column([weights[i] - (images is guided) for i in images], x)
+            weight = column(weights, x)
             if len(images) == batch:
-                result = result + weight * (conditional - other)
+                result = result + weight * (conditional - away)
             else:
                 index = torch.tensor(images, device=x.device)
-                result = result.index_add(0, index, weight * (conditional[index] - other))
+                result = result.index_add(0, index, weight * (conditional[index] - away))
         return result
