@@ -38,8 +38,8 @@ class APG(ConditionGuidance):
     Args:
         network, condition, negative, scale, interval: as in `Guided`.
         eta: share of the parallel part that is kept; the paper takes 0, and 1 keeps all.
-        norm_limit: r, the largest norm of d over all values of an image; None for none. The paper takes 2.5 to 20 by
-            the size of the latents.
+        norm_limit: r, the largest norm of d over all values of an image; None for none. Good values grow with the
+            size of the latents: the paper starts at 2.5 for the smallest.
         momentum: beta; the paper takes -0.5 to -0.75, and 0 is none. |beta| < 1.
     """
 
