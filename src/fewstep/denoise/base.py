@@ -114,7 +114,8 @@ class Denoiser:
         columns of a plan's B); without a projection the same tensor.
         """
         skip, out = self.coefficients_at(level)
-        raw = skip * x + out * self.output(x, level)
+        result = self.output(x, level)  # before the sum, so that the network runs with no other state in memory
+        raw = skip * x + out * result
         return (raw if self.project is None else self.project(raw)), raw
 
     def check(self, plan: Plan) -> None:
