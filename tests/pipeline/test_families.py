@@ -1,0 +1,171 @@
+"""Native and diffusers' own pipelines: the same start, sampler and steps give the same latents and the same pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import fewstep as fs
+from fewstep.pipeline import Pipeline, TextPipeline
+
+from . import tiny_diffusers
+
+TOLERANCE = 1e-5
+PROMPTS = ["a red circle", "blue square left of green lion"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Native pipeline and diffusers' own of a family, made once."""
+    made: dict[str, tuple[Any, Any]] = {}
+
+    def get(name: str, **options: Any) -> tuple[Any, Any]:
+        key = "-".join([name, *(f"{k}-{v}" for k, v in options.items())])
+        if key not in made:
+            folder = tmp_path_factory.mktemp("models") / key
+            own = tiny_diffusers.write(name, folder, **options)
+            made[key] = fs.load(folder), own
+        return made[key]
+
+    return get
+
+
+def noise(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def pack(x: torch.Tensor) -> torch.Tensor:
+    """Latents as the sequence of patches that FLUX knows."""
+    b, c, h, w = x.shape
+    return x.view(b, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(b, h * w // 4, 4 * c)
+
+
+def ours(native: TextPipeline, plan: fs.Plan, start: torch.Tensor, **settings: Any) -> torch.Tensor:
+    return fs.sample(plan, native.denoiser(PROMPTS, **settings), start=start)
+
+
+def theirs(own: Any, start: torch.Tensor, **settings: Any) -> torch.Tensor:
+    return own(PROMPTS, num_inference_steps=5, latents=start, output_type="latent", **settings).images
+
+
+def apart(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Largest distance, as a share of the largest value where that is above 1."""
+    return float((a - b).abs().max() / b.abs().max().clamp_min(1))
+
+
+SIZE = {"height": 16, "width": 24}
+
+
+@pytest.mark.parametrize("negative", [None, ["blue", "lion"]])
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+@pytest.mark.parametrize("name", ["sd", "sd2"])
+def test_stable_diffusion_epsilon_and_v(models: Any, name: str, guidance: float, negative: list[str] | None) -> None:
+    if guidance == 1 and negative:
+        pytest.skip("test_prompts says what then happens")
+    native, own = models(name)
+    assert native.prediction == ("epsilon" if name == "sd" else "v_prediction")
+    start = noise((2, 4, 8, 12))
+    expected = theirs(own, start, guidance_scale=guidance, negative_prompt=negative, **SIZE)
+    # set_alpha_to_one=False of Stable Diffusion: the last step of diffusers ends at time 0 and not clean
+    plan = native.plan("ddim", times=[*own.scheduler.timesteps.tolist(), 0.0])
+    assert apart(ours(native, plan, start, guidance=guidance, negative=negative, **SIZE), expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("negative", [None, "blue"])
+def test_sdxl(models: Any, negative: str | None) -> None:
+    native, own = models("sdxl")
+    assert native.zero_negative
+    start = noise((2, 4, 8, 12))
+    others = None if negative is None else [negative] * 2
+    expected = theirs(own, start, guidance_scale=4.0, negative_prompt=others, **SIZE)
+    plan = native.plan("euler", steps=5, **SIZE)
+    # diffusers' Euler lives at x / alpha, and multiplies what it is given by the first sigma or so
+    first = plan.rows[0]
+    scaled = start * own.scheduler.init_noise_sigma * first.alpha
+    assert apart(ours(native, plan, scaled, guidance=4.0, negative=negative, **SIZE), expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("t5", [True, False])
+def test_sd3_with_and_without_t5(models: Any, t5: bool) -> None:
+    native, own = models("sd3", t5=t5)
+    assert (native.prediction, native.schedule.shift) == ("flow", 3.0)
+    start = noise((2, 4, 8, 12))
+    expected = theirs(own, start, guidance_scale=4.0, negative_prompt=["blue", "lion"], **SIZE)
+    plan = native.plan("euler", sigmas=own.scheduler.sigmas.tolist())
+    found = ours(native, plan, start, guidance=4.0, negative=["blue", "lion"], **SIZE)
+    assert apart(found, expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("guidance", [True, False])
+def test_flux_with_and_without_a_guidance_embedding(models: Any, guidance: bool) -> None:
+    native, own = models("flux", guidance=guidance)
+    assert native.distilled == guidance
+    assert native.guidance == (3.5 if guidance else 1.0)
+    start = noise((2, 4, 8, 12))
+    settings = {"guidance": 2.5} if guidance else {}
+    expected = theirs(own, pack(start), guidance_scale=2.5, **SIZE)
+    plan = native.plan("euler", steps=5, **SIZE)
+    assert plan.recipe.schedule["shift"] == pytest.approx(
+        float(np.exp(0.5 + 0.65 * (24 - 256) / 3840)) if guidance else 1
+    )
+    assert apart(pack(ours(native, plan, start, **settings, **SIZE)), expected) < TOLERANCE
+
+
+def test_pixart(models: Any) -> None:
+    native, own = models("pixart")
+    start = noise((2, 4, 8, 12))
+    expected = theirs(
+        own,
+        start,
+        guidance_scale=4.5,
+        negative_prompt="blue",
+        use_resolution_binning=False,
+        clean_caption=False,
+        **SIZE,
+    )
+    plan = native.plan("dpmpp-2m", times=[*own.scheduler.timesteps.tolist(), -1.0])
+    assert apart(ours(native, plan, start, guidance=4.5, negative="blue", **SIZE), expected) < TOLERANCE
+
+
+def test_dit_draws_classes(models: Any) -> None:
+    native, own = models("dit")
+    assert isinstance(native, Pipeline)
+    assert native.classes == 1000
+    images = own([3, 207], num_inference_steps=5, generator=torch.Generator().manual_seed(1), output_type="pt").images
+    start = noise((2, 4, 8, 8), 1)
+    plan = native.plan("ddim", steps=5, grid="leading")
+    latents = fs.sample(plan, native.denoiser([3, 207], guidance=4.0), start=start)
+    assert native.decoder is not None
+    assert apart(native.decoder(latents).clamp(-1, 1), images * 2 - 1) < TOLERANCE
+
+
+def test_ddpm_draws_without_any_condition(models: Any) -> None:
+    native, own = models("ddpm")
+    assert isinstance(native, Pipeline)
+    assert (native.classes, native.sample_shape) == (0, (3, 8, 8))
+    generator = torch.Generator().manual_seed(2)
+    expected = own(batch_size=2, num_inference_steps=5, generator=generator, output_type="np").images
+    plan = native.plan("ddim", steps=5, grid="leading")
+    found = fs.sample(plan, native.denoiser([None, None]), start=noise((2, 3, 8, 8), 2))
+    pixels = torch.from_numpy(expected).permute(0, 3, 1, 2)
+    assert apart((found / 2 + 0.5).clamp(0, 1), pixels) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux", "pixart"])
+def test_pictures_are_those_of_diffusers_after_the_vae(models: Any, name: str) -> None:
+    native, own = models(name)
+    latents = noise((2, 4, 8, 12), 3)
+    if name == "sdxl":
+        mean, std = (
+            torch.tensor(v).view(1, 4, 1, 1) for v in (own.vae.config.latents_mean, own.vae.config.latents_std)
+        )
+        z = latents * std / 0.13 + mean
+    else:
+        z = latents / own.vae.config.scaling_factor + (own.vae.config.shift_factor or 0.0)
+    with torch.no_grad():
+        expected = own.vae.decode(z).sample
+    assert apart(native.decoder(latents), expected) < TOLERANCE
