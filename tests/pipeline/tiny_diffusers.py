@@ -1,4 +1,4 @@
-"""Tiny random diffusers pipelines, made here and saved as people save theirs: every family in a few thousand weights."""
+"""Tiny random diffusers pipelines, made here and saved as people save theirs: every family in few weights."""
 
 from __future__ import annotations
 

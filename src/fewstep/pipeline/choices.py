@@ -9,8 +9,10 @@ from typing import Any
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
-from fewstep.pipeline.recipe import ImageRecipe, compiled
+from fewstep.pipeline.recipe import MAX_IMAGES, ImageRecipe, compiled
 
+LONGEST_PROMPT = 20_000
+"""Most characters of a prompt: no encoder reads as many, and a tokenizer should not try."""
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "realtime": {"sampler": "unipc-2", "steps": 4, "grid": "trailing", "batch": 1},
     "interactive": {"sampler": "unipc-3", "steps": 8, "grid": "trailing", "batch": 1},
@@ -47,6 +49,29 @@ def chosen_plan(schedule: Schedule, sampler: str | Plan, given: Mapping[str, Any
     else:
         raise InvalidInput(f"the grid is given by its times or sigmas: leave out grid {given['grid']!r}")
     return compiled(sampler, schedule, given["options"] or {}, **where)
+
+
+def given_texts(value: Any, what: str) -> list[str]:
+    """One text or several as a list."""
+    several = [value] if isinstance(value, str) else value
+    if not isinstance(several, list | tuple) or not several or not all(isinstance(text, str) for text in several):
+        raise InvalidInput(f"a {what} is a text, or give a list of texts, got {value!r:.100}")
+    if len(several) > MAX_IMAGES:
+        raise InvalidInput(f"at most {MAX_IMAGES} {what}s are drawn at once, got {len(several)}")
+    for text in several:
+        if len(text) > LONGEST_PROMPT:
+            raise InvalidInput(f"a {what} has {len(text):,} characters; at most {LONGEST_PROMPT:,} are read")
+    return list(several)
+
+
+def given_negatives(value: Any, prompts: int, count: int) -> tuple[str | None, ...]:
+    """One negative prompt for all images, or one for each."""
+    if value is None:
+        return (None,)
+    several = given_texts(value, "negative prompt")
+    if len(several) not in (1, prompts):
+        raise InvalidInput(f"give one negative prompt, or one for each of the {prompts} prompts, got {len(several)}")
+    return tuple(several) if len(several) == 1 else tuple(text for text in several for _ in range(count))
 
 
 def given_seeds(seed: Any) -> int | tuple[int, ...]:

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import torch
@@ -22,9 +23,6 @@ from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
 from fewstep.pipeline.cache import TensorCache, key_of
-
-LONGEST_PROMPT = 20_000
-"""Most characters of a prompt: no encoder reads as many, and a tokenizer should not try."""
 
 
 class TruncatedPrompt(UserWarning):
@@ -39,22 +37,25 @@ class Reader:
     tokenizer: Any
     model: Any
     length: int
+    lock: Lock = field(default_factory=Lock)
 
     def tokens(self, text: str) -> tuple[Tensor, Tensor]:
         """(ids, mask) of a text, (1, length) each, cut or padded to the length."""
-        found = self.tokenizer(
-            text,
-            padding="max_length",
-            max_length=self.length,
-            truncation=True,
-            return_attention_mask=True,
-            return_tensors="pt",
-        )
+        with self.lock:  # a fast tokenizer keeps its padding and truncation as state
+            found = self.tokenizer(
+                text,
+                padding="max_length",
+                max_length=self.length,
+                truncation=True,
+                return_attention_mask=True,
+                return_tensors="pt",
+            )
         return found.input_ids, found.attention_mask
 
     def cut(self, text: str) -> str:
         """The end of the text that the encoder does not read, as its tokenizer spells it; empty where all is read."""
-        whole = self.tokenizer(text, truncation=False, verbose=False).input_ids
+        with self.lock:
+            whole = self.tokenizer(text, truncation=False, verbose=False).input_ids
         if len(whole) <= self.length:
             return ""
         special = set(self.tokenizer.all_special_ids)

@@ -14,16 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.core.errors import InvalidInput
+from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.denoise.convert import PREDICTIONS
 from fewstep.pipeline import encode
 
 Config = Mapping[str, Any]
 Conditions = dict[str, Tensor]
 
 
-def call_unet(module: Any, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-    """An unconditional or class-conditional UNet2DModel."""
-    return _first(module(x, t, class_labels=label, return_dict=False)[0], x)
+def call_unet(module: Any, x: Tensor, t: Tensor) -> Tensor:
+    """An unconditional UNet2DModel."""
+    return _first(module(x, t, return_dict=False)[0], x)
 
 
 def call_sd(module: Any, x: Tensor, t: Tensor, *, text: Tensor, guidance: Tensor | None = None) -> Tensor:
@@ -255,4 +256,6 @@ def prediction_of(scheduler: Config, kind: str) -> str:
         if named not in (None, "epsilon"):
             raise InvalidInput(f"a scheduler of EDM with prediction_type {named!r} is not known; known is 'epsilon'")
         return "edm"
+    if named not in (None, *PREDICTIONS):
+        raise unknown_name("prediction_type", str(named), PREDICTIONS)
     return named or "epsilon"

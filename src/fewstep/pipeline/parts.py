@@ -47,9 +47,9 @@ _LONG_LISTS = ("trained_betas",)
 def checked_config(path: Path) -> dict[str, Any]:
     """The configuration in a file. Raises `InvalidInput` for numbers that no model has."""
     config = read_json(path)
-    for key, value in _numbers(config):
+    for key, value in _integers(config):
         most = DEEPEST if "layers" in key or "depth" in key else LARGEST
-        if not abs(value) <= most and not (isinstance(value, float) and key.startswith("_")):
+        if abs(value) > most:
             raise InvalidInput(f"{path}: {key} is {value!r}; no model has more than {most:,}. The file is damaged")
     for key, value in config.items():
         if isinstance(value, list) and len(value) > LONGEST and key not in _LONG_LISTS:
@@ -160,16 +160,16 @@ def _check_count(model: Any, config: Mapping[str, Any], weights: Weights) -> Non
         )
 
 
-def _numbers(value: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, int | float]]:
+def _integers(value: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, int]]:
     if depth > 8:
         raise InvalidInput(f"a configuration is nested {depth} deep at {key!r}; the file is damaged")
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _numbers(inner, str(name), depth + 1)
+            yield from _integers(inner, str(name), depth + 1)
     elif isinstance(value, list):
         for inner in value:
-            yield from _numbers(inner, key, depth + 1)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield from _integers(inner, key, depth + 1)
+    elif isinstance(value, int) and not isinstance(value, bool):
         yield key, value
 
 

@@ -21,10 +21,10 @@ from fewstep.denoise.base import Denoiser
 from fewstep.denoise.convert import Network
 from fewstep.denoise.guidance import Guided
 from fewstep.pipeline.cache import CacheCounts
-from fewstep.pipeline.choices import check_model, chosen_plan, given_seeds
+from fewstep.pipeline.choices import check_model, chosen_plan, given_negatives, given_seeds, given_texts
 from fewstep.pipeline.decode import Decoder
 from fewstep.pipeline.draw import Canvas, OnRow, check_cost, draw
-from fewstep.pipeline.encode import LONGEST_PROMPT, TextEncoder
+from fewstep.pipeline.encode import TextEncoder
 from fewstep.pipeline.families import Conditions, Family
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.recipe import MAX_IMAGES, MAX_SIDE, Guidance, ImageRecipe, PlanSource, PromptRecipe
@@ -143,8 +143,8 @@ class TextPipeline:
         width: int | None = None,
     ) -> Denoiser:
         """The denoiser of a batch of latents with these prompts, for `fewstep.sample`; arguments as in `__call__`."""
-        texts = _texts(prompts, "prompt")
-        negatives = _negatives(negative, len(texts), 1)
+        texts = given_texts(prompts, "prompt")
+        negatives = given_negatives(negative, len(texts), 1)
         settings = self._guidance(guidance, negatives, interval, rescale)
         size = self._size(height, width)
         pairs = [(text, negatives[i % len(negatives)]) for i, text in enumerate(texts)]
@@ -206,10 +206,10 @@ class TextPipeline:
         Warns:
             TruncatedPrompt: a prompt is longer than an encoder reads; the warning says what was cut.
         """
-        texts = _texts(prompts, "prompt")
+        texts = given_texts(prompts, "prompt")
         if type(count) is not int or not 1 <= count * len(texts) <= MAX_IMAGES:
             raise InvalidInput(f"count must be a whole number from 1 to {MAX_IMAGES // len(texts)}, got {count!r}")
-        negatives = _negatives(negative, len(texts), count)
+        negatives = given_negatives(negative, len(texts), count)
         height, width = self._size(height, width)
         given = {"steps": steps, "grid": grid, "grid_options": grid_options, "times": times, "sigmas": sigmas}
         schedule = self.schedule_at(height, width)
@@ -376,26 +376,3 @@ class TextPipeline:
         if size[0] * size[1] > MAX_PIXELS:
             raise InvalidInput(f"an image of {size[1]} x {size[0]} pixels has more than {MAX_PIXELS:,}: use fewer")
         return size[0], size[1]
-
-
-def _texts(value: Any, what: str) -> list[str]:
-    """One text or several as a list."""
-    several = [value] if isinstance(value, str) else value
-    if not isinstance(several, list | tuple) or not several or not all(isinstance(text, str) for text in several):
-        raise InvalidInput(f"a {what} is a text, or give a list of texts, got {value!r:.100}")
-    if len(several) > MAX_IMAGES:
-        raise InvalidInput(f"at most {MAX_IMAGES} {what}s are drawn at once, got {len(several)}")
-    for text in several:
-        if len(text) > LONGEST_PROMPT:
-            raise InvalidInput(f"a {what} has {len(text):,} characters; at most {LONGEST_PROMPT:,} are read")
-    return list(several)
-
-
-def _negatives(value: Any, prompts: int, count: int) -> tuple[str | None, ...]:
-    """One negative prompt for all images, or one for each."""
-    if value is None:
-        return (None,)
-    several = _texts(value, "negative prompt")
-    if len(several) not in (1, prompts):
-        raise InvalidInput(f"give one negative prompt, or one for each of the {prompts} prompts, got {len(several)}")
-    return tuple(several) if len(several) == 1 else tuple(text for text in several for _ in range(count))
