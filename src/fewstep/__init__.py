@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from fewstep.denoise.guidance import Guided
     from fewstep.denoise.project import clip, dynamic_threshold
     from fewstep.doctor import diagnose
-    from fewstep.pipeline import Pipeline, load
+    from fewstep.pipeline import PRESETS, Pipeline, TensorCache, TextPipeline, load, preset
     from fewstep.run.eager import Cancelled, NonFinite, Progress, sample, sample_pair
     from fewstep.run.graph import Graph
     from fewstep.run.slots import Slots
@@ -43,7 +43,7 @@ _HOMES = {
     "fewstep.denoise.guidance": ["Guided"],
     "fewstep.denoise.project": ["clip", "dynamic_threshold"],
     "fewstep.doctor": ["diagnose"],
-    "fewstep.pipeline": ["Pipeline", "load"],
+    "fewstep.pipeline": ["PRESETS", "Pipeline", "TensorCache", "TextPipeline", "load", "preset"],
     "fewstep.run.eager": ["Cancelled", "NonFinite", "Progress", "sample", "sample_pair"],
     "fewstep.run.graph": ["Graph"],
     "fewstep.run.slots": ["Slots"],
@@ -54,6 +54,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "GRIDS",
+    "PRESETS",
     "SAMPLERS",
     "Cancelled",
     "Denoiser",
@@ -68,11 +69,14 @@ __all__ = [
     "Progress",
     "Recipe",
     "Slots",
+    "TensorCache",
+    "TextPipeline",
     "clip",
     "compile",
     "diagnose",
     "dynamic_threshold",
     "load",
+    "preset",
     "sample",
     "sample_adaptive",
     "sample_pair",

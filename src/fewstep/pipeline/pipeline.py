@@ -58,6 +58,11 @@ class Pipeline:
     time_scale: float = 1.0
     decoder: Decoder | None = None
 
+    @property
+    def pixel_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of one image: `sample_shape`, unless a decoder makes the images."""
+        return self.sample_shape if self.decoder is None else self.decoder.pixels(self.sample_shape)
+
     def denoiser(
         self,
         labels: Sequence[Label] | int | None = None,
@@ -156,14 +161,13 @@ class Pipeline:
         return self._draw(recipe, plan or recipe.plan.compile(self.schedule), on_row)
 
     def _draw(self, recipe: ImageRecipe, plan: Plan, on_row: OnRow | None) -> Images:
-        decoder = self.decoder
         canvas = Canvas(
             shape=self.sample_shape,
-            pixels=self.sample_shape if decoder is None else decoder.pixels(self.sample_shape),
+            pixels=self.pixel_shape,
             value_range=self.value_range,
             network=self.network,
             denoiser=lambda network, part: self._denoiser(network, recipe.labels[part], recipe.guidance),
-            decode=decoder,
+            decode=self.decoder,
             device=self.device,
         )
         return draw(recipe, plan, canvas, on_row)

@@ -147,6 +147,8 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def _refuse_foreign(path: Path, start: bytes) -> None:
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= HEADER_LIMIT:
+        return  # a header of 1,408 bytes begins as a pickle does
     for magic, kind in _FOREIGN.items():
         if start.startswith(magic):
             raise InvalidInput(f"{path} is {kind}. fewstep opens only safetensors files; convert it where you trust it")
