@@ -11,6 +11,7 @@ import torch
 
 import fewstep as fs
 from fewstep.pipeline import Pipeline, TextPipeline
+from fewstep.pipeline.families import scale_embedding, sizes_pixart
 
 from .conftest import Model
 
@@ -56,6 +57,16 @@ def test_stable_diffusion_epsilon_and_v(
     # set_alpha_to_one=False of Stable Diffusion: the last step of diffusers ends at time 0 and not clean
     plan = native.plan("ddim", times=[*own.scheduler.timesteps.tolist(), 0.0])
     assert apart(ours(native, plan, start, guidance=guidance, negative=negative, **SIZE), expected) < TOLERANCE
+
+
+def test_a_latent_consistency_model_is_told_its_scale(models: Callable[..., Model]) -> None:
+    native, own, _ = models("lcm")
+    assert native.distilled
+    start = noise((2, 4, 8, 12))
+    drawn = own(PROMPTS, num_inference_steps=1, guidance_scale=3.0, latents=start, output_type="latent", **SIZE).images
+    plan = native.plan("lcm", times=[*own.scheduler.timesteps.tolist(), -1.0])
+    assert apart(ours(native, plan, start, guidance=3.0, **SIZE), drawn) < TOLERANCE
+    assert apart(ours(native, plan, start, guidance=5.0, **SIZE), drawn) > 1e-3
 
 
 @pytest.mark.parametrize("negative", [None, "blue"])
@@ -152,3 +163,19 @@ def test_pictures_are_those_of_diffusers_after_the_vae(models: Callable[..., Mod
     with torch.no_grad():
         expected = own.vae.decode(z).sample
     assert apart(native.decoder(latents), expected) < TOLERANCE
+
+
+def test_a_distilled_network_is_told_its_scale_as_in_diffusers(models: Callable[..., Model]) -> None:
+    own = models("sd").own
+    scales = torch.tensor([0.0, 1.5, 6.5])
+    for width in (16, 17):
+        expected = own.get_guidance_scale_embedding(scales, embedding_dim=width)
+        assert torch.allclose(scale_embedding(scales, width, torch.float32), expected, atol=1e-6)
+
+
+def test_pixart_is_told_its_size_where_it_was_trained_to_be() -> None:
+    assert sizes_pixart({"sample_size": 64}, 2, 512, 1024) == {}
+    told = sizes_pixart({"sample_size": 128}, 2, 512, 1024)
+    assert told["resolution"].tolist() == [[512, 1024]] * 2
+    assert told["aspect_ratio"].tolist() == [[0.5]] * 2
+    assert sizes_pixart({"sample_size": 128, "use_additional_conditions": False}, 2, 512, 1024) == {}

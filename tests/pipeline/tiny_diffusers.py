@@ -136,6 +136,22 @@ def sd2(folder: Path) -> Any:
     return sd(folder, prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing")
 
 
+def lcm(folder: Path) -> Any:
+    from diffusers import LatentConsistencyModelPipeline, LCMScheduler
+
+    tokenizer = clip_tokenizer(folder / "tokenizer")
+    return LatentConsistencyModelPipeline(
+        vae=vae(),
+        text_encoder=clip_text(tokenizer),
+        tokenizer=tokenizer,
+        unet=sd_unet(time_cond_proj_dim=16),
+        scheduler=LCMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
 def sdxl(folder: Path) -> Any:
     from diffusers import EulerDiscreteScheduler, StableDiffusionXLPipeline
 
@@ -278,6 +294,7 @@ def ddpm(folder: Path) -> Any:
 FAMILIES: dict[str, Callable[[Path], Any]] = {
     "sd": sd,
     "sd2": sd2,
+    "lcm": lcm,
     "sdxl": sdxl,
     "sd3": sd3,
     "flux": flux,

@@ -97,7 +97,7 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
         click.echo(path)
         note(f"{_several(len(images))}, NFE {images.nfe:g} each, {images.seconds:.2f} s")
     if given["timings"]:
-        saved = pipe.cache.seconds_saved - before if isinstance(pipe, TextPipeline) else 0.0
+        saved = pipe.cache.seconds_saved - before if isinstance(pipe, TextPipeline) else None
         note(text.timings(images, saved))
     if stamp is not None and same is not None:
         note(_compared(stamp, str(like), same))

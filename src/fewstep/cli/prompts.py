@@ -93,7 +93,7 @@ def draw(
     return images
 
 
-def timings(images: Images, saved: float) -> str:
-    """One line for people."""
+def timings(images: Images, saved: float | None) -> str:
+    """One line for people; `saved` is None where there is no cache."""
     stages = ", ".join(f"{stage} {seconds:.3f} s" for stage, seconds in images.timings.items())
-    return f"{stages}; the cache saved {saved:.3f} s"
+    return stages if saved is None else f"{stages}; the cache saved {saved:.3f} s"

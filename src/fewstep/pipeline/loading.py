@@ -15,10 +15,10 @@ from fewstep import zoo
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import PREDICTIONS
-from fewstep.pipeline import source
 from fewstep.pipeline.assemble import Parts, component_of, of_component, of_folder
 from fewstep.pipeline.cache import TensorCache
 from fewstep.pipeline.pipeline import Pipeline
+from fewstep.pipeline.source import PICKLES, fetched, is_hub_id
 from fewstep.pipeline.text import TextPipeline
 from fewstep.zoo import container
 
@@ -28,7 +28,7 @@ MOST_VALUES = 1 << 28
 
 
 def load(
-    model: str | os.PathLike[str] | Callable[..., Any],
+    source: str | os.PathLike[str] | Callable[..., Any],
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str | None = None,
@@ -43,8 +43,8 @@ def load(
     """The pipeline of a model.
 
     Args:
-        model: the name of a shipped model ("digits"); the path of a .safetensors file that fewstep trained; a folder in
-            the format of diffusers, or its id on the Hugging Face hub ("org/name"); the folder of one network in that
+        source: the name of a shipped model ("digits"); the path of a .safetensors file that fewstep trained; a folder
+            in the format of diffusers, or its id on the Hugging Face hub ("org/name"); the folder of one network in that
             format, or the .safetensors file in it; or a callable `network(x, t)`.
         device: where the model runs; `dtype` in what: "float32" (the default), "float16" or "bfloat16".
         variant: of the files of weights, such as "fp16".
@@ -59,28 +59,28 @@ def load(
     """
     given = {"schedule": schedule, "prediction": prediction, "sample_shape": sample_shape, "classes": classes or None}
     place: dict[str, Any] = {"device": device, "dtype": _dtype(dtype)}
-    if callable(model):
-        return _of_callable(model, **place, **{**given, "classes": classes})
-    path = Path(model)
-    if isinstance(model, str) and model in zoo.SHIPPED:
-        _refuse_given(given, f"the shipped model {model!r} knows its own")
-        return _of_zoo(zoo.load_shipped(model), model, **place)
+    if callable(source):
+        return _of_callable(source, **place, **{**given, "classes": classes})
+    path = Path(source)
+    if isinstance(source, str) and source in zoo.SHIPPED:
+        _refuse_given(given, f"the shipped model {source!r} knows its own")
+        return _of_zoo(zoo.load_shipped(source), source, **place)
     if path.suffix == ".safetensors" and not path.is_dir():
         if "fewstep" in container.inspect(path).metadata:
             _refuse_given(given, f"{path} says its own")
             return _of_zoo(zoo.load(path), _name(path.stem), **place)
         path = component_of(path)
-    elif path.is_file() and path.suffix not in source.PICKLES:
+    elif path.is_file() and path.suffix not in PICKLES:
         return _of_zoo(zoo.load(path), _name(path.stem), **place)
-    elif not path.exists() and isinstance(model, str) and source.is_hub_id(model):
-        path = source.fetched(model, variant, allow_pickle)
+    elif not path.exists() and isinstance(source, str) and is_hub_id(source):
+        path = fetched(source, variant, allow_pickle)
     parts = Parts(path, device, place["dtype"], variant, allow_pickle)
     if (path / "model_index.json").is_file():
         _refuse_given(given, f"{path} says its own")
-        return of_folder(parts, _name(str(model)), cache)
+        return of_folder(parts, _name(str(source)), cache)
     if (path / "config.json").is_file():
         return of_component(parts, _name(path.name), schedule, prediction)
-    raise _unknown(str(model), path)
+    raise _unknown(str(source), path)
 
 
 def _unknown(model: str, path: Path) -> InvalidInput:
