@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fewstep.denoise.scale import GuidanceSchedule, check_negative
     from fewstep.doctor import diagnose
     from fewstep.measure.saturation import saturation
-    from fewstep.pipeline import Pipeline, load
+    from fewstep.pipeline import PRESETS, Pipeline, TensorCache, TextPipeline, load, preset
     from fewstep.run.eager import Cancelled, NonFinite, Progress, sample, sample_pair
     from fewstep.run.graph import Graph
     from fewstep.run.slots import Slots
@@ -59,7 +59,7 @@ _HOMES = {
     "fewstep.denoise.scale": ["GuidanceSchedule", "check_negative"],
     "fewstep.doctor": ["diagnose"],
     "fewstep.measure.saturation": ["saturation"],
-    "fewstep.pipeline": ["Pipeline", "load"],
+    "fewstep.pipeline": ["PRESETS", "Pipeline", "TensorCache", "TextPipeline", "load", "preset"],
     "fewstep.run.eager": ["Cancelled", "NonFinite", "Progress", "sample", "sample_pair"],
     "fewstep.run.graph": ["Graph"],
     "fewstep.run.slots": ["Slots"],
@@ -72,6 +72,7 @@ __all__ = [
     "APG",
     "GRIDS",
     "PAG",
+    "PRESETS",
     "SAMPLERS",
     "AutoGuided",
     "CFGPlusPlus",
@@ -90,6 +91,8 @@ __all__ = [
     "Progress",
     "Recipe",
     "Slots",
+    "TensorCache",
+    "TextPipeline",
     "check_negative",
     "clip",
     "compile",
@@ -97,6 +100,7 @@ __all__ = [
     "dynamic_threshold",
     "embedded_guidance",
     "load",
+    "preset",
     "sample",
     "sample_adaptive",
     "sample_pair",

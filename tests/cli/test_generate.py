@@ -175,7 +175,7 @@ def test_nothing_is_written_when_all_images_are_nan(call: Call, here: Path) -> N
 INTERRUPTED = """
 import os, signal, sys
 from fewstep.cli import main
-from fewstep.pipeline import pipeline
+from fewstep.pipeline import draw
 
 def sample(*arguments, on_row, **more):
     def interrupt(progress):
@@ -184,7 +184,7 @@ def sample(*arguments, on_row, **more):
         return on_row(progress)
     return real(*arguments, on_row=interrupt, **more)
 
-real, pipeline.sample = pipeline.sample, sample
+real, draw.sample = draw.sample, sample
 sys.argv = ["fewstep", "generate", "--output", "new/a.png"]
 main()
 """

@@ -185,6 +185,19 @@ def test_what_is_not_safetensors_is_recognised_and_not_opened(tmp_path: Path, co
         checkpoint.load(tmp_path / "x.safetensors")
 
 
+def test_a_header_whose_length_looks_like_a_pickle_is_a_header(tmp_path: Path) -> None:
+    def size(name: str) -> int:
+        return int.from_bytes(safetensors.torch.save({name: torch.zeros(1)})[:8], "little")
+
+    name = "x" * next(n for n in range(1000, 1500) if size("x" * n) == 0x0480)
+    content = safetensors.torch.save({name: torch.ones(1)})
+    assert content.startswith(b"\x80\x04")
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    assert container.inspect(path).shapes == {name: (1,)}
+    assert torch.equal(container.read(path).tensors()[name], torch.ones(1))
+
+
 def test_safetensors_of_another_program_are_refused(tmp_path: Path) -> None:
     safetensors.torch.save_file({"w": torch.zeros(2)}, tmp_path / "x.safetensors", metadata={"format": "pt"})
     with pytest.raises(InvalidInput, match=r"not a fewstep model: its metadata have no 'fewstep'"):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from fewstep.cli.classes import load_classes
 from fewstep.cli.output import note, progress, show_json, show_table
 from fewstep.cli.values import Labels, Pair, Several, mapping
 
@@ -81,14 +82,14 @@ def compare(
     ODE from the same noise. Stochastic samplers draw other images, so theirs does not vanish with more steps.
     """
     from fewstep.core.errors import unknown_name
-    from fewstep.pipeline import load, png_path, save_png
+    from fewstep.pipeline import png_path, save_png
     from fewstep.solvers.registry import SAMPLERS
 
     png_path(output)
     for name in samplers:
         if name not in SAMPLERS:
             raise unknown_name("sampler", name, SAMPLERS)
-    pipe = load(model)
+    pipe = load_classes(model, "compare")
     chosen: list[int | None] = list(range(pipe.classes) if labels is None else labels)
     if len(chosen) * count > 1000:
         raise click.UsageError(f"{len(chosen)} labels with {count} images each are more than 1000: give fewer")

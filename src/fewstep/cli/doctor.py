@@ -6,6 +6,7 @@ import math
 
 import click
 
+from fewstep.cli.classes import load_classes
 from fewstep.cli.output import note, progress, show_json, show_table
 
 
@@ -31,13 +32,13 @@ def doctor(model: str, images: int, seed: int, as_json: bool) -> None:
 
     import fewstep as fs
 
-    pipe = fs.load(model)
-    labels = torch.arange(images) % pipe.classes
+    pipe = load_classes(model, "doctor")
+    condition = {"label": torch.arange(images) % pipe.classes} if pipe.classes else {}
     with progress("testing", 1) as bar:
         found = fs.diagnose(
             pipe.network,
             (images, *pipe.sample_shape),
-            condition={"label": labels},
+            condition=condition,
             seed=seed,
             on_reading=lambda done, of: bar(done, of=of),
         )

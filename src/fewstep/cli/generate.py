@@ -1,4 +1,4 @@
-"""`fewstep generate`: labels in, one PNG out that knows how it was drawn."""
+"""`fewstep generate`: labels or prompts in, one PNG out that knows how it was drawn."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from fewstep.cli import prompts as text
 from fewstep.cli.app import Failure
 from fewstep.cli.output import note, progress, show_json
 from fewstep.cli.values import Label, Labels, Pair, Several, Span, mapping
 
 if TYPE_CHECKING:
-    from fewstep.pipeline import Images, Layout, Pipeline, Stamp
+    from fewstep.pipeline import Images, Layout, Pipeline, Stamp, TextPipeline
 
 COUNT, MOST = 10, 10_000
 BY_RECIPE = (
-    "labels", "count", "sampler", "steps", "grid", "grid_option", "bias", "times", "sigmas", "option", "guidance",
-    "negative", "guidance_interval", "rescale", "clip", "seed", "batch",
+    "prompts", "labels", "count", "sampler", "steps", "grid", "grid_option", "bias", "times", "sigmas", "option",
+    "guidance", "negative", "guidance_interval", "rescale", "clip", "seed", "batch", "height", "width", "preset",
+    "clip_skip", "sliced", "tiled", "overlap",
 )  # fmt: skip
 """What a recipe decides, so that `--like` leaves no choice."""
 BY_PLAN = ("sampler", "steps", "grid", "grid_option", "bias", "times", "sigmas", "option")
@@ -27,8 +29,9 @@ NUMBERS = Several(float, "a number")
 
 @click.command()
 @click.argument("model", required=False)
+@click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @click.option("--labels", type=Labels(), metavar="L,L,..", help="Such as 0,3-5,none.  [default: each class]")
-@click.option("--count", type=click.IntRange(1, 10_000), help="Images of each label.  [default: 10]")
+@click.option("--count", type=click.IntRange(1, 10_000), help="Images of each label or prompt.  [default: 10; 1]")
 @click.option("--sampler", help="A name from `fewstep samplers`.  [default: deis-3]")
 @click.option("--steps", type=click.IntRange(1, 10_000), help="Steps of the time grid.  [default: 12]")
 @click.option("--grid", help="A name from `fewstep grids`.  [default: quadratic]")
@@ -38,12 +41,13 @@ NUMBERS = Several(float, "a number")
 @click.option("--sigmas", type=NUMBERS, metavar="S,S,..", help="As --times, as sigma / alpha; 0 is clean.")
 @click.option("--option", type=Pair(), multiple=True, help="Of the sampler, such as eta=1. May be repeated.")
 @click.option("--guidance", type=float, help="Guidance scale; 1 is none, at half the cost.  [default: 2]")
-@click.option("--negative", type=Label(), help="Label to be guided away from.  [default: none]")
+@click.option("--negative", help="Label or words to be guided away from.  [default: none]")
 @click.option("--guidance-interval", type=Span(), help="Guide only where sigma / alpha is in it.")
 @click.option("--rescale", type=click.FloatRange(0, 1), help="Bring the guided contrast back by this share.")
 @click.option("--clip", is_flag=True, help="Clip the estimated data to its range at each evaluation.")
 @click.option("--seed", type=click.IntRange(0, 2**63), help="Of the first image; the next ones count up.  [default: 0]")
 @click.option("--batch", type=click.IntRange(1, 1024), help="Images that the network sees at once.  [default: 100]")
+@text.OPTIONS
 @click.option("--plan", type=click.Path(), help="A plan that `fewstep plan --output` wrote, in place of a sampler.")
 @click.option("--like", type=click.Path(), help="Draw this PNG again: the same pixels.")
 @click.option("--output", type=click.Path(), help="The PNG to write.  [default: in out/, named by its recipe]")
@@ -53,16 +57,19 @@ NUMBERS = Several(float, "a number")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the recipe.")
 @click.pass_context
 def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
-    """Draw images with MODEL (default: the shipped digits), or a .safetensors file that fewstep trained.
+    """Draw images with MODEL (default: the shipped digits): a .safetensors file that fewstep trained, or a diffusers
+    model, as a folder or an id on the hub, with the PROMPTs that it takes. Defaults are those of the digits; a model
+    that takes prompts has its own.
 
     The path of the picture is printed; the picture carries its recipe.
 
     \b
         fewstep generate
+        fewstep generate stable-diffusion/ "a red circle" --steps 8 --negative blue
         fewstep generate --labels 3,1,4 --sampler ddim --steps 20 --seed 7
         fewstep generate --like out/picture.png
     """
-    from fewstep.pipeline import LostImages, load, png_path, read
+    from fewstep.pipeline import LostImages, TextPipeline, load, png_path, read
 
     like: str | None = given["like"]
     _refuse_together(ctx, "--like", like, BY_RECIPE, "the picture's recipe decides")
@@ -70,13 +77,13 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
     if given["output"] is not None:
         png_path(given["output"])
     stamp = None if like is None else read(like)
-    pipe = load(model or ("digits" if stamp is None else _shipped(str(like), stamp)))
-    labels = _labels(pipe, given) if stamp is None else [stamp.recipe.labels[i] for i in stamp.recipe.kept]
-    layout = _layout(len(labels), pipe.sample_shape[-1], stamp, given)
-    layout.size(len(labels), *pipe.sample_shape[-2:])
+    source = model or ("digits" if stamp is None else _shipped(str(like), stamp))
+    pipe = load(source, **text.place(given))
+    layout = text.layout(pipe, stamp, given) if isinstance(pipe, TextPipeline) else _labelled(ctx, pipe, stamp, given)
+    before = pipe.cache.seconds_saved if isinstance(pipe, TextPipeline) else 0.0
     lost = None
     try:
-        images = _draw(pipe, labels, stamp, given)
+        images = _draw(pipe, stamp, given)
     except LostImages as error:
         if error.finished is None:
             raise
@@ -89,21 +96,38 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
     else:
         click.echo(path)
         note(f"{_several(len(images))}, NFE {images.nfe:g} each, {images.seconds:.2f} s")
+    if given["timings"]:
+        saved = pipe.cache.seconds_saved - before if isinstance(pipe, TextPipeline) else None
+        note(text.timings(images, saved))
     if stamp is not None and same is not None:
         note(_compared(stamp, str(like), same))
     if lost is not None:
         raise Failure(f"{lost}. Finished and kept: {_several(len(images))}, in {path}")
 
 
-def _labels(pipe: Pipeline, given: dict[str, Any]) -> list[int | None]:
-    labels = range(pipe.classes) if given["labels"] is None else given["labels"]
+def _labelled(ctx: click.Context, pipe: Pipeline, stamp: Stamp | None, given: dict[str, Any]) -> Layout:
+    """The layout for a model of classes, after refusing what only prompts have."""
+    also = [name for name in text.NAMES if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if also:
+        named = ", ".join("PROMPT" if name == "prompts" else f"--{name.replace('_', '-')}" for name in also)
+        raise click.UsageError(f"{named} is for models that take prompts, and {pipe.name} draws classes: use --labels")
+    count = len(_labels(pipe, stamp, given))
+    layout = _layout(count, pipe.pixel_shape[-1], stamp, given)
+    layout.size(count, *pipe.pixel_shape[-2:])
+    return layout
+
+
+def _labels(pipe: Pipeline, stamp: Stamp | None, given: dict[str, Any]) -> list[int | None]:
+    if stamp is not None:
+        return [stamp.recipe.labels[i] for i in stamp.recipe.kept]
+    labels = (range(pipe.classes) or (None,)) if given["labels"] is None else given["labels"]
     count = given["count"] or COUNT
     if len(labels) * count > MOST:
         raise click.UsageError(f"{len(labels)} labels with {count} images each are more than {MOST}: give fewer")
     return [label for label in labels for _ in range(count)]
 
 
-def _draw(pipe: Pipeline, labels: list[int | None], stamp: Stamp | None, given: dict[str, Any]) -> Images:
+def _draw(pipe: Pipeline | TextPipeline, stamp: Stamp | None, given: dict[str, Any]) -> Images:
     import fewstep as fs
 
     plan = None if given["plan"] is None else fs.Plan.load(given["plan"])
@@ -122,12 +146,14 @@ def _draw(pipe: Pipeline, labels: list[int | None], stamp: Stamp | None, given: 
             "grid_options": grid_options or None,
             "options": mapping(given["option"], "--option") or None,
             "interval": given["guidance_interval"],
-            "clip": given["clip"],
         }
-        settings |= {k: given[k] for k in ("steps", "grid", "times", "sigmas", "guidance", "negative", "rescale")}
-        settings |= {k: given[k] for k in ("seed", "batch")}
+        settings |= {k: given[k] for k in ("steps", "grid", "times", "sigmas", "guidance", "rescale", "seed", "batch")}
         wanted = {name: value for name, value in settings.items() if value is not None}
-        return pipe(labels, **wanted, on_row=on_row)
+        if isinstance(pipe, fs.TextPipeline):
+            return text.draw(pipe, wanted, given, on_row)
+        if given["negative"] is not None:
+            wanted["negative"] = Label().convert(given["negative"], None, None)
+        return pipe(_labels(pipe, None, given), clip=given["clip"], **wanted, on_row=on_row)
 
 
 def _refuse_together(ctx: click.Context, option: str, value: Any, others: tuple[str, ...], why: str) -> None:
@@ -178,6 +204,7 @@ def _report(images: Images, path: Path, each: list[Path], same: bool | None) -> 
         "images": len(images),
         "nfe": images.nfe,
         "seconds": round(images.seconds, 4),
+        "timings": {stage: round(seconds, 4) for stage, seconds in images.timings.items()},
         "pixels": images.digest,
         "same_pixels": same,
         "recipe": images.recipe.to_json(),

@@ -6,23 +6,37 @@ images.save("out/pi.png")
 again = pipe.redraw(fewstep.pipeline.read("out/pi.png").recipe)  # the same pixels
 """
 
+from fewstep.pipeline.cache import CacheCounts, TensorCache
+from fewstep.pipeline.choices import PRESETS, preset
+from fewstep.pipeline.draw import LostImages
+from fewstep.pipeline.encode import TruncatedPrompt
 from fewstep.pipeline.images import Images, sheet_of
-from fewstep.pipeline.pipeline import LostImages, Pipeline, load
+from fewstep.pipeline.loading import load
+from fewstep.pipeline.pipeline import Pipeline
 from fewstep.pipeline.png import png_path, save_png
-from fewstep.pipeline.recipe import Guidance, ImageRecipe, PlanSource
+from fewstep.pipeline.recipe import Guidance, ImageRecipe, PlanSource, PromptRecipe
 from fewstep.pipeline.stamp import Layout, Stamp, read
+from fewstep.pipeline.text import NoEffect, TextPipeline
 
 __all__ = [
+    "PRESETS",
+    "CacheCounts",
     "Guidance",
     "ImageRecipe",
     "Images",
     "Layout",
     "LostImages",
+    "NoEffect",
     "Pipeline",
     "PlanSource",
+    "PromptRecipe",
     "Stamp",
+    "TensorCache",
+    "TextPipeline",
+    "TruncatedPrompt",
     "load",
     "png_path",
+    "preset",
     "read",
     "save_png",
     "sheet_of",

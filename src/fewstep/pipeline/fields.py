@@ -56,6 +56,17 @@ class Fields:
             raise self.refuse(name, f"a text of at most {LONGEST_TEXT} printable characters")
         return value
 
+    def texts(self, name: str, least: int, most: int, longest: int) -> list[str]:
+        """`least` to `most` strings of at most `longest` characters."""
+        value = self.value[name]
+        if (
+            not isinstance(value, list)
+            or not least <= len(value) <= most
+            or not all(isinstance(text, str) and len(text) <= longest for text in value)
+        ):
+            raise self.refuse(name, f"a list of {least} to {most} texts of at most {longest} characters")
+        return value
+
     def digest(self, name: str) -> str:
         """Sixteen hexadecimal digits."""
         value = self.value[name]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
 from fewstep.pipeline.png import save_png
-from fewstep.pipeline.recipe import ImageRecipe
+from fewstep.pipeline.recipe import ImageRecipe, PromptRecipe
 from fewstep.pipeline.stamp import Layout, Stamp
 
 BACKGROUND = 32
@@ -33,6 +34,7 @@ class Images:
         recipe: what draws them again.
         nfe: network evaluations per image, counted; a guided one counts 2.
         seconds: that the drawing took.
+        timings: seconds of each stage by name: "encode" of prompts, "denoise", and "decode" of latents.
     """
 
     tensor: Tensor
@@ -40,6 +42,7 @@ class Images:
     recipe: ImageRecipe
     nfe: float
     seconds: float
+    timings: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def labels(self) -> tuple[int | None, ...]:
@@ -62,6 +65,19 @@ class Images:
     def images(self) -> list[Image.Image]:
         """One picture for each image, pixel for pixel; grey for one channel and RGB for three."""
         return tiles_of(self.pixels)
+
+    def pil(self) -> list[Image.Image]:
+        """The same as `images`, by the name that diffusers has taught."""
+        return self.images
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """A short name of each image that a file may have: the first words of its prompt, or its label."""
+        recipe = self.recipe
+        if isinstance(recipe, PromptRecipe):
+            words = (re.sub(r"[^a-z0-9]+", "-", recipe.prompts[i].lower()).strip("-")[:40] for i in recipe.kept)
+            return tuple(word.strip("-") or "image" for word in words)
+        return tuple("none" if label is None else f"label{label}" for label in self.labels)
 
     def __len__(self) -> int:
         return len(self.tensor)
@@ -95,9 +111,8 @@ class Images:
     def save_each(self, folder: str | os.PathLike[str], scale: int = 1) -> list[Path]:
         """Write one PNG for each image into `folder`, without a border: `0000-label3.png`, each with its own recipe."""
         paths = []
-        for index, label, one in zip(self.recipe.kept, self.labels, self, strict=True):
-            name = f"{index:04}-{'none' if label is None else f'label{label}'}.png"
-            paths.append(one.save(Path(folder) / name, Layout(1, scale, gap=0)))
+        for index, title, one in zip(self.recipe.kept, self.titles, self, strict=True):
+            paths.append(one.save(Path(folder) / f"{index:04}-{title}.png", Layout(1, scale, gap=0)))
         return paths
 
 

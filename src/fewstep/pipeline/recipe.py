@@ -23,6 +23,7 @@ from fewstep.solvers.compile import compile as compile_plan
 MAX_IMAGES, MAX_BATCH, MAX_STEPS, MAX_NFE = 10_000, 1024, 10_000, 100_000
 MAX_TABLE_CHARACTERS = 1 << 20
 SEED_LIMIT = 2**64 - 1
+MAX_TEXT, MAX_SIDE = 500_000, 16_384
 
 
 def compiled(sampler: str, schedule: Schedule, options: Mapping[str, Any], **grid: Any) -> Plan:
@@ -236,22 +237,96 @@ class ImageRecipe:
     def from_json(value: Any) -> ImageRecipe:
         """The inverse of `to_json`. Raises `InvalidInput`, naming the field."""
         fields = Fields(value, "the recipe", ImageRecipe.__dataclass_fields__)
-        labels = value["labels"]
-        if not isinstance(labels, list) or not 1 <= len(labels) <= MAX_IMAGES:
-            raise fields.refuse("labels", f"a list of 1 to {MAX_IMAGES} labels")
-        if not all(label is None or (type(label) is int and 0 <= label < 10**6) for label in labels):
-            raise fields.refuse("labels", "whole numbers from 0, or null")
-        several = isinstance(value["seed"], list)
-        keep = fields.optional("keep", fields.wholes, 0, len(labels) - 1, len(labels))
-        return ImageRecipe(
-            model=fields.text("model"),
-            model_digest=fields.digest("model_digest"),
-            plan=PlanSource.from_json(value["plan"]),
-            labels=tuple(labels),
-            seed=tuple(fields.wholes("seed", 0, SEED_LIMIT, MAX_IMAGES))
-            if several
-            else fields.whole("seed", 0, SEED_LIMIT),
-            guidance=Guidance.from_json(value["guidance"]),
-            batch=fields.whole("batch", 1, MAX_BATCH),
-            keep=None if keep is None else tuple(keep),
+        return ImageRecipe(**_shared(fields))
+
+
+@dataclass(frozen=True)
+class PromptRecipe(ImageRecipe):
+    """What images of a text-to-image model were drawn from; their labels are all None.
+
+    Attributes:
+        prompts: one for each image.
+        negatives: one for each image, or one for all; None is the model's own empty condition.
+        height, width: of the images, in pixels.
+        clip_skip: layers of CLIP that were left out, or None.
+        sliced, tiled: how the latents were decoded.
+    """
+
+    prompts: tuple[str, ...] = ()
+    negatives: tuple[str | None, ...] = (None,)
+    height: int = 0
+    width: int = 0
+    clip_skip: int | None = None
+    sliced: bool = False
+    tiled: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        n = len(self.labels)
+        if len(self.prompts) != n or len(self.negatives) not in (1, n):
+            raise InvalidInput(
+                f"{n} images need a prompt each, and one negative prompt or one each, got {len(self.prompts)} and "
+                f"{len(self.negatives)}"
+            )
+        if sum(map(len, self.prompts)) + sum(len(text or "") for text in self.negatives) > MAX_TEXT:
+            raise InvalidInput(f"the prompts of one drawing have more than {MAX_TEXT:,} characters: draw fewer at once")
+
+    def negative(self, index: int) -> str | None:
+        """The negative prompt of image `index`."""
+        return self.negatives[index % len(self.negatives)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        own = [name for name in PromptRecipe.__dataclass_fields__ if name not in ImageRecipe.__dataclass_fields__]
+        more = {name: getattr(self, name) for name in own}
+        return {**super().to_json(), **more, "prompts": list(self.prompts), "negatives": list(self.negatives)}
+
+    @staticmethod
+    def from_json(value: Any) -> PromptRecipe:
+        """The inverse of `to_json`. Raises `InvalidInput`, naming the field."""
+        fields = Fields(value, "the recipe", PromptRecipe.__dataclass_fields__)
+        shared = _shared(fields)
+        n, negatives = len(shared["labels"]), value["negatives"]
+        if not isinstance(negatives, list):
+            raise fields.refuse("negatives", "a list of texts or nulls")
+        texts = Fields({"negatives": ["" if v is None else v for v in negatives]}, "the recipe", ("negatives",))
+        texts.texts("negatives", 1, n, MAX_TEXT)
+        return PromptRecipe(
+            **shared,
+            prompts=tuple(fields.texts("prompts", n, n, MAX_TEXT)),
+            negatives=tuple(negatives),
+            height=fields.whole("height", 1, MAX_SIDE),
+            width=fields.whole("width", 1, MAX_SIDE),
+            clip_skip=fields.optional("clip_skip", fields.whole, 1, 100),
+            sliced=fields.flag("sliced"),
+            tiled=fields.flag("tiled"),
         )
+
+
+def recipe_from_json(value: Any) -> ImageRecipe:
+    """The recipe that `to_json` of either kind wrote. Raises `InvalidInput`, naming the field."""
+    kind = PromptRecipe if isinstance(value, dict) and "prompts" in value else ImageRecipe
+    return kind.from_json(value)
+
+
+def _shared(fields: Fields) -> dict[str, Any]:
+    """The fields that every recipe has."""
+    value = fields.value
+    labels = value["labels"]
+    if not isinstance(labels, list) or not 1 <= len(labels) <= MAX_IMAGES:
+        raise fields.refuse("labels", f"a list of 1 to {MAX_IMAGES} labels")
+    if not all(label is None or (type(label) is int and 0 <= label < 10**6) for label in labels):
+        raise fields.refuse("labels", "whole numbers from 0, or null")
+    several = isinstance(value["seed"], list)
+    keep = fields.optional("keep", fields.wholes, 0, len(labels) - 1, len(labels))
+    seeds = tuple(fields.wholes("seed", 0, SEED_LIMIT, MAX_IMAGES)) if several else fields.whole("seed", 0, SEED_LIMIT)
+    return {
+        "model": fields.text("model"),
+        "model_digest": fields.digest("model_digest"),
+        "plan": PlanSource.from_json(value["plan"]),
+        "labels": tuple(labels),
+        "seed": seeds,
+        "guidance": Guidance.from_json(value["guidance"]),
+        "batch": fields.whole("batch", 1, MAX_BATCH),
+        "keep": None if keep is None else tuple(keep),
+    }

@@ -12,7 +12,7 @@ from typing import Any
 from fewstep.core.errors import InvalidInput
 from fewstep.pipeline import png
 from fewstep.pipeline.fields import Fields
-from fewstep.pipeline.recipe import MAX_IMAGES, ImageRecipe
+from fewstep.pipeline.recipe import MAX_IMAGES, ImageRecipe, recipe_from_json
 
 FORMAT = 1
 MAX_SCALE, MAX_PIXELS = 64, 64_000_000
@@ -38,9 +38,13 @@ class Layout:
 
     @staticmethod
     def of(count: int, width: int, columns: int | None = None, scale: int | None = None) -> Layout:
-        """For `count` images of `width` pixels: by default nearly square, each image about 64 pixels wide."""
+        """For `count` images of `width` pixels: by default nearly square, each image about 64 pixels wide.
+
+        One image of that width or more stands alone, without a border.
+        """
         square = max(1, math.isqrt(count))
-        return Layout(columns or square, scale or max(1, min(MAX_SCALE, 64 // width)))
+        gap = 0 if count == 1 and width >= 64 else 1
+        return Layout(columns or square, scale or max(1, min(MAX_SCALE, 64 // width)), gap)
 
     def size(self, count: int, height: int, width: int) -> tuple[int, int]:
         """(width, height) of the picture of `count` images. Raises `InvalidInput` where it is too large."""
@@ -98,7 +102,7 @@ class Stamp:
         fields = Fields(content, "the text", {"format", *Stamp.__dataclass_fields__})
         layout = Fields(content["layout"], "the layout", Layout.__dataclass_fields__)
         return Stamp(
-            recipe=ImageRecipe.from_json(content["recipe"]),
+            recipe=recipe_from_json(content["recipe"]),
             layout=Layout(**{name: layout.whole(name, low, high) for name, low, high in _BOUNDS}),
             pixels=fields.digest("pixels"),
             fewstep=fields.text("fewstep"),

@@ -41,8 +41,8 @@ _FOREIGN = {
 
 
 @dataclass(frozen=True)
-class Container:
-    """A file that is read, with a header that is checked, but whose tensors are not made yet.
+class Header:
+    """What a file says of its tensors, checked against the file's size.
 
     Attributes:
         path: where it came from.
@@ -55,6 +55,12 @@ class Container:
     metadata: dict[str, str]
     shapes: dict[str, tuple[int, ...]]
     dtypes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Container(Header):
+    """A file that is read, with a header that is checked, but whose tensors are not made yet."""
+
     _content: bytes
 
     def tensors(self) -> dict[str, Tensor]:
@@ -85,11 +91,7 @@ def read(path: str | os.PathLike[str], max_bytes: int = SIZE_LIMIT) -> Container
         FileNotFoundError: nothing is at `path`.
         InvalidInput: too large, truncated, or not safetensors (a pickle is recognised and not opened).
     """
-    path = Path(path)
-    if path.is_dir():
-        raise InvalidInput(f"{path} is a folder; give the .safetensors file in it")
-    if not path.exists():
-        raise FileNotFoundError(f"no file at {path}; check the path, or train one with `fewstep train`")
+    path = _file(path)
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > max_bytes:
@@ -99,14 +101,33 @@ def read(path: str | os.PathLike[str], max_bytes: int = SIZE_LIMIT) -> Container
         _refuse_foreign(path, file.read(24))
         file.seek(0)
         content = file.read(max_bytes + 1)
-    header = _header(path, content)
-    metadata = header.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-        raise InvalidInput(f"{path}: the metadata have to be text, got {_shown(metadata)}; the file is damaged")
-    shapes, dtypes = {}, {}
-    for name, entry in header.items():
-        shapes[name], dtypes[name] = _entry(path, name, entry)
-    return Container(path, metadata, shapes, dtypes, content)
+    return Container(*_fields(path, content, len(content)), content)
+
+
+def inspect(path: str | os.PathLike[str]) -> Header:
+    """The checked header of a safetensors file of any size, whose tensors are not read.
+
+    Raises:
+        FileNotFoundError: nothing is at `path`.
+        InvalidInput: truncated, or not safetensors (a pickle is recognised and not opened).
+    """
+    path = _file(path)
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        start = file.read(24)
+        _refuse_foreign(path, start)
+        length = int.from_bytes(start[:8], "little")
+        rest = file.read(max(0, 8 + length - len(start))) if length <= HEADER_LIMIT else b""
+    return Header(*_fields(path, start + rest, size))
+
+
+def _file(path: str | os.PathLike[str]) -> Path:
+    path = Path(path)
+    if path.is_dir():
+        raise InvalidInput(f"{path} is a folder; give the .safetensors file in it")
+    if not path.exists():
+        raise FileNotFoundError(f"no file at {path}; check the path, or train one with `fewstep train`")
+    return path
 
 
 def write(path: str | os.PathLike[str], tensors: dict[str, Tensor], documents: dict[str, Any]) -> None:
@@ -126,32 +147,46 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def _refuse_foreign(path: Path, start: bytes) -> None:
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= HEADER_LIMIT:
+        return  # a header of 1,408 bytes begins as a pickle does
     for magic, kind in _FOREIGN.items():
         if start.startswith(magic):
             raise InvalidInput(f"{path} is {kind}. fewstep opens only safetensors files; convert it where you trust it")
 
 
-def _header(path: Path, content: bytes) -> dict[str, Any]:
-    length = int.from_bytes(content[:8], "little")
-    if len(content) < 8 or content[8:9] != b"{":
+def _fields(path: Path, start: bytes, size: int) -> tuple[Path, dict[str, str], dict[str, Any], dict[str, str]]:
+    """The fields of a `Header` from the beginning of a file of `size` bytes."""
+    header = _header(path, start, size)
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        raise InvalidInput(f"{path}: the metadata have to be text, got {_shown(metadata)}; the file is damaged")
+    shapes, dtypes = {}, {}
+    for name, entry in header.items():
+        shapes[name], dtypes[name] = _entry(path, name, entry)
+    return path, metadata, shapes, dtypes
+
+
+def _header(path: Path, start: bytes, size: int) -> dict[str, Any]:
+    length = int.from_bytes(start[:8], "little")
+    if len(start) < 8 or start[8:9] != b"{":
         raise InvalidInput(
-            f"{path} is not a safetensors file (it has {len(content):,} bytes and begins with "
-            f"{content[:12]!r}); give one that fewstep wrote"
+            f"{path} is not a safetensors file (it has {size:,} bytes and begins with "
+            f"{start[:12]!r}); give a safetensors file"
         )
     if length > HEADER_LIMIT:
         raise InvalidInput(
             f"{path} asks for a header of {length:,} bytes; the limit is {HEADER_LIMIT:,}. It is damaged"
         )
-    if length > len(content) - 8:
+    if length > size - 8:
         raise InvalidInput(
-            f"{path} is truncated: its header alone should have {length:,} bytes, {len(content) - 8:,} are "
+            f"{path} is truncated: its header alone should have {length:,} bytes, {size - 8:,} are "
             "there; fetch or train it again"
         )
-    header = _parse(content[8 : 8 + length], f"{path}: the header")
+    header = _parse(start[8 : 8 + length], f"{path}: the header")
     if not isinstance(header, dict):
         raise InvalidInput(f"{path}: the header is {_shown(header)}; it has to be a JSON object")
     promised = max((_end(name, entry) or 0 for name, entry in header.items()), default=0)
-    there = len(content) - 8 - length
+    there = size - 8 - length
     if promised > there:
         raise InvalidInput(
             f"{path} is truncated: its tensors should have {promised:,} bytes, {there:,} are there; "

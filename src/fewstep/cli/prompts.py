@@ -1,0 +1,99 @@
+"""What `fewstep generate` has for models that take prompts: their options, their layout and the call."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fewstep.cli.output import note
+
+if TYPE_CHECKING:
+    from fewstep import Progress
+    from fewstep.pipeline import Images, Layout, Stamp, TextPipeline
+
+NAMES = ("prompts", "height", "width", "preset", "clip_skip", "sliced", "tiled", "overlap", "cache")
+"""Options that mean nothing to a model of classes."""
+_SIDE = click.IntRange(1, 16_384)
+_OPTIONS = (
+    click.option("--height", type=_SIDE, help="In pixels; a model of prompts has multiples of its own."),
+    click.option("--width", type=_SIDE, help="In pixels.  [default: what the model was made for]"),
+    click.option("--preset", help="Options by use: realtime, interactive, batch or best. They are printed."),
+    click.option("--clip-skip", type=click.IntRange(1, 100), help="Layers of CLIP that the prompt leaves out."),
+    click.option("--sliced", is_flag=True, help="Decode one image at a time, to save memory."),
+    click.option("--tiled", is_flag=True, help="Decode in tiles, to save memory."),
+    click.option("--overlap", is_flag=True, help="Decode a batch while the next is denoised."),
+    click.option("--cache", type=click.Path(), help="Folder for embeddings of prompts, used again by later runs."),
+    click.option("--timings", is_flag=True, help="Say what each stage took, and what the cache saved."),
+    click.option("--device", default="cpu", help="Where the model runs, such as cuda.  [default: cpu]"),
+    click.option("--dtype", help="float32, float16 or bfloat16.  [default: float32]"),
+    click.option("--variant", help="Of a diffusers model's files, such as fp16."),
+    click.option("--allow-pickle", is_flag=True, help="Load weights that are only there as a pickle, never code."),
+)
+
+
+def OPTIONS(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def place(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `fewstep.load`."""
+    from fewstep.pipeline import TensorCache
+
+    cache = None if given["cache"] is None else TensorCache(folder=given["cache"])
+    return {"cache": cache, **{name: given[name] for name in ("device", "dtype", "variant", "allow_pickle")}}
+
+
+def layout(pipe: TextPipeline, stamp: Stamp | None, given: dict[str, Any]) -> Layout:
+    """The layout of the pictures, after refusing what only classes have."""
+    from fewstep.pipeline import Layout, PromptRecipe
+
+    for name in ("labels", "clip"):
+        if given[name]:
+            raise click.UsageError(f"--{name} is for models of classes, and {pipe.name} takes prompts: give a PROMPT")
+    if stamp is not None and isinstance(stamp.recipe, PromptRecipe):
+        recipe, old = stamp.recipe, stamp.layout
+        found = Layout(given["columns"] or old.columns, given["scale"] or old.scale, old.gap)
+        found.size(len(recipe.kept), recipe.height, recipe.width)
+        return found
+    if not given["prompts"] and stamp is None:
+        raise click.UsageError(f"{pipe.name} draws from words: give a PROMPT after the model, in quotes")
+    height, width = (given[name] or own for name, own in zip(("height", "width"), pipe.size, strict=True))
+    count = len(given["prompts"]) * (given["count"] or 1)
+    found = Layout.of(count, width, given["columns"] or given["count"] or min(max(count, 1), 10), given["scale"])
+    found.size(max(count, 1), height, width)
+    return found
+
+
+def draw(
+    pipe: TextPipeline, settings: dict[str, Any], given: dict[str, Any], on_row: Callable[[Progress], None]
+) -> Images:
+    """The images; `settings` are the arguments that models of classes have too."""
+    from fewstep.pipeline import preset
+
+    own = ("height", "width", "clip_skip", "negative", "count")
+    wanted = {**settings, **{name: given[name] for name in own if given[name] is not None}}
+    wanted |= {name: True for name in ("sliced", "tiled", "overlap") if given[name]}
+    if given["preset"] is not None:
+        options = preset(given["preset"])
+        if settings.get("sampler") is not None and not isinstance(settings["sampler"], str):  # a plan decides them
+            options = {name: value for name, value in options.items() if name not in ("sampler", "steps", "grid")}
+        note(f"--preset {given['preset']} is {' '.join(f'{name}={value}' for name, value in options.items())}")
+        wanted = {**options, **wanted}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        images = pipe(list(given["prompts"]), **wanted, on_row=on_row)
+    for warning in caught:
+        note(f"warning: {warning.message}")
+    return images
+
+
+def timings(images: Images, saved: float | None) -> str:
+    """One line for people; `saved` is None where there is no cache."""
+    stages = ", ".join(f"{stage} {seconds:.3f} s" for stage, seconds in images.timings.items())
+    return stages if saved is None else f"{stages}; the cache saved {saved:.3f} s"

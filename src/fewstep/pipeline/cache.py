@@ -1,0 +1,188 @@
+"""What was computed from content, kept by that content's digest: embeddings of prompts, encodings of pictures.
+
+In memory and, where a folder is given, on disk; both are bounded in bytes and drop what was used longest ago. An entry
+on disk is one safetensors file, written whole or not at all; a damaged one counts as absent and is removed. Threads
+may share a cache, and processes a folder; two threads that want the same entry make it once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fewstep.core.errors import InvalidInput
+from fewstep.zoo import container
+
+Tensors = Mapping[str, Tensor]
+MEMORY, DISK = 256 << 20, 1 << 30
+"""Most bytes of a cache unless the caller says otherwise: 256 MiB in memory, 1 GiB on disk."""
+
+
+@dataclass(frozen=True)
+class CacheCounts:
+    """What a cache did so far.
+
+    Attributes:
+        hits: entries that were there, of which `from_disk` were read from the folder.
+        misses: entries that were not.
+        encodes: entries that were made, which is `misses` unless making one failed.
+        seconds: that making them took; `seconds_saved`: that making the hits again would have taken.
+        entries, bytes: what is in memory now.
+    """
+
+    hits: int = 0
+    from_disk: int = 0
+    misses: int = 0
+    encodes: int = 0
+    seconds: float = 0.0
+    seconds_saved: float = 0.0
+    entries: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class _Entry:
+    tensors: Tensors
+    seconds: float
+    size: int
+
+    @staticmethod
+    def of(tensors: Tensors, seconds: float) -> _Entry:
+        return _Entry(dict(tensors), seconds, sum(t.numel() * t.element_size() for t in tensors.values()))
+
+
+def key_of(*facts: Any) -> str:
+    """The key of an entry: 64 hexadecimal digits over facts that JSON can hold."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+class TensorCache:
+    """Named tensors by key.
+
+    Args:
+        max_bytes: most bytes in memory; 0 keeps nothing there.
+        folder: for entries on disk, made where missing; None is memory alone.
+        max_disk_bytes: most bytes in the folder.
+
+    Tensors that it returns are shared: nobody may write to them.
+    """
+
+    def __init__(
+        self, max_bytes: int = MEMORY, folder: str | os.PathLike[str] | None = None, max_disk_bytes: int = DISK
+    ):
+        for name, value in (("max_bytes", max_bytes), ("max_disk_bytes", max_disk_bytes)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise InvalidInput(f"{name} of a cache must be a whole number of bytes from 0, got {value!r}")
+        self.max_bytes, self.max_disk_bytes = max_bytes, max_disk_bytes
+        self.folder = None if folder is None else Path(folder)
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._making: dict[str, threading.Event] = {}
+        self._lock = threading.Lock()
+        self._counts = CacheCounts()
+
+    @property
+    def counts(self) -> CacheCounts:
+        """What the cache did so far."""
+        with self._lock:
+            return replace(self._counts, entries=len(self._entries), bytes=self._bytes())
+
+    def get_or_make(self, key: str, make: Callable[[], Tensors]) -> Tensors:
+        """The entry `key` (of `key_of`), made by `make` where it is not there yet."""
+        while True:
+            with self._lock:
+                entry = self._entries.get(key)
+                if entry is not None:
+                    self._entries.move_to_end(key)
+                    self._count(hits=1, seconds_saved=entry.seconds)
+                    return entry.tensors
+                other = self._making.get(key)
+                if other is None:
+                    mine = self._making[key] = threading.Event()
+                    break
+            other.wait()
+        try:
+            return self._fetch(key, make).tensors
+        finally:
+            with self._lock:
+                del self._making[key]
+            mine.set()
+
+    def clear(self) -> None:
+        """Forget what is in memory; the folder stays as it is."""
+        with self._lock:
+            self._entries.clear()
+
+    def _fetch(self, key: str, make: Callable[[], Tensors]) -> _Entry:
+        entry = self._read(key)
+        if entry is not None:
+            with self._lock:
+                self._count(hits=1, from_disk=1, seconds_saved=entry.seconds)
+        else:
+            with self._lock:
+                self._count(misses=1)
+            began = time.perf_counter()
+            tensors = make()
+            entry = _Entry.of(tensors, time.perf_counter() - began)
+            with self._lock:
+                self._count(encodes=1, seconds=entry.seconds)
+            self._write(key, entry)
+        with self._lock:
+            if entry.size <= self.max_bytes:
+                self._entries[key] = entry
+                while self._bytes() > self.max_bytes:
+                    self._entries.popitem(last=False)
+        return entry
+
+    def _bytes(self) -> int:
+        return sum(entry.size for entry in self._entries.values())
+
+    def _count(self, **more: float) -> None:
+        self._counts = replace(self._counts, **{name: getattr(self._counts, name) + n for name, n in more.items()})
+
+    def _read(self, key: str) -> _Entry | None:
+        if self.folder is None:
+            return None
+        path = self.folder / f"{key}.safetensors"
+        try:
+            file = container.read(path, max(self.max_disk_bytes, 1))
+            facts = file.document("fewstep-cache", "an entry of a cache")
+            if facts.get("key") != key or not isinstance(facts.get("seconds"), float):
+                raise InvalidInput(f"{path} is another entry than its name says")
+            entry = _Entry.of(file.tensors(), facts["seconds"])
+            os.utime(path)  # it was used now
+        except FileNotFoundError:
+            return None
+        except InvalidInput:
+            path.unlink(missing_ok=True)
+            return None
+        return entry
+
+    def _write(self, key: str, entry: _Entry) -> None:
+        if self.folder is None or entry.size > self.max_disk_bytes:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        facts = {"key": key, "seconds": entry.seconds}
+        container.write(self.folder / f"{key}.safetensors", dict(entry.tensors), {"fewstep-cache": facts})
+        files = []
+        for path in self.folder.glob("*.safetensors"):
+            try:
+                status = path.stat()
+            except FileNotFoundError:  # another process removed it
+                continue
+            files.append((status.st_mtime_ns, status.st_size, path))
+        total = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if total <= self.max_disk_bytes:
+                break
+            path.unlink(missing_ok=True)
+            total -= size

@@ -1,0 +1,185 @@
+"""From a name, a path, a hub id or a callable to a pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewstep import zoo
+from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.schedule import Schedule
+from fewstep.denoise.convert import PREDICTIONS
+from fewstep.pipeline.assemble import Parts, component_of, of_component, of_folder
+from fewstep.pipeline.cache import TensorCache
+from fewstep.pipeline.pipeline import Pipeline
+from fewstep.pipeline.source import PICKLES, fetched, is_hub_id
+from fewstep.pipeline.text import TextPipeline
+from fewstep.zoo import container
+
+DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
+MOST_VALUES = 1 << 28
+"""Most numbers in one sample of a callable."""
+
+
+def load(
+    source: str | os.PathLike[str] | Callable[..., Any],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | str | None = None,
+    variant: str | None = None,
+    allow_pickle: bool = False,
+    cache: TensorCache | None = None,
+    schedule: Schedule | None = None,
+    prediction: str | None = None,
+    sample_shape: Sequence[int] | None = None,
+    classes: int = 0,
+) -> Pipeline | TextPipeline:
+    """The pipeline of a model.
+
+    Args:
+        source: the name of a shipped model ("digits"); the path of a .safetensors file that fewstep trained; a folder
+            in the format of diffusers, or its id on the Hugging Face hub ("org/name"); the folder of one network in that
+            format, or the .safetensors file in it; or a callable `network(x, t)`.
+        device: where the model runs; `dtype` in what: "float32" (the default), "float16" or "bfloat16".
+        variant: of the files of weights, such as "fp16".
+        allow_pickle: load weights that are there only as a pickle, as weights alone (`weights_only=True`).
+        cache: of prompt embeddings; by default one of this pipeline's own, in memory.
+        schedule, prediction: of a callable or of one network alone, as in `fewstep.Network`.
+        sample_shape: (C, H, W) of what a callable draws. With `classes` above 0 it is called with `label=` too.
+
+    Raises:
+        FileNotFoundError: there is no file at the path.
+        InvalidInput: for an unknown name, and for a file that is missing, damaged or not of a known kind.
+    """
+    given = {"schedule": schedule, "prediction": prediction, "sample_shape": sample_shape, "classes": classes or None}
+    place: dict[str, Any] = {"device": device, "dtype": _dtype(dtype)}
+    if callable(source):
+        return _of_callable(source, **place, **{**given, "classes": classes})
+    path = Path(source)
+    if isinstance(source, str) and source in zoo.SHIPPED:
+        _refuse_given(given, f"the shipped model {source!r} knows its own")
+        return _of_zoo(zoo.load_shipped(source), source, **place)
+    if path.suffix == ".safetensors" and not path.is_dir():
+        if "fewstep" in container.inspect(path).metadata:
+            _refuse_given(given, f"{path} says its own")
+            return _of_zoo(zoo.load(path), _name(path.stem), **place)
+        path = component_of(path)
+    elif path.is_file() and path.suffix not in PICKLES:
+        return _of_zoo(zoo.load(path), _name(path.stem), **place)
+    elif not path.exists() and isinstance(source, str) and is_hub_id(source):
+        path = fetched(source, variant, allow_pickle)
+    parts = Parts(path, device, place["dtype"], variant, allow_pickle)
+    if (path / "model_index.json").is_file():
+        _refuse_given(given, f"{path} says its own")
+        return of_folder(parts, _name(str(source)), cache)
+    if (path / "config.json").is_file():
+        return of_component(parts, _name(path.name), schedule, prediction)
+    raise _unknown(str(source), path)
+
+
+def _unknown(model: str, path: Path) -> InvalidInput:
+    if path.is_dir():
+        return InvalidInput(
+            f"{path} is a folder without model_index.json (a whole diffusers model) or config.json (one network): give "
+            "the folder that save_pretrained wrote, or a .safetensors file in it"
+        )
+    if path.is_file():
+        return InvalidInput(
+            f"{path} is a pickle by its name, and opening one can run any code: give safetensors, or a diffusers folder"
+        )
+    error = unknown_name("model", model, zoo.SHIPPED)
+    return InvalidInput(
+        f"{error}; or give the path of a .safetensors file that `fewstep train` wrote, of a diffusers folder, or an id "
+        "on the hub such as 'org/name'"
+    )
+
+
+def _refuse_given(given: Mapping[str, Any], why: str) -> None:
+    twice = [name for name, value in given.items() if value is not None]
+    if twice:
+        raise InvalidInput(f"{', '.join(twice)} are for a callable or one network alone, and {why}: leave them out")
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    if dtype is None:
+        return torch.float32
+    if isinstance(dtype, str) and dtype in DTYPES:
+        return DTYPES[dtype]
+    if dtype not in DTYPES.values():
+        raise unknown_name("dtype", str(dtype).removeprefix("torch."), DTYPES)
+    return dtype  # type: ignore[return-value]
+
+
+def _name(text: str) -> str:
+    return "".join(filter(str.isprintable, text.rstrip("/").split("/")[-1]))[:100] or "model"
+
+
+def _of_zoo(loaded: zoo.Loaded, name: str, device: torch.device | str, dtype: torch.dtype) -> Pipeline:
+    spec = loaded.spec
+    return Pipeline(
+        network=loaded.network.to(device, dtype),
+        name=name,
+        digest=loaded.digest,
+        schedule=spec.schedule,
+        prediction=spec.prediction,
+        sample_shape=spec.sample_shape,
+        classes=spec.classes,
+        value_range=spec.value_range,
+        device=device,
+    )
+
+
+def _of_callable(
+    network: Callable[..., Any],
+    schedule: Schedule | None,
+    prediction: str | None,
+    sample_shape: Sequence[int] | None,
+    classes: int,
+    device: torch.device | str,
+    dtype: torch.dtype,
+) -> Pipeline:
+    missing = [
+        n for n, v in (("schedule", schedule), ("prediction", prediction), ("sample_shape", sample_shape)) if v is None
+    ]
+    if missing or schedule is None or prediction is None or sample_shape is None:
+        raise InvalidInput(f"a callable says nothing of itself: give {', '.join(missing)} too")
+    if not isinstance(schedule, Schedule):
+        raise InvalidInput(f"schedule must be one of fewstep.schedules, got {type(schedule).__name__}")
+    if prediction not in PREDICTIONS:
+        raise unknown_name("prediction type", str(prediction), PREDICTIONS)
+    shape = tuple(sample_shape)
+    total = 1
+    for length in shape:
+        total *= length if type(length) is int and length > 0 else MOST_VALUES + 1
+    if len(shape) != 3 or total > MOST_VALUES:
+        raise InvalidInput(f"sample_shape must be (C, H, W), at most {MOST_VALUES:,} values, got {sample_shape!r}")
+    if type(classes) is not int or not 0 <= classes <= 10**6:
+        raise InvalidInput(f"classes must be a whole number from 0 to 1000000, got {classes!r}")
+    kind = network if hasattr(network, "__qualname__") else type(network)
+    name = _name(kind.__qualname__.replace("<", "").replace(">", "").split(".")[-1])
+    weights = network.state_dict() if isinstance(network, torch.nn.Module) else {}
+    return Pipeline(
+        network=network,
+        name=name,
+        digest=_tensors_digest(weights, kind.__module__, kind.__qualname__, schedule.spec, prediction, list(shape)),
+        schedule=schedule,
+        prediction=prediction,
+        sample_shape=shape,
+        classes=classes,
+        device=device,
+    )
+
+
+def _tensors_digest(weights: Mapping[str, torch.Tensor], *facts: Any) -> str:
+    state = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        state.update(f"\0{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()[:16]

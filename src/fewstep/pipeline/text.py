@@ -1,0 +1,378 @@
+"""A text-to-image model: prompts are encoded, latents denoised, pictures decoded, and each stage is timed."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep import schedules
+from fewstep.core.errors import InvalidInput
+from fewstep.core.plan import Plan
+from fewstep.core.schedule import Schedule
+from fewstep.denoise.base import Denoiser
+from fewstep.denoise.convert import Network
+from fewstep.denoise.guidance import Guided
+from fewstep.pipeline.cache import CacheCounts
+from fewstep.pipeline.choices import check_model, chosen_plan, given_negatives, given_seeds, given_texts
+from fewstep.pipeline.decode import Decoder
+from fewstep.pipeline.draw import Canvas, OnRow, check_cost, draw
+from fewstep.pipeline.encode import TextEncoder
+from fewstep.pipeline.families import Conditions, Family
+from fewstep.pipeline.images import Images
+from fewstep.pipeline.recipe import MAX_IMAGES, MAX_SIDE, Guidance, ImageRecipe, PlanSource, PromptRecipe
+
+SAMPLER, STEPS, GRID, BATCH = "unipc-3", 20, "trailing", 4
+"""What is drawn with unless the caller says otherwise."""
+MAX_PIXELS = 1 << 26
+"""Most pixels of one image: 8192 x 8192."""
+EVERYWHERE = (0.0, math.inf)
+
+Pair = tuple[str, str | None]
+"""A prompt and its negative prompt."""
+
+
+class NoEffect(UserWarning):
+    """Something that the caller gave cannot act."""
+
+
+@dataclass(frozen=True, eq=False)
+class TextPipeline:
+    """A text-to-image model of diffusers' format and the call that draws with it. Holds no state of a run.
+
+    Attributes:
+        module: the network; `config` is its configuration.
+        family: what its family of models needs.
+        name: for people, and for the names of files.
+        digest: over the files of all parts and the dtype.
+        schedule: the noise schedule; on a flow whose shift depends on the size, that of the default size.
+        prediction: what the network was trained to predict.
+        encoder, decoder: of prompts and of latents.
+        scheduler: the configuration of the model's scheduler.
+        zero_negative: the empty condition is zeros, as SDXL was trained, and not the encoding of no words.
+    """
+
+    module: Any
+    family: Family
+    config: Mapping[str, Any]
+    name: str
+    digest: str
+    schedule: Schedule
+    prediction: str
+    encoder: TextEncoder
+    decoder: Decoder
+    scheduler: Mapping[str, Any]
+    zero_negative: bool = False
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str = "cpu"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the images that the model was made for."""
+        side = self.config.get("sample_size") or self.family.side
+        height, width = side if isinstance(side, list | tuple) else (side, side)
+        return int(height) * self.decoder.factor, int(width) * self.decoder.factor
+
+    @property
+    def multiple(self) -> int:
+        """Height and width are multiples of it."""
+        return self.decoder.factor * self.family.patch(self.config)
+
+    @property
+    def guidance(self) -> float:
+        """The guidance scale where the caller gives none."""
+        return self.family.default_guidance(self.config)
+
+    @property
+    def distilled(self) -> bool:
+        """Whether the guidance scale is told to the network and no negative prompt can act."""
+        return self.family.distilled(self.config)
+
+    @property
+    def cache(self) -> CacheCounts:
+        """What the cache of prompt embeddings did so far."""
+        return self.encoder.cache.counts
+
+    def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
+        """(C, H, W) of the latents of an image. Raises `InvalidInput` for a size that the model cannot make."""
+        height, width = self._size(height, width)
+        factor = self.decoder.factor
+        return self.family.channels(self.config), height // factor, width // factor
+
+    def schedule_at(self, height: int | None = None, width: int | None = None) -> Schedule:
+        """The noise schedule for images of a size: on some flows the shift grows with the number of patches."""
+        if not self.scheduler.get("use_dynamic_shifting"):
+            return self.schedule
+        _, h, w = self.latent_shape(height, width)
+        return schedules.flow(self._shift(h * w // self.family.patch(self.config) ** 2), t_min=self.schedule.t_min)
+
+    def plan(
+        self,
+        sampler: str | Plan = SAMPLER,
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        steps: int | None = None,
+        grid: str | None = None,
+        grid_options: Mapping[str, Any] | None = None,
+        times: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Plan:
+        """`fewstep.compile` for this model's schedule at a size, with this module's defaults."""
+        given = {"steps": steps, "grid": grid, "grid_options": grid_options, "times": times, "sigmas": sigmas}
+        return chosen_plan(self.schedule_at(height, width), sampler, {**given, "options": options}, STEPS, GRID)
+
+    def denoiser(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        negative: str | Sequence[str] | None = None,
+        guidance: float | None = None,
+        interval: tuple[float, float] = EVERYWHERE,
+        rescale: float = 0.0,
+        clip_skip: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+    ) -> Denoiser:
+        """The denoiser of a batch of latents with these prompts, for `fewstep.sample`; arguments as in `__call__`."""
+        texts = given_texts(prompts, "prompt")
+        negatives = given_negatives(negative, len(texts), 1)
+        settings = self._guidance(guidance, negatives, interval, rescale)
+        size = self._size(height, width)
+        pairs = [(text, negatives[i % len(negatives)]) for i, text in enumerate(texts)]
+        embedded = self._embed(pairs, settings, clip_skip)
+        return self._denoiser(self._network, embedded, pairs, settings, size)
+
+    def __call__(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        negative: str | Sequence[str] | None = None,
+        guidance: float | None = None,
+        sampler: str | Plan = SAMPLER,
+        steps: int | None = None,
+        grid: str | None = None,
+        grid_options: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        times: Sequence[float] | None = None,
+        sigmas: Sequence[float] | None = None,
+        interval: tuple[float, float] = EVERYWHERE,
+        rescale: float = 0.0,
+        clip_skip: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        seed: int | Sequence[int] = 0,
+        count: int = 1,
+        batch: int = BATCH,
+        sliced: bool = False,
+        tiled: bool = False,
+        overlap: bool = False,
+        on_row: OnRow | None = None,
+    ) -> Images:
+        """Draw `count` images for each prompt.
+
+        Args:
+            prompts: one, or several.
+            negative: what to be guided away from: one for all, or one for each prompt; None is the model's own empty
+                condition.
+            guidance: scale of classifier-free guidance; 1 is the conditional model alone, at half the cost. Where the
+                model is `distilled` it is told the scale, at no cost. None is the family's usual one.
+            sampler: a name from `fewstep samplers`, or a plan, which then decides steps, grid and options too.
+            steps, grid, grid_options, times, sigmas: the time grid, as in `fewstep.compile`.
+            options: of the sampler, such as `{"eta": 1}` for "ddim".
+            interval: (low, high) in sigma / alpha where guidance acts; `rescale`: see `Guided`.
+            clip_skip: layers at the end of CLIP that the prompt leaves out, as in diffusers.
+            height, width: in pixels, multiples of `multiple`; None is what the model was made for.
+            seed: of the first image, the next ones counting up; or one for each image.
+            count: images of each prompt.
+            batch: images that the network sees at once; it bounds the memory.
+            sliced: decode one image at a time; `tiled`: in tiles. Both save memory.
+            overlap: decode a batch while the next one is denoised; it holds the memory of both.
+            on_row: called after each network evaluation of each batch; True cancels with `Cancelled`.
+
+        Raises:
+            InvalidInput: for unknown names, values out of range, sizes that the model cannot make, and a plan that
+                does not fit.
+            LostImages: some images are not finite. The others are in it.
+
+        Warns:
+            TruncatedPrompt: a prompt is longer than an encoder reads; the warning says what was cut.
+        """
+        texts = given_texts(prompts, "prompt")
+        if type(count) is not int or not 1 <= count * len(texts) <= MAX_IMAGES:
+            raise InvalidInput(f"count must be a whole number from 1 to {MAX_IMAGES // len(texts)}, got {count!r}")
+        negatives = given_negatives(negative, len(texts), count)
+        height, width = self._size(height, width)
+        given = {"steps": steps, "grid": grid, "grid_options": grid_options, "times": times, "sigmas": sigmas}
+        schedule = self.schedule_at(height, width)
+        plan = chosen_plan(schedule, sampler, {**given, "options": options}, STEPS, GRID)
+        recipe = PromptRecipe(
+            model=self.name,
+            model_digest=self.digest,
+            plan=PlanSource.of(plan, schedule),
+            labels=(None,) * (len(texts) * count),
+            seed=given_seeds(seed),
+            guidance=self._guidance(guidance, negatives, interval, rescale),
+            batch=batch,
+            prompts=tuple(text for text in texts for _ in range(count)),
+            negatives=negatives,
+            height=height,
+            width=width,
+            clip_skip=clip_skip,
+            sliced=bool(sliced),
+            tiled=bool(tiled),
+        )
+        return self._draw(recipe, plan, on_row, overlap)
+
+    def redraw(self, recipe: ImageRecipe, *, plan: Plan | None = None, on_row: OnRow | None = None) -> Images:
+        """Draw the images of a recipe again.
+
+        Args:
+            recipe: `fewstep.pipeline.read(path).recipe` of a PNG.
+            plan: only needed for a plan too long to be kept in the picture.
+
+        Raises:
+            InvalidInput: the recipe is for another model, or cannot be used.
+        """
+        check_model(recipe, self.name, self.digest, plan)
+        if not isinstance(recipe, PromptRecipe):
+            raise InvalidInput(f"the recipe has no prompts, and {self.name!r} draws from prompts")
+        self._guidance(recipe.guidance.scale, recipe.negatives, recipe.guidance.interval, recipe.guidance.rescale)
+        schedule = self.schedule_at(recipe.height, recipe.width)
+        return self._draw(recipe, plan or recipe.plan.compile(schedule), on_row, False)
+
+    def _draw(self, recipe: PromptRecipe, plan: Plan, on_row: OnRow | None, overlap: bool) -> Images:
+        shape, settings = self.latent_shape(recipe.height, recipe.width), recipe.guidance
+        check_cost(plan, len(recipe.labels), shape, self.decoder.pixels(shape))
+        began = time.perf_counter()
+        pairs = [(recipe.prompts[i], recipe.negative(i)) for i in range(len(recipe.labels))]
+        drawn = [pairs[i] for i in recipe.kept]
+        embedded = self._embed(drawn, settings, recipe.clip_skip, warn=True)
+        seconds = time.perf_counter() - began
+
+        def denoiser(network: Callable[..., Any], part: slice) -> Denoiser:
+            own = [pair if pair in drawn else drawn[0] for pair in pairs[part]]  # of the others no image is kept
+            return self._denoiser(network, embedded, own, settings, (recipe.height, recipe.width))
+
+        canvas = Canvas(
+            shape=shape,
+            pixels=self.decoder.pixels(shape),
+            value_range=(-1.0, 1.0),
+            network=self._network,
+            denoiser=denoiser,
+            decode=lambda latents: self.decoder(latents, sliced=recipe.sliced, tiled=recipe.tiled),
+            overlap=overlap,
+            device=self.device,
+        )
+        return draw(recipe, plan, canvas, on_row, {"encode": seconds})
+
+    @property
+    def _network(self) -> Callable[..., Tensor]:
+        return partial(self.family.call, self.module)
+
+    def _embed(
+        self, pairs: Sequence[Pair], settings: Guidance, clip_skip: int | None, warn: bool = False
+    ) -> dict[Pair, tuple[Conditions, Conditions]]:
+        """The conditions of each pair of a prompt and a negative prompt, each text encoded once."""
+        encoder, guided = self.encoder, self._guided(settings)
+        prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
+        others = list(dict.fromkeys(negative for _, negative in pairs)) if guided else []
+        for text in [*prompts, *(text for text in others if text)] if warn else []:
+            encoder.warn(text)
+        positive = {text: encoder(text, clip_skip) for text in prompts}
+        zeros = {name: torch.zeros_like(value) for name, value in positive[prompts[0]].items()}
+        negative: dict[str | None, Conditions] = {
+            text: zeros if text is None and self.zero_negative else encoder(text or "") for text in others
+        }
+        return {(p, n): (positive[p], negative[n] if guided else positive[p]) for p, n in pairs}
+
+    def _denoiser(
+        self,
+        network: Callable[..., Any],
+        embedded: Mapping[Pair, tuple[Conditions, Conditions]],
+        pairs: Sequence[Pair],
+        settings: Guidance,
+        size: tuple[int, int],
+    ) -> Denoiser:
+        base = Network(
+            network,
+            self.schedule,
+            self.prediction,
+            dtype=self.dtype,
+            time_scale=self.family.time_scale,
+            sigma_data=self._sigma_data,
+        )
+        more = self.family.sizes(self.config, len(pairs), *size)
+        if self.distilled:
+            more["guidance"] = torch.full((len(pairs),), settings.scale)
+
+        def stacked(branch: int) -> Conditions:
+            rows = [embedded[pair][branch] for pair in pairs]
+            joined = {name: torch.cat([row[name] for row in rows]) for name in rows[0]} | more
+            return {name: self._placed(name, value) for name, value in joined.items()}
+
+        positive = stacked(0)
+        if not self._guided(settings):
+            return base.given(positive)
+        return Guided(base, positive, stacked(1), settings.scale, interval=settings.interval, rescale=settings.rescale)
+
+    def _placed(self, name: str, value: Tensor) -> Tensor:
+        """A condition where the network is and in its dtype; masks stay whole numbers, and a scale float32."""
+        exact = name == "guidance" or not value.is_floating_point()
+        return value.to(self.device) if exact else value.to(self.device, self.dtype)
+
+    @property
+    def _sigma_data(self) -> float:
+        return float(self.scheduler.get("sigma_data", 0.5))
+
+    def _guided(self, settings: Guidance) -> bool:
+        """Whether guidance doubles the network's evaluations."""
+        return settings.scale != 1 and not self.distilled
+
+    def _guidance(
+        self, guidance: float | None, negatives: Sequence[str | None], interval: tuple[float, float], rescale: float
+    ) -> Guidance:
+        settings = Guidance(self.guidance if guidance is None else guidance, None, interval, rescale)
+        if any(text is not None for text in negatives) and not self._guided(settings):
+            why = "is told its guidance scale" if self.distilled else "is not guided at scale 1"
+            warnings.warn(
+                f"the negative prompt has no effect: {self.name} {why}, so nothing is guided away from",
+                NoEffect,
+                stacklevel=3,
+            )
+        return settings
+
+    def _shift(self, tokens: int) -> float:
+        config = self.scheduler
+        log_shift = math.log(
+            schedules.flow_shift(
+                tokens,
+                base_tokens=config.get("base_image_seq_len", 256),
+                max_tokens=config.get("max_image_seq_len", 4096),
+                base_log_shift=config.get("base_shift", 0.5),
+                max_log_shift=config.get("max_shift", 1.15),
+            )
+        )
+        return math.exp(log_shift) if config.get("time_shift_type", "exponential") == "exponential" else log_shift
+
+    def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
+        """(height, width), the model's own for None. Raises `InvalidInput` where the model cannot make them."""
+        size = tuple(own if given is None else given for given, own in zip((height, width), self.size, strict=True))
+        most = self.family.limit(self.config)
+        side = MAX_SIDE if most is None else min(MAX_SIDE, most * self.decoder.factor)
+        for name, value in zip(("height", "width"), size, strict=True):
+            if type(value) is not int or value % self.multiple or not 0 < value <= side:
+                raise InvalidInput(
+                    f"{name} is {value!r}; {self.name} makes multiples of {self.multiple} up to {side} pixels"
+                )
+        if size[0] * size[1] > MAX_PIXELS:
+            raise InvalidInput(f"an image of {size[1]} x {size[0]} pixels has more than {MAX_PIXELS:,}: use fewer")
+        return size[0], size[1]

@@ -1,0 +1,329 @@
+"""Loading: every kind of source, and files that are missing, damaged, hostile or of another kind."""
+
+import json
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+import fewstep as fs
+from fewstep.pipeline import Pipeline, TextPipeline, load
+
+from .conftest import Model
+
+Models = Callable[..., Model]
+UNET = "unet/diffusion_pytorch_model.safetensors"
+TEXT = "text_encoder/model.safetensors"
+
+
+@pytest.fixture
+def folder(models: Models, tmp_path: Path) -> Path:
+    """A copy of a Stable Diffusion folder, to be damaged."""
+    return shutil.copytree(models("sd").folder, tmp_path / "sd")
+
+
+def edit(path: Path, **changes: Any) -> None:
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, **changes}))
+
+
+def test_a_callable_is_a_model_with_a_schedule(tmp_path: Path) -> None:
+    schedule = fs.schedules.flow(shift=2.0)
+
+    def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return x - t.reshape(-1, 1, 1, 1)
+
+    pipe = load(network, schedule=schedule, prediction="flow", sample_shape=(1, 4, 6))
+    assert isinstance(pipe, Pipeline)
+    images = pipe([None] * 3, sampler="euler", steps=4, seed=1)
+    assert (images.tensor.shape, images.nfe, pipe.name) == ((3, 1, 4, 6), 4, "network")
+    plan = fs.compile("euler", schedule=schedule, steps=4, grid="quadratic")
+    assert torch.equal(
+        images.tensor, fs.sample(plan, fs.Network(network, schedule, "flow"), shape=(3, 1, 4, 6), seed=1)
+    )
+    assert len(pipe(steps=2)) == 1
+    classes = load(
+        lambda x, t, label: x + label.reshape(-1, 1, 1, 1),
+        schedule=schedule,
+        prediction="sample",
+        sample_shape=(1, 2, 2),
+        classes=3,
+    )
+    assert len(classes(steps=2)) == 3
+
+
+def test_the_digest_of_a_module_is_over_its_weights() -> None:
+    given: dict[str, Any] = {"schedule": fs.schedules.edm(), "prediction": "edm", "sample_shape": (1, 2, 2)}
+    modules = [torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)]
+    first, second = (load(module, **given).digest for module in modules)
+    assert first != second
+    modules[1].load_state_dict(modules[0].state_dict())
+    assert load(modules[1], **given).digest == first
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "give schedule, prediction, sample_shape too"),
+        ({"schedule": "linear"}, "schedule must be one of"),
+        ({"prediction": "epsilom"}, "unknown prediction type 'epsilom': did you mean 'epsilon'"),
+        ({"sample_shape": (3, 4)}, r"sample_shape must be \(C, H, W\)"),
+        ({"sample_shape": (3, 10**6, 10**6)}, "at most 268,435,456 values"),
+        ({"sample_shape": (3, 0, 4)}, "sample_shape must be"),
+        ({"classes": -1}, "classes must be a whole number"),
+        ({"dtype": "float8"}, "unknown dtype 'float8'"),
+    ],
+)
+def test_a_callable_without_its_facts_is_refused(given: dict[str, Any], message: str) -> None:
+    facts: dict[str, Any] = {"schedule": fs.schedules.linear(), "prediction": "epsilon", "sample_shape": (1, 4, 4)}
+    with pytest.raises(fs.InvalidInput, match=message):
+        load(lambda x, t: x, **({**facts, **given} if given else {}))
+
+
+def test_facts_that_a_model_says_itself_are_refused(folder: Path) -> None:
+    for source in ("digits", folder):
+        with pytest.raises(fs.InvalidInput, match="prediction are for a callable or one network alone"):
+            load(source, prediction="epsilon")
+
+
+def test_one_network_is_loaded_with_the_schedule_beside_it(models: Models, tmp_path: Path) -> None:
+    whole, _, folder = models("ddpm")
+    part = load(folder / "unet")
+    file = load(folder / UNET)
+    alone = shutil.copytree(folder / "unet", tmp_path / "alone")
+    with pytest.raises(fs.InvalidInput, match="is a network alone: give schedule and prediction"):
+        load(alone)
+    given = load(alone, schedule=whole.schedule, prediction="epsilon")
+    pictures = [pipe([None], steps=2).tensor for pipe in (whole, part, file, given)]
+    assert all(torch.equal(pictures[0], picture) for picture in pictures)
+
+
+def test_a_part_of_a_text_model_names_the_whole(folder: Path) -> None:
+    with pytest.raises(fs.InvalidInput, match=rf"one part \(UNet2DConditionModel\).* the whole, {folder}"):
+        load(folder / UNET)
+
+
+def test_an_original_checkpoint_says_how_to_convert_it(tmp_path: Path) -> None:
+    path = tmp_path / "v1-5-pruned.safetensors"
+    safetensors.torch.save_file({"model.diffusion_model.out.0.weight": torch.zeros(4)}, path)
+    with pytest.raises(fs.InvalidInput, match=r"weights without a configuration.*from_single_file"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["unet", "vae", "text_encoder", "tokenizer", "scheduler", "model_index.json", "unet/config.json", UNET, TEXT],
+)
+def test_a_missing_part_is_named(folder: Path, part: str) -> None:
+    path = folder / part
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(fs.InvalidInput, match=part.split("/")[0].replace("_index.json", "_index")):
+        load(folder)
+
+
+@pytest.mark.parametrize("file", [UNET, TEXT, "vae/diffusion_pytorch_model.safetensors"])
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: content[:-10], "is truncated: its tensors should have"),
+        (lambda content: content[:100], "is truncated: its header alone"),
+        (lambda content: b"", "is not a safetensors file"),
+        (lambda content: b"PK\x03\x04" + content[4:], "is a zip archive, such as torch.save writes"),
+        (lambda content: b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (lambda content: (2**40).to_bytes(8, "little") + content[8:], "asks for a header of 1,099,511,627,776 bytes"),
+    ],
+)
+def test_damaged_weights_are_refused(folder: Path, file: str, damage: Callable[[bytes], bytes], message: str) -> None:
+    path = folder / file
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(fs.InvalidInput, match=f"{path.name}.*{message}"):
+        load(folder)
+
+
+def test_weights_under_another_name_are_refused(folder: Path) -> None:
+    vae, unet = folder / "vae/diffusion_pytorch_model.safetensors", folder / UNET
+    vae.write_bytes(unet.read_bytes())
+    with pytest.raises(fs.InvalidInput, match="tensors of AutoencoderKL are missing, such as"):
+        load(folder)
+    (folder / "unet").joinpath("diffusion_pytorch_model.safetensors").write_bytes((folder / TEXT).read_bytes())
+    with pytest.raises(fs.InvalidInput, match=r"config.json asks for [\d,]+ weights, the files hold [\d,]+"):
+        load(folder)
+
+
+def test_a_tensor_of_another_shape_is_refused(folder: Path) -> None:
+    weights = safetensors.torch.load_file(folder / UNET)
+    name = max(weights, key=lambda key: weights[key].numel())
+    weights[name] = torch.zeros(weights[name].numel() + 1000)
+    safetensors.torch.save_file(weights, folder / UNET)
+    with pytest.raises(fs.InvalidInput, match="cannot be loaded as UNet2DConditionModel"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("unet/config.json", {"block_out_channels": [8, 10**12]}, "block_out_channels is 1000000000000"),
+        ("unet/config.json", {"block_out_channels": [8, 4_000_000]}, "config.json asks for|cannot be loaded"),
+        ("unet/config.json", {"layers_per_block": 10**6}, "layers_per_block is 1000000; no model has more than 256"),
+        ("unet/config.json", {"down_block_types": ["DownBlock2D"] * 100}, "down_block_types has 100 entries"),
+        ("unet/config.json", {"cross_attention_dim": 64}, "cannot be loaded|asks for"),
+        ("unet/config.json", {"down_block_types": ["Evil"]}, "cannot be loaded as UNet2DConditionModel"),
+        ("unet/config.json", {"in_channels": 9}, "cannot be loaded|asks for"),
+        ("text_encoder/config.json", {"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000"),
+        ("text_encoder/config.json", {"vocab_size": 9_000_000}, "asks for 288,"),
+        ("vae/config.json", {"latent_channels": 8}, "cannot be loaded|asks for"),
+        ("scheduler/scheduler_config.json", {"beta_schedule": "squared"}, "unknown beta_schedule 'squared'"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 10**7}, "num_train_timesteps must be"),
+        ("scheduler/scheduler_config.json", {"beta_end": "x"}, "beta_end must be|no noise schedule"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "v"}, "unknown prediction_type 'v'"),
+        ("scheduler/scheduler_config.json", {"shift_terminal": 0.1}, "shift_terminal"),
+        ("model_index.json", {"_class_name": "StableDifusionPipeline"}, "did you mean 'StableDiffusionPipeline'"),
+        ("model_index.json", {"_class_name": ["my_code", "Pipeline"]}, "unknown kind of model"),
+        ("model_index.json", {"unet": [None, None]}, "names no unet"),
+        ("model_index.json", {"tokenizer": ["my_code", "Tokenizer"]}, "unknown tokenizer 'Tokenizer'"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_refused(folder: Path, file: str, changes: dict, message: str) -> None:
+    edit(folder / file, **changes)
+    with pytest.raises(fs.InvalidInput, match=message):
+        load(folder)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", "[" * 100_000, '{"a": ' * 50 + "1" + "}" * 50])
+def test_a_configuration_that_is_no_json_object_is_refused(folder: Path, text: str) -> None:
+    (folder / "unet/config.json").write_text(text)
+    with pytest.raises(fs.InvalidInput, match=r"damaged|JSON object"):
+        load(folder)
+
+
+def test_a_table_of_positions_is_bounded(models: Models, tmp_path: Path) -> None:
+    folder = shutil.copytree(models("sd3").folder, tmp_path / "sd3")
+    edit(folder / "transformer/config.json", pos_embed_max_size=9_000_000)
+    with pytest.raises(fs.InvalidInput, match=r"asks for a table of .* positions"):
+        load(folder)
+
+
+class Bomb:
+    """A pickle that would make a file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.path,))
+
+
+def test_a_pickle_is_refused_unless_allowed_and_then_runs_no_code(folder: Path, tmp_path: Path) -> None:
+    expected = load(folder)("lion", steps=2).tensor
+    path = folder / "unet/diffusion_pytorch_model.bin"
+    torch.save(safetensors.torch.load_file(folder / UNET), path)
+    (folder / UNET).unlink()
+    with pytest.raises(fs.InvalidInput, match=r"only as a pickle, diffusion_pytorch_model.bin.*allow_pickle=True"):
+        load(folder)
+    pipe = load(folder, allow_pickle=True)
+    assert torch.equal(pipe("lion", steps=2).tensor, expected)
+    path.write_bytes(pickle.dumps({"conv_in.weight": Bomb(tmp_path / "ran")}))
+    with pytest.raises(fs.InvalidInput, match="cannot be loaded as UNet2DConditionModel"):
+        load(folder, allow_pickle=True)
+    assert not (tmp_path / "ran").exists()
+    for name in ("model.ckpt", "model.bin"):
+        (tmp_path / name).write_bytes(b"\x80\x04")
+        with pytest.raises(fs.InvalidInput, match="is a pickle by its name"):
+            load(tmp_path / name, allow_pickle=True)
+
+
+def test_code_that_a_folder_brings_is_not_run(folder: Path, tmp_path: Path) -> None:
+    line = f"import pathlib; pathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
+    for part in ("", "unet", "text_encoder", "tokenizer"):
+        (folder / part / "evil.py").write_text(line)
+    edit(folder / "text_encoder/config.json", auto_map={"AutoModel": "evil.Model", "AutoConfig": "evil.Config"})
+    edit(folder / "tokenizer/tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Tokenizer", None]})
+    load(folder)("lion", steps=1)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_shards_and_variants(folder: Path, models: Models) -> None:
+    expected = load(folder)("lion", steps=2).tensor
+    models("sd").own.unet.save_pretrained(folder / "unet", max_shard_size="40KB")
+    (folder / UNET).unlink()
+    shards = sorted((folder / "unet").glob("*-of-*.safetensors"))
+    assert len(shards) > 1
+    assert torch.equal(load(folder)("lion", steps=2).tensor, expected)
+    shards[0].rename(shards[0].with_suffix(".gone"))
+    with pytest.raises(fs.InvalidInput, match=f"lacks {shards[0].name}"):
+        load(folder)
+    edit(folder / "unet/diffusion_pytorch_model.safetensors.index.json", weight_map={"a": "../../x.safetensors"})
+    with pytest.raises(fs.InvalidInput, match="no sound weight_map"):
+        load(folder)
+    models("sd").own.save_pretrained(folder.with_name("half"), variant="fp16")
+    with pytest.raises(fs.InvalidInput, match=r"\.fp16\.safetensors.*name the variant"):
+        load(folder.with_name("half"))
+    assert torch.equal(load(folder.with_name("half"), variant="fp16")("lion", steps=2).tensor, expected)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the hub, offline."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def test_a_hub_id_that_is_cached_is_loaded_offline(models: Models, hub: Path) -> None:
+    snapshot = hub / "models--org--tiny-sd" / "snapshots" / ("a" * 40)
+    shutil.copytree(models("sd").folder, snapshot)
+    (hub / "models--org--tiny-sd" / "refs").mkdir()
+    (hub / "models--org--tiny-sd" / "refs" / "main").write_text("a" * 40)
+    pipe = load("org/tiny-sd")
+    assert isinstance(pipe, TextPipeline)
+    assert (pipe.name, pipe.digest) == ("tiny-sd", models("sd").native.digest)
+
+
+def test_a_hub_id_that_is_not_cached_says_why_it_cannot_be_had(hub: Path) -> None:
+    with pytest.raises(fs.InvalidInput, match=r"'org/absent' is neither in the local cache.*HF_HUB_OFFLINE is set"):
+        load("org/absent")
+    assert not hub.exists()
+
+
+def test_only_weights_and_configurations_are_fetched(monkeypatch: pytest.MonkeyPatch, models: Models) -> None:
+    import fnmatch
+
+    import huggingface_hub
+
+    asked: dict[str, Any] = {}
+
+    def fetch(name: str, **options: Any) -> str:
+        asked.update(options, name=name)
+        return str(models("sd").folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    load("org/tiny-sd", variant=None)
+
+    def wanted(path: str) -> bool:
+        return any(fnmatch.fnmatch(path, pattern) for pattern in asked["allow_patterns"])
+
+    assert (asked["name"], asked["local_files_only"]) == ("org/tiny-sd", False)
+    assert all(
+        map(wanted, [UNET, TEXT, "tokenizer/merges.txt", "model_index.json", "vae/config.json", "t/spiece.model"])
+    )
+    assert wanted("unet/diffusion_pytorch_model-00001-of-00002.safetensors")
+    for path in (
+        "unet/diffusion_pytorch_model.bin",
+        "unet/x.py",
+        "sd.ckpt",
+        "unet/diffusion_pytorch_model.fp16.safetensors",
+        "v1-5.safetensors",
+    ):
+        assert not wanted(path)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(fs.InvalidInput, match=r"is a folder without model_index.json"):
+        load(tmp_path)
