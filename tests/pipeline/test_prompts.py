@@ -148,6 +148,10 @@ def test_a_prompt_too_long_says_what_was_cut(models: Models) -> None:
     with pytest.warns(TruncatedPrompt) as caught:
         models("sd3").native(" ".join(words), guidance=1.0, **QUICK)
     assert [str(w.message).split(" reads")[0].split()[-1] for w in caught] == ["text_encoder", "text_encoder_2"]
+    reader = models("pixart").native.encoder.readers["text_encoder"]
+    assert reader.cut("red " * 119) == ""
+    assert reader.cut("red " * 119 + "lion") == "lion"
+    assert reader.cut("red " * 119 + "zebra") == "words that its tokenizer does not know"
 
 
 def test_a_negative_prompt_that_cannot_act_is_said(models: Models) -> None:
