@@ -11,18 +11,28 @@ PAGE = DOCS / "cli.md"
 WIDTH = 100
 
 
-def help_of(name: str) -> str:
-    """The help of a command at a fixed width, whatever the terminal's is."""
+def helps(name: str) -> list[str]:
+    """The help of a command, and of those inside it, at a fixed width, whatever the terminal's is."""
     parent = click.Context(app, info_name="fewstep", terminal_width=WIDTH, **app.context_settings)
     command = app.get_command(parent, name)
     assert command is not None
     with click.Context(command, parent=parent, info_name=name) as ctx:
-        return command.get_help(ctx)
+        texts = [command.get_help(ctx)]
+        for inner in command.list_commands(ctx) if isinstance(command, click.Group) else []:
+            leaf = command.get_command(ctx, inner)
+            assert leaf is not None
+            with click.Context(leaf, parent=ctx, info_name=inner) as inside:
+                texts.append(leaf.get_help(inside))
+        return texts
 
 
 def commands() -> str:
     """A section for each command."""
-    return "\n\n".join(f"## {name}\n\n{entry.summary}\n\n```\n{help_of(name)}\n```" for name, entry in COMMANDS.items())
+    sections = []
+    for name, entry in COMMANDS.items():
+        blocks = "\n\n".join(f"```\n{text}\n```" for text in helps(name))
+        sections.append(f"## {name}\n\n{entry.summary}\n\n{blocks}")
+    return "\n\n".join(sections)
 
 
 def render() -> str:

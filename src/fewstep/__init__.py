@@ -20,11 +20,19 @@ if TYPE_CHECKING:
     from fewstep.core.errors import InvalidInput
     from fewstep.core.grid import GRIDS
     from fewstep.core.plan import Plan, Recipe
+    from fewstep.denoise.apg import APG
+    from fewstep.denoise.autoguidance import AutoGuided
     from fewstep.denoise.base import Denoiser
+    from fewstep.denoise.cfgpp import CFGPlusPlus
+    from fewstep.denoise.cfgzero import CFGZero
     from fewstep.denoise.convert import Network, OnSchedule
+    from fewstep.denoise.embedded import embedded_guidance
     from fewstep.denoise.guidance import Guided
+    from fewstep.denoise.pag import PAG
     from fewstep.denoise.project import clip, dynamic_threshold
+    from fewstep.denoise.scale import GuidanceSchedule, check_negative
     from fewstep.doctor import diagnose
+    from fewstep.measure.saturation import saturation
     from fewstep.pipeline import PRESETS, Pipeline, TensorCache, TextPipeline, load, preset
     from fewstep.run.eager import Cancelled, NonFinite, Progress, sample, sample_pair
     from fewstep.run.graph import Graph
@@ -38,11 +46,19 @@ _HOMES = {
     "fewstep.core.errors": ["InvalidInput"],
     "fewstep.core.grid": ["GRIDS"],
     "fewstep.core.plan": ["Plan", "Recipe"],
+    "fewstep.denoise.apg": ["APG"],
+    "fewstep.denoise.autoguidance": ["AutoGuided"],
     "fewstep.denoise.base": ["Denoiser"],
+    "fewstep.denoise.cfgpp": ["CFGPlusPlus"],
+    "fewstep.denoise.cfgzero": ["CFGZero"],
     "fewstep.denoise.convert": ["Network", "OnSchedule"],
+    "fewstep.denoise.embedded": ["embedded_guidance"],
     "fewstep.denoise.guidance": ["Guided"],
+    "fewstep.denoise.pag": ["PAG"],
     "fewstep.denoise.project": ["clip", "dynamic_threshold"],
+    "fewstep.denoise.scale": ["GuidanceSchedule", "check_negative"],
     "fewstep.doctor": ["diagnose"],
+    "fewstep.measure.saturation": ["saturation"],
     "fewstep.pipeline": ["PRESETS", "Pipeline", "TensorCache", "TextPipeline", "load", "preset"],
     "fewstep.run.eager": ["Cancelled", "NonFinite", "Progress", "sample", "sample_pair"],
     "fewstep.run.graph": ["Graph"],
@@ -53,12 +69,18 @@ _HOMES = {
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "APG",
     "GRIDS",
+    "PAG",
     "PRESETS",
     "SAMPLERS",
+    "AutoGuided",
+    "CFGPlusPlus",
+    "CFGZero",
     "Cancelled",
     "Denoiser",
     "Graph",
+    "GuidanceSchedule",
     "Guided",
     "InvalidInput",
     "Network",
@@ -71,15 +93,18 @@ __all__ = [
     "Slots",
     "TensorCache",
     "TextPipeline",
+    "check_negative",
     "clip",
     "compile",
     "diagnose",
     "dynamic_threshold",
+    "embedded_guidance",
     "load",
     "preset",
     "sample",
     "sample_adaptive",
     "sample_pair",
+    "saturation",
     "schedules",
 ]
 

@@ -77,6 +77,11 @@ def sample_adaptive(
         NonFinite: where the network returns NaN or infinity.
     """
     denoiser = as_denoiser(denoiser)
+    if denoiser.needs_run:
+        raise InvalidInput(
+            f"{type(denoiser).__name__} counts or remembers the rows of a plan, and adaptive steps, some of which are "
+            "made again, have none: use fewstep.sample, or weights of sigma / alpha without momentum"
+        )
     schedule = schedule or denoiser.schedule
     if schedule is None:
         raise InvalidInput("this denoiser does not know its noise schedule: give schedule=")

@@ -52,9 +52,11 @@ def test_every_command_is_there_and_helps(call: Call, name: str) -> None:
     assert command is not None
     assert command.name == name
     assert command.help
-    result = call(name, "--help")
-    assert result.exit_code == 0
-    assert "--json" in result.output
+    leaves = command.list_commands(context) if isinstance(command, click.Group) else [None]
+    for leaf in leaves:
+        result = call(name, *filter(None, [leaf]), "--help")
+        assert result.exit_code == 0
+        assert "--json" in result.output
 
 
 @pytest.mark.parametrize(

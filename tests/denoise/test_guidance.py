@@ -6,23 +6,10 @@ import pytest
 import torch
 
 import fewstep as fs
+from proof.conditional import EMPTY, LABELS, SHAPE, Counting
 from proof.problems import SCHEDULES
 
 SCHEDULE = SCHEDULES["linear"]
-SHAPE = (3, 2, 4)
-LABELS, EMPTY = torch.tensor([1.0, 2.0, 3.0]), torch.zeros(1)
-
-
-class Counting:
-    """A network of labels that counts its calls and the images in them."""
-
-    def __init__(self):
-        self.calls, self.labels = [], []
-
-    def __call__(self, x, t, label):
-        self.calls.append(x.shape[0])
-        self.labels.append(label.tolist())
-        return torch.sin(x + label.reshape(-1, 1, 1) + t.reshape(-1, 1, 1) / 1000)
 
 
 def guided(scale, *, network=None, condition=LABELS, negative=EMPTY, **options):

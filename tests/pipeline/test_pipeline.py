@@ -44,7 +44,6 @@ def test_the_denoiser_of_the_pipeline_is_what_it_draws_with(pipe: Pipeline) -> N
         ({"sampler": "ddim", "guidance": 2.0}, 12),
         ({"sampler": "heun", "guidance": 1.0}, 11),
         ({"sampler": "ddim", "guidance": 2.0, "negative": 0}, 10),  # one of three images is its own negative
-        ({"sampler": "ddim", "guidance": 2.0, "interval": (0.0, 1e-9)}, 6),
         ({"sampler": "ddim", "guidance": 2.0, "batch": 2}, 12),
     ],
 )
@@ -66,11 +65,17 @@ def test_labels_may_be_a_tensor(pipe: Pipeline) -> None:
     assert torch.equal(pipe(torch.tensor([2, 0]), steps=2).tensor, pipe([2, 0], steps=2).tensor)
 
 
-def test_a_negative_label_changes_the_image_and_no_guidance_ignores_it(pipe: Pipeline) -> None:
+def test_guidance_that_acts_in_no_row_is_told(pipe: Pipeline) -> None:
+    with pytest.warns(UserWarning, match="act in no row of this plan"):
+        images = pipe([0, 1, 2], sampler="ddim", steps=6, guidance=2.0, interval=(0.0, 1e-9))
+    assert images.nfe == 6
+
+
+def test_a_negative_label_changes_the_image_and_is_refused_where_it_cannot(pipe: Pipeline) -> None:
     plain, against = pipe([0], steps=4), pipe([0], steps=4, negative=1)
     assert not torch.allclose(plain.tensor, against.tensor, atol=1e-3)
-    unguided = [pipe([0], steps=4, guidance=1.0, negative=n).tensor for n in (None, 1)]
-    assert torch.equal(*unguided)
+    with pytest.raises(fs.InvalidInput, match="cannot act at guidance scale 1"):
+        pipe([0], steps=4, guidance=1.0, negative=1)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The group of all commands: imports a command when it is called, and turns every failure into one line and a code.
+"""The group of all commands, which turns every failure into one line and a code.
 
 Exit codes: 0 done; 1 the work itself failed, such as a network that returns NaN; 2 bad input or a file that cannot be
 used; 130 interrupted by Ctrl-C.
@@ -6,24 +6,17 @@ used; 130 interrupted by Ctrl-C.
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import click
 
-from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.cli.commands import Commands, Entry
+from fewstep.core.errors import InvalidInput
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-
-
-class Entry(NamedTuple):
-    """Where a command is, and what the list of commands says of it."""
-
-    module: str
-    summary: str
 
 
 COMMANDS = {
@@ -43,27 +36,8 @@ class Failure(click.ClickException):
     exit_code = FAILED
 
 
-class App(click.Group):
-    """Commands by name, imported when they are called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
-            return None
-        return getattr(importlib.import_module(COMMANDS[cmd_name].module), cmd_name)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args[0] not in COMMANDS and not args[0].startswith("-"):
-            raise unknown_name("command", args[0], COMMANDS)
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+class App(Commands):
+    """The group of all commands, and the codes it ends with."""
 
     def main(  # type: ignore[override]
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
@@ -114,7 +88,12 @@ def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> N
         ctx.exit()
 
 
-@click.group("fewstep", cls=App, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    "fewstep",
+    cls=App,
+    entries=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option(
     "--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Print the version."
 )

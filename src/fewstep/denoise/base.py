@@ -5,12 +5,16 @@ Most denoisers are affine in their network's output F, with coefficients that de
     x0 = skip(t) x + out(t) F
 
 They say so by implementing `output` and `coefficients`, and a driver then folds skip and out into the plan's table,
-which saves passes over memory. A nonlinear end, such as clipping, is `project`. Any callable `(x, t) -> x0` is a
-denoiser too.
+which saves passes over memory. A nonlinear end, such as clipping, is `project`. Where even that is not enough, as in
+CFG++, a denoiser sets `affine` to False and implements `estimate`. Any callable `(x, t) -> x0` is a denoiser too.
+
+A denoiser holds no state of a run, so that threads may share it. One that remembers earlier rows, such as guidance with
+momentum, gives every run a copy of itself from `begin`.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +22,7 @@ import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
+from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 
 Value = Any
@@ -32,12 +37,14 @@ class Level(NamedTuple):
         alpha, sigma: of the state; floats, or tensors (B, 1, ..).
         host: the (t, alpha, sigma) of each image as floats, one for all or one for each, for decisions without a
             device.
+        rows: which row of its plan each image is at, one for all or one for each; None where no plan is run.
     """
 
     t: Tensor
     alpha: Value
     sigma: Value
     host: Sequence[tuple[float, float, float]]
+    rows: Sequence[int] | None = None
 
     @staticmethod
     def of(schedule: Schedule, x: Tensor, t: Tensor) -> Level:
@@ -56,31 +63,38 @@ class Level(NamedTuple):
         return Level(t, alpha, sigma, host)
 
     def take(self, index: Tensor, host: Sequence[int]) -> Level:
-        """The level of the images at `index`, which the host knows as `host`."""
+        """The level of the images at `index`, which the host knows as `host`; an image may be taken more than once."""
         alpha, sigma = (v[index] if isinstance(v, Tensor) else v for v in (self.alpha, self.sigma))
-        rows = self.host if len(self.host) == 1 else [self.host[i] for i in host]
-        return Level(self.t[index], alpha, sigma, rows)
+        numbers = self.host if len(self.host) == 1 else [self.host[i] for i in host]
+        rows = self.rows if self.rows is None or len(self.rows) == 1 else [self.rows[i] for i in host]
+        return Level(self.t[index], alpha, sigma, numbers, rows)
 
-    def doubled(self, index: Tensor, host: Sequence[int]) -> Level:
-        """This level, followed by that of the images at `index`."""
-        other = self.take(index, host)
-        alpha, sigma = (
-            torch.cat([a, b]) if isinstance(a, Tensor) else a
-            for a, b in ((self.alpha, other.alpha), (self.sigma, other.sigma))
-        )
-        rows = self.host if len(self.host) == 1 else [*self.host, *other.host]
-        return Level(torch.cat([self.t, other.t]), alpha, sigma, rows)
+    def repeated(self, times: int) -> Level:
+        """The level of the whole batch, so many times one after the other."""
+        alpha, sigma = (torch.cat([v] * times) if isinstance(v, Tensor) else v for v in (self.alpha, self.sigma))
+        host = self.host if len(self.host) == 1 else [*self.host] * times
+        rows = self.rows if self.rows is None or len(self.rows) == 1 else [*self.rows] * times
+        return Level(self.t.repeat(times), alpha, sigma, host, rows)
 
 
 class Denoiser:
     """Base of the denoisers that drivers know; see the module's docstring.
 
-    `schedule` is the noise schedule that states and times belong to, or None where the denoiser does not know.
-    `project` maps an estimate of the data to a better one and is None where there is nothing to do.
+    Attributes:
+        schedule: the noise schedule that states and times belong to, or None where the denoiser does not know.
+        project: maps an estimate of the data to a better one; None where there is nothing to do.
+        needs_run: whether an estimate depends on more than the state and its level: on the number of the row or on
+            earlier rows. Such a denoiser is refused where there are no rows, as in `sample_adaptive`.
     """
 
     schedule: Schedule | None = None
     project: Callable[[Tensor], Tensor] | None = None
+    needs_run: bool = False
+
+    @property
+    def affine(self) -> bool:
+        """Whether the estimate is skip x + out F and no more; drivers then ask for `output` and never `estimate`."""
+        return self.project is None
 
     def output(self, x: Tensor, level: Level) -> Tensor:
         """The network's output for states `x` (B, ..), in the shape and dtype of `x`."""
@@ -90,12 +104,26 @@ class Denoiser:
         """(skip, out) of x0 = skip x + out F. Raises `InvalidInput` where the network's output cannot give x0."""
         return 0.0, 1.0
 
-    def estimate(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """The estimate of x0 and the one before `project`, which may be the same tensor."""
+    def coefficients_at(self, level: Level) -> tuple[Value, Value]:
+        """`coefficients` at a level: numbers where it is one for all images, else tensors (B, 1, ..)."""
         t = level.t if isinstance(level.alpha, Tensor) else level.host[0][0]
-        skip, out = self.coefficients(t, level.alpha, level.sigma)
-        raw = skip * x + out * self.output(x, level)
+        return self.coefficients(t, level.alpha, level.sigma)
+
+    def estimate(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        """(data, raw): the estimate of x0 and the one that solvers take the noise from where they tell them apart (the
+        columns of a plan's B); without a projection the same tensor.
+        """
+        skip, out = self.coefficients_at(level)
+        result = self.output(x, level)  # before the sum, so that the network runs with no other state in memory
+        raw = skip * x + out * result
         return (raw if self.project is None else self.project(raw)), raw
+
+    def check(self, plan: Plan) -> None:
+        """Raise `InvalidInput` where this denoiser cannot be run with `plan`. Drivers ask before a run."""
+
+    def begin(self) -> Denoiser:
+        """The denoiser for one run: itself, or a copy with a memory of its own where it remembers earlier rows."""
+        return self
 
     def __call__(self, x: Tensor, t: Tensor | float) -> Tensor:
         """The estimate of x0 in states `x` (B, ..) at times `t`, a number or a tensor () or (B,) in the schedule's
@@ -108,6 +136,40 @@ class Denoiser:
         for row in level.host:  # as numbers, they can be refused
             self.coefficients(*row)
         return self.estimate(x, level)[0]
+
+
+class Wrapper(Denoiser):
+    """A denoiser around another one, `inner`, which answers where the wrapper does not."""
+
+    def __init__(self, denoiser: Denoiser | Callable[[Tensor, Tensor], Tensor]):
+        self.inner = as_denoiser(denoiser)
+        self.schedule = self.inner.schedule
+        self.needs_run = self.inner.needs_run
+
+    @property
+    def affine(self) -> bool:
+        return self.project is None and self.inner.affine
+
+    def coefficients(self, t: Value, alpha: Value, sigma: Value) -> tuple[Value, Value]:
+        return self.inner.coefficients(t, alpha, sigma)
+
+    def output(self, x: Tensor, level: Level) -> Tensor:
+        return self.inner.output(x, level)
+
+    def estimate(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        data, raw = self.inner.estimate(x, level)
+        return (data if self.project is None else self.project(data)), raw
+
+    def check(self, plan: Plan) -> None:
+        self.inner.check(plan)
+
+    def begin(self) -> Denoiser:
+        inner = self.inner.begin()
+        if inner is self.inner:
+            return self
+        other = copy.copy(self)
+        other.inner = inner
+        return other
 
 
 class Function(Denoiser):

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.schedule import Schedule
-from fewstep.denoise.base import Denoiser, Level, Value, as_denoiser
+from fewstep.denoise.base import Denoiser, Level, Value, Wrapper
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow", "edm")
 
@@ -134,20 +134,18 @@ def _parameter_dtype(network: Callable[..., Any]) -> torch.dtype | None:
     return next((p.dtype for p in parameters if p.is_floating_point() and p.element_size() >= 2), None)
 
 
-class OnSchedule(Denoiser):
+class OnSchedule(Wrapper):
     """A denoiser in the coordinates of another noise schedule: at the same sigma / alpha, x differs by a factor alone.
 
     `edm` around a Stable Diffusion network is how k-diffusion samples it.
     """
 
     def __init__(self, denoiser: Denoiser, schedule: Schedule):
-        denoiser = as_denoiser(denoiser)
-        if denoiser.schedule is None:
+        super().__init__(denoiser)
+        if self.inner.schedule is None:
             raise InvalidInput("only a denoiser that knows its own noise schedule can be used on another")
-        self.inner = denoiser
-        self.own = denoiser.schedule
+        self.own = self.inner.schedule
         self.schedule = schedule
-        self.project = denoiser.project
 
     def _factor(self, level: Level, x: Tensor) -> tuple[Level, Value]:
         rows, factors = [], []
@@ -157,12 +155,12 @@ class OnSchedule(Denoiser):
             factors.append(factor)
         times = level.t.new_tensor([row[0] for row in rows]).expand(x.shape[0])
         if len(rows) == 1:
-            return Level(times, rows[0][1], rows[0][2], rows), factors[0]
+            return Level(times, rows[0][1], rows[0][2], rows, level.rows), factors[0]
         shape = (-1,) + (1,) * (x.ndim - 1)
         alpha, sigma, factor = (
             x.new_tensor(v).reshape(shape) for v in ([r[1] for r in rows], [r[2] for r in rows], factors)
         )
-        return Level(times, alpha, sigma, rows), factor
+        return Level(times, alpha, sigma, rows, level.rows), factor
 
     def _own(self, t: float, alpha: float, sigma: float) -> tuple[float, float]:
         if alpha == 0:
@@ -186,3 +184,7 @@ class OnSchedule(Denoiser):
     def output(self, x: Tensor, level: Level) -> Tensor:
         own, factor = self._factor(level, x)
         return self.inner.output(factor * x, own)
+
+    def estimate(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        own, factor = self._factor(level, x)
+        return self.inner.estimate(factor * x, own)

@@ -8,24 +8,15 @@ import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
-from fewstep.denoise.base import Denoiser, Level, Value, as_denoiser
+from fewstep.denoise.base import Denoiser, Wrapper
 
 
-class Projected(Denoiser):
+class Projected(Wrapper):
     """A denoiser whose estimate of x0 passes through `function`; solvers that ask see the one before it, too."""
 
     def __init__(self, denoiser: Denoiser | Callable[[Tensor, Tensor], Tensor], function: Callable[[Tensor], Tensor]):
-        denoiser = as_denoiser(denoiser)
-        first = denoiser.project
-        self.inner = denoiser
-        self.schedule = denoiser.schedule
-        self.project = function if first is None else lambda x0: function(first(x0))
-
-    def coefficients(self, t: Value, alpha: Value, sigma: Value) -> tuple[Value, Value]:
-        return self.inner.coefficients(t, alpha, sigma)
-
-    def output(self, x: Tensor, level: Level) -> Tensor:
-        return self.inner.output(x, level)
+        super().__init__(denoiser)
+        self.project = function
 
 
 def clip(denoiser: Denoiser | Callable[[Tensor, Tensor], Tensor], low: float = -1.0, high: float = 1.0) -> Projected:

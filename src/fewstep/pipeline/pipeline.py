@@ -16,6 +16,7 @@ from fewstep.denoise.base import Denoiser
 from fewstep.denoise.convert import Network
 from fewstep.denoise.guidance import Guided
 from fewstep.denoise.project import clip
+from fewstep.denoise.scale import check_negative
 from fewstep.pipeline.choices import check_model, chosen_plan, given_seeds
 from fewstep.pipeline.decode import Decoder
 from fewstep.pipeline.draw import Canvas, OnRow, draw
@@ -129,7 +130,8 @@ class Pipeline:
             on_row: called after each network evaluation of each batch; True cancels with `Cancelled`.
 
         Raises:
-            InvalidInput: for unknown names, values out of range, and a plan that does not fit.
+            InvalidInput: for unknown names, values out of range, a plan that does not fit, and a negative label that
+                guidance 1 would ignore.
             LostImages: some images are not finite. The others are in it.
         """
         grids = {"steps": steps, "grid": grid, "grid_options": grid_options, "times": times, "sigmas": sigmas}
@@ -143,6 +145,8 @@ class Pipeline:
             guidance=Guidance(guidance, self._label(negative), interval, rescale, clip),
             batch=batch,
         )
+        if negative is not None:
+            check_negative(guidance)
         return self._draw(recipe, plan, on_row)
 
     def redraw(self, recipe: ImageRecipe, *, plan: Plan | None = None, on_row: OnRow | None = None) -> Images:

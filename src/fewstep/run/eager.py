@@ -120,8 +120,8 @@ def _cancelling(on_row: Callable[[Progress], bool | None]) -> Callable[[Progress
     return watch
 
 
-def check_schedule(plan: Plan, denoiser: Denoiser) -> None:
-    """Raise `InvalidInput` where the plan was compiled for another noise schedule than the denoiser's."""
+def check_plan(plan: Plan, denoiser: Denoiser) -> None:
+    """Raise `InvalidInput` where the denoiser cannot be run with the plan, as one of another noise schedule."""
     if denoiser.schedule is not None and denoiser.schedule.fingerprint != plan.recipe.schedule_fingerprint:
         raise InvalidInput(
             f"the plan was compiled for the noise schedule {plan.recipe.schedule.get('kind')!r} "
@@ -129,6 +129,7 @@ def check_schedule(plan: Plan, denoiser: Denoiser) -> None:
             f"({denoiser.schedule.fingerprint}): compile it with schedule=denoiser.schedule, or wrap the denoiser in "
             "fewstep.OnSchedule"
         )
+    denoiser.check(plan)
 
 
 def starting_states(
@@ -142,7 +143,7 @@ def starting_states(
     device: torch.device | str | None = None,
 ) -> tuple[list[Tensor], list[int]]:
     """The plan's input states and one seed for each image, from one of shape, noise and start."""
-    check_schedule(plan, denoiser)
+    check_plan(plan, denoiser)
     given = [name for name, value in (("shape", shape), ("noise", noise), ("start", start)) if value is not None]
     if len(given) != 1:
         raise InvalidInput(f"give exactly one of shape, noise and start, got {' and '.join(given) or 'none'}")
@@ -184,7 +185,8 @@ def levels_of(plan: Plan, batch: int, dtype: torch.dtype, device: torch.device) 
     with torch.inference_mode(False):
         times = torch.tensor([row.t for row in plan.rows], dtype=dtype).to(device, non_blocking=True)
         each = times[:, None].expand(-1, batch).unbind(0)
-    return tuple(Level(t, row.alpha, row.sigma, (row[:3],)) for t, row in zip(each, plan.rows, strict=True))
+    numbered = enumerate(zip(each, plan.rows, strict=True))
+    return tuple(Level(t, row.alpha, row.sigma, (row[:3],), (i,)) for i, (t, row) in numbered)
 
 
 def run_rows(
@@ -197,38 +199,35 @@ def run_rows(
     """Run `plan` row by row and return the states at the end; `watch` sees each row after its network evaluation."""
     first = states[0]
     folds = tuple([denoiser.coefficients(row.t, row.alpha, row.sigma) for row in plan.rows])
-    project = denoiser.project
-    program = lower(plan, folds if project is None else None, first.dtype)
+    denoiser = denoiser.begin()
+    affine = denoiser.affine
+    program = lower(plan, folds if affine else None, first.dtype)
     buffers: list[Any] = [None] * (program.buffers + SOURCES)
     for register, state in initial_registers(plan, states, seeds).items():
         buffers[register] = state
     levels = levels_of(plan, len(first), first.dtype, first.device)
     for i, (row, level, at, ops) in enumerate(zip(plan.rows, levels, program.inputs, program.rows, strict=True)):
         u = buffers[at]
-        if i == program.first_memory[0]:
-            version = _version(buffers[program.first_memory[1]])
+        version = _version(buffers[program.first_memory[1]]) if i == program.first_memory[0] else None
+        if affine:
             result = denoiser.output(u, level)
-            if _version(buffers[program.first_memory[1]]) != version:
-                raise InvalidInput(
-                    f"the network wrote at {row.label} to the memory of an earlier output, which {plan.recipe.sampler} "
-                    "still needs: return a new tensor at each call, such as output.clone()"
-                )
         else:
-            result = denoiser.output(u, level)
+            result, raw = denoiser.estimate(u, level)
+            buffers[RAW] = raw.clone() if raw.data_ptr() == u.data_ptr() else raw
+        if version is not None and _version(buffers[program.first_memory[1]]) != version:
+            raise InvalidInput(
+                f"the network wrote at {row.label} to the memory of an earlier output, which {plan.recipe.sampler} "
+                "still needs: return a new tensor at each call, such as output.clone()"
+            )
         if result.data_ptr() == u.data_ptr():  # it is the input, which may be written to before it is read
             result = result.clone()
-        if project is not None:
-            buffers[RAW] = folds[i][0] * u + folds[i][1] * result
-            result = project(buffers[RAW])
         buffers[DATA] = result
         if watch is not None:
-            watch(
-                Progress(i, plan.nfe, row, partial(_estimate, u, result, folds[i] if project is None else (0.0, 1.0)))
-            )
+            watch(Progress(i, plan.nfe, row, partial(_estimate, u, result, folds[i] if affine else (0.0, 1.0))))
         if row.noise is not None:
             buffers[NOISE] = unit_noise(seeds, key_of(row.noise), first)
         execute(ops, buffers)
-        u = result = buffers[DATA] = buffers[RAW] = buffers[NOISE] = None  # not held during the next evaluation
+        u = result = raw = buffers[DATA] = buffers[RAW] = buffers[NOISE] = None  # not held during the next evaluation
     if levels[0].t._version:
         levels_of.cache_clear()
         raise InvalidInput("the network wrote to the times it was given, which other runs share: use t.clone() there")

@@ -57,7 +57,7 @@ class Graph:
             warnings.warn(f"fewstep.Graph runs eagerly: {self.reason}", stacklevel=2)
         self._levels = levels_of.__wrapped__(plan, self.shape[0], torch.float32, self.device)  # of its own
         self._folds = tuple(self.denoiser.coefficients(row.t, row.alpha, row.sigma) for row in plan.rows)
-        self._program = lower(plan, self._folds if self.denoiser.project is None else None)
+        self._program = lower(plan, self._folds if self.denoiser.affine else None)
         self._run: Callable[[list[Tensor], list[Tensor]], Tensor] = self._trajectory
         self._static: tuple[list[Tensor], list[Tensor], Tensor, Any] | None = None
         if self.mode == "compile":
@@ -92,13 +92,14 @@ class Graph:
         for register, state in zip(self._program.first, registers, strict=True):
             buffers[register] = state
         noises = iter(draws)
+        denoiser = self.denoiser.begin()
         for i, row in enumerate(self.plan.rows):
             u = buffers[self._program.inputs[i]]
-            if self.denoiser.project is None:
+            if denoiser.affine:
                 # A copy: the output may be the input, or memory that the network writes to again.
-                buffers[DATA] = self.denoiser.output(u, self._levels[i]).clone()
+                buffers[DATA] = denoiser.output(u, self._levels[i]).clone()
             else:
-                buffers[DATA], buffers[RAW] = self.denoiser.estimate(u, self._levels[i])
+                buffers[DATA], buffers[RAW] = (v.clone() for v in denoiser.estimate(u, self._levels[i]))
             if row.noise is not None:
                 buffers[NOISE] = next(noises)
             execute(self._program.rows[i], buffers)

@@ -21,7 +21,8 @@ from fewstep.core.plan import Plan
 from fewstep.denoise.base import Denoiser, Level, as_denoiser
 from fewstep.denoise.convert import Network
 from fewstep.denoise.guidance import Guided
-from fewstep.run.eager import check_schedule, initial_registers, starting_states
+from fewstep.denoise.scale import GuidanceSchedule, Scale
+from fewstep.run.eager import check_plan, initial_registers, starting_states
 from fewstep.run.noise import draw, key_of
 
 
@@ -40,7 +41,7 @@ class _Slot:
     ticket: int
     plan: Plan
     seed: int
-    guidance: float
+    guidance: float | GuidanceSchedule
     table: np.ndarray  # (n, K, K + 2): registers, network output, noise
     row: int = 0
 
@@ -74,6 +75,11 @@ class Slots:
                 f"slots need capacity, registers and sizes of at least 1, got {capacity}, {registers}, {sample_shape}"
             )
         self.denoiser: Denoiser = as_denoiser(denoiser)
+        if self.denoiser.begin() is not self.denoiser:
+            raise InvalidInput(
+                f"{type(self.denoiser).__name__} remembers earlier rows of a run, which the images of slots do not "
+                "share: sample them with fewstep.sample, or set its momentum to 0"
+            )
         self.shape, self.capacity, self.registers, self.pad = tuple(sample_shape), capacity, registers, pad
         self.interval, self.rescale = interval, rescale
         size = (capacity, *self.shape)
@@ -106,7 +112,7 @@ class Slots:
         start: Tensor | None = None,
         condition: Mapping[str, Tensor] | None = None,
         negative: Mapping[str, Tensor] | None = None,
-        guidance: float = 1.0,
+        guidance: float | GuidanceSchedule = 1.0,
     ) -> int:
         """Put an image in a free slot and return its ticket. `noise`, `start` and conditions are without batch
         dimension.
@@ -121,14 +127,16 @@ class Slots:
                 f"{plan.recipe.sampler} needs {plan.registers} registers and {plan.inputs} starting states; these "
                 f"slots have {self.registers} registers for single states: make them with registers={plan.registers}"
             )
-        check_schedule(plan, self.denoiser)
+        check_plan(plan, self.denoiser)
         if (condition or negative or guidance != 1) and not isinstance(self.denoiser, Network):
             raise InvalidInput("conditions and guidance need a fewstep.Network as the denoiser")
-        if not isinstance(guidance, int | float) or not math.isfinite(guidance) or (guidance != 1 and not negative):
+        number = isinstance(guidance, int | float) and math.isfinite(guidance)
+        if not (number or isinstance(guidance, GuidanceSchedule)) or (guidance != 1 and not negative):
             raise InvalidInput(
-                "guidance is a finite number and, other than 1, needs a negative condition: got "
+                "guidance is a finite number or a GuidanceSchedule and, other than 1, needs a negative condition: got "
                 f"guidance={guidance!r} and negative={sorted(negative or {})}"
             )
+        Scale(guidance, self.interval).check(plan)
         table = self._table(plan)
         place = self._slots.index(None)
         given = {"noise": noise, "start": start}
@@ -164,10 +172,7 @@ class Slots:
         u = self._bank[0] if index is None else self._bank[0][index]
         with torch.no_grad():
             denoiser = self._denoiser(batch, index)
-            if self.denoiser.project is None:
-                outputs = [denoiser.output(u, level)]
-            else:
-                outputs = list(denoiser.estimate(u, level))
+            outputs = [denoiser.output(u, level)] if self.denoiser.affine else list(denoiser.estimate(u, level))
             if index is not None:
                 outputs = [torch.zeros_like(self._noise).index_copy(0, index, output) for output in outputs]
             self._advance(places, outputs)
@@ -187,7 +192,7 @@ class Slots:
     def _table(self, plan: Plan) -> np.ndarray:
         """The plan's rows with the denoiser's coefficients folded in, padded to K registers."""
         n, k, width = plan.nfe, plan.registers, self.registers
-        projected = self.denoiser.project is not None
+        projected = not self.denoiser.affine
         table = np.zeros((n, width, width + 2 + projected))
         table[:, :k, :k] = plan.A
         table[:, :k, -1] = plan.s
@@ -203,16 +208,12 @@ class Slots:
     def _level(self, batch: Sequence[int], stand_in: int) -> Level:
         """The levels of the batch; an empty place shows the network the time of an image that is there."""
 
-        def row_of(place: int) -> tuple[float, float, float]:
-            slot = self._slots[place] or self._slots[stand_in]
-            assert slot is not None
-            row = slot.plan.rows[slot.row]
-            return row.t, row.alpha, row.sigma
-
-        host = [row_of(place) for place in batch]
+        slots = [self._slots[place] or self._slots[stand_in] for place in batch]
+        rows = [slot.row for slot in slots if slot is not None]
+        host = [slot.plan.rows[slot.row][:3] for slot in slots if slot is not None]
         values = torch.tensor(host, dtype=self._noise.dtype).to(self._noise.device, non_blocking=True)
         shape = (-1, *[1] * len(self.shape))
-        return Level(values[:, 0], values[:, 1].reshape(shape), values[:, 2].reshape(shape), host)
+        return Level(values[:, 0], values[:, 1].reshape(shape), values[:, 2].reshape(shape), host, rows)
 
     def _denoiser(self, batch: Sequence[int], index: Tensor | None) -> Denoiser:
         """The denoiser under the conditions and guidance scales of the batch."""

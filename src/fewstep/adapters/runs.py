@@ -1,0 +1,110 @@
+"""How far a host is with a plan, for each of its threads."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.adapters.rows import Call, Registers, calls_from
+from fewstep.core.errors import InvalidInput
+from fewstep.core.plan import Plan, Row
+from fewstep.core.schedule import Float, Schedule
+
+
+@dataclass
+class Run:
+    """What one thread is doing: a plan, what the network is told in each row, and how far the host is.
+
+    `begin` is the row that the host begins with and `calls` what its calls are from there; None before the first one.
+    """
+
+    plan: Plan
+    schedule: Schedule
+    steps: int
+    told: Float
+    timesteps: Tensor
+    begin: int | None = None
+    done: int = 0
+    calls: list[Call] | None = None
+    registers: Registers = field(default_factory=Registers)
+
+    def begun(self, timestep: Any) -> Run:
+        """This run, compiled from where the host begins, at `timestep` unless it said so by an index."""
+        if self.calls is None:
+            begin = self._found(timestep) if self.begin is None else self.begin
+            self.calls = calls_from(self.plan, self.schedule, begin)
+            self.begin, self.registers, self.done = begin, Registers(), 0
+        return self
+
+    @property
+    def call(self) -> Call:
+        """The coming call of the host; `InvalidInput` where there is none."""
+        calls = self.calls or []
+        if self.done >= len(calls):
+            raise InvalidInput(
+                f"all {len(calls)} evaluations of this run are done: call set_timesteps before the next one"
+            )
+        return calls[self.done]
+
+    @property
+    def position(self) -> int:
+        """Index of the coming call among the plan's rows."""
+        return (self.begin or 0) + self.done
+
+    @property
+    def row(self) -> Row:
+        """The plan's row at `position`, the last one at the end."""
+        return self.plan.rows[min(self.position, len(self.plan.rows) - 1)]
+
+    def rows_at(self, told: float) -> list[int]:
+        """The rows in which the network is told the time `told`."""
+        return np.flatnonzero(np.abs(self.told - told) <= 1e-6 * max(1.0, abs(told))).tolist()
+
+    def _found(self, timestep: Any) -> int:
+        """The row of the host's first call: one that begins a step where several are told the same time."""
+        if timestep is None:
+            return 0
+        told = float(torch.as_tensor(timestep).detach().double().reshape(-1)[0])
+        near = self.rows_at(told)
+        if not near:
+            known = np.round(self.told, 3).tolist()[:20]
+            raise InvalidInput(f"this run has no evaluation at time {told:g}: its timesteps are {known}")
+        begins = [i for i in near if i == 0 or self.plan.rows[i - 1].ends_step]
+        return (begins or near)[0]
+
+
+class Runs:
+    """The run of each thread. A copy or pickle holds that of the thread that makes it."""
+
+    def __init__(self) -> None:
+        self._threads = threading.local()
+
+    @property
+    def last(self) -> Run | None:
+        """The run of this thread, or None."""
+        return getattr(self._threads, "run", None)
+
+    @last.setter
+    def last(self, run: Run | None) -> None:
+        self._threads.run = run
+
+    @property
+    def own(self) -> Run:
+        """The run of this thread; `InvalidInput` where it has none."""
+        if self.last is None:
+            raise InvalidInput("call set_timesteps first, in the thread that runs the pipeline")
+        return self.last
+
+    def __reduce__(self) -> Any:
+        return _runs_of, (self.last,)
+
+
+def _runs_of(run: Run | None) -> Runs:
+    runs = Runs()
+    runs.last = run
+    return runs

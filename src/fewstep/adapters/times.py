@@ -1,0 +1,124 @@
+"""The grid of a run, from the arguments of `set_timesteps`, and the times that the network is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fewstep import schedules
+from fewstep.adapters import spacing
+from fewstep.adapters.prediction import Prediction
+from fewstep.core.errors import InvalidInput
+from fewstep.core.grid import grid_times
+from fewstep.core.plan import Plan
+from fewstep.core.schedule import BetaSchedule, FlowSchedule, Schedule
+
+
+@dataclass(frozen=True)
+class Times:
+    """What a scheduler knows of its times; see `PlanScheduler` for the fields.
+
+    `host` is the class that the configuration belongs to, `spacing` the one whose conventions the grid follows.
+    """
+
+    schedule: Schedule
+    prediction: Prediction
+    host: str | None
+    spacing: str | None
+    settings: Mapping[str, Any]
+    grid: str | None
+    grid_options: Mapping[str, Any]
+    plan: Plan | None
+    round_times: bool
+    shift_sigmas: bool
+
+    def points(
+        self, steps: int | None, timesteps: Any, sigmas: Any, mu: float | None, original: int | None, strength: float
+    ) -> tuple[int, spacing.Points]:
+        """The number of steps and the grid, from the arguments of `set_timesteps`."""
+        given = [len(v) for v in (timesteps, sigmas) if v is not None]
+        flow = isinstance(self.schedule, FlowSchedule)
+        default, values = None, np.empty(0)
+        if sigmas is not None:
+            values = np.array([float(s) for s in sigmas])
+            if flow and len(values) and np.allclose(values, np.linspace(1, 1 / len(values), len(values)), atol=1e-6):
+                default = len(values)
+        if steps is None and not given:
+            raise InvalidInput("give num_inference_steps, timesteps or sigmas")
+        if steps is not None and given and {steps} != set(given):
+            raise InvalidInput(f"num_inference_steps={steps} does not fit {given[0]} given values: leave it out")
+        if not 0 < strength <= 1:
+            raise InvalidInput(f"strength must lie in (0, 1], got {strength}")
+        count = steps if steps is not None else given[0] - (sigmas is not None and not flow)
+        if isinstance(count, bool) or not isinstance(count, int | np.integer) or count < 1:
+            raise InvalidInput(f"num_inference_steps must be an integer of at least 1, got {count!r}")
+        if self.plan is not None:
+            own = given and default is None
+            if own or count != self.plan.steps or strength != 1:
+                asked = "times of its own" if own else f"{count} steps" + f" at strength {strength:g}" * (strength != 1)
+                raise InvalidInput(
+                    f"this plan has {self.plan.steps} steps on a grid of its own, the pipeline asks for {asked}: call "
+                    f"it with num_inference_steps={self.plan.steps}, or use from_config with a sampler"
+                )
+            return count, spacing.Points(np.array(self.plan.recipe.times))
+        if timesteps is not None and sigmas is None:
+            return count, self._verbatim(np.array([float(t) for t in timesteps]))
+        if sigmas is not None and (default is None or self.grid is None):
+            return count, self._given(values, timesteps, mu)
+        total = round(count / strength)
+        points = self._spread(count if self._skips else total, mu, original, strength)
+        told = None if points.told is None else points.told[-count:]
+        return count, spacing.Points(points.times[-count - 1 :], told)
+
+    @property
+    def _skips(self) -> bool:
+        return self.grid is None and self.spacing in ("LCM", "TCD") and isinstance(self.schedule, BetaSchedule)
+
+    def _verbatim(self, told: np.ndarray) -> spacing.Points:
+        if self.host == "CMStochasticIterative":
+            return spacing.consistency_points(self.schedule, self.settings, told)
+        return spacing.verbatim(self.schedule, times=self.prediction.time_of(told))
+
+    def _given(self, sigmas: np.ndarray, timesteps: Any, mu: float | None) -> spacing.Points:
+        """Points of given sigmas, and what the network is told there where that is given, too."""
+        schedule = self.schedule
+        told = None if timesteps is None else np.array([float(t) for t in timesteps])
+        if isinstance(schedule, FlowSchedule) and self.shift_sigmas:
+            points = spacing.flow_points(schedule, self.spacing, self.settings, len(sigmas), sigmas, mu)
+            return spacing.Points(spacing.verbatim(schedule, sigmas=points.times).times, told)
+        return spacing.Points(spacing.verbatim(schedule, sigmas=sigmas).times, told)
+
+    def _spread(self, steps: int, mu: float | None, original: int | None, strength: float) -> spacing.Points:
+        """Points of so many steps: on the named grid, else where the host's scheduler has them."""
+        schedule, settings, host = self.schedule, self.settings, self.spacing
+        grid = self.grid
+        if grid is not None:
+            if isinstance(schedule, FlowSchedule) and settings.get("use_dynamic_shifting"):
+                half = float(spacing.shift_of(schedule, settings, mu)(np.array(0.5)))
+                schedule = schedules.flow(half / (1 - half), t_min=schedule.t_min)
+            return spacing.Points(grid_times(grid, schedule, steps, **self.grid_options))
+        if isinstance(schedule, FlowSchedule):
+            return spacing.flow_points(schedule, host, settings, steps, None, mu)
+        if not isinstance(schedule, BetaSchedule):
+            return spacing.edm_points(schedule, self.host, settings, steps)
+        if self._skips:
+            return spacing.skipping_points(schedule, str(host), settings, steps, original, strength)
+        return spacing.beta_points(schedule, host, settings, steps)
+
+    def told(self, plan: Plan, points: spacing.Points) -> np.ndarray:
+        """What the network is told in each row."""
+        times = np.array([row.t for row in plan.rows])
+        told = self.prediction.told(times)
+        if points.told is not None:
+            knots, values = points.times[: len(points.told)][::-1], points.told[::-1]
+            low = self.prediction.told(points.times[-1:]) if points.times[-1] > self.schedule.t_clean else [0.0]
+            told = np.interp(times, np.append(points.times[-1], knots), np.append(min(low[0], values[0]), values))
+        if self.round_times:
+            near = any(self.settings.get(f"use_{name}") for name in ("karras_sigmas", "lu_lambdas"))
+            if isinstance(self.schedule, BetaSchedule) and not near:  # whole times may be off by rounding
+                told = np.round(told, 4)
+            told = np.round(told) if near or self.grid is not None else np.floor(told)
+        return told

@@ -1,0 +1,225 @@
+"""Guidance weights: one for all images or one for each, the same in all rows or following the level or the row.
+
+A weight is no coefficient of the plan: it stands beside the table, and is looked up at the level of each evaluation.
+That is also what it means for a sampler of several stages, whose rows are not steps.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from typing import Any, cast
+
+from torch import Tensor
+
+from fewstep.core.errors import InvalidInput
+from fewstep.core.plan import Plan
+from fewstep.denoise.base import Level, Value
+
+Weight = Any
+"""A number; a `GuidanceSchedule`; or any function of sigma / alpha, inf where alpha is 0."""
+
+EVERYWHERE = (0.0, math.inf)
+
+
+class GuidanceSchedule:
+    """A weight that follows the level: `GuidanceSchedule(f)` is f(sigma / alpha); or one for each row, see `rows`.
+
+    u = sigma / (alpha + sigma), the time of a flow model at the same level, goes from 1, all noise, to 0, clean data.
+    """
+
+    def __init__(self, weight: Callable[[float], float], values: Sequence[float] | None = None):
+        self._weight = weight
+        self.values = None if values is None else _finite(values, "weights by row")
+
+    @staticmethod
+    def linear(noisy: float, clean: float) -> GuidanceSchedule:
+        """From `noisy` at u = 1 to `clean` at u = 0, linear in u. Wang et al. 2024, arXiv 2404.13040, find weights that
+        grow as the noise falls better than constant ones.
+        """
+        noisy, clean = _finite([noisy, clean], "the ends of a guidance schedule")
+        return GuidanceSchedule(lambda ratio: clean + (noisy - clean) * _share(ratio))
+
+    @staticmethod
+    def cosine(noisy: float, clean: float) -> GuidanceSchedule:
+        """From `noisy` at u = 1 to `clean` at u = 0 along half a cosine, flat at both ends (arXiv 2404.13040)."""
+        noisy, clean = _finite([noisy, clean], "the ends of a guidance schedule")
+        return GuidanceSchedule(lambda ratio: noisy + (clean - noisy) * (1 + math.cos(math.pi * _share(ratio))) / 2)
+
+    @staticmethod
+    def table(weights: Mapping[float, float]) -> GuidanceSchedule:
+        """Piecewise constant: the key is the highest sigma / alpha, inclusive, where its weight holds; inf may be one.
+
+        Above the highest key the weight is 1.
+        """
+        try:
+            ends = sorted(float(ratio) for ratio in weights) if isinstance(weights, Mapping) else []
+        except (TypeError, ValueError):
+            ends = []
+        if not ends or not ends[0] > 0:
+            raise InvalidInput(
+                "a guidance table maps a sigma / alpha above 0, up to which a weight holds, to the weight: got "
+                f"{weights!r}"
+            )
+        steps = [*_finite([weights[ratio] for ratio in sorted(weights)], "the weights of a guidance table"), 1.0]
+        return GuidanceSchedule(lambda ratio: steps[bisect_left(ends, ratio)])
+
+    @staticmethod
+    def rows(weights: Sequence[float]) -> GuidanceSchedule:
+        """One weight for each row of a plan, in its order; a plan with another number of rows is refused."""
+
+        def no_row(ratio: float) -> float:
+            raise InvalidInput(
+                "these guidance weights are numbered by the rows of a plan, and no plan is run here: use "
+                "fewstep.sample, or a GuidanceSchedule of sigma / alpha"
+            )
+
+        return GuidanceSchedule(no_row, weights)
+
+    def at(self, ratio: float, row: int | None) -> float:
+        """The weight at sigma / alpha, in row `row` of a plan."""
+        if self.values is not None and row is not None:
+            return self.values[row]
+        try:
+            w = float(self._weight(ratio))
+        except (TypeError, ArithmeticError) as error:
+            raise InvalidInput(f"the guidance schedule has no weight at sigma / alpha = {ratio:g}: {error}") from error
+        if not math.isfinite(w):
+            raise InvalidInput(f"the guidance schedule gives {w} at sigma / alpha = {ratio:g}; weights are finite")
+        return w
+
+
+class Scale:
+    """The weights of the images of a batch at any level, `off` outside an interval.
+
+    Args:
+        scale: a `Weight`, or one for each image.
+        interval: (low, high) in sigma / alpha; a weight holds for low < sigma / alpha <= high.
+        off: the weight that does nothing.
+
+    Raises:
+        InvalidInput: for weights that are not finite, and an interval that is none.
+    """
+
+    def __init__(self, scale: Weight | Sequence[Weight], interval: tuple[float, float] = EVERYWHERE, off: float = 1.0):
+        single = isinstance(scale, Real) or callable(scale) or isinstance(scale, GuidanceSchedule)
+        single = single or (isinstance(scale, Tensor) and scale.ndim == 0)
+        try:
+            each = [] if isinstance(scale, str) else [_weight(w) for w in ([scale] if single else scale)]  # type: ignore[union-attr]
+        except (TypeError, ValueError):
+            each = []
+        if not each or any(isinstance(w, float) and not math.isfinite(w) for w in each):
+            raise InvalidInput(
+                "a guidance scale is a finite number or a function of sigma / alpha, or one of these for each image, "
+                f"got {scale!r}"
+            )
+        if not 0 <= interval[0] < interval[1]:
+            raise InvalidInput(f"a guidance interval needs 0 <= low < high in sigma / alpha, got {interval}")
+        self.each, self.interval, self.off = each, interval, off
+
+    @property
+    def by_row(self) -> bool:
+        """Whether a weight is given for each row of a plan."""
+        return any(isinstance(w, GuidanceSchedule) and w.values is not None for w in self.each)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no image has a weight other than `off`, whatever the level."""
+        return all(w == self.off for w in self.each)
+
+    def weights(self, batch: int, level: Level) -> list[float]:
+        """The weight of each of the `batch` images at `level`."""
+        if len(self.each) not in (1, batch):
+            raise InvalidInput(
+                f"guidance scales must be one for all or one for each of {batch} images, got {len(self.each)}"
+            )
+        host, rows = level.host, level.rows or (None,)
+        if len(self.each) == len(host) == len(rows) == 1:
+            return [self._at(0, host[0], rows[0])] * batch
+        return [self._at(i % len(self.each), host[i % len(host)], rows[i % len(rows)]) for i in range(batch)]
+
+    def check(self, plan: Plan) -> None:
+        """Raise `InvalidInput` where the weights do not fit the rows of `plan`; warn where all of them are `off`."""
+        for w in self.each:
+            if isinstance(w, GuidanceSchedule) and w.values is not None and len(w.values) != plan.nfe:
+                raise InvalidInput(
+                    f"{len(w.values)} guidance weights were given by row, this plan of {plan.recipe.sampler} has "
+                    f"{plan.nfe} rows"
+                )
+        if self.idle:
+            return
+        acts = [
+            self._at(image, row[:3], i) != self.off
+            for i, row in enumerate(plan.rows)
+            for image in range(len(self.each))
+        ]
+        if not any(acts):
+            ratios = [_ratio(row[:3]) for row in plan.rows]
+            warnings.warn(
+                "guidance and its negative condition act in no row of this plan: sigma / alpha goes from "
+                f"{max(ratios):.3g} to {min(ratios):.3g}, the guidance interval is {self.interval}",
+                stacklevel=2,
+            )
+
+    def _at(self, image: int, level: tuple[float, float, float], row: int | None) -> float:
+        ratio, w = _ratio(level), self.each[image]
+        if not self.interval[0] < ratio <= self.interval[1]:
+            return self.off
+        return w.at(ratio, row) if isinstance(w, GuidanceSchedule) else w
+
+
+def column(weights: Sequence[float], x: Tensor) -> Value:
+    """Weights that multiply states like `x`: a number where they are equal, else a tensor (n, 1, ..)."""
+    if len(set(weights)) == 1:
+        return weights[0]
+    return x.new_tensor(weights).reshape(-1, *[1] * (x.ndim - 1))
+
+
+def check_negative(scale: Weight | Sequence[Weight], *, distilled: bool = False) -> None:
+    """Raise `InvalidInput` where a negative prompt that somebody wrote cannot act; call it where prompts come in.
+
+    Args:
+        scale: of guidance; where it is one for each image, one of them other than 1 is enough.
+        distilled: the network has guidance built in, as FLUX.1-dev and LCM, and no other is asked for.
+    """
+    if not Scale(scale).idle:
+        return
+    if distilled:
+        raise InvalidInput(
+            "a negative prompt cannot act on a guidance-distilled network, which takes the guidance scale as an input "
+            "and runs no negative branch: leave it out, or ask for classifier-free guidance with a scale other than 1, "
+            "at two evaluations a row"
+        )
+    raise InvalidInput(
+        "a negative prompt cannot act at guidance scale 1, which is the conditional model alone: leave it out, or "
+        "raise the guidance scale"
+    )
+
+
+def _weight(w: Weight) -> float | GuidanceSchedule:
+    if isinstance(w, GuidanceSchedule):
+        return w
+    return GuidanceSchedule(cast(Callable[[float], float], w)) if callable(w) else float(w)
+
+
+def _ratio(level: tuple[float, float, float]) -> float:
+    _, alpha, sigma = level
+    return sigma / alpha if alpha else math.inf
+
+
+def _share(ratio: float) -> float:
+    """sigma / (alpha + sigma)."""
+    return ratio / (1 + ratio) if ratio < math.inf else 1.0
+
+
+def _finite(values: Sequence[float], what: str) -> list[float]:
+    try:
+        numbers = [] if isinstance(values, str) else [float(v) for v in values]
+    except (TypeError, ValueError):
+        numbers = []
+    if not numbers or not all(math.isfinite(v) for v in numbers):
+        raise InvalidInput(f"{what} are finite numbers, got {values!r}")
+    return numbers

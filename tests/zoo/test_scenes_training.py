@@ -1,0 +1,136 @@
+"""The parts of the text-to-image model are trained to the same bits whatever happens, and load as one pipeline."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fewstep.core.errors import InvalidInput
+from fewstep.zoo.scenes.training import LOG, STATE, Draws, Settings, train
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+from fewstep.zoo.scenes import autoencoder, diffusion
+from fewstep.zoo.scenes.assemble import assemble
+from fewstep.zoo.scenes.caption import caption
+from fewstep.zoo.scenes.scene import described
+from fewstep.zoo.scenes.words import LENGTH, tokenizer
+
+QUICK = Settings(seed=3, steps=30, batch=4, warmup=5, cooldown=10, state_every=10, threads=1)
+
+
+def problem():
+    """A small network and its loss: to double a number."""
+    torch.manual_seed(0)
+    model = nn.Linear(3, 3)
+
+    def loss(draws: Draws):
+        x = torch.randn(QUICK.batch, 3, generator=draws.noise) * float(draws.scenes.random())
+        return (model(x) - 2 * x).square().mean()
+
+    return model, loss
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path, monkeypatch, at):
+    model, loss = problem()
+    whole = weights(train(model, loss, QUICK, tmp_path / "whole", {}))
+    model, loss = problem()
+    asked = iter(range(1000))
+
+    def failing(draws):
+        if next(asked) == 12 * at:
+            raise Stop
+        return loss(draws)
+
+    with pytest.raises(Stop):
+        train(model, failing, QUICK, tmp_path / "cut", {})
+    again, loss = problem()
+    assert torch.equal(weights(train(again, loss, QUICK, tmp_path / "cut", {})), whole)
+    assert not torch.equal(whole, weights(problem()[0]))
+
+
+def test_a_finished_run_is_only_read_and_one_with_other_settings_refused(tmp_path):
+    model, loss = problem()
+    done = weights(train(model, loss, QUICK, tmp_path, {"part": "a"}))
+    before = (tmp_path / STATE).stat().st_mtime_ns
+    model, loss = problem()
+    assert torch.equal(weights(train(model, loss, QUICK, tmp_path, {"part": "a"})), done)
+    assert (tmp_path / STATE).stat().st_mtime_ns == before
+    with pytest.raises(InvalidInput, match=r"other settings \(learning_rate\)"):
+        train(model, loss, Settings(**{**vars(QUICK), "learning_rate": 0.5}), tmp_path, {"part": "a"})
+    with pytest.raises(InvalidInput, match=r"other settings \(part\)"):
+        train(model, loss, QUICK, tmp_path, {"part": "b"})
+
+
+def test_a_run_may_be_prolonged_and_is_logged(tmp_path):
+    model, loss = problem()
+    train(model, loss, Settings(**{**vars(QUICK), "steps": 100, "cooldown": 1}), tmp_path, {})
+    train(model, loss, Settings(**{**vars(QUICK), "steps": 150}), tmp_path, {})
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert [line["step"] for line in lines] == [50, 100, 150]
+    assert lines[-1]["loss"] < lines[0]["loss"]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
+    model, _ = problem()
+    with pytest.raises(ArithmeticError, match="the loss is nan at step 1: lower the learning rate"):
+        train(model, lambda draws: weights(model).sum() * float("nan"), QUICK, tmp_path, {})
+
+
+def test_draws_depend_on_seed_and_step_alone():
+    first, same, other = Draws.of(1, 5), Draws.of(1, 5), Draws.of(1, 6)
+    assert first.scenes.random() == same.scenes.random() != other.scenes.random()
+    numbers = [torch.rand(3, generator=d.noise) for d in (first, same, other)]
+    assert torch.equal(numbers[0], numbers[1])
+    assert not torch.equal(numbers[0], numbers[2])
+
+
+@pytest.fixture(scope="module")
+def words():
+    return tokenizer()
+
+
+def test_every_word_is_one_token_and_every_caption_fits(words):
+    rng = np.random.default_rng(7)
+    captions = [caption(described(rng), rng) for _ in range(2000)]
+    for word in {word for text in captions for word in text.replace(",", " ").split()}:
+        assert len(words.tokenize(word)) == 1, word
+    assert max(len(ids) for ids in words(captions).input_ids) <= LENGTH
+    assert words.decode(words("a purple dragon").input_ids, skip_special_tokens=True).strip() == "a purple dragon"
+
+
+def test_the_parts_train_and_load_as_a_pipeline_of_diffusers(tmp_path, monkeypatch, words):
+    monkeypatch.setitem(autoencoder.CONFIG, "block_out_channels", (8, 8, 8, 8))
+    monkeypatch.setitem(diffusion.UNET, "block_out_channels", (16, 16))
+    few = Settings(seed=1, steps=2, batch=4, warmup=1, cooldown=1, state_every=1, threads=1)
+    vae = autoencoder.train_autoencoder(few, tmp_path / "autoencoder")
+    with torch.no_grad():
+        latents = vae.encode(autoencoder.pictures(64, np.random.default_rng(0))).latent_dist.mean
+    assert float((latents * vae.config.scaling_factor).std()) == pytest.approx(1, rel=0.2)
+    model = diffusion.train_text_to_image(few, vae, 256, tmp_path / "scenes")
+    again = diffusion.train_text_to_image(few, vae, 256, tmp_path / "scenes")
+    assert torch.equal(weights(model), weights(again))
+    assemble(vae, model["unet"], model["text_encoder"], tmp_path / "model")
+    with pytest.raises(InvalidInput, match="exists already"):
+        assemble(vae, model["unet"], model["text_encoder"], tmp_path / "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["autoencoder", "model", "scenes"]
+
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "model", low_cpu_mem_usage=False)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.scheduler.config.prediction_type == "v_prediction"
+    images = pipe(["a red circle", "two stars"], num_inference_steps=2, output_type="np").images
+    assert images.shape == (2, 64, 64, 3)
+    assert np.abs(images[0] - images[1]).max() > 0
