@@ -55,6 +55,8 @@ def watched(steps: int) -> Iterator[Callable[[int, float, float], None]]:
             yield report
         except ArithmeticError as error:
             raise Failure(str(error)) from error
+        except ModuleNotFoundError as error:
+            raise Failure(f"training on scenes needs {error.name}: pip install 'fewstep[diffusers]'") from error
 
 
 def settings_of(given: dict[str, Any]) -> Any:
@@ -97,9 +99,8 @@ def scenes(output: str, autoencoder: str, scenes: int, as_json: bool, **given: A
 
     OUTPUT/model is a folder for diffusers' StableDiffusionPipeline. Its path is printed.
     """
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
     from fewstep.zoo.scenes.assemble import assemble
+    from fewstep.zoo.scenes.autoencoder import load_autoencoder
     from fewstep.zoo.scenes.diffusion import train_text_to_image
 
     folder, how = Path(output), settings_of(given)
@@ -109,9 +110,8 @@ def scenes(output: str, autoencoder: str, scenes: int, as_json: bool, **given: A
         )
     if (folder / "model").exists():
         raise InvalidInput(f"{folder / 'model'} exists already: it is finished, or belongs to another run")
-    how_to_load = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
-    decoder = AutoencoderKL.from_pretrained(autoencoder, **how_to_load).eval()
     with watched(how.steps) as report:
+        decoder = load_autoencoder(Path(autoencoder))
         model = train_text_to_image(how, decoder, scenes, folder, report)
     assemble(decoder, model["unet"], model["text_encoder"], folder / "model")
     show_result(folder / "model", how, as_json)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewstep.core.errors import InvalidInput
 from fewstep.zoo.scenes.picture import picture
 from fewstep.zoo.scenes.scene import crowded, draw_description, placed
 from fewstep.zoo.scenes.training import Draws, Settings, train
@@ -74,3 +75,13 @@ def train_autoencoder(
         latents = torch.cat([model.encode(part.to(model.device)).latent_dist.mean for part in x.split(64)])
     model.register_to_config(scaling_factor=float(1 / latents.std()))
     return model
+
+
+def load_autoencoder(folder: Path) -> Any:
+    """What `train_autoencoder` returned, from the folder it was saved to."""
+    if not (folder / "config.json").is_file():
+        raise InvalidInput(f"{folder} holds no autoencoder: run `fewstep train autoencoder` first, or name another")
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    how: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
+    return AutoencoderKL.from_pretrained(folder, **how).eval()
