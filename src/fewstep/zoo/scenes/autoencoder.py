@@ -28,6 +28,8 @@ CONFIG: dict[str, Any] = {
     "sample_size": 64,
     "mid_block_add_attention": False,
 }
+SHIPPED = Path(__file__).parents[1] / "weights" / "scenes" / "vae"
+"""The trained autoencoder that comes with the package, in half precision."""
 KL, FOREGROUND = 1e-5, 10.0
 """Weight of the divergence from the unit normal, a mean over latents; how much more a pixel of a thing counts than one
 of the background, of which there are ten times as many.
@@ -77,11 +79,11 @@ def train_autoencoder(
     return model
 
 
-def load_autoencoder(folder: Path) -> Any:
-    """What `train_autoencoder` returned, from the folder it was saved to."""
+def load_autoencoder(folder: Path = SHIPPED) -> Any:
+    """What `train_autoencoder` returned, from the folder it was saved to; in float32."""
     if not (folder / "config.json").is_file():
         raise InvalidInput(f"{folder} holds no autoencoder: run `fewstep train autoencoder` first, or name another")
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     how: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
-    return AutoencoderKL.from_pretrained(folder, **how).eval()
+    return AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32, **how).eval()
