@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -36,6 +36,26 @@ class LostImages(NonFinite):
         self.everything, self.finished = everything, finished
 
 
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a drawing has beside words.
+
+    Attributes:
+        start: states (B, C, H, W) at the plan's entry for images of these seeds; None is noise alone.
+        around: from the denoiser of a batch to the one that is run.
+        channels: input channels of the network beside the latents, (1, c, H, W), the same for every image.
+        seconds: that the stages which made these took, by name.
+    """
+
+    start: Callable[[Sequence[int]], Tensor] | None = None
+    around: Callable[[Denoiser], Denoiser] = lambda denoiser: denoiser
+    channels: Tensor | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+WORDS_ALONE = Given()
+
+
 @dataclass(frozen=True)
 class Canvas:
     """What is drawn on.
@@ -45,6 +65,7 @@ class Canvas:
         network: counted in its evaluations; `denoiser(network, part)` is the denoiser of a batch, the images `part`.
         decode: from the states of a batch to its images on the host.
         overlap: decode a batch in a thread of its own while the next one is sampled.
+        start: see `Given`.
     """
 
     shape: tuple[int, ...]
@@ -55,6 +76,7 @@ class Canvas:
     decode: Callable[[Tensor], Tensor] | None = None
     overlap: bool = False
     device: torch.device | str = "cpu"
+    start: Callable[[Sequence[int]], Tensor] | None = None
 
 
 @dataclass
@@ -144,9 +166,13 @@ def draw(
             run = _Run(canvas.network, on_row, turn * plan.nfe, len(starts) * plan.nfe)
             part = slice(first, min(first + size, n))
             shape, started = (part.stop - first, *canvas.shape), time.perf_counter()
+            start = None if canvas.start is None else canvas.start(seeds[part])
+            noise = shape if start is None else None
             denoiser = canvas.denoiser(run.network, part)
             try:
-                states = sample(plan, denoiser, shape=shape, seed=seeds[part], device=canvas.device, on_row=run.on_row)
+                states = sample(
+                    plan, denoiser, shape=noise, start=start, seed=seeds[part], device=canvas.device, on_row=run.on_row
+                )
             except NonFinite as failure:
                 error, states = error or failure, failure.result
                 lost |= {first + i for i in failure.images}
