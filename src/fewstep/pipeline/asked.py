@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
+from fewstep.core.schedule import Schedule
 from fewstep.pipeline.choices import given_negatives, given_seeds, given_texts
 from fewstep.pipeline.draw import OnRow
 from fewstep.pipeline.recipe import MAX_IMAGES, PlanSource, PromptRecipe
-from fewstep.pipeline.tail import plan_from
 
 if TYPE_CHECKING:
     from fewstep.pipeline.text import TextPipeline
 
 
 class Grid(TypedDict, total=False):
-    """The sampler and its grid, as in `TextPipeline.__call__`."""
+    """The time grid and the sampler's options, as in `TextPipeline.__call__`."""
 
-    sampler: str | Plan
     steps: int | None
     grid: str | None
     grid_options: Mapping[str, Any] | None
@@ -39,16 +38,22 @@ class Words(TypedDict, total=False):
     clip_skip: int | None
 
 
-class Settings(Grid, Words, total=False):
-    """All settings, as in `TextPipeline.__call__`. A name that is not here is a TypeError."""
+class Drawing(Grid, Words, total=False):
+    """Those, and how to draw, as in `TextPipeline.__call__`. A name that is not here is a TypeError."""
 
-    seed: int | Sequence[int]
-    count: int
+    sampler: str | Plan
     batch: int
     sliced: bool
     tiled: bool
     overlap: bool
     on_row: OnRow | None
+
+
+class Settings(Drawing, total=False):
+    """Those, and what to draw, as in `TextPipeline.__call__`."""
+
+    seed: int | Sequence[int]
+    count: int
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,6 @@ class Asked:
 
     plan: Plan
     recipe: PromptRecipe
-    strength: float
     overlap: bool
     on_row: OnRow | None
 
@@ -86,7 +90,7 @@ def asked(
     pipe: TextPipeline,
     prompts: str | Sequence[str],
     size: tuple[int, int],
-    strength: tuple[float | None, str, float],
+    plan_of: Callable[[Schedule, str | Plan | None, dict[str, Any]], Plan],
     *,
     negative: str | Sequence[str] | None = None,
     guidance: float | None = None,
@@ -103,18 +107,15 @@ def asked(
     on_row: OnRow | None = None,
     **grid: Any,
 ) -> Asked:
-    """What is drawn at `size` with these settings; `strength` is (value, meaning, usual value) of `plan_from`."""
-    from fewstep.pipeline import text
+    """What is drawn at `size` with these settings; `plan_of` makes the plan of a schedule, a sampler and a grid."""
+    from fewstep.pipeline.text import BATCH
 
     texts = given_texts(prompts, "prompt")
     if type(count) is not int or not 1 <= count * len(texts) <= MAX_IMAGES:
         raise InvalidInput(f"count must be a whole number from 1 to {MAX_IMAGES // len(texts)}, got {count!r}")
     negatives = given_negatives(negative, len(texts), count)
     schedule = pipe.schedule_at(*size)
-    defaults = text.STEPS, text.GRID
-    plan, share = plan_from(
-        schedule, text.SAMPLER if sampler is None else sampler, grid_of(**grid), defaults, *strength
-    )
+    plan = plan_of(schedule, sampler, grid_of(**grid))
     recipe = PromptRecipe(
         model=pipe.name,
         model_digest=pipe.digest,
@@ -122,7 +123,7 @@ def asked(
         labels=(None,) * (len(texts) * count),
         seed=given_seeds(seed),
         guidance=pipe._guidance(guidance, negatives, interval, rescale),
-        batch=text.BATCH if batch is None else batch,
+        batch=BATCH if batch is None else batch,
         prompts=tuple(text for text in texts for _ in range(count)),
         negatives=negatives,
         height=size[0],
@@ -131,4 +132,4 @@ def asked(
         sliced=bool(sliced),
         tiled=bool(tiled),
     )
-    return Asked(plan, recipe, share, overlap, on_row)
+    return Asked(plan, recipe, overlap, on_row)

@@ -26,6 +26,7 @@ MAX_BYTES = 4 << 30
 
 OnRow = Callable[[Progress], bool | None]
 Network = Callable[..., Any]
+Start = Callable[[slice, Sequence[int]], Tensor | tuple[Tensor, Tensor]]
 
 
 class LostImages(NonFinite):
@@ -41,13 +42,14 @@ class Given:
     """What a drawing has beside words.
 
     Attributes:
-        start: states (B, C, H, W) at the plan's entry for images of these seeds; None is noise alone.
+        start: states (B, C, H, W) at the plan's entry, two of them where it starts from a pair, for the images `part`
+            with these seeds; None is noise alone.
         around: from the denoiser of a batch to the one that is run.
         channels: input channels of the network beside the latents, (1, c, H, W), the same for every image.
         seconds: that the stages which made these took, by name.
     """
 
-    start: Callable[[Sequence[int]], Tensor] | None = None
+    start: Start | None = None
     around: Callable[[Denoiser], Denoiser] = lambda denoiser: denoiser
     channels: Tensor | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
@@ -76,7 +78,7 @@ class Canvas:
     decode: Callable[[Tensor], Tensor] | None = None
     overlap: bool = False
     device: torch.device | str = "cpu"
-    start: Callable[[Sequence[int]], Tensor] | None = None
+    start: Start | None = None
 
 
 @dataclass
@@ -166,7 +168,7 @@ def draw(
             run = _Run(canvas.network, on_row, turn * plan.nfe, len(starts) * plan.nfe)
             part = slice(first, min(first + size, n))
             shape, started = (part.stop - first, *canvas.shape), time.perf_counter()
-            start = None if canvas.start is None else canvas.start(seeds[part])
+            start = None if canvas.start is None else canvas.start(part, seeds[part])
             noise = shape if start is None else None
             denoiser = canvas.denoiser(run.network, part)
             try:

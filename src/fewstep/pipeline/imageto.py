@@ -6,21 +6,22 @@ A run starts at x = alpha x0 + sigma eps with exactly the (alpha, sigma) of `pla
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
-from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
+from fewstep.core.schedule import Schedule
 from fewstep.denoise.known import Known
 from fewstep.pipeline.asked import Asked, Settings, asked
 from fewstep.pipeline.draw import Given, OnRow
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.input import Picture, read_mask, read_picture
 from fewstep.pipeline.picturerecipe import PictureRecipe
+from fewstep.pipeline.tail import Strength, plan_from
 from fewstep.pipeline.vaecode import digest_of, encode
 from fewstep.run.noise import START, unit_noise
 
@@ -69,10 +70,11 @@ def img2img(
         LostImages: some images are not finite. The others are in it.
     """
     size = pipe._size(height, width)
-    wanted = asked(pipe, prompts, size, (strength, strength_of, IMG2IMG_STRENGTH), **settings)
+    share = Strength.of_caller(strength, strength_of, IMG2IMG_STRENGTH)
+    wanted = asked(pipe, prompts, size, _tail(share), **settings)
     picture = encoded(pipe, image, size, fit)
-    recipe = _recipe(wanted, "img2img", picture, strength_of)
-    return _img2img(pipe, recipe, wanted.plan, picture, wanted.on_row, wanted.overlap)
+    recipe = recipe_of(wanted, "img2img", picture, share)
+    return drawn_img2img(pipe, recipe, wanted.plan, picture, wanted.on_row, wanted.overlap)
 
 
 def inpaint(
@@ -104,13 +106,11 @@ def inpaint(
         As `img2img`, and `InvalidInput` for a mask that is dark everywhere.
     """
     size = pipe._size(height, width)
-    wanted = asked(pipe, prompts, size, (strength, strength_of, INPAINT_STRENGTH), **settings)
+    share = Strength.of_caller(strength, strength_of, INPAINT_STRENGTH)
+    wanted = asked(pipe, prompts, size, _tail(share), **settings)
     picture, chosen = encoded(pipe, image, size, fit), read_mask(mask, size, fit)
-    recipe = replace(
-        _recipe(wanted, "inpaint", picture, strength_of, mask=digest_of(chosen), strength=wanted.strength),
-        paste=bool(paste),
-    )
-    return _inpaint(pipe, recipe, wanted.plan, picture, chosen, wanted.on_row, wanted.overlap)
+    recipe = recipe_of(wanted, "inpaint", picture, share, mask=digest_of(chosen), paste=bool(paste))
+    return drawn_inpaint(pipe, recipe, wanted.plan, picture, chosen, wanted.on_row, wanted.overlap)
 
 
 def encoded(pipe: TextPipeline, image: Picture, size: tuple[int, int], fit: str) -> Encoded:
@@ -128,57 +128,37 @@ def noised(plan: Plan, latents: Tensor, seeds: Sequence[int]) -> Tensor:
     return alpha * latents + sigma * noise
 
 
-def redraw(
-    pipe: TextPipeline,
-    recipe: PictureRecipe,
-    plan: Plan,
-    image: Picture | None,
-    mask: Picture | None,
-    fit: str,
-    on_row: OnRow | None,
-) -> Images:
-    """Draw the images of a recipe again, whose picture and mask have to be given once more."""
-    if image is None or (mask is None) != (recipe.mask is None):
-        needed = "the picture and the mask" if recipe.mask is not None else "the picture, and no mask,"
-        raise InvalidInput(f"this was drawn by {recipe.task}: give {needed} that it was drawn from")
-    size = recipe.height, recipe.width
-    picture = encoded(pipe, image, size, fit)
-    _same("picture", digest_of(picture.pixels), recipe.picture)
-    if mask is None:
-        return _img2img(pipe, recipe, plan, picture, on_row, False)
-    chosen = read_mask(mask, size, fit)
-    _same("mask", digest_of(chosen), recipe.mask)
-    return _inpaint(pipe, recipe, plan, picture, chosen, on_row, False)
-
-
-def _same(what: str, got: str, wanted: str | None) -> None:
-    if got != wanted:
-        raise InvalidInput(
-            f"the {what} has the digest {got} after fitting, the recipe is of {wanted}: give the same {what} and fit"
-        )
-
-
-def _recipe(wanted: Asked, task: str, picture: Encoded, strength_of: str, **more: Any) -> PictureRecipe:
-    facts = {"picture": digest_of(picture.pixels), "strength": wanted.strength, "strength_of": strength_of, **more}
+def recipe_of(wanted: Asked, task: str, picture: Encoded, strength: Strength, **more: Any) -> PictureRecipe:
+    """The recipe of a task."""
+    facts = {"picture": digest_of(picture.pixels), "strength": strength.value, "strength_of": strength.of, **more}
     return PictureRecipe(**{**vars(wanted.recipe), "task": task, **facts})
 
 
-def _img2img(
-    pipe: TextPipeline, recipe: PictureRecipe, plan: Plan, picture: Encoded, on_row: OnRow | None, overlap: bool
+def _tail(strength: Strength) -> Callable[[Schedule, str | Plan | None, dict[str, Any]], Plan]:
+    """From a schedule, a sampler and a grid to the plan that `strength` leaves."""
+    from fewstep.pipeline.text import GRID, SAMPLER, STEPS
+
+    return lambda schedule, sampler, given: plan_from(schedule, sampler or SAMPLER, given, STEPS, GRID, strength)
+
+
+def drawn_img2img(
+    pipe: TextPipeline, recipe: PictureRecipe, plan: Plan, picture: Encoded, on_row: OnRow | None, overlap: bool = False
 ) -> Images:
-    given = Given(lambda seeds: noised(plan, picture.latents, seeds), seconds={"picture": picture.seconds})
+    """The images of the recipe of an `img2img`."""
+    given = Given(lambda _, seeds: noised(plan, picture.latents, seeds), seconds={"picture": picture.seconds})
     return pipe._draw(recipe, plan, on_row, overlap, given)
 
 
-def _inpaint(
+def drawn_inpaint(
     pipe: TextPipeline,
     recipe: PictureRecipe,
     plan: Plan,
     picture: Encoded,
     mask: Tensor,
     on_row: OnRow | None,
-    overlap: bool,
+    overlap: bool = False,
 ) -> Images:
+    """The images of the recipe of an `inpaint`, its mask (1, 1, H, W)."""
     channels = pipe.family.extra(pipe.config)
     make = _told_by_channels if channels else _told_by_estimate
     images = pipe._draw(recipe, plan, on_row, overlap, make(pipe, plan, picture, mask, recipe.strength == 1))
@@ -195,7 +175,7 @@ def _told_by_channels(pipe: TextPipeline, plan: Plan, picture: Encoded, mask: Te
     seconds = picture.seconds + time.perf_counter() - began
     latents = torch.zeros_like(kept) if anew else picture.latents
     return Given(
-        lambda seeds: noised(plan, latents, seeds),
+        lambda _, seeds: noised(plan, latents, seeds),
         channels=torch.cat([small, kept], dim=1),
         seconds={"picture": seconds},
     )
@@ -206,7 +186,7 @@ def _told_by_estimate(pipe: TextPipeline, plan: Plan, picture: Encoded, mask: Te
     small = torch.nn.functional.max_pool2d(mask, pipe.decoder.factor).to(pipe.device)
     latents = picture.latents * (1 - small) if anew else picture.latents
     return Given(
-        lambda seeds: noised(plan, latents, seeds),
+        lambda _, seeds: noised(plan, latents, seeds),
         around=lambda denoiser: Known(denoiser, picture.latents, small),
         seconds={"picture": picture.seconds},
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fewstep.core.errors import InvalidInput, one_of
@@ -21,38 +22,54 @@ from fewstep.pipeline.recipe import compiled
 MEANINGS = ("steps", "noise")
 
 
+@dataclass(frozen=True)
+class Strength:
+    """How much of a grid is run.
+
+    Attributes:
+        value: in (0, 1]; 1 is all of it.
+        of: one of `MEANINGS`.
+        given: whether the caller chose the value.
+    """
+
+    value: float
+    of: str
+    given: bool
+
+    @staticmethod
+    def of_caller(value: float | None, of: str, usual: float) -> Strength:
+        """What a caller gave, None for the `usual` value. Raises `InvalidInput` for what is no strength."""
+        one_of("strength_of", of, MEANINGS)
+        share = usual if value is None else value
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+            raise InvalidInput(f"strength must be a number above 0 and at most 1, got {value!r}")
+        return Strength(float(share), of, value is not None)
+
+    def tail(self, schedule: Schedule, times: tuple[float, ...]) -> tuple[float, ...]:
+        """The times that are left of a grid."""
+        if self.value == 1:
+            return times
+        return _last_steps(times, self.value) if self.of == "steps" else _below(schedule, times, self.value)
+
+
 def plan_from(
-    schedule: Schedule,
-    sampler: str | Plan,
-    given: Mapping[str, Any],
-    defaults: tuple[int, str],
-    strength: float | None,
-    strength_of: str,
-    usual: float,
-) -> tuple[Plan, float]:
-    """The plan of the part of a grid that `strength` leaves, and the strength.
+    schedule: Schedule, sampler: str | Plan, given: Mapping[str, Any], steps: int, grid: str, strength: Strength
+) -> Plan:
+    """The plan of the part of a grid that `strength` leaves.
 
     Args:
-        sampler: its name, or a plan, which then decides where to start, so that strength is None.
-        given, defaults: as in `chosen_plan`, of the whole grid.
-        strength: in (0, 1]; None is the `usual` one. 1 is the whole grid.
-        strength_of: one of `MEANINGS`.
+        sampler: its name, or a plan, which then decides where to start, so that no strength may be given.
+        given, steps, grid: as in `chosen_plan`, of the whole grid.
     """
-    one_of("strength_of", strength_of, MEANINGS)
-    whole = chosen_plan(schedule, sampler, given, *defaults)
+    whole = chosen_plan(schedule, sampler, given, steps, grid)
     if isinstance(sampler, Plan):
-        if strength is not None:
+        if strength.given:
             raise InvalidInput("the plan already decides where to start: leave strength out, or name a sampler")
-        return whole, 1.0
-    share = usual if strength is None else strength
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-        raise InvalidInput(f"strength must be a number above 0 and at most 1, got {strength!r}")
-    share = float(share)
-    if share == 1:
-        return whole, share
-    times = whole.recipe.times
-    left = _last_steps(times, share) if strength_of == "steps" else _below(schedule, times, share)
-    return compiled(sampler, schedule, given["options"] or {}, times=left), share
+        return whole
+    times = strength.tail(schedule, whole.recipe.times)
+    if times == whole.recipe.times:
+        return whole
+    return compiled(sampler, schedule, given["options"] or {}, times=times)
 
 
 def _last_steps(times: tuple[float, ...], share: float) -> tuple[float, ...]:

@@ -27,11 +27,10 @@ from fewstep.pipeline.draw import WORDS_ALONE, Canvas, Given, OnRow, check_cost,
 from fewstep.pipeline.encode import TextEncoder
 from fewstep.pipeline.families import Conditions, Family, shift_of
 from fewstep.pipeline.images import Images
-from fewstep.pipeline.imageto import redraw
 from fewstep.pipeline.input import Picture
 from fewstep.pipeline.picturerecipe import PictureRecipe
 from fewstep.pipeline.recipe import MAX_IMAGES, MAX_SIDE, Guidance, ImageRecipe, PlanSource, PromptRecipe
-from fewstep.pipeline.tasks import Tasks
+from fewstep.pipeline.tasks import Tasks, redraw
 
 SAMPLER, STEPS, GRID, BATCH = "unipc-3", 20, "trailing", 4
 """What is drawn with unless the caller says otherwise."""
