@@ -74,7 +74,8 @@ class Parts:
         """The VAE; one that says that it overflows in float16 stays in float32."""
         forced = checked_config(self._folder("vae") / "config.json").get("force_upcast", True)
         half = self.dtype is torch.float16
-        return Decoder.of(self.module("vae", "AutoencoderKL", torch.float32 if forced and half else self.dtype))
+        vae = self.module("vae", "AutoencoderKL", torch.float32 if forced and half else self.dtype)
+        return Decoder.of(vae, self.digest(["vae"]))
 
     def schedule(self) -> tuple[Schedule, str, Mapping[str, Any]]:
         """The noise schedule, what the network predicts, and the scheduler's configuration."""
@@ -205,7 +206,12 @@ def _of_text(
     if family.channels(module.config) != decoder.channels:
         raise InvalidInput(
             f"the network of {parts.folder} takes {family.channels(module.config)} channels and its VAE makes "
-            f"{decoder.channels}: a model for inpainting, or parts that do not belong together. Give another"
+            f"{decoder.channels}: parts that do not belong together. Give another"
+        )
+    if family.extra(module.config) not in (0, decoder.channels + 1):
+        raise InvalidInput(
+            f"the network of {parts.folder} takes {family.extra(module.config)} channels beside the latents; known are "
+            f"none, and {decoder.channels + 1} for inpainting: a mask and latents. Give another model"
         )
     encoder = TextEncoder(
         readers,

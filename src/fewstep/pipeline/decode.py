@@ -23,15 +23,17 @@ class Decoder:
     Attributes:
         vae: a module of diffusers with `decode`.
         factor: pixels of a picture for one of the latents, along each side.
+        digest: over the VAE's files, or empty where they are not known.
     """
 
     vae: Any
     factor: int
+    digest: str = ""
 
     @staticmethod
-    def of(vae: Any) -> Decoder:
+    def of(vae: Any, digest: str = "") -> Decoder:
         """The decoder of a VAE; each level but the last halves the picture."""
-        return Decoder(vae, 2 ** (len(vae.config.block_out_channels) - 1))
+        return Decoder(vae, 2 ** (len(vae.config.block_out_channels) - 1), digest)
 
     @property
     def channels(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -26,6 +26,7 @@ MAX_BYTES = 4 << 30
 
 OnRow = Callable[[Progress], bool | None]
 Network = Callable[..., Any]
+Start = Callable[[slice, Sequence[int]], Tensor | tuple[Tensor, Tensor]]
 
 
 class LostImages(NonFinite):
@@ -34,6 +35,27 @@ class LostImages(NonFinite):
     def __init__(self, message: str, first: NonFinite, images: list[int], everything: Images, finished: Images | None):
         super().__init__(message, first.row, first.label, images, everything.tensor)
         self.everything, self.finished = everything, finished
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """What a drawing has beside words.
+
+    Attributes:
+        start: states (B, C, H, W) at the plan's entry, two of them where it starts from a pair, for the images `part`
+            with these seeds; None is noise alone.
+        around: from the denoiser of a batch to the one that is run.
+        channels: input channels of the network beside the latents, (1, c, H, W), the same for every image.
+        seconds: that the stages which made these took, by name.
+    """
+
+    start: Start | None = None
+    around: Callable[[Denoiser], Denoiser] = lambda denoiser: denoiser
+    channels: Tensor | None = None
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+WORDS_ALONE = Given()
 
 
 @dataclass(frozen=True)
@@ -45,6 +67,7 @@ class Canvas:
         network: counted in its evaluations; `denoiser(network, part)` is the denoiser of a batch, the images `part`.
         decode: from the states of a batch to its images on the host.
         overlap: decode a batch in a thread of its own while the next one is sampled.
+        start: see `Given`.
     """
 
     shape: tuple[int, ...]
@@ -55,6 +78,7 @@ class Canvas:
     decode: Callable[[Tensor], Tensor] | None = None
     overlap: bool = False
     device: torch.device | str = "cpu"
+    start: Start | None = None
 
 
 @dataclass
@@ -144,9 +168,13 @@ def draw(
             run = _Run(canvas.network, on_row, turn * plan.nfe, len(starts) * plan.nfe)
             part = slice(first, min(first + size, n))
             shape, started = (part.stop - first, *canvas.shape), time.perf_counter()
+            start = None if canvas.start is None else canvas.start(part, seeds[part])
+            noise = shape if start is None else None
             denoiser = canvas.denoiser(run.network, part)
             try:
-                states = sample(plan, denoiser, shape=shape, seed=seeds[part], device=canvas.device, on_row=run.on_row)
+                states = sample(
+                    plan, denoiser, shape=noise, start=start, seed=seeds[part], device=canvas.device, on_row=run.on_row
+                )
             except NonFinite as failure:
                 error, states = error or failure, failure.result
                 lost |= {first + i for i in failure.images}

@@ -6,6 +6,7 @@ Every network becomes `x, t, **condition -> output`, where conditions are tensor
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep import schedules
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.denoise.convert import PREDICTIONS
 from fewstep.pipeline import encode
@@ -27,8 +29,14 @@ def call_unet(module: Any, x: Tensor, t: Tensor) -> Tensor:
     return _first(module(x, t, return_dict=False)[0], x)
 
 
-def call_sd(module: Any, x: Tensor, t: Tensor, *, text: Tensor, guidance: Tensor | None = None) -> Tensor:
-    """The UNet of Stable Diffusion 1 and 2, and of the latent consistency models made from it."""
+def call_sd(
+    module: Any, x: Tensor, t: Tensor, *, text: Tensor, guidance: Tensor | None = None, channels: Tensor | None = None
+) -> Tensor:
+    """The UNet of Stable Diffusion 1 and 2, and of the latent consistency models made from it.
+
+    `channels` follow the latents where the network was trained to inpaint: the mask and the latents of what is kept.
+    """
+    x = x if channels is None else torch.cat([x, channels], dim=1)
     cond = None if guidance is None else scale_embedding(guidance - 1, module.config.time_cond_proj_dim, x.dtype)
     return module(x, t, encoder_hidden_states=text, timestep_cond=cond, return_dict=False)[0]
 
@@ -42,8 +50,10 @@ def call_sdxl(
     pooled: Tensor,
     time_ids: Tensor,
     guidance: Tensor | None = None,
+    channels: Tensor | None = None,
 ) -> Tensor:
-    """The UNet of SDXL; `time_ids` are the sizes that it is told."""
+    """The UNet of SDXL; `time_ids` are the sizes that it is told, `channels` as in `call_sd`."""
+    x = x if channels is None else torch.cat([x, channels], dim=1)
     cond = None if guidance is None else scale_embedding(guidance - 1, module.config.time_cond_proj_dim, x.dtype)
     added = {"text_embeds": pooled, "time_ids": time_ids}
     return module(x, t, encoder_hidden_states=text, timestep_cond=cond, added_cond_kwargs=added, return_dict=False)[0]
@@ -178,7 +188,13 @@ class Family:
 
     def channels(self, config: Config) -> int:
         """Channels of the latents."""
+        if self.part == "unet":
+            return int(config["out_channels"])
         return int(config["in_channels"]) // (4 if self.name == "flux" else 1)
+
+    def extra(self, config: Config) -> int:
+        """Input channels of the network beside the latents, which one that inpaints has."""
+        return int(config["in_channels"]) - self.channels(config) if self.part == "unet" else 0
 
     def limit(self, config: Config) -> int | None:
         """Largest side of the latents, where the network has one."""
@@ -236,7 +252,9 @@ PIXART_SIGMA = Family(**{**vars(PIXART_ALPHA), "encoders": {"text_encoder": (_T5
 TEXT_FAMILIES = {
     "StableDiffusionPipeline": SD,
     "LatentConsistencyModelPipeline": SD,
+    "StableDiffusionInpaintPipeline": SD,
     "StableDiffusionXLPipeline": SDXL,
+    "StableDiffusionXLInpaintPipeline": SDXL,
     "StableDiffusion3Pipeline": SD3,
     "FluxPipeline": FLUX,
     "PixArtAlphaPipeline": PIXART_ALPHA,
@@ -259,3 +277,17 @@ def prediction_of(scheduler: Config, kind: str) -> str:
     if named not in (None, *PREDICTIONS):
         raise unknown_name("prediction_type", str(named), PREDICTIONS)
     return named or "epsilon"
+
+
+def shift_of(scheduler: Config, tokens: int) -> float:
+    """The shift of a flow whose scheduler lets it grow with the number of patches."""
+    log_shift = math.log(
+        schedules.flow_shift(
+            tokens,
+            base_tokens=scheduler.get("base_image_seq_len", 256),
+            max_tokens=scheduler.get("max_image_seq_len", 4096),
+            base_log_shift=scheduler.get("base_shift", 0.5),
+            max_log_shift=scheduler.get("max_shift", 1.15),
+        )
+    )
+    return math.exp(log_shift) if scheduler.get("time_shift_type", "exponential") == "exponential" else log_shift

@@ -12,7 +12,8 @@ from typing import Any
 from fewstep.core.errors import InvalidInput
 from fewstep.pipeline import png
 from fewstep.pipeline.fields import Fields
-from fewstep.pipeline.recipe import MAX_IMAGES, ImageRecipe, recipe_from_json
+from fewstep.pipeline.picturerecipe import read_recipe
+from fewstep.pipeline.recipe import MAX_IMAGES, ImageRecipe
 
 FORMAT = 1
 MAX_SCALE, MAX_PIXELS = 64, 64_000_000
@@ -102,7 +103,7 @@ class Stamp:
         fields = Fields(content, "the text", {"format", *Stamp.__dataclass_fields__})
         layout = Fields(content["layout"], "the layout", Layout.__dataclass_fields__)
         return Stamp(
-            recipe=recipe_from_json(content["recipe"]),
+            recipe=read_recipe(content["recipe"]),
             layout=Layout(**{name: layout.whole(name, low, high) for name, low, high in _BOUNDS}),
             pixels=fields.digest("pixels"),
             fewstep=fields.text("fewstep"),

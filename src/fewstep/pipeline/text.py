@@ -23,11 +23,14 @@ from fewstep.denoise.guidance import Guided
 from fewstep.pipeline.cache import CacheCounts
 from fewstep.pipeline.choices import check_model, chosen_plan, given_negatives, given_seeds, given_texts
 from fewstep.pipeline.decode import Decoder
-from fewstep.pipeline.draw import Canvas, OnRow, check_cost, draw
+from fewstep.pipeline.draw import WORDS_ALONE, Canvas, Given, OnRow, check_cost, draw
 from fewstep.pipeline.encode import TextEncoder
-from fewstep.pipeline.families import Conditions, Family
+from fewstep.pipeline.families import Conditions, Family, shift_of
 from fewstep.pipeline.images import Images
+from fewstep.pipeline.input import Picture
+from fewstep.pipeline.picturerecipe import PictureRecipe
 from fewstep.pipeline.recipe import MAX_IMAGES, MAX_SIDE, Guidance, ImageRecipe, PlanSource, PromptRecipe
+from fewstep.pipeline.tasks import Tasks, redraw
 
 SAMPLER, STEPS, GRID, BATCH = "unipc-3", 20, "trailing", 4
 """What is drawn with unless the caller says otherwise."""
@@ -44,7 +47,7 @@ class NoEffect(UserWarning):
 
 
 @dataclass(frozen=True, eq=False)
-class TextPipeline:
+class TextPipeline(Tasks):
     """A text-to-image model of diffusers' format and the call that draws with it. Holds no state of a run.
 
     Attributes:
@@ -97,7 +100,7 @@ class TextPipeline:
 
     @property
     def cache(self) -> CacheCounts:
-        """What the cache of prompt embeddings did so far."""
+        """What the cache of embeddings of prompts and latents of pictures did so far."""
         return self.encoder.cache.counts
 
     def latent_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
@@ -111,7 +114,8 @@ class TextPipeline:
         if not self.scheduler.get("use_dynamic_shifting"):
             return self.schedule
         _, h, w = self.latent_shape(height, width)
-        return schedules.flow(self._shift(h * w // self.family.patch(self.config) ** 2), t_min=self.schedule.t_min)
+        tokens = h * w // self.family.patch(self.config) ** 2
+        return schedules.flow(shift_of(self.scheduler, tokens), t_min=self.schedule.t_min)
 
     def plan(
         self,
@@ -232,12 +236,22 @@ class TextPipeline:
         )
         return self._draw(recipe, plan, on_row, overlap)
 
-    def redraw(self, recipe: ImageRecipe, *, plan: Plan | None = None, on_row: OnRow | None = None) -> Images:
+    def redraw(
+        self,
+        recipe: ImageRecipe,
+        *,
+        plan: Plan | None = None,
+        image: Picture | None = None,
+        mask: Picture | None = None,
+        fit: str = "crop",
+        on_row: OnRow | None = None,
+    ) -> Images:
         """Draw the images of a recipe again.
 
         Args:
             recipe: `fewstep.pipeline.read(path).recipe` of a PNG.
             plan: only needed for a plan too long to be kept in the picture.
+            image, mask, fit: what the images were drawn from, where that is a picture.
 
         Raises:
             InvalidInput: the recipe is for another model, or cannot be used.
@@ -247,9 +261,16 @@ class TextPipeline:
             raise InvalidInput(f"the recipe has no prompts, and {self.name!r} draws from prompts")
         self._guidance(recipe.guidance.scale, recipe.negatives, recipe.guidance.interval, recipe.guidance.rescale)
         schedule = self.schedule_at(recipe.height, recipe.width)
-        return self._draw(recipe, plan or recipe.plan.compile(schedule), on_row, False)
+        plan = plan or recipe.plan.compile(schedule)
+        if isinstance(recipe, PictureRecipe):
+            return redraw(self, recipe, plan, image, mask, fit, on_row)
+        if image is not None or mask is not None:
+            raise InvalidInput("the images of this recipe were drawn from words alone: leave image and mask out")
+        return self._draw(recipe, plan, on_row, False)
 
-    def _draw(self, recipe: PromptRecipe, plan: Plan, on_row: OnRow | None, overlap: bool) -> Images:
+    def _draw(
+        self, recipe: PromptRecipe, plan: Plan, on_row: OnRow | None, overlap: bool, given: Given = WORDS_ALONE
+    ) -> Images:
         shape, settings = self.latent_shape(recipe.height, recipe.width), recipe.guidance
         check_cost(plan, len(recipe.labels), shape, self.decoder.pixels(shape))
         began = time.perf_counter()
@@ -260,7 +281,8 @@ class TextPipeline:
 
         def denoiser(network: Callable[..., Any], part: slice) -> Denoiser:
             own = [pair if pair in embedded else drawn[0] for pair in pairs[part]]  # of the others no image is kept
-            return self._denoiser(network, embedded, own, settings, (recipe.height, recipe.width))
+            size = recipe.height, recipe.width
+            return given.around(self._denoiser(network, embedded, own, settings, size, given.channels))
 
         canvas = Canvas(
             shape=shape,
@@ -271,8 +293,9 @@ class TextPipeline:
             decode=lambda latents: self.decoder(latents, sliced=recipe.sliced, tiled=recipe.tiled),
             overlap=overlap,
             device=self.device,
+            start=given.start,
         )
-        return draw(recipe, plan, canvas, on_row, {"encode": seconds})
+        return draw(recipe, plan, canvas, on_row, {**given.seconds, "encode": seconds})
 
     @property
     def _network(self) -> Callable[..., Tensor]:
@@ -301,7 +324,10 @@ class TextPipeline:
         pairs: Sequence[Pair],
         settings: Guidance,
         size: tuple[int, int],
+        channels: Tensor | None = None,
     ) -> Denoiser:
+        if (channels is None) != (self.family.extra(self.config) == 0):
+            raise InvalidInput(f"{self.name} was trained to inpaint and needs a picture and a mask: use inpaint")
         base = Network(
             network,
             self.schedule,
@@ -313,6 +339,8 @@ class TextPipeline:
         more = self.family.sizes(self.config, len(pairs), *size)
         if self.distilled:
             more["guidance"] = torch.full((len(pairs),), settings.scale)
+        if channels is not None:
+            more["channels"] = channels.expand(len(pairs), -1, -1, -1)
 
         def stacked(branch: int) -> Conditions:
             rows = [embedded[pair][branch] for pair in pairs]
@@ -349,19 +377,6 @@ class TextPipeline:
                 stacklevel=3,
             )
         return settings
-
-    def _shift(self, tokens: int) -> float:
-        config = self.scheduler
-        log_shift = math.log(
-            schedules.flow_shift(
-                tokens,
-                base_tokens=config.get("base_image_seq_len", 256),
-                max_tokens=config.get("max_image_seq_len", 4096),
-                base_log_shift=config.get("base_shift", 0.5),
-                max_log_shift=config.get("max_shift", 1.15),
-            )
-        )
-        return math.exp(log_shift) if config.get("time_shift_type", "exponential") == "exponential" else log_shift
 
     def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
         """(height, width), the model's own for None. Raises `InvalidInput` where the model cannot make them."""

@@ -98,12 +98,13 @@ def sample_pair(
     *,
     start: Tensor | tuple[Tensor, Tensor],
     seed: int | Sequence[int] = 0,
+    on_row: Callable[[Progress], bool | None] | None = None,
 ) -> tuple[Tensor, ...]:
     """As `sample`, for invertible samplers: all states at the end, the last one first and the one before it second."""
     denoiser = as_denoiser(denoiser)
     states, seeds = starting_states(plan, denoiser, start=start, seed=seed)
     with torch.no_grad():
-        results = run_rows(plan, denoiser, states, seeds)
+        results = run_rows(plan, denoiser, states, seeds, None if on_row is None else _cancelling(on_row))
         for result in results:
             if not bool(torch.isfinite(result).all()):
                 raise _locate(plan, denoiser, states, seeds, result)
