@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fewstep.cli import prompts
 from fewstep.cli.app import Failure
 from fewstep.cli.output import note, progress, show_json
 from fewstep.cli.values import Label
@@ -49,16 +50,13 @@ def run(pipe: Pipeline | TextPipeline, given: dict[str, Any], wanted: dict[str, 
         raise
     for message in dict.fromkeys(str(warning.message) for warning in caught):
         note(f"warning: {message}")
-    hits, saved = (0, 0.0)
-    if cache is not None and isinstance(pipe, TextPipeline):
-        hits, saved = pipe.cache.hits - cache.hits, pipe.cache.seconds_saved - cache.seconds_saved
     if given["as_json"]:
-        show_json(_as_json(report, hits, saved))
+        show_json(_as_json(report))
     else:
         click.echo(folder)
         note(_summary(report))
     if given["timings"]:
-        note(timings(report.seconds, None if cache is None else (hits, saved)))
+        note(prompts.timings(report.seconds, cache, pipe))
     if report.lost:
         raise Failure(
             f"{len(report.lost)} of {report.images} images are NaN or infinite and have no file: {_first(report.lost)}"
@@ -77,15 +75,6 @@ def refuse(given: dict[str, Any], named: set[str]) -> None:
     output = given["output"]
     if output is None or Path(output).suffix.lower() == ".png":
         raise click.UsageError(f"--prompts and --seeds need --output FOLDER for the images, got {output or 'none'}")
-
-
-def timings(seconds: dict[str, float], cache: tuple[int, float] | None) -> str:
-    """One line for people: what each stage cost, and the hits and seconds of the cache, None where there is none."""
-    stages = ", ".join(f"{stage} {s:.3f} s" for stage, s in seconds.items()) or "nothing was drawn"
-    if cache is None:
-        return stages
-    hits, saved = cache
-    return f"{stages}; the cache saved {saved:.3f} s in {hits} hit{'' if hits == 1 else 's'}"
 
 
 def _job(pipe: Pipeline | TextPipeline, given: dict[str, Any], wanted: dict[str, Any]) -> Job:
@@ -150,7 +139,7 @@ def _first(indices: list[int]) -> str:
     return ", ".join(map(str, indices[:10])) + more
 
 
-def _as_json(report: JobReport, hits: int, saved: float) -> dict[str, Any]:
+def _as_json(report: JobReport) -> dict[str, Any]:
     return {
         "folder": str(report.folder),
         "images": report.images,
@@ -159,5 +148,4 @@ def _as_json(report: JobReport, hits: int, saved: float) -> dict[str, Any]:
         "batch": report.batch,
         "nfe": report.nfe,
         "timings": {stage: round(s, 4) for stage, s in report.seconds.items()},
-        "cache": {"hits": hits, "seconds_saved": round(saved, 4)},
     }

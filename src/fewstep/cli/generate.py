@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,12 +81,12 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
     from fewstep.pipeline import LostImages, TextPipeline, load, png_path, read
 
     like: str | None = given["like"]
-    _refuse_together(ctx, "--like", like, BY_RECIPE, "the picture's recipe decides")
-    _refuse_together(ctx, "--plan", given["plan"], BY_PLAN, "the plan decides")
     many = given["prompt_file"] is not None or given["seeds"] is not None
     if many:
         bulk.refuse(given, _named(ctx))
-    elif given["output"] is not None:
+    _refuse_together(ctx, "--like", like, BY_RECIPE, "the picture's recipe decides")
+    _refuse_together(ctx, "--plan", given["plan"], BY_PLAN, "the plan decides")
+    if not many and given["output"] is not None:
         png_path(given["output"])
     if given["batch"] == "auto" and not many:
         raise click.UsageError("--batch-size auto is for many images, with --prompts or --seeds: give a number")
@@ -100,7 +101,7 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
         bulk.run(pipe, given, _wanted(pipe, given))
         return
     layout = text.layout(pipe, stamp, given) if isinstance(pipe, TextPipeline) else _labelled(ctx, pipe, stamp, given)
-    before = pipe.cache.seconds_saved if isinstance(pipe, TextPipeline) else 0.0
+    before = pipe.cache if isinstance(pipe, TextPipeline) else None
     lost = None
     try:
         images = _draw(pipe, stamp, given)
@@ -108,8 +109,10 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
         if error.finished is None:
             raise
         images, lost = error.finished, error
+    began = time.perf_counter()
     path = images.save(_target(given, images), layout)
     each = images.save_each(path.with_suffix(""), layout.scale) if given["each"] else []
+    saving = time.perf_counter() - began
     same = None if stamp is None or lost else images.digest == stamp.pixels
     if given["as_json"]:
         show_json(_report(images, path, each, same))
@@ -117,8 +120,7 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
         click.echo(path)
         note(f"{_several(len(images))}, NFE {images.nfe:g} each, {images.seconds:.2f} s")
     if given["timings"]:
-        saved = pipe.cache.seconds_saved - before if isinstance(pipe, TextPipeline) else None
-        note(text.timings(images, saved))
+        note(text.timings({**images.timings, "save": saving}, before, pipe))
     if stamp is not None and same is not None:
         note(_compared(stamp, str(like), same))
     if lost is not None:

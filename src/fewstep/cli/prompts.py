@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +12,7 @@ from fewstep.cli.output import note
 
 if TYPE_CHECKING:
     from fewstep import Progress
-    from fewstep.pipeline import Images, Layout, Stamp, TextPipeline
+    from fewstep.pipeline import CacheCounts, Images, Layout, Pipeline, Stamp, TextPipeline
 
 NAMES = ("prompts", "height", "width", "preset", "clip_skip", "sliced", "tiled", "overlap", "cache")
 """Options that mean nothing to a model of classes."""
@@ -105,7 +105,12 @@ def wanted(settings: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def timings(images: Images, saved: float | None) -> str:
-    """One line for people; `saved` is None where there is no cache."""
-    stages = ", ".join(f"{stage} {seconds:.3f} s" for stage, seconds in images.timings.items())
-    return stages if saved is None else f"{stages}; the cache saved {saved:.3f} s"
+def timings(seconds: Mapping[str, float], cache: CacheCounts | None, pipe: Pipeline | TextPipeline) -> str:
+    """One line for people: what each stage cost, and what the cache of `pipe` did since `cache`, its counts before."""
+    from fewstep.pipeline import TextPipeline
+
+    stages = ", ".join(f"{stage} {s:.3f} s" for stage, s in seconds.items()) or "nothing was drawn"
+    if cache is None or not isinstance(pipe, TextPipeline):
+        return stages
+    hits, saved = pipe.cache.hits - cache.hits, pipe.cache.seconds_saved - cache.seconds_saved
+    return f"{stages}; the cache saved {saved:.3f} s in {hits} hit{'' if hits == 1 else 's'}"

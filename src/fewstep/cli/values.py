@@ -134,7 +134,7 @@ class BatchSize(click.ParamType):
         except (TypeError, ValueError):
             found = 0
         if not 1 <= found <= 1024:
-            self.fail(f"{value!r} is neither a whole number from 1 to 1024 nor auto", param, ctx)
+            self.fail(f"{value!r} is neither auto nor a whole number in the range 1<=x<=1024", param, ctx)
         return found
 
 

@@ -85,9 +85,10 @@ def append_synced(path: Path, content: bytes) -> None:
 
 def cut_torn(path: Path) -> None:
     """Cut off a last line without its end. A file that is not there is left so."""
-    if path.exists():
+    content = path.read_bytes() if path.exists() else b""
+    if content and not content.endswith(b"\n"):
         with path.open("r+b") as file:
-            file.truncate(file.read().rfind(b"\n") + 1)
+            file.truncate(content.rfind(b"\n") + 1)
 
 
 def _encoded(line: Line) -> bytes:
