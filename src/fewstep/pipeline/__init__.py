@@ -11,7 +11,11 @@ from fewstep.pipeline.choices import PRESETS, preset
 from fewstep.pipeline.draw import LostImages
 from fewstep.pipeline.encode import TruncatedPrompt
 from fewstep.pipeline.images import Images, sheet_of
+from fewstep.pipeline.input import read_mask, read_picture
+from fewstep.pipeline.interpolate import Frames
+from fewstep.pipeline.inversion import Inversion
 from fewstep.pipeline.loading import load
+from fewstep.pipeline.picturerecipe import PictureRecipe
 from fewstep.pipeline.pipeline import Pipeline
 from fewstep.pipeline.png import png_path, save_png
 from fewstep.pipeline.recipe import Guidance, ImageRecipe, PlanSource, PromptRecipe
@@ -21,12 +25,15 @@ from fewstep.pipeline.text import NoEffect, TextPipeline
 __all__ = [
     "PRESETS",
     "CacheCounts",
+    "Frames",
     "Guidance",
     "ImageRecipe",
     "Images",
+    "Inversion",
     "Layout",
     "LostImages",
     "NoEffect",
+    "PictureRecipe",
     "Pipeline",
     "PlanSource",
     "PromptRecipe",
@@ -38,6 +45,8 @@ __all__ = [
     "png_path",
     "preset",
     "read",
+    "read_mask",
+    "read_picture",
     "save_png",
     "sheet_of",
 ]
