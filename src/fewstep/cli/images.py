@@ -174,7 +174,7 @@ def interpolate(
         raise InvalidInput(f"frames are written as .png or .gif, got {str(target)!r}")
     if columns is not None and target.suffix.lower() == ".gif":
         raise click.UsageError("--columns is for a .png: a .gif shows one frame after the other")
-    pipe = _load(model, given)
+    pipe = _load(model, {**given, "output": None})
     with _shown() as on_row:
         found = pipe.interpolate(list(prompts), seeds=list(seed), frames=frames, **_chosen(given), on_row=on_row)
     path = found.save(target, columns, milliseconds)
@@ -189,8 +189,8 @@ def interpolate(
 def _load(model: str, given: dict[str, Any]) -> TextPipeline:
     from fewstep.pipeline import TensorCache, TextPipeline, load, png_path
 
-    if given["output"] is not None and Path(given["output"]).suffix.lower() != ".gif":
-        png_path(given["output"])  # before the work
+    if given["output"] is not None:  # before the work
+        png_path(given["output"])
     cache = None if given["cache"] is None else TensorCache(folder=given["cache"])
     pipe = load(model, cache=cache, device=given["device"], dtype=given["dtype"])
     if not isinstance(pipe, TextPipeline):
