@@ -1,6 +1,7 @@
 """Interpolation: its ends, its way, its files, and wrong arguments."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def test_a_great_circle_keeps_the_norm_and_turns_evenly() -> None:
     assert torch.allclose(way[-1], b, atol=1e-7)
     for point in way:
         assert float(point.norm()) == pytest.approx(1, abs=1e-6)
-    angles = [float((x * y).sum().double().arccos()) for x, y in zip(way, way[1:], strict=False)]
+    angles = [float((x * y).sum().double().arccos()) for x, y in pairwise(way)]
     assert angles == pytest.approx([angles[0]] * 4, abs=1e-4)
     assert torch.equal(slerp(a, a, 0.3), a)
 

@@ -1,6 +1,7 @@
 """Inversion and editing: what comes back, how near, and what cannot be inverted."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,28 @@ __all__ = ["latents", "sd"]
 Models = Callable[..., Model]
 
 
-@pytest.mark.parametrize("name", ["sd", "sd2", "sd3", "pixart"])
-def test_ddim_comes_back_to_30_decibels_in_50_steps(models: Models, name: str) -> None:
-    native = load(models(name).folder)
-    found = native.invert(picture(), "a red circle", **SIZE)
+@pytest.fixture
+def tame(sd: TextPipeline) -> TextPipeline:
+    """A network that knows its data, a Gaussian of variance 0.3, but for a tenth of what a random one says."""
+    schedule, random = sd.schedule, sd.family.call
+
+    def call(module: Any, x: torch.Tensor, t: torch.Tensor, **condition: Any) -> torch.Tensor:
+        alpha, sigma = (
+            torch.from_numpy(f(t.double().numpy())).float().reshape(-1, 1, 1, 1)
+            for f in (schedule.alpha, schedule.sigma)
+        )
+        return sigma * x / (0.3 * alpha**2 + sigma**2) + 0.1 * alpha * random(module, x, t, **condition)
+
+    return replace(sd, family=replace(sd.family, call=call))
+
+
+def test_ddim_comes_back_to_30_decibels_in_50_steps_and_is_of_first_order(tame: TextPipeline) -> None:
+    found = tame.invert(picture(), "a red circle", **SIZE)
     assert (found.up.nfe, found.down.nfe) == (50, 50)
     assert found.psnr_latents > 30
-    coarse = native.invert(picture(), "a red circle", steps=5, **SIZE)
-    assert coarse.psnr_latents < found.psnr_latents
+    fine = tame.invert(picture(), "a red circle", steps=200, **SIZE)
+    assert fine.psnr_latents - found.psnr_latents == pytest.approx(20 * np.log10(4), abs=1.5)
+    assert found.psnr_pixels == pytest.approx(found.psnr_vae, abs=0.5)  # of this VAE little comes back
 
 
 @pytest.mark.parametrize("name", ["sd", "sd2", "sd3"])
@@ -102,15 +117,15 @@ def test_a_plan_alone_cannot_be_inverted(sd: TextPipeline) -> None:
 def test_an_edit_with_the_same_words_is_the_picture_and_with_others_is_not(
     sd: TextPipeline, latents: list[torch.Tensor], sampler: str
 ) -> None:
-    images = sd.edit(
-        picture(), "a red circle", ["a red circle", "blue square"], sampler=sampler, guidance=1.0, steps=30, **SIZE
-    )
-    found = sd.invert(picture(), "a red circle", sampler=sampler, steps=30, **SIZE)
-    same, other = latents[0]
-    assert (same - found.found[0]).abs().max() < 1e-5
-    assert (other - same).abs().max() > 1e-3
-    assert len(images) == 2
-    assert images.recipe.source == "a red circle"
+    settings: dict[str, Any] = {"sampler": sampler, "steps": 20, **SIZE}
+    found = sd.invert(picture(), "a red circle", **settings).found
+    latents.clear()
+    sd.edit(picture(), "a red circle", "a red circle", guidance=1.0, **settings)
+    images = sd.edit(picture(), "a red circle", ["blue square", "green lion"], guidance=3.0, batch=2, **settings)
+    assert (latents[0] - found).abs().max() < 1e-6
+    assert (latents[1] - found).abs().flatten(1).amax(dim=1).min() > 1e-3
+    assert (latents[1][0] - latents[1][1]).abs().max() > 1e-3
+    assert (images.recipe.source, len(images)) == ("a red circle", 2)
 
 
 def test_less_strength_keeps_more(sd: TextPipeline, latents: list[torch.Tensor]) -> None:

@@ -22,6 +22,11 @@ FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 COMMANDS = {
     "generate": Entry("fewstep.cli.generate", "Draw images with a model, or draw a picture again."),
     "compare": Entry("fewstep.cli.compare", "Draw the same noise with several samplers and step counts."),
+    "img2img": Entry("fewstep.cli.images", "Draw from a picture and words."),
+    "inpaint": Entry("fewstep.cli.images", "Repaint a part of a picture."),
+    "edit": Entry("fewstep.cli.images", "Invert a picture with one prompt, draw it with another."),
+    "invert": Entry("fewstep.cli.images", "Find the noise of a picture, and how near it comes back."),
+    "interpolate": Entry("fewstep.cli.images", "Draw the pictures between two prompts or seeds."),
     "samplers": Entry("fewstep.cli.lists", "List the samplers, or the options of one."),
     "grids": Entry("fewstep.cli.lists", "List the time grids and their options."),
     "plan": Entry("fewstep.cli.plan", "Compile a sampler and show its table of coefficients."),

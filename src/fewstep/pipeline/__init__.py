@@ -12,8 +12,12 @@ from fewstep.pipeline.choices import PRESETS, preset
 from fewstep.pipeline.draw import LostImages
 from fewstep.pipeline.encode import TruncatedPrompt
 from fewstep.pipeline.images import Images, sheet_of
+from fewstep.pipeline.input import read_mask, read_picture
+from fewstep.pipeline.interpolate import Frames
+from fewstep.pipeline.inversion import Inversion
 from fewstep.pipeline.job import SETTINGS, Item, Job
 from fewstep.pipeline.loading import load
+from fewstep.pipeline.picturerecipe import PictureRecipe
 from fewstep.pipeline.pipeline import Pipeline
 from fewstep.pipeline.png import png_path, save_png
 from fewstep.pipeline.promptfile import Line as PromptLine
@@ -26,15 +30,18 @@ __all__ = [
     "PRESETS",
     "SETTINGS",
     "CacheCounts",
+    "Frames",
     "Guidance",
     "ImageRecipe",
     "Images",
+    "Inversion",
     "Item",
     "Job",
     "JobReport",
     "Layout",
     "LostImages",
     "NoEffect",
+    "PictureRecipe",
     "Pipeline",
     "PlanSource",
     "PromptLine",
@@ -48,6 +55,8 @@ __all__ = [
     "png_path",
     "preset",
     "read",
+    "read_mask",
+    "read_picture",
     "read_prompts",
     "save_png",
     "sheet_of",

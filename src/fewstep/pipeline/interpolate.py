@@ -172,7 +172,9 @@ def slerp(a: Tensor, b: Tensor, u: float) -> Tensor:
 
 
 def _between(a: Conditions, b: Conditions, u: float) -> Conditions:
-    """Conditions at share `u` of the line from `a` to `b`; a token counts where it counts in either."""
+    """Conditions at share `u` of the line from `a` to `b`; between them, a token counts where it counts in either."""
+    if u in (0, 1):
+        return b if u else a
     return {
         name: (1 - u) * value + u * b[name] if value.is_floating_point() else torch.maximum(value, b[name])
         for name, value in a.items()

@@ -1,0 +1,114 @@
+"""The commands that take pictures, with a tiny diffusers model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewstep.pipeline import load, read
+from pipeline import tiny_diffusers
+
+from .conftest import Call
+
+QUICK = ("--steps", 4, "--height", 16, "--width", 24)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "sd"
+    tiny_diffusers.write("sd", folder)
+    return folder
+
+
+@pytest.fixture
+def files(here: Path) -> Path:
+    """A folder of its own with a picture and a mask."""
+    array = np.random.default_rng(0).integers(0, 256, (32, 48, 3), np.uint8)
+    Image.fromarray(array).save("in.png")
+    mask = np.zeros((32, 48), np.uint8)
+    mask[:, :24] = 255
+    Image.fromarray(mask).save("mask.png")
+    return here
+
+
+def test_img2img_says_what_it_drew_and_the_file_knows(call: Call, files: Path, model: Path) -> None:
+    words = ("--strength", 0.5, "--seed", 3, "--guidance", 3, "--sampler", "ddim", *QUICK)
+    result = call("img2img", model, "in.png", "a red circle", "lion", *words)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == "out/in-img2img.png\n"
+    assert "2 images, NFE 4" in result.stderr
+    recipe = read("out/in-img2img.png").recipe
+    assert load(model).redraw(recipe, image="in.png").digest == read("out/in-img2img.png").pixels
+    report = json.loads(call("img2img", model, "in.png", "a red circle", "lion", *words, "--json").stdout)
+    assert report["recipe"] == recipe.to_json()
+    assert (report["nfe"], report["recipe"]["strength"], report["recipe"]["seed"]) == (4, 0.5, 3)
+    noise = ("--strength-of", "noise", "--strength", 0.3, *QUICK, "--json", "--guidance", 1)
+    times = json.loads(call("img2img", model, "in.png", "lion", *noise).stdout)["recipe"]["plan"]["times"]
+    assert float(load(model).schedule.sigma(times[0])) == pytest.approx(0.3)
+
+
+def test_inpaint_keeps_the_dark_part(call: Call, files: Path, model: Path) -> None:
+    result = call("inpaint", model, "in.png", "mask.png", "lion", *QUICK, "--fit", "stretch", "--output", "a.png")
+    assert result.exit_code == 0, result.stderr
+    with Image.open("in.png") as before, Image.open("a.png") as after:
+        kept = np.asarray(before.resize((24, 16), Image.Resampling.LANCZOS))[:, 12:]
+        found = np.asarray(after)
+    scale = found.shape[0] // 18  # a border around an image of less than 64 pixels
+    assert np.array_equal(found[scale : 17 * scale : scale, 13 * scale : 25 * scale : scale], kept)
+    raw = call("inpaint", model, "in.png", "mask.png", "lion", *QUICK, "--no-paste", "--json")
+    assert json.loads(raw.stdout)["recipe"]["paste"] is False
+
+
+def test_invert_and_edit(call: Call, files: Path, model: Path) -> None:
+    result = call("invert", model, "in.png", "lion", *QUICK, "--sampler", "belm", "--json")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["error"] < 1e-4
+    assert report["nfe"] == {"up": 4, "down": 3}
+    assert Path(report["path"]).is_file()
+    assert "dB in latents" in call("invert", model, "in.png", *QUICK).stderr
+    result = call("edit", model, "in.png", "lion", "a red circle", *QUICK, "--guidance", 2, "--output", "e.png")
+    assert result.exit_code == 0, result.stderr
+    assert (read("e.png").recipe.source, read("e.png").recipe.prompts) == ("lion", ("a red circle",))
+
+
+def test_interpolate_writes_a_sheet_or_an_animation(call: Call, files: Path, model: Path) -> None:
+    words = ("lion", "a red circle", "--seed", "1,2", "--frames", 3, *QUICK)
+    result = call("interpolate", model, *words, "--output", "a.gif")
+    assert result.exit_code == 0, result.stderr
+    assert "3 frames, NFE 8 each" in result.stderr
+    with Image.open("a.gif") as moving:
+        assert moving.n_frames == 3
+    report = json.loads(call("interpolate", model, *words, "--json").stdout)
+    assert (report["path"], report["frames"]) == ("out/interpolate.png", 3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("img2img", "MODEL", "none.png", "lion"), "No such file or directory: none.png"),
+        (("img2img", "MODEL", "text.png", "lion"), "no picture that is read here"),
+        (("img2img", "MODEL", "in.png", "lion", "--strength", 2), "strength must be a number above 0"),
+        (("img2img", "MODEL", "in.png", "lion", "--output", "a.jpg"), "a path that ends in .png"),
+        (("img2img", "MODEL", "in.png", "lion", "--output", "a.gif"), "a path that ends in .png"),
+        (("img2img", "tiny.safetensors", "in.png", "lion"), "draws classes"),
+        (("img2img", "MODEL", "in.png"), "Missing argument"),
+        (("inpaint", "MODEL", "in.png", "in.png", "lion", "--fit", "exact"), "48 x 32 pixels and 16 x 16"),
+        (("invert", "MODEL", "in.png", "--sampler", "ddpm"), "draws noise on its way"),
+        (("interpolate", "MODEL", "lion"), "are the same"),
+        (("interpolate", "MODEL", "lion", "--seed", "1,2", "--output", "a.mp4"), ".png or .gif"),
+        (("interpolate", "MODEL", "a", "b", "--output", "a.gif", "--columns", 2), "--columns is for a .png"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2_and_leaves_no_file(
+    call: Call, files: Path, model: Path, words: tuple[object, ...], message: str
+) -> None:
+    Path("text.png").write_text("no picture")
+    before = sorted(files.rglob("*"))
+    result = call(*(model if word == "MODEL" else word for word in words))
+    assert result.exit_code == 2, result.stderr
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert sorted(files.rglob("*")) == before
