@@ -13,6 +13,13 @@ from pipeline.tiny import write
 Call = Callable[..., Result]
 
 
+@pytest.fixture(autouse=True)
+def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody's own defaults."""
+    monkeypatch.delenv("FEWSTEP_CONFIG", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nobody"))
+
+
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of its own, the current one, with a model in it."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewstep.measure import saturation
+from fewstep.measure.saturation import saturation
 from fewstep.pipeline import load
 from pipeline import tiny_diffusers
 from pipeline.tiny import LOST, broken
@@ -62,7 +62,9 @@ def test_prompts_are_compared_with_a_negative_one(call: Call, here: Path, model:
 
 
 def test_held_out_prompts_of_scenes_are_checked(call: Call, here: Path, tmp_path: Path) -> None:
-    tiny_diffusers.write("sd", tmp_path / "large", sample_size=32)
+    tiny_diffusers.write("sd", tmp_path / "large")
+    config = tmp_path / "large/unet/config.json"
+    config.write_text(config.read_text().replace('"sample_size": 8', '"sample_size": 32'))
     words = ("compare", tmp_path / "large", "--held-out", 3, "--steps", 1, "--guidance", "1,2")
     result = call(*words)
     assert result.exit_code == 0, result.stderr

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from fewstep.cli import bulk
+from fewstep.cli import bulk, config
 from fewstep.cli import prompts as text
 from fewstep.cli.app import Failure
 from fewstep.cli.output import note, progress, show_json
@@ -62,6 +62,7 @@ NUMBERS = Several(float, "a number")
 @click.option("--scale", type=click.IntRange(1, 64), help="Enlargement of a pixel.  [default: images 64 wide]")
 @click.option("--columns", type=click.IntRange(1, 10_000), help="Images in a row.  [default: --count]")
 @click.option("--each", is_flag=True, help="Write each image as a PNG of its own, too, in a folder beside.")
+@click.option("--no-config", is_flag=True, help="Leave out the defaults of your configuration file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the recipe.")
 @click.pass_context
 def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
@@ -78,7 +79,7 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
         fewstep generate --like out/picture.png
         fewstep generate stable-diffusion/ --prompts prompts.txt --seeds 0-9 --output folder/
     """
-    from fewstep.pipeline import LostImages, TextPipeline, load, png_path, read
+    from fewstep.pipeline import TextPipeline, load, png_path, read
 
     like: str | None = given["like"]
     many = given["prompt_file"] is not None or given["seeds"] is not None
@@ -90,16 +91,28 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
         png_path(given["output"])
     if given["batch"] == "auto" and not many:
         raise click.UsageError("--batch-size auto is for many images, with --prompts or --seeds: give a number")
+    defaults = None if given["no_config"] else config.read_defaults(ctx)
+    if defaults is not None:
+        defaults.apply(given, config.decided(defaults, given, _named(ctx), BY_RECIPE, BY_PLAN))
     stamp = None if like is None else read(like)
     source = model or ("digits" if stamp is None else _shipped(str(like), stamp))
     pipe = load(source, **text.place(given))
+    if defaults is not None:
+        defaults.tell(given, isinstance(pipe, TextPipeline))
     if many:
         if isinstance(pipe, TextPipeline):
             text.refuse_classes(pipe, given)
         else:
             _refuse_words(ctx, pipe)
         bulk.run(pipe, given, _wanted(pipe, given))
-        return
+    else:
+        _one(ctx, pipe, stamp, given)
+
+
+def _one(ctx: click.Context, pipe: Pipeline | TextPipeline, stamp: Stamp | None, given: dict[str, Any]) -> None:
+    """Draw one picture, and print where it is."""
+    from fewstep.pipeline import LostImages, TextPipeline
+
     layout = text.layout(pipe, stamp, given) if isinstance(pipe, TextPipeline) else _labelled(ctx, pipe, stamp, given)
     before = pipe.cache if isinstance(pipe, TextPipeline) else None
     lost = None
@@ -122,7 +135,7 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
     if given["timings"]:
         note(text.timings({**images.timings, "save": saving}, before, pipe))
     if stamp is not None and same is not None:
-        note(_compared(stamp, str(like), same))
+        note(_compared(stamp, given["like"], same))
     if lost is not None:
         raise Failure(f"{lost}. Finished and kept: {_several(len(images))}, in {path}")
 
