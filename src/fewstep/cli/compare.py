@@ -121,7 +121,7 @@ def compare(
         raise click.UsageError(f"{len(chosen)} labels with {count} images each are more than 1000: give fewer")
     settings: dict[str, Any] = {"labels": [label for label in chosen for _ in range(count)], "seed": seed}
     if guidance is not None:
-        settings["guidance"] = guidance[0]
+        settings["guidance"] = next(iter(guidance))
     grid_options = mapping(grid_option, "--grid-option") | ({} if bias is None else {"bias": bias})
     runs = [(name, n) for name in samplers for n in steps]
     for name, n in runs:  # a wrong value is refused before the first network evaluation

@@ -104,7 +104,7 @@ def read_defaults(ctx: click.Context) -> Defaults | None:
     chosen = table.get("generate", {})
     if not isinstance(chosen, dict):
         raise InvalidInput(f"{path}: generate has to be a table, written [generate]")
-    parameters = {parameter.name: parameter for parameter in ctx.command.params}
+    parameters = {str(parameter.name): parameter for parameter in ctx.command.params}
     values = {}
     for key, value in chosen.items():
         if key not in KEYS:

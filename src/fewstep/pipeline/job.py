@@ -159,7 +159,7 @@ def _check(job: Job) -> None:
         pipe.encoder.check(settings.get("clip_skip"))
         return
     for scale in {item.guidance for item in job.items if item.negative is not None}:
-        check_negative(scale)  # type: ignore[arg-type]
+        check_negative(scale)
     for label, negative in dict.fromkeys((item.subject, item.negative) for item in job.items):
         if type(label) is str or type(negative) is str:
             raise InvalidInput(f"{pipe.name} draws classes, and {label or negative!r} is words: give labels")

@@ -51,10 +51,9 @@ class Manifest:
             ends.append(ends[-1] + len(text) + 1)
             try:
                 line = json.loads(text)
-                right = number < len(order) and isinstance(line, dict) and line.get("index") == order[number]
             except ValueError:
-                right = False
-            if not right:
+                line = None
+            if number >= len(order) or not isinstance(line, dict) or line.get("index") != order[number]:
                 raise InvalidInput(
                     f"line {number + 1} of {self.path} is damaged or not of this job: restore the file, or draw into "
                     "another folder"
