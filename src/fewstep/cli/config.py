@@ -112,7 +112,7 @@ def read_defaults(ctx: click.Context) -> Defaults | None:
         if type(value) not in KEYS[key]:
             kinds = " or ".join({str: "a text", int: "a whole number", float: "a number"}[kind] for kind in KEYS[key])
             raise InvalidInput(f"{path}: {key} has to be {kinds}, got {value!r:.60}")
-        name = _PARAMETERS.get(key, key)
+        name = str(_PARAMETERS.get(key, key))
         try:
             values[name] = parameters[name].type_cast_value(ctx, value)
         except click.BadParameter as error:
