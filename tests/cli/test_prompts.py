@@ -34,7 +34,13 @@ def test_prompts_become_one_picture_that_draws_itself_again(call: Call, here: Pa
     assert result.exit_code == 0, result.stderr
     assert result.stdout == "a.png\n"
     assert "2 images, NFE 4 each" in result.stderr
-    assert "the cache saved 0.000 s" in result.stderr
+    assert [word.split()[0] for word in result.stderr.splitlines()[-1].split(", ")] == [
+        "encode",
+        "denoise",
+        "decode",
+        "save",
+    ]
+    assert "the cache saved 0.000 s in 0 hits" in result.stderr
     assert pixels("a.png").shape == (18, 51, 3)
     recipe = read("a.png").recipe
     assert (recipe.prompts, recipe.negatives, recipe.seed) == (("a red circle", "green lion"), ("blue",), 7)

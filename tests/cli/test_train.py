@@ -68,3 +68,25 @@ def test_bad_values_are_named(call: Call, here: Path, words: list[str], message:
     result = call("train", *words)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+def test_a_folder_without_an_autoencoder_is_named(call: Call, here: Path) -> None:
+    result = call("train", "scenes", "--steps", 1, "--autoencoder", "runs/none")
+    assert result.exit_code == 2
+    assert "runs/none holds no autoencoder: run `fewstep train autoencoder` first" in result.stderr
+
+
+def test_the_parts_of_the_scenes_are_trained_one_after_the_other(call: Call, here: Path) -> None:
+    pytest.importorskip("diffusers")
+    quick = ("--steps", 1, "--batch", 2, "--cooldown", 1, "--threads", 1)
+    first = call("train", "autoencoder", *quick)
+    assert (first.exit_code, first.stdout) == (0, "runs/autoencoder/model\n"), first.stderr
+    own = ("--autoencoder", "runs/autoencoder/model")
+    second = call("train", "scenes", *quick, "--scenes", 256, *own)
+    assert (second.exit_code, second.stdout) == (0, "runs/scenes/model\n"), second.stderr
+    again = call("train", "scenes", *quick, "--scenes", 256)
+    assert again.exit_code == 2
+    assert "it is finished, or belongs to another run" in again.stderr
+    images = load("runs/scenes/model")("a red circle", steps=2, seed=1)
+    assert images.tensor.shape == (1, 3, 64, 64)
+    assert 1e6 < sum(file.stat().st_size for file in Path("runs/scenes/model").rglob("*") if file.is_file()) < 12e6

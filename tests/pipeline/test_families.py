@@ -141,6 +141,10 @@ def test_ddpm_draws_without_any_condition(models: Callable[..., Model]) -> None:
     native, own, _ = models("ddpm")
     assert isinstance(native, Pipeline)
     assert (native.classes, native.sample_shape) == (0, (3, 8, 8))
+    with pytest.raises(fs.InvalidInput, match="takes no condition, so there is nothing to guide"):
+        native([None], steps=2, guidance=3.0)
+    with pytest.raises(fs.InvalidInput, match="has no label 0: known is None"):
+        native([0], steps=2)
     generator = torch.Generator().manual_seed(2)
     expected = own(batch_size=2, num_inference_steps=5, generator=generator, output_type="np").images
     plan = native.plan("ddim", steps=5, grid="leading")

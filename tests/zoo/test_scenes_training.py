@@ -15,7 +15,9 @@ pytest.importorskip("transformers")
 from fewstep.zoo.scenes import autoencoder, diffusion
 from fewstep.zoo.scenes.assemble import assemble
 from fewstep.zoo.scenes.caption import caption
-from fewstep.zoo.scenes.scene import described
+from fewstep.zoo.scenes.check import adheres, read_picture
+from fewstep.zoo.scenes.picture import picture
+from fewstep.zoo.scenes.scene import described, draw_description, placed
 from fewstep.zoo.scenes.words import LENGTH, tokenizer
 
 QUICK = Settings(seed=3, steps=30, batch=4, warmup=5, cooldown=10, state_every=10, threads=1)
@@ -134,3 +136,19 @@ def test_the_parts_train_and_load_as_a_pipeline_of_diffusers(tmp_path, monkeypat
     images = pipe(["a red circle", "two stars"], num_inference_steps=2, output_type="np").images
     assert images.shape == (2, 64, 64, 3)
     assert np.abs(images[0] - images[1]).max() > 0
+
+
+def test_the_shipped_autoencoder_keeps_what_a_picture_shows():
+    vae = autoencoder.load_autoencoder()
+    rng = np.random.default_rng(4)
+    descriptions = [draw_description(rng, held_out=True) for _ in range(100)]
+    pixels = np.stack([picture(placed(description, rng)) for description in descriptions])
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        latents = vae.encode(x).latent_dist.mean
+        rebuilt = vae.decode(latents).sample
+    assert float((latents * vae.config.scaling_factor).std()) == pytest.approx(1, rel=0.1)
+    assert -10 * np.log10(float((rebuilt - x).square().mean()) / 4) > 34
+    again = ((rebuilt.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    right = [adheres(read_picture(p), description) for p, description in zip(again, descriptions, strict=True)]
+    assert np.mean(right) >= 0.95

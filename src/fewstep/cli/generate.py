@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
+from fewstep.cli import bulk
 from fewstep.cli import prompts as text
 from fewstep.cli.app import Failure
 from fewstep.cli.output import note, progress, show_json
-from fewstep.cli.values import Label, Labels, Pair, Several, Span, mapping
+from fewstep.cli.values import BatchSize, Label, Labels, Pair, Seeds, Several, Span, mapping
 
 if TYPE_CHECKING:
     from fewstep.pipeline import Images, Layout, Pipeline, Stamp, TextPipeline
 
 COUNT, MOST = 10, 10_000
 BY_RECIPE = (
-    "prompts", "labels", "count", "sampler", "steps", "grid", "grid_option", "bias", "times", "sigmas", "option",
-    "guidance", "negative", "guidance_interval", "rescale", "clip", "seed", "batch", "height", "width", "preset",
-    "clip_skip", "sliced", "tiled", "overlap",
+    "prompts", "prompt_file", "seeds", "labels", "count", "sampler", "steps", "grid", "grid_option", "bias", "times",
+    "sigmas", "option", "guidance", "negative", "guidance_interval", "rescale", "clip", "seed", "batch", "height",
+    "width", "preset", "clip_skip", "sliced", "tiled", "overlap",
 )  # fmt: skip
 """What a recipe decides, so that `--like` leaves no choice."""
 BY_PLAN = ("sampler", "steps", "grid", "grid_option", "bias", "times", "sigmas", "option")
@@ -30,6 +32,8 @@ NUMBERS = Several(float, "a number")
 @click.command()
 @click.argument("model", required=False)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
+@click.option("--prompts", "prompt_file", type=click.Path(), help="Draw all of a file: a prompt a line, or .jsonl.")
+@click.option("--seeds", type=Seeds(), metavar="S,S,..", help="Draw each prompt with each seed, such as 0-9,42.")
 @click.option("--labels", type=Labels(), metavar="L,L,..", help="Such as 0,3-5,none.  [default: each class]")
 @click.option("--count", type=click.IntRange(1, 10_000), help="Images of each label or prompt.  [default: 10; 1]")
 @click.option("--sampler", help="A name from `fewstep samplers`.  [default: deis-3]")
@@ -46,11 +50,15 @@ NUMBERS = Several(float, "a number")
 @click.option("--rescale", type=click.FloatRange(0, 1), help="Bring the guided contrast back by this share.")
 @click.option("--clip", is_flag=True, help="Clip the estimated data to its range at each evaluation.")
 @click.option("--seed", type=click.IntRange(0, 2**63), help="Of the first image; the next ones count up.  [default: 0]")
-@click.option("--batch", type=click.IntRange(1, 1024), help="Images that the network sees at once.  [default: 100]")
+@click.option(
+    "--batch", "--batch-size", "batch", type=BatchSize(), help="Images seen at once; auto: what fits.  [default: 100]"
+)
 @text.OPTIONS
 @click.option("--plan", type=click.Path(), help="A plan that `fewstep plan --output` wrote, in place of a sampler.")
 @click.option("--like", type=click.Path(), help="Draw this PNG again: the same pixels.")
-@click.option("--output", type=click.Path(), help="The PNG to write.  [default: in out/, named by its recipe]")
+@click.option(
+    "--output", type=click.Path(), help="The PNG, or the folder of many.  [default: in out/, named by its recipe]"
+)
 @click.option("--scale", type=click.IntRange(1, 64), help="Enlargement of a pixel.  [default: images 64 wide]")
 @click.option("--columns", type=click.IntRange(1, 10_000), help="Images in a row.  [default: --count]")
 @click.option("--each", is_flag=True, help="Write each image as a PNG of its own, too, in a folder beside.")
@@ -68,19 +76,32 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
         fewstep generate stable-diffusion/ "a red circle" --steps 8 --negative blue
         fewstep generate --labels 3,1,4 --sampler ddim --steps 20 --seed 7
         fewstep generate --like out/picture.png
+        fewstep generate stable-diffusion/ --prompts prompts.txt --seeds 0-9 --output folder/
     """
     from fewstep.pipeline import LostImages, TextPipeline, load, png_path, read
 
     like: str | None = given["like"]
+    many = given["prompt_file"] is not None or given["seeds"] is not None
+    if many:
+        bulk.refuse(given, _named(ctx))
     _refuse_together(ctx, "--like", like, BY_RECIPE, "the picture's recipe decides")
     _refuse_together(ctx, "--plan", given["plan"], BY_PLAN, "the plan decides")
-    if given["output"] is not None:
+    if not many and given["output"] is not None:
         png_path(given["output"])
+    if given["batch"] == "auto" and not many:
+        raise click.UsageError("--batch-size auto is for many images, with --prompts or --seeds: give a number")
     stamp = None if like is None else read(like)
     source = model or ("digits" if stamp is None else _shipped(str(like), stamp))
     pipe = load(source, **text.place(given))
+    if many:
+        if isinstance(pipe, TextPipeline):
+            text.refuse_classes(pipe, given)
+        else:
+            _refuse_words(ctx, pipe)
+        bulk.run(pipe, given, _wanted(pipe, given))
+        return
     layout = text.layout(pipe, stamp, given) if isinstance(pipe, TextPipeline) else _labelled(ctx, pipe, stamp, given)
-    before = pipe.cache.seconds_saved if isinstance(pipe, TextPipeline) else 0.0
+    before = pipe.cache if isinstance(pipe, TextPipeline) else None
     lost = None
     try:
         images = _draw(pipe, stamp, given)
@@ -88,8 +109,10 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
         if error.finished is None:
             raise
         images, lost = error.finished, error
+    began = time.perf_counter()
     path = images.save(_target(given, images), layout)
     each = images.save_each(path.with_suffix(""), layout.scale) if given["each"] else []
+    saving = time.perf_counter() - began
     same = None if stamp is None or lost else images.digest == stamp.pixels
     if given["as_json"]:
         show_json(_report(images, path, each, same))
@@ -97,8 +120,7 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
         click.echo(path)
         note(f"{_several(len(images))}, NFE {images.nfe:g} each, {images.seconds:.2f} s")
     if given["timings"]:
-        saved = pipe.cache.seconds_saved - before if isinstance(pipe, TextPipeline) else None
-        note(text.timings(images, saved))
+        note(text.timings({**images.timings, "save": saving}, before, pipe))
     if stamp is not None and same is not None:
         note(_compared(stamp, str(like), same))
     if lost is not None:
@@ -107,14 +129,23 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
 
 def _labelled(ctx: click.Context, pipe: Pipeline, stamp: Stamp | None, given: dict[str, Any]) -> Layout:
     """The layout for a model of classes, after refusing what only prompts have."""
-    also = [name for name in text.NAMES if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    if also:
-        named = ", ".join("PROMPT" if name == "prompts" else f"--{name.replace('_', '-')}" for name in also)
-        raise click.UsageError(f"{named} is for models that take prompts, and {pipe.name} draws classes: use --labels")
+    _refuse_words(ctx, pipe)
     count = len(_labels(pipe, stamp, given))
     layout = _layout(count, pipe.pixel_shape[-1], stamp, given)
     layout.size(count, *pipe.pixel_shape[-2:])
     return layout
+
+
+def _refuse_words(ctx: click.Context, pipe: Pipeline) -> None:
+    also = [name for name in text.NAMES if name in _named(ctx)]
+    if also:
+        named = ", ".join("PROMPT" if name == "prompts" else f"--{name.replace('_', '-')}" for name in also)
+        raise click.UsageError(f"{named} is for models that take prompts, and {pipe.name} draws classes: use --labels")
+
+
+def _named(ctx: click.Context) -> set[str]:
+    """Options and arguments that are on the command line."""
+    return {name for name in ctx.params if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE}
 
 
 def _labels(pipe: Pipeline, stamp: Stamp | None, given: dict[str, Any]) -> list[int | None]:
@@ -130,30 +161,40 @@ def _labels(pipe: Pipeline, stamp: Stamp | None, given: dict[str, Any]) -> list[
 def _draw(pipe: Pipeline | TextPipeline, stamp: Stamp | None, given: dict[str, Any]) -> Images:
     import fewstep as fs
 
-    plan = None if given["plan"] is None else fs.Plan.load(given["plan"])
     with progress("drawing", 1) as bar:
 
         def on_row(row: fs.Progress) -> None:
             bar(row.index + 1, of=row.rows)
 
         if stamp is not None:
+            plan = None if given["plan"] is None else fs.Plan.load(given["plan"])
             return pipe.redraw(stamp.recipe, plan=plan, on_row=on_row)
-        grid_options = mapping(given["grid_option"], "--grid-option")
-        if given["bias"] is not None:
-            grid_options["bias"] = given["bias"]
-        settings = {
-            "sampler": plan or given["sampler"],
-            "grid_options": grid_options or None,
-            "options": mapping(given["option"], "--option") or None,
-            "interval": given["guidance_interval"],
-        }
-        settings |= {k: given[k] for k in ("steps", "grid", "times", "sigmas", "guidance", "rescale", "seed", "batch")}
-        wanted = {name: value for name, value in settings.items() if value is not None}
+        wanted = _wanted(pipe, given)
         if isinstance(pipe, fs.TextPipeline):
             return text.draw(pipe, wanted, given, on_row)
-        if given["negative"] is not None:
-            wanted["negative"] = Label().convert(given["negative"], None, None)
-        return pipe(_labels(pipe, None, given), clip=given["clip"], **wanted, on_row=on_row)
+        if "negative" in wanted:
+            wanted["negative"] = Label().convert(wanted["negative"], None, None)
+        return pipe(_labels(pipe, None, given), **wanted, on_row=on_row)
+
+
+def _wanted(pipe: Pipeline | TextPipeline, given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the pipeline's call that were chosen."""
+    import fewstep as fs
+
+    plan = None if given["plan"] is None else fs.Plan.load(given["plan"])
+    grid_options = mapping(given["grid_option"], "--grid-option")
+    if given["bias"] is not None:
+        grid_options["bias"] = given["bias"]
+    settings = {
+        "sampler": plan or given["sampler"],
+        "grid_options": grid_options or None,
+        "options": mapping(given["option"], "--option") or None,
+        "interval": given["guidance_interval"],
+    }
+    settings |= {k: given[k] for k in ("steps", "grid", "times", "sigmas", "guidance", "rescale", "seed", "batch")}
+    settings["negative"] = given["negative"]
+    wanted = {name: value for name, value in settings.items() if value is not None}
+    return text.wanted(wanted, given) if isinstance(pipe, fs.TextPipeline) else {**wanted, "clip": given["clip"]}
 
 
 def _refuse_together(ctx: click.Context, option: str, value: Any, others: tuple[str, ...], why: str) -> None:

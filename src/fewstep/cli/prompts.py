@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +12,7 @@ from fewstep.cli.output import note
 
 if TYPE_CHECKING:
     from fewstep import Progress
-    from fewstep.pipeline import Images, Layout, Stamp, TextPipeline
+    from fewstep.pipeline import CacheCounts, Images, Layout, Pipeline, Stamp, TextPipeline
 
 NAMES = ("prompts", "height", "width", "preset", "clip_skip", "sliced", "tiled", "overlap", "cache")
 """Options that mean nothing to a model of classes."""
@@ -49,13 +49,18 @@ def place(given: dict[str, Any]) -> dict[str, Any]:
     return {"cache": cache, **{name: given[name] for name in ("device", "dtype", "variant", "allow_pickle")}}
 
 
+def refuse_classes(pipe: TextPipeline, given: dict[str, Any]) -> None:
+    """Raise for options that only classes have."""
+    for name in ("labels", "clip"):
+        if given[name]:
+            raise click.UsageError(f"--{name} is for models of classes, and {pipe.name} takes prompts: give a PROMPT")
+
+
 def layout(pipe: TextPipeline, stamp: Stamp | None, given: dict[str, Any]) -> Layout:
     """The layout of the pictures, after refusing what only classes have."""
     from fewstep.pipeline import Layout, PromptRecipe
 
-    for name in ("labels", "clip"):
-        if given[name]:
-            raise click.UsageError(f"--{name} is for models of classes, and {pipe.name} takes prompts: give a PROMPT")
+    refuse_classes(pipe, given)
     if stamp is not None and isinstance(stamp.recipe, PromptRecipe):
         recipe, old = stamp.recipe, stamp.layout
         found = Layout(given["columns"] or old.columns, given["scale"] or old.scale, old.gap)
@@ -73,27 +78,39 @@ def layout(pipe: TextPipeline, stamp: Stamp | None, given: dict[str, Any]) -> La
 def draw(
     pipe: TextPipeline, settings: dict[str, Any], given: dict[str, Any], on_row: Callable[[Progress], None]
 ) -> Images:
-    """The images; `settings` are the arguments that models of classes have too."""
-    from fewstep.pipeline import preset
-
-    own = ("height", "width", "clip_skip", "negative", "count")
-    wanted = {**settings, **{name: given[name] for name in own if given[name] is not None}}
-    wanted |= {name: True for name in ("sliced", "tiled", "overlap") if given[name]}
-    if given["preset"] is not None:
-        options = preset(given["preset"])
-        if settings.get("sampler") is not None and not isinstance(settings["sampler"], str):  # a plan decides them
-            options = {name: value for name, value in options.items() if name not in ("sampler", "steps", "grid")}
-        note(f"--preset {given['preset']} is {' '.join(f'{name}={value}' for name, value in options.items())}")
-        wanted = {**options, **wanted}
+    """The images; `settings` are those of `wanted`."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        images = pipe(list(given["prompts"]), **wanted, on_row=on_row)
+        images = pipe(list(given["prompts"]), **settings, on_row=on_row)
     for warning in caught:
         note(f"warning: {warning.message}")
     return images
 
 
-def timings(images: Images, saved: float | None) -> str:
-    """One line for people; `saved` is None where there is no cache."""
-    stages = ", ".join(f"{stage} {seconds:.3f} s" for stage, seconds in images.timings.items())
-    return stages if saved is None else f"{stages}; the cache saved {saved:.3f} s"
+def wanted(settings: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of the call that were chosen; `settings` are those that models of classes have too."""
+    from fewstep.pipeline import preset
+
+    own = ("height", "width", "clip_skip", "count")
+    chosen = {**settings, **{name: given[name] for name in own if given[name] is not None}}
+    chosen |= {name: True for name in ("sliced", "tiled", "overlap") if given[name]}
+    if given["preset"] is not None:
+        options = preset(given["preset"])
+        if settings.get("sampler") is not None and not isinstance(settings["sampler"], str):  # a plan decides them
+            options = {name: value for name, value in options.items() if name not in ("sampler", "steps", "grid")}
+        if given["prompt_file"] is not None or given["seeds"] is not None:
+            options.pop("overlap", None)  # a job writes a batch before it draws the next one
+        note(f"--preset {given['preset']} is {' '.join(f'{name}={value}' for name, value in options.items())}")
+        chosen = {**options, **chosen}
+    return chosen
+
+
+def timings(seconds: Mapping[str, float], cache: CacheCounts | None, pipe: Pipeline | TextPipeline) -> str:
+    """One line for people: what each stage cost, and what the cache of `pipe` did since `cache`, its counts before."""
+    from fewstep.pipeline import TextPipeline
+
+    stages = ", ".join(f"{stage} {s:.3f} s" for stage, s in seconds.items()) or "nothing was drawn"
+    if cache is None or not isinstance(pipe, TextPipeline):
+        return stages
+    hits, saved = pipe.cache.hits - cache.hits, pipe.cache.seconds_saved - cache.seconds_saved
+    return f"{stages}; the cache saved {saved:.3f} s in {hits} hit{'' if hits == 1 else 's'}"

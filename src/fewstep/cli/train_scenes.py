@@ -55,6 +55,8 @@ def watched(steps: int) -> Iterator[Callable[[int, float, float], None]]:
             yield report
         except ArithmeticError as error:
             raise Failure(str(error)) from error
+        except ModuleNotFoundError as error:
+            raise Failure(f"training on scenes needs {error.name}: pip install 'fewstep[diffusers]'") from error
 
 
 def settings_of(given: dict[str, Any]) -> Any:
@@ -87,31 +89,24 @@ def autoencoder(output: str, as_json: bool, **given: Any) -> None:
 @click.option(
     "--autoencoder",
     type=click.Path(file_okay=False),
-    default="runs/autoencoder/model",
-    help="What `fewstep train autoencoder` wrote.",
+    help="What `fewstep train autoencoder` wrote.  [default: the shipped one]",
 )
 @click.option("--scenes", type=click.IntRange(256), default=61440, help="Scenes to train on.")
 @settings(steps=16000, batch=128, rate=1e-3, cooldown=4000, save_every=100)
-def scenes(output: str, autoencoder: str, scenes: int, as_json: bool, **given: Any) -> None:
+def scenes(output: str, autoencoder: str | None, scenes: int, as_json: bool, **given: Any) -> None:
     """Train the text encoder and the denoiser of the scenes (needs diffusers and transformers).
 
     OUTPUT/model is a folder for diffusers' StableDiffusionPipeline. Its path is printed.
     """
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
     from fewstep.zoo.scenes.assemble import assemble
+    from fewstep.zoo.scenes.autoencoder import load_autoencoder
     from fewstep.zoo.scenes.diffusion import train_text_to_image
 
     folder, how = Path(output), settings_of(given)
-    if not (Path(autoencoder) / "config.json").is_file():
-        raise InvalidInput(
-            f"{autoencoder} holds no autoencoder: run `fewstep train autoencoder` first, or name another"
-        )
     if (folder / "model").exists():
         raise InvalidInput(f"{folder / 'model'} exists already: it is finished, or belongs to another run")
-    how_to_load = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
-    decoder = AutoencoderKL.from_pretrained(autoencoder, **how_to_load).eval()
     with watched(how.steps) as report:
+        decoder = load_autoencoder() if autoencoder is None else load_autoencoder(Path(autoencoder))
         model = train_text_to_image(how, decoder, scenes, folder, report)
     assemble(decoder, model["unet"], model["text_encoder"], folder / "model")
     show_result(folder / "model", how, as_json)

@@ -96,6 +96,48 @@ class Labels(Several):
         return tuple(found)
 
 
+class Seeds(Several):
+    """Different seeds; `2-5` means 2, 3, 4, 5."""
+
+    def __init__(self) -> None:
+        super().__init__(int, "a seed", 0, 2**63, most=1_000_000)
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[int, ...]:
+        if not isinstance(value, str):
+            return value
+        found: list[int] = []
+        for part in value.split(","):
+            first, _, last = part.strip().partition("-")
+            low = self.one(first, param, ctx)
+            high = self.one(last, param, ctx) if last else low
+            if not low <= high < low + self.most or part.strip().endswith("-"):
+                self.fail(f"{part.strip()} is not a range such as 2-5", param, ctx)
+            found.extend(range(low, high + 1))
+            if len(found) > self.most:
+                self.fail(f"more than {self.most} seeds are given", param, ctx)
+        if len(set(found)) < len(found):
+            twice = next(seed for i, seed in enumerate(found) if seed in found[:i])
+            self.fail(f"seed {twice} is given twice", param, ctx)
+        return tuple(found)
+
+
+class BatchSize(click.ParamType):
+    """1 to 1024, or `auto`."""
+
+    name = "n|auto"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> int | str:
+        if value == "auto":
+            return value
+        try:
+            found = int(value)
+        except (TypeError, ValueError):
+            found = 0
+        if not 1 <= found <= 1024:
+            self.fail(f"{value!r} is neither auto nor a whole number in the range 1<=x<=1024", param, ctx)
+        return found
+
+
 class Label(Labels):
     """One class label."""
 

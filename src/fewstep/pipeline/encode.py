@@ -61,7 +61,7 @@ class Reader:
         special = set(self.tokenizer.all_special_ids)
         kept = [token for token in self.tokens(text)[0][0].tolist() if token not in special]
         words = [token for token in whole if token not in special]
-        return self.tokenizer.decode(words[len(kept) :]).strip()
+        return self.tokenizer.decode(words[len(kept) :]).strip() or "words that its tokenizer does not know"
 
     def clip(self, text: str) -> Any:
         """What a CLIP text encoder returns for a text, with all hidden states."""

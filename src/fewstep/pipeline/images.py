@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
-from fewstep.pipeline.png import save_png
+from fewstep.pipeline.png import png_bytes, save_png
 from fewstep.pipeline.recipe import ImageRecipe, PromptRecipe
 from fewstep.pipeline.stamp import Layout, Stamp
 
@@ -107,6 +107,11 @@ class Images:
         """Write one PNG with all images and their recipe, whole or not at all. Makes its folder."""
         layout = layout or self.layout()
         return save_png(self.sheet(layout), path, Stamp.now(self.recipe, layout, self.digest).to_json())
+
+    def encoded(self, layout: Layout | None = None) -> bytes:
+        """The content of the file that `save` writes."""
+        layout = layout or self.layout()
+        return png_bytes(self.sheet(layout), Stamp.now(self.recipe, layout, self.digest).to_json())
 
     def save_each(self, folder: str | os.PathLike[str], scale: int = 1) -> list[Path]:
         """Write one PNG for each image into `folder`, without a border: `0000-label3.png`, each with its own recipe."""

@@ -128,7 +128,7 @@ def _class(library: str, name: str) -> Any:
     try:
         return getattr(importlib.import_module(library), name)
     except ImportError as error:
-        raise InvalidInput(f"this model needs {library}: pip install 'fewstep[models]'") from error
+        raise InvalidInput(f"this model needs {library}: pip install 'fewstep[diffusers]'") from error
 
 
 def _from_pretrained(model: Any, folder: Path, weights: Weights, dtype: torch.dtype) -> tuple[Any, Mapping[str, Any]]:

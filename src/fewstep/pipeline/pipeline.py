@@ -181,6 +181,8 @@ class Pipeline:
             raise InvalidInput("clip is for pixels, and this model draws latents, which have no range: leave it out")
         base = Network(network, self.schedule, self.prediction, dtype=self.dtype, time_scale=self.time_scale)
         if self.classes == 0:
+            if settings.scale not in (1, GUIDANCE) or settings.rescale or settings.interval != EVERYWHERE:
+                raise InvalidInput(f"{self.name} takes no condition, so there is nothing to guide: leave guidance out")
             return clip(base, *self.value_range) if settings.clip else base
 
         def known(label: Label) -> int:

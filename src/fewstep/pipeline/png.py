@@ -28,20 +28,26 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 def save_png(image: Image, path: str | os.PathLike[str], text: str | None = None) -> Path:
     """Write a picture as PNG in one move, its folder made where missing. `text` is ASCII; it goes into the chunk."""
+    target = png_path(path)
+    content = png_bytes(image, text)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(target, content)
+    except OSError as error:  # name the target, not the partial file beside it
+        raise OSError(error.errno, f"cannot write the picture ({error.strerror})", str(target)) from error
+    return target
+
+
+def png_bytes(image: Image, text: str | None = None) -> bytes:
+    """The content of a PNG of a picture. `text` is ASCII; it goes into the chunk."""
     from PIL.PngImagePlugin import PngInfo
 
-    target = png_path(path)
     info = PngInfo()
     if text is not None:
         info.add_text(KEYWORD, text)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True, pnginfo=info)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(target, buffer.getvalue())
-    except OSError as error:  # name the target, not the partial file beside it
-        raise OSError(error.errno, f"cannot write the picture ({error.strerror})", str(target)) from error
-    return target
+    return buffer.getvalue()
 
 
 def png_path(path: str | os.PathLike[str]) -> Path:

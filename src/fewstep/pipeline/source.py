@@ -65,7 +65,7 @@ def fetched(name: str, variant: str | None = None, pickles: bool = False) -> Pat
         import huggingface_hub
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
     except ImportError as error:
-        raise InvalidInput("models of the hub need huggingface_hub: pip install 'fewstep[models]'") from error
+        raise InvalidInput("models of the hub need huggingface_hub: pip install 'fewstep[diffusers]'") from error
     middle = "" if variant is None else f".{variant}"
     kinds = ["safetensors", *(["bin"] if pickles else [])]
     weights = [

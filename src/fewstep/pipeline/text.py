@@ -280,7 +280,7 @@ class TextPipeline(Tasks):
         seconds = time.perf_counter() - began
 
         def denoiser(network: Callable[..., Any], part: slice) -> Denoiser:
-            own = [pair if pair in drawn else drawn[0] for pair in pairs[part]]  # of the others no image is kept
+            own = [pair if pair in embedded else drawn[0] for pair in pairs[part]]  # of the others no image is kept
             size = recipe.height, recipe.width
             return given.around(self._denoiser(network, embedded, own, settings, size, given.channels))
 

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fewstep.core.errors import InvalidInput
 from fewstep.zoo.scenes.picture import picture
 from fewstep.zoo.scenes.scene import crowded, draw_description, placed
 from fewstep.zoo.scenes.training import Draws, Settings, train
@@ -27,6 +28,8 @@ CONFIG: dict[str, Any] = {
     "sample_size": 64,
     "mid_block_add_attention": False,
 }
+SHIPPED = Path(__file__).parents[1] / "weights" / "scenes" / "vae"
+"""The trained autoencoder that comes with the package, in half precision."""
 KL, FOREGROUND = 1e-5, 10.0
 """Weight of the divergence from the unit normal, a mean over latents; how much more a pixel of a thing counts than one
 of the background, of which there are ten times as many.
@@ -74,3 +77,13 @@ def train_autoencoder(
         latents = torch.cat([model.encode(part.to(model.device)).latent_dist.mean for part in x.split(64)])
     model.register_to_config(scaling_factor=float(1 / latents.std()))
     return model
+
+
+def load_autoencoder(folder: Path = SHIPPED) -> Any:
+    """What `train_autoencoder` returned, from the folder it was saved to; in float32."""
+    if not (folder / "config.json").is_file():
+        raise InvalidInput(f"{folder} holds no autoencoder: run `fewstep train autoencoder` first, or name another")
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    how: dict[str, Any] = {"use_safetensors": True, "local_files_only": True, "low_cpu_mem_usage": False}
+    return AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32, **how).eval()
