@@ -104,7 +104,7 @@ def read_defaults(ctx: click.Context) -> Defaults | None:
     chosen = table.get("generate", {})
     if not isinstance(chosen, dict):
         raise InvalidInput(f"{path}: generate has to be a table, written [generate]")
-    parameters = {str(parameter.name): parameter for parameter in ctx.command.params}
+    parameters: dict[str, click.Parameter] = {str(each.name): each for each in ctx.command.params}
     values = {}
     for key, value in chosen.items():
         if key not in KEYS:
@@ -112,7 +112,7 @@ def read_defaults(ctx: click.Context) -> Defaults | None:
         if type(value) not in KEYS[key]:
             kinds = " or ".join({str: "a text", int: "a whole number", float: "a number"}[kind] for kind in KEYS[key])
             raise InvalidInput(f"{path}: {key} has to be {kinds}, got {value!r:.60}")
-        name = _PARAMETERS.get(key, key)
+        name = _PARAMETERS[key] if key in _PARAMETERS else str(key)
         try:
             values[name] = parameters[name].type_cast_value(ctx, value)
         except click.BadParameter as error:
