@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    peer: Any = StableDiffusionPipeline.from_pretrained(given.model, low_cpu_mem_usage=False, torch_dtype=torch.float32)
+    peer: Any = StableDiffusionPipeline.from_pretrained(given.model, low_cpu_mem_usage=False)
     peer.set_progress_bar_config(disable=True)
     pipe = fs.load(given.model)
     assert isinstance(pipe, fs.TextPipeline)

@@ -94,7 +94,7 @@ def autoencoder(output: str, as_json: bool, **given: Any) -> None:
 )
 @click.option("--scenes", type=click.IntRange(256), default=122880, help="Scenes to train on.")
 @click.option("--reading", type=click.IntRange(1), default=1500, help="Steps of learning to read captions, before.")
-@settings(steps=16000, batch=128, rate=1e-3, muon=2e-3, cooldown=4000, save_every=100)
+@settings(steps=9000, batch=128, rate=1e-3, muon=2e-3, cooldown=3500, save_every=100)
 def scenes(output: str, autoencoder: str | None, scenes: int, reading: int, as_json: bool, **given: Any) -> None:
     """Train the text encoder and the denoiser of the scenes (needs diffusers and transformers).
 

@@ -43,9 +43,9 @@ def load(
     """The pipeline of a model.
 
     Args:
-        source: the name of a shipped model ("digits", "scenes"); the path of a .safetensors file that fewstep trained; a folder
-            in the format of diffusers, or its id on the Hugging Face hub ("org/name"); the folder of one network in
-            that format, or the .safetensors file in it; or a callable `network(x, t)`.
+        source: the name of a shipped model ("digits", "scenes"); the path of a .safetensors file that fewstep trained;
+            a folder in the format of diffusers, or its id on the Hugging Face hub ("org/name"); the folder of one
+            network in that format, or the .safetensors file in it; or a callable `network(x, t)`.
         device: where the model runs; `dtype` in what: "float32" (the default), "float16" or "bfloat16".
         variant: of the files of weights, such as "fp16".
         allow_pickle: load weights that are there only as a pickle, as weights alone (`weights_only=True`).

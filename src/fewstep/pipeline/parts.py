@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,23 @@ def _from_pretrained(model: Any, folder: Path, weights: Weights, dtype: torch.dt
         options |= {"low_cpu_mem_usage": False, "torch_dtype": dtype}
     else:
         options |= {"dtype": dtype, "weights_only": True}
+        with _quiet():
+            return model.from_pretrained(str(folder), output_loading_info=True, **options)
     return model.from_pretrained(str(folder), output_loading_info=True, **options)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the bar that transformers draws for each part, however small."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _check_count(model: Any, config: Mapping[str, Any], weights: Weights) -> None:

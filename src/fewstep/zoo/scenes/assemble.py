@@ -33,12 +33,24 @@ def assemble(autoencoder: Any, unet: Any, text_encoder: Any, folder: Path) -> No
         requires_safety_checker=False,
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as around:
+        part = Path(around) / folder.name
         pipe.save_pretrained(part, safe_serialization=True)
-        config = part / "text_encoder" / "config.json"  # transformers runs in this dtype, diffusers in float32
-        config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "float32"}, indent=2) + "\n")
+        _tidy(part)
         os.replace(part, folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
+
+
+def _tidy(folder: Path) -> None:
+    """Make what the libraries wrote the same wherever it was written, and readable for older releases of them."""
+    for config in folder.glob("*/config.json"):
+        facts = json.loads(config.read_text())
+        facts.pop("_name_or_path", None)  # where the part was loaded from
+        if config.parent.name == "text_encoder":
+            facts["dtype"] = "float32"  # transformers runs in this dtype, diffusers in float32
+        config.write_text(json.dumps(facts, indent=2) + "\n")
+        for weights in config.parent.glob("*.safetensors"):
+            shutil.copymode(config, weights)
+    model = json.loads((folder / "tokenizer" / "tokenizer.json").read_text())["model"]
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
+    (folder / "tokenizer" / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False) + "\n")
+    (folder / "tokenizer" / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]) + "\n")

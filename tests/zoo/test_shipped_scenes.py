@@ -1,0 +1,98 @@
+"""The shipped text-to-image model: its folder, and the scenes that it draws."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fewstep import zoo
+from fewstep.core.errors import InvalidInput
+
+pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+import fewstep as fs
+from fewstep.zoo.scenes.autoencoder import SHIPPED
+from fewstep.zoo.scenes.check import read_picture
+from fewstep.zoo.scenes.prompts import adherence, held_out_prompts
+from fewstep.zoo.scenes.scene import COLOURS
+
+FOLDER = zoo.shipped_path("scenes")
+
+
+@pytest.fixture(scope="module")
+def pipe() -> fs.TextPipeline:
+    found = fs.load("scenes")
+    assert isinstance(found, fs.TextPipeline)
+    return found
+
+
+def test_the_folder_is_small_names_no_place_and_holds_the_autoencoder():
+    files = [path for path in FOLDER.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 12_000_000
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".txt", ".md"}
+    assert not [path for path in files if path.suffix == ".json" and "_name_or_path" in path.read_text()]
+    assert FOLDER / "vae" == SHIPPED
+    assert json.loads((FOLDER / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"
+
+
+def test_it_is_loaded_by_name_and_is_no_single_network(pipe):
+    assert (pipe.name, pipe.size, pipe.prediction, pipe.latent_shape()) == (
+        "scenes", (64, 64), "v_prediction", (8, 8, 8),
+    )  # fmt: skip
+    assert fs.load(FOLDER).digest == pipe.digest
+    with pytest.raises(InvalidInput, match=r"several networks: fewstep\.load\('scenes'\)"):
+        zoo.load_shipped("scenes")
+    with pytest.raises(InvalidInput, match="the shipped model 'scenes' knows its own"):
+        fs.load("scenes", prediction="epsilon")
+
+
+def test_eight_steps_draw_what_unseen_prompts_say(pipe):
+    prompts = held_out_prompts(100)
+    images = pipe([prompt.text for prompt in prompts], steps=8, guidance=5.0, batch=50)
+    assert images.nfe == 16
+    assert adherence(list(images.pixels), prompts) >= 0.8
+
+
+def test_a_negative_prompt_takes_a_colour_away(pipe):
+    texts = ["a star on a white background", "a circle on a black background"] * len(COLOURS) * 2
+    colours = [colour for colour in COLOURS for _ in range(4)]
+    seen = []
+    for negative in (None, colours):
+        images = pipe(texts, negative=negative, steps=8, guidance=5.0, batch=24)
+        seen.append(
+            sum(
+                any(thing.colour == colour for thing in read_picture(pixels).things)
+                for pixels, colour in zip(images.pixels, colours, strict=True)
+            )
+        )
+    assert seen[0] >= 1
+    assert seen[1] <= 1
+
+
+def test_diffusers_alone_draws_the_same_latents(pipe):
+    from diffusers import StableDiffusionPipeline
+
+    peer = StableDiffusionPipeline.from_pretrained(FOLDER, low_cpu_mem_usage=False)
+    peer.set_progress_bar_config(disable=True)
+    plan = pipe.plan("ddim", steps=10)
+    noise = torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    words = {"prompt": "a red circle left of a blue square", "negative_prompt": "green"}
+    theirs = peer(**words, latents=noise, num_inference_steps=10, guidance_scale=5.0, output_type="latent").images
+    denoiser = pipe.denoiser(words["prompt"], negative=words["negative_prompt"], guidance=5.0)
+    ours = fs.sample(plan, denoiser, start=noise)
+    assert float((ours - theirs).abs().max()) < 1e-4 * float(theirs.abs().max())
+
+
+def test_pictures_of_one_prompt_differ_and_cost_one_encoding():
+    pipe: Any = fs.load("scenes")
+    images = pipe(["a large shape on pink"] * 8, steps=8, guidance=5.0, batch=8)
+    again = pipe(["a large shape on pink"] * 8, steps=8, guidance=5.0, batch=8, seed=100)
+    assert pipe.cache.encodes == 2  # the prompt and no words
+    found = {
+        (thing.colour, thing.shape)
+        for pixels in [*images.pixels, *again.pixels]
+        for thing in read_picture(np.asarray(pixels)).things
+    }
+    assert len(found) >= 5
