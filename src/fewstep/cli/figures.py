@@ -43,7 +43,9 @@ def _written(name: str) -> Callable[[Any], Any]:
             show_default=True,
             help="The figure, .svg or .png.",
         ),
-        click.option("--data", type=click.Path(dir_okay=False), help="Its numbers, .json or .csv.  [default: beside it]"),
+        click.option(
+            "--data", type=click.Path(dir_okay=False), help="Its numbers, .json or .csv.  [default: beside it]"
+        ),
         click.option("--no-figure", is_flag=True, help="Write the numbers alone; needs no matplotlib."),
         click.option("--json", "as_json", is_flag=True, help="Print all numbers as JSON."),
     )
@@ -60,7 +62,11 @@ def _problem(noises: int) -> Callable[[Any], Any]:
             help="linear, scaled_linear, cosine, edm or flow, with parameters as in flow:shift=3.",
         ),
         click.option(
-            "--modes", type=click.IntRange(1, 64), default=5, show_default=True, help="Gaussians of the data, on a ring."
+            "--modes",
+            type=click.IntRange(1, 64),
+            default=5,
+            show_default=True,
+            help="Gaussians of the data, on a ring.",
         ),
         click.option(
             "--std", type=click.FloatRange(0.01, 10), default=0.4, show_default=True, help="Of each; the ring has 2.2."
@@ -68,7 +74,9 @@ def _problem(noises: int) -> Callable[[Any], Any]:
         click.option(
             "--noises", type=click.IntRange(1, 4096), default=noises, show_default=True, help="Points to start from."
         ),
-        click.option("--seed", type=click.IntRange(0, 2**63), default=0, show_default=True, help="Of the first of them."),
+        click.option(
+            "--seed", type=click.IntRange(0, 2**63), default=0, show_default=True, help="Of the first of them."
+        ),
     )
 
 

@@ -6,6 +6,7 @@ number of steps, and would hide the order.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -110,7 +111,7 @@ def convergence(
     Raises:
         InvalidInput: for numbers that do not increase, and for a strategy that draws noise.
     """
-    if not nfes or any(b <= a for a, b in zip(nfes, nfes[1:], strict=False)) or nfes[0] < 1:
+    if not nfes or any(b <= a for a, b in itertools.pairwise(nfes)) or nfes[0] < 1:
         raise InvalidInput(f"numbers of evaluations must increase from 1 or more, got {list(nfes)}")
     exact = exact_from(mixture, schedule, count, seed)
     end = angle_of(float(schedule.alpha(schedule.t_min)), float(schedule.sigma(schedule.t_min)))

@@ -1,4 +1,4 @@
-"""A way to spend evaluations: a sampler with its options on a time grid; and how far it ends from the exact solution."""
+"""A way to spend evaluations, a sampler with its options on a time grid; and how far from exact it ends."""
 
 from __future__ import annotations
 
@@ -55,12 +55,16 @@ class Strategy(NamedTuple):
 
     def within(self, schedule: Schedule, nfe: int, final: str = "clean") -> Plan | None:
         """The plan with the most steps that takes at most `nfe` evaluations; None where even one step takes more."""
-        self.check()
-        for steps in range(math.ceil(nfe / SAMPLERS[self.sampler].evaluations), 0, -1):
+        steps = max(1, nfe // SAMPLERS[self.check().sampler].evaluations)
+        plan = self.plan(schedule, steps, final)
+        while plan.nfe > nfe and steps > 1:
+            steps -= 1
             plan = self.plan(schedule, steps, final)
-            if plan.nfe <= nfe:
-                return plan
-        return None
+        if plan.nfe > nfe:
+            return None
+        while plan.nfe < nfe and (more := self.plan(schedule, steps + 1, final)).nfe <= nfe:  # cheap last steps
+            plan, steps = more, steps + 1
+        return plan
 
 
 def starts(schedule: Schedule, count: int, seed: int, dimensions: int = 2) -> tuple[Tensor, float]:

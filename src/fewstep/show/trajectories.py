@@ -95,7 +95,13 @@ class Trajectories(NamedTuple):
 
 
 def trajectories(
-    mixture: Mixture, schedule: Schedule, strategies: Sequence[Strategy], *, nfe: int = 10, count: int = 10, seed: int = 0
+    mixture: Mixture,
+    schedule: Schedule,
+    strategies: Sequence[Strategy],
+    *,
+    nfe: int = 10,
+    count: int = 10,
+    seed: int = 0,
 ) -> Trajectories:
     """Run each strategy with at most `nfe` evaluations from `count` noises.
 

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from fewstep.show.draw.style import FAINT, INK, PALE, colour, sheet
 from fewstep.show.effort import Effort
-
-TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
 def figure_of(found: Effort) -> Figure:
     """The cheapest above; one that does not get there is pale, as long as the limit."""
     under = (
         f"Least network evaluations for an error of {found.target:g} (root mean square distance from the exact data, "
-        f"{found.count} noises, {found.schedule.kind} schedule). The axis is logarithmic."
+        f"{found.count} noises, {found.schedule.kind} schedule)."
     )
     figure = sheet(8.6, 0.36 * len(found.needs) + 2.0, found.finding, under)
     axes = figure.subplots()
@@ -25,13 +22,9 @@ def figure_of(found: Effort) -> Figure:
         words = f"more than {found.limit}: error {need.error:.2g}" if need.nfe is None else f"{need.nfe}"
         axes.annotate(words, (need.nfe or found.limit, y), (5, 0), textcoords="offset points", va="center", color=INK)
     longest = max(need.nfe or found.limit for need in found.needs)
-    axes.set_xscale("log")
-    low = max(1, min(need.nfe or found.limit for need in found.needs) // 3)
-    axes.set(yticks=range(len(found.needs)), yticklabels=[need.name for need in found.needs], xlim=(low, longest * 1.6))
+    room = 1.4 if found.needs[-1].nfe is None else 1.1
+    axes.set(yticks=range(len(found.needs)), yticklabels=[need.name for need in found.needs], xlim=(0, longest * room))
     axes.invert_yaxis()
-    axes.xaxis.set_major_locator(FixedLocator([n for n in TICKS if low <= n <= longest * 1.6]))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda n, _: f"{n:g}"))
     axes.grid(False, axis="y")
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.set_xlabel("network evaluations for an image (NFE)", color=FAINT)

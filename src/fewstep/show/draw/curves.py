@@ -71,7 +71,9 @@ def _steps(axes: Axes, found: Levels) -> None:
     axes.text(1.01, -0.85, "steps", transform=axes.get_yaxis_transform(), va="center", color=FAINT, fontsize=9)
     axes.axvline(0, color=FAINT, linewidth=1)
     margin = 0.03 * (high - low)
-    axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.9), xlim=(low - margin, high + margin))
+    axes.set(
+        yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.9), xlim=(low - margin, high + margin)
+    )
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.grid(False, axis="y")
     axes.set_xlabel("lambda = log(alpha / sigma)")

@@ -14,14 +14,14 @@ def figure_of(found: Convergence) -> Figure:
     grids = sorted({c.strategy.grid for c in found.curves})
     under = (
         f"{found.count} noises through the exact score of a mixture, {found.schedule.kind} schedule, grid "
-        f"{' and '.join(grids)}. A slope of -p in this picture is order p: dotted lines are the orders fitted to "
-        "the last points."
+        f"{' and '.join(grids)}. A line that falls p decades in one decade of evaluations is of order p; the "
+        "legend gives the slope of the last points."
     )
     figure = sheet(8.6, 5.9, found.finding, under)
     axes = figure.subplots()
     axes.set(xscale="log", yscale="log")
     axes.set_xlabel("network evaluations for an image (NFE)")
-    axes.set_ylabel("distance from the exact solution (root mean square, units of the data)")
+    axes.set_ylabel("distance from the exact solution (RMS, units of the data)")
     several = len(grids) > 1
     for i, curve in enumerate(found.curves):
         axes.plot(

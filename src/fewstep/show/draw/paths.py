@@ -15,9 +15,9 @@ from fewstep.show.draw.style import FAINT, INK, colour, plain, sheet
 from fewstep.show.mixture import Mixture
 from fewstep.show.trajectories import Path, Trajectories
 
-PANEL, COLUMNS, CELLS = 2.75, 3, 64
-THIN = 3
-"""Of the exact points every third is drawn: the eye sees no more, and an SVG stays small."""
+PANEL, COLUMNS, CELLS = 2.75, 3, 52
+THIN = 6
+"""Of the exact points every sixth is drawn: the eye sees no more, and an SVG stays small."""
 
 
 def figure_of(found: Trajectories) -> Figure:
@@ -75,7 +75,7 @@ def _density(axes: Axes, mixture: Mixture, half: float) -> None:
     line = torch.linspace(-half, half, CELLS, dtype=torch.float64)
     points = torch.stack(torch.meshgrid(line, line, indexing="xy"), dim=-1)
     density = mixture.density(points).numpy()
-    for share, ink in ((0.02, "#FBF3DC"), (0.15, "#F6E6B4"), (0.45, "#F0D88A"), (0.8, "#EAC95F")):
+    for share, ink in ((0.03, "#FBF3DC"), (0.2, "#F6E6B4"), (0.6, "#EDD27C")):
         axes.contourf(line.numpy(), line.numpy(), density, [share * density.max(), np.inf], colors=[ink])
 
 
