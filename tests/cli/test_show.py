@@ -95,7 +95,7 @@ def test_without_matplotlib_the_numbers_are_still_there(call: Call, monkeypatch:
         (["steps", "--modes", "65"], "--modes"),
         (["solver-error", "--nfe", "16,8"], "must increase"),
         (["solver-error", "--nfe", "8,x"], "'x' in the list is not a number of evaluations"),
-        (["trajectories", "--samplers", "rk4", "--nfe", "1", "--schedule", "edm"], "rk4 needs more than 1"),
+        (["solver-error", "--samplers", "dpmpp-3s", "--nfe", "1,2"], "dpmpp-3s needs more than 2"),
         (["trajectories", "--output", "paths.pdf"], "a figure is written as .svg or .png"),
         (["trajectories", "--data", "paths.txt"], "data are written as .json or .csv"),
         (["schedules", "--grids", "karas"], "did you mean 'karras'"),

@@ -90,7 +90,6 @@ def test_document_and_table_hold_the_same_numbers():
         (Strategy("dimm"), "did you mean 'ddim'"),
         (Strategy("ddim", "karas"), "did you mean 'karras'"),
         (Strategy("ddim", options={"eat": 1.0}), "did you mean 'eta'"),
-        (Strategy("rk4"), "rk4 needs more than 2 evaluations for one step"),
     ],
 )
 def test_what_cannot_run_is_refused(strategy, message):

@@ -15,7 +15,7 @@ from fewstep.show.draw.style import FAINT, INK, colour, plain, sheet
 from fewstep.show.mixture import Mixture
 from fewstep.show.trajectories import Path, Trajectories
 
-PANEL, COLUMNS, CELLS = 2.75, 3, 52
+PANEL, COLUMNS, CELLS = 2.75, 3, 46
 THIN = 6
 """Of the exact points every sixth is drawn: the eye sees no more, and an SVG stays small."""
 
@@ -80,8 +80,10 @@ def _density(axes: Axes, mixture: Mixture, half: float) -> None:
 
 
 def _lines(axes: Axes, points: Float, ink: str, width: float, clear: float = 1.0) -> None:
-    for image in range(points.shape[1]):
-        axes.add_line(Line2D(*points[:, image].T, color=ink, linewidth=width, alpha=clear))
+    """All paths (points, n, 2) as one line with gaps: an SVG names its style once."""
+    gap = np.full((1, *points.shape[1:]), np.nan)
+    joined = np.concatenate([points, gap]).transpose(1, 0, 2).reshape(-1, 2)
+    axes.add_line(Line2D(*joined.T, color=ink, linewidth=width, alpha=clear))
 
 
 def _ends(axes: Axes, points: Float, ink: str) -> None:
