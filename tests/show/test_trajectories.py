@@ -90,6 +90,8 @@ def test_document_and_table_hold_the_same_numbers():
         (Strategy("dimm"), "did you mean 'ddim'"),
         (Strategy("ddim", "karas"), "did you mean 'karras'"),
         (Strategy("ddim", options={"eat": 1.0}), "did you mean 'eta'"),
+        (Strategy("ddim", options={"steps": 3}), "unknown option of ddim 'steps'"),
+        (Strategy("euler", options={"eta": 1.0}), "euler takes no options, got 'eta'"),
     ],
 )
 def test_what_cannot_run_is_refused(strategy, message):

@@ -51,7 +51,7 @@ def _written(name: str) -> Callable[[Any], Any]:
     )
 
 
-def _problem(noises: int) -> Callable[[Any], Any]:
+def _problem(noises: int, most: int = 4096) -> Callable[[Any], Any]:
     """The data, the schedule and the noise."""
     return _options(
         click.option(
@@ -69,10 +69,14 @@ def _problem(noises: int) -> Callable[[Any], Any]:
             help="Gaussians of the data, on a ring.",
         ),
         click.option(
-            "--std", type=click.FloatRange(0.01, 10), default=0.4, show_default=True, help="Of each; the ring has 2.2."
+            "--std",
+            type=click.FloatRange(0.01, 10),
+            default=0.4,
+            show_default=True,
+            help="Of each Gaussian; the ring's radius is 2.2.",
         ),
         click.option(
-            "--noises", type=click.IntRange(1, 4096), default=noises, show_default=True, help="Points to start from."
+            "--noises", type=click.IntRange(1, most), default=noises, show_default=True, help="Points to start from."
         ),
         click.option(
             "--seed", type=click.IntRange(0, 2**63), default=0, show_default=True, help="Of the first of them."
@@ -90,7 +94,7 @@ SAMPLERS = "Each with options after colons and a grid after @, as in ddim:eta=0.
 )  # fmt: skip
 @click.option("--nfe", type=click.IntRange(1, 1000), default=10, show_default=True, help="Evaluations, at most.")
 @click.option("--grid", default="trailing", show_default=True, help="A name from `fewstep grids`.")
-@_problem(10)
+@_problem(10, most=100)
 @_written("trajectories")
 def trajectories(
     samplers: tuple[Any, ...],

@@ -17,7 +17,7 @@ from fewstep.run.eager import sample
 from fewstep.run.noise import START, seeds_of, unit_noise
 from fewstep.show.exact import TOLERANCE, Exact, angle_of
 from fewstep.show.mixture import Mixture
-from fewstep.solvers.compile import compile
+from fewstep.solvers.compile import compile, solver_of
 from fewstep.solvers.registry import SAMPLERS
 
 
@@ -39,11 +39,17 @@ class Strategy(NamedTuple):
         return None if self.options else SAMPLERS[self.sampler].order
 
     def check(self) -> Strategy:
-        """Itself; raises `InvalidInput` where the sampler or the grid is not known."""
+        """Itself; raises `InvalidInput` where the sampler, the grid or an option is not known."""
         if self.sampler not in SAMPLERS:
             raise unknown_name("sampler", self.sampler, SAMPLERS)
         if self.grid not in GRIDS:
             raise unknown_name("grid", self.grid, GRIDS)
+        known = solver_of(self.sampler)[1]
+        for option in self.options:
+            if not known:
+                raise InvalidInput(f"{self.sampler} takes no options, got {option!r}")
+            if option not in known:
+                raise unknown_name(f"option of {self.sampler}", option, known)
         return self
 
     def plan(self, schedule: Schedule, steps: int, final: str = "clean") -> Plan:
