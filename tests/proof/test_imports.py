@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-EXTRAS = {"diffusers", "transformers", "sklearn", "scipy", "k_diffusion", "ray", "fastapi", "gradio"}
+EXTRAS = {"diffusers", "transformers", "sklearn", "scipy", "k_diffusion", "matplotlib", "ray", "fastapi", "gradio"}
 SCREEN = {"click", "rich", "typer", "tqdm"}
 
 

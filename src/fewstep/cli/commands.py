@@ -19,7 +19,7 @@ class Entry(NamedTuple):
 
 
 class Commands(click.Group):
-    """A group whose commands are named in `entries`; each is the attribute of that name of its module."""
+    """A group whose commands are named in `entries`; each is the attribute of that name, `_` for `-`, of its module."""
 
     def __init__(self, *args: Any, entries: Mapping[str, Entry], **settings: Any):
         super().__init__(*args, **settings)
@@ -31,7 +31,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in self.entries:
             return None
-        return getattr(importlib.import_module(self.entries[cmd_name].module), cmd_name)
+        return getattr(importlib.import_module(self.entries[cmd_name].module), cmd_name.replace("-", "_"))
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -121,6 +121,31 @@ class Seeds(Several):
         return tuple(found)
 
 
+class Strategies(Several):
+    """Samplers, each with options after colons and a grid after @: `ddim,dpmpp-3m:curvature=exact,unipc-3@karras`.
+
+    Each becomes (sampler, options, grid or None).
+    """
+
+    def __init__(self) -> None:
+        super().__init__(str, "a sampler", most=12)
+
+    def one(self, part: str, param: Parameter, ctx: Context) -> tuple[str, dict[str, Any], str | None]:
+        words, at, grid = part.partition("@")
+        name, *rest = words.split(":")
+        pairs = [_pair(word) for word in rest]
+        if not name or None in pairs or (at and not grid):
+            self.fail(f"{part!r} is not a sampler such as unipc-3, ddim:eta=0.5 or dpmpp-2m@karras", param, ctx)
+        return name, mapping([pair for pair in pairs if pair], name), grid or None
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[Any, ...]:
+        found = super().convert(value, param, ctx)
+        twice = [one for i, one in enumerate(found) if one in found[:i]]
+        if twice:
+            self.fail(f"{twice[0][0]} is given twice in {value!r}", param, ctx)
+        return found
+
+
 class BatchSize(click.ParamType):
     """1 to 1024, or `auto`."""
 

@@ -1,0 +1,311 @@
+"""The commands of `fewstep show`: check, compute, draw, write, and print what was found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fewstep.cli.output import note, progress, show_json, show_table
+from fewstep.cli.values import ScheduleName, Several, Strategies
+
+if TYPE_CHECKING:
+    from fewstep.show.draw import Result
+    from fewstep.show.mixture import Mixture
+    from fewstep.show.strategy import Strategy
+
+COUNTS = Several(int, "a number of evaluations", 1, 10_000, most=40)
+GRIDS = Several(str, "a grid", most=20)
+GIVEN = "NAME,.."
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Several options as one decorator, in the order of the help."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def _written(name: str) -> Callable[[Any], Any]:
+    """What every figure takes last."""
+    return _options(
+        click.option(
+            "--output",
+            type=click.Path(dir_okay=False),
+            default=f"out/{name}.svg",
+            show_default=True,
+            help="The figure, .svg or .png.",
+        ),
+        click.option(
+            "--data", type=click.Path(dir_okay=False), help="Its numbers, .json or .csv.  [default: beside it]"
+        ),
+        click.option("--no-figure", is_flag=True, help="Write the numbers alone; needs no matplotlib."),
+        click.option("--json", "as_json", is_flag=True, help="Print all numbers as JSON."),
+    )
+
+
+def _problem(noises: int, most: int = 4096) -> Callable[[Any], Any]:
+    """The data, the schedule and the noise."""
+    return _options(
+        click.option(
+            "--schedule",
+            type=ScheduleName(),
+            default="linear",
+            show_default=True,
+            help="linear, scaled_linear, cosine, edm or flow, with parameters as in flow:shift=3.",
+        ),
+        click.option(
+            "--modes",
+            type=click.IntRange(1, 64),
+            default=5,
+            show_default=True,
+            help="Gaussians of the data, on a ring.",
+        ),
+        click.option(
+            "--std",
+            type=click.FloatRange(0.01, 10),
+            default=0.4,
+            show_default=True,
+            help="Of each Gaussian; the ring's radius is 2.2.",
+        ),
+        click.option(
+            "--noises", type=click.IntRange(1, most), default=noises, show_default=True, help="Points to start from."
+        ),
+        click.option(
+            "--seed", type=click.IntRange(0, 2**63), default=0, show_default=True, help="Of the first of them."
+        ),
+    )
+
+
+SAMPLERS = "Each with options after colons and a grid after @, as in ddim:eta=0.5@karras."
+
+
+@click.command()
+@click.option(
+    "--samplers", type=Strategies(), default="ddim,heun,dpmpp-2m,unipc-3,euler-a", metavar=GIVEN, show_default=True,
+    help=SAMPLERS,
+)  # fmt: skip
+@click.option("--nfe", type=click.IntRange(1, 1000), default=10, show_default=True, help="Evaluations, at most.")
+@click.option("--grid", default="trailing", show_default=True, help="A name from `fewstep grids`.")
+@_problem(10, most=100)
+@_written("trajectories")
+def trajectories(
+    samplers: tuple[Any, ...],
+    nfe: int,
+    grid: str,
+    schedule: Any,
+    modes: int,
+    std: float,
+    noises: int,
+    seed: int,
+    **written: Any,
+) -> None:
+    """Draw the paths of samplers from the same noise to data, beside the exact paths.
+
+    A panel for each sampler, on data whose score is known, with the same number of evaluations.
+    """
+    _check(**written)
+    from fewstep.show import trajectories as figure
+
+    strategies = _strategies(samplers, grid)
+    found = figure.trajectories(_ring(modes, std), schedule, strategies, nfe=nfe, count=noises, seed=seed)
+    rows = [
+        [p.strategy.name, p.strategy.grid, f"{p.nfe}", "draws noise" if p.error is None else f"{p.error:.3g}"]
+        for p in found.paths
+    ]
+    _deliver(found, ["sampler", "grid", "NFE", "error"], rows, **written)
+
+
+@click.command("solver-error")
+@click.option(
+    "--samplers", type=Strategies(), default="euler,heun,dpmpp-2m,dpmpp-3m,unipc-2,unipc-3", metavar=GIVEN,
+    show_default=True, help=SAMPLERS,
+)  # fmt: skip
+@click.option("--nfe", type=COUNTS, metavar="N,..", help="Evaluations, increasing.  [default: 13 numbers, 8 to 512]")
+@click.option("--grid", default="exponential", show_default=True, help="A name from `fewstep grids`.")
+@_problem(32)
+@_written("solver-error")
+def solver_error(
+    samplers: tuple[Any, ...],
+    nfe: tuple[int, ...] | None,
+    grid: str,
+    schedule: Any,
+    modes: int,
+    std: float,
+    noises: int,
+    seed: int,
+    **written: Any,
+) -> None:
+    """Draw the distance from the exact solution against the number of evaluations.
+
+    The slope of a line is its order of convergence; the legend gives the one fitted to its last points. Both stop at
+    the schedule's last noisy time, as the transition from there to clean data has a fixed width.
+    """
+    _check(**written)
+    from fewstep.show import convergence as figure
+
+    strategies = _strategies(samplers, grid)
+    with progress("measuring", 1) as bar:
+        found = figure.convergence(
+            _ring(modes, std),
+            schedule,
+            strategies,
+            nfes=nfe or figure.NFES,
+            count=noises,
+            seed=seed,
+            on_run=lambda done, of: bar(done, of=of),
+        )
+    rows = [
+        [
+            c.strategy.name,
+            c.strategy.grid,
+            "-" if c.strategy.order is None else f"{c.strategy.order}",
+            "-" if c.fitted is None else f"{c.fitted:.2f}",
+            f"{c.errors[-1]:.2g} at {c.nfe[-1]}",
+        ]
+        for c in found.curves
+    ]
+    _deliver(found, ["sampler", "grid", "order", "fitted", "least error"], rows, **written)
+
+
+@click.command()
+@click.option(
+    "--schedule", "schedules", type=ScheduleName(), multiple=True, metavar="NAME",
+    help="With parameters as in flow:shift=3. May be repeated.  [default: five usual ones]",
+)  # fmt: skip
+@click.option("--grids", type=GRIDS, metavar=GIVEN, help="Names from `fewstep grids`.  [default: all]")
+@click.option("--steps", type=click.IntRange(2, 1000), default=10, show_default=True, help="Of each grid.")
+@click.option(
+    "--on", type=ScheduleName(), default="linear", show_default=True, metavar="NAME", help="Schedule of the grids."
+)
+@_written("schedules")
+def schedules(schedules: tuple[Any, ...], grids: tuple[str, ...] | None, steps: int, on: Any, **written: Any) -> None:
+    """Draw alpha, sigma and lambda of noise schedules over time, and where each grid puts its steps."""
+    _check(**written)
+    import fewstep as fs
+    from fewstep.show import levels as figure
+
+    curves = {_named(s): s for s in schedules} or {name: fs.schedules.KINDS[name]() for name in figure.SCHEDULES}
+    found = figure.levels(curves, grids or list(fs.GRIDS), grid_schedule=on, steps=steps)
+    rows = [
+        [name, f"{int((lams < 0).sum())}", f"{int((lams >= 0).sum())}", " ".join(f"{t:.4g}" for t in found.times[name])]
+        for name, lams in found.grids.items()
+    ]
+    _deliver(found, ["grid", "lambda < 0", "lambda >= 0", "times"], rows, **written)
+
+
+@click.command()
+@click.option("--samplers", type=Strategies(), metavar=GIVEN, help=f"{SAMPLERS}  [default: ten usual ones]")
+@click.option("--grid", default="exponential", show_default=True, help="Of samplers that name none.")
+@click.option(
+    "--error", type=click.FloatRange(1e-8, 10), default=0.02, show_default=True, help="That all have to reach."
+)
+@click.option("--limit", type=click.IntRange(1, 10_000), default=500, show_default=True, help="Evaluations, at most.")
+@_problem(32)
+@_written("steps")
+def steps(
+    samplers: tuple[Any, ...] | None,
+    grid: str,
+    error: float,
+    limit: int,
+    schedule: Any,
+    modes: int,
+    std: float,
+    noises: int,
+    seed: int,
+    **written: Any,
+) -> None:
+    """Draw how many evaluations each sampler, on its grid, needs to come as near to the exact data as asked."""
+    _check(**written)
+    from fewstep.show import effort as figure
+
+    chosen = samplers or tuple((name, {}, at) for name, at in figure.DEFAULTS)
+    strategies = _strategies(chosen, grid)
+    with progress("searching", len(strategies)) as bar:
+        found = figure.effort(
+            _ring(modes, std),
+            schedule,
+            strategies,
+            target=error,
+            limit=limit,
+            count=noises,
+            seed=seed,
+            on_strategy=lambda done, of: bar(done, of=of),
+        )
+    rows = [
+        [n.strategy.name, n.strategy.grid, f"> {limit}" if n.nfe is None else f"{n.nfe}", f"{n.error:.3g}"]
+        for n in found.needs
+    ]
+    _deliver(found, ["sampler", "grid", "NFE", "error"], rows, **written)
+
+
+def _ring(modes: int, std: float) -> Mixture:
+    from fewstep.show.mixture import ring
+
+    return ring(modes, std=std)
+
+
+def _strategies(given: tuple[Any, ...], grid: str) -> list[Strategy]:
+    from fewstep.show.strategy import Strategy
+
+    return [Strategy(name, at or grid, options).check() for name, options, at in given]
+
+
+def _named(schedule: Any) -> str:
+    """Its kind, with the parameters that are not the default ones."""
+    import fewstep as fs
+
+    usual = dict(fs.schedules.KINDS[schedule.kind]().params)
+    own = [f"{key}={value:g}" for key, value in schedule.params if value != usual.get(key)]
+    return ":".join([schedule.kind, *([",".join(own)] if own else [])])
+
+
+def _check(output: str, data: str | None, no_figure: bool, as_json: bool) -> None:
+    """Raise before any work what would fail after it."""
+    from fewstep.show.data import check_suffix
+    from fewstep.show.draw import render
+
+    render.check_suffix(output)
+    if data is not None:
+        check_suffix(data)
+    if not no_figure:
+        render.need_matplotlib()
+
+
+def _deliver(
+    found: Result,
+    columns: list[str],
+    rows: list[list[str]],
+    *,
+    output: str,
+    data: str | None,
+    no_figure: bool,
+    as_json: bool,
+) -> None:
+    """Write the files and print what was found."""
+    from fewstep.files import write_whole
+    from fewstep.show.data import content
+    from fewstep.show.draw import picture
+
+    data = data or str(Path(output).with_suffix(".json"))
+    files = {data: content(found, Path(data).suffix)}
+    if not no_figure:
+        files[output] = picture(found, Path(output).suffix)
+    for path, written in files.items():
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        write_whole(path, written)
+    if as_json:
+        show_json({"path": None if no_figure else output, "data": data, **found.document()})
+        return
+    show_table(columns, rows, right=[name for name in columns if name in ("NFE", "order", "fitted", "error")])
+    click.echo()
+    for path in reversed(files):
+        click.echo(path)
+    note(found.finding)

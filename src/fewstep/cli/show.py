@@ -1,0 +1,22 @@
+"""`fewstep show`: pictures that teach, a command for each."""
+
+from __future__ import annotations
+
+import click
+
+from fewstep.cli.commands import Commands, Entry
+
+FIGURES = {
+    "trajectories": Entry("fewstep.cli.figures", "Paths of samplers from the same noise, beside the exact ones."),
+    "solver-error": Entry("fewstep.cli.figures", "Error against evaluations, with fitted orders."),
+    "schedules": Entry("fewstep.cli.figures", "The noise schedules, and where each grid puts its steps."),
+    "steps": Entry("fewstep.cli.figures", "The evaluations each strategy needs for equal error."),
+}
+
+
+@click.group(cls=Commands, entries=FIGURES)
+def show() -> None:
+    """Draw a picture that teaches, and write its numbers beside it (drawing needs `pip install 'fewstep[show]'`).
+
+    Samplers run on a mixture of Gaussians in the plane, whose score and flow are known exactly.
+    """
