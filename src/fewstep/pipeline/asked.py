@@ -10,6 +10,7 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.pipeline.choices import given_negatives, given_seeds, given_texts
+from fewstep.pipeline.conditioning import chosen_guidance
 from fewstep.pipeline.draw import OnRow
 from fewstep.pipeline.recipe import MAX_IMAGES, PlanSource, PromptRecipe
 
@@ -122,7 +123,7 @@ def asked(
         plan=PlanSource.of(plan, schedule),
         labels=(None,) * (len(texts) * count),
         seed=given_seeds(seed),
-        guidance=pipe._guidance(guidance, negatives, interval, rescale),
+        guidance=chosen_guidance(pipe, guidance, negatives, interval, rescale),
         batch=BATCH if batch is None else batch,
         prompts=tuple(text for text in texts for _ in range(count)),
         negatives=negatives,

@@ -26,6 +26,7 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.pipeline.asked import Drawing, Settings, asked
 from fewstep.pipeline.choices import chosen_plan, given_seeds, given_texts
+from fewstep.pipeline.conditioning import conditioned, embed
 from fewstep.pipeline.draw import Canvas, check_cost, draw
 from fewstep.pipeline.families import Conditions
 from fewstep.pipeline.images import pixels_of, sheet_of, tiles_of
@@ -132,7 +133,7 @@ def interpolate(
     shares = tuple(i / (frames - 1) for i in range(frames))
     began = time.perf_counter()
     ends = [(first, recipe.negative(0)), (last, recipe.negative(0))]
-    known = pipe._embed(ends, recipe.guidance, recipe.clip_skip, warn=True)
+    known = embed(pipe, ends, recipe.guidance, recipe.clip_skip, warn=True)
     pairs: list[tuple[str, str | None]] = [(f"frame {i}", None) for i in range(frames)]
     embedded = {
         pair: (_between(known[ends[0]][0], known[ends[1]][0], u), _between(known[ends[0]][1], known[ends[1]][1], u))
@@ -149,7 +150,7 @@ def interpolate(
         pixels=pipe.decoder.pixels(shape),
         value_range=(-1.0, 1.0),
         network=pipe._network,
-        denoiser=lambda network, part: pipe._denoiser(network, embedded, pairs[part], recipe.guidance, size),
+        denoiser=lambda network, part: conditioned(pipe, network, embedded, pairs[part], recipe.guidance, size),
         decode=lambda latents: pipe.decoder(latents, sliced=recipe.sliced, tiled=recipe.tiled),
         overlap=wanted.overlap,
         device=pipe.device,

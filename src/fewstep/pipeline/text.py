@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,18 +17,17 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
-from fewstep.denoise.convert import Network
-from fewstep.denoise.guidance import Guided
 from fewstep.pipeline.cache import CacheCounts
 from fewstep.pipeline.choices import check_model, chosen_plan, given_negatives, given_seeds, given_texts
+from fewstep.pipeline.conditioning import chosen_guidance, conditioned, embed
 from fewstep.pipeline.decode import Decoder
 from fewstep.pipeline.draw import WORDS_ALONE, Canvas, Given, OnRow, check_cost, draw
 from fewstep.pipeline.encode import TextEncoder
-from fewstep.pipeline.families import Conditions, Family, shift_of
+from fewstep.pipeline.families import Family, shift_of
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.input import Picture
 from fewstep.pipeline.picturerecipe import PictureRecipe
-from fewstep.pipeline.recipe import MAX_IMAGES, MAX_SIDE, Guidance, ImageRecipe, PlanSource, PromptRecipe
+from fewstep.pipeline.recipe import MAX_IMAGES, MAX_SIDE, ImageRecipe, PlanSource, PromptRecipe
 from fewstep.pipeline.tasks import Tasks, redraw
 
 SAMPLER, STEPS, GRID, BATCH = "unipc-3", 20, "trailing", 4
@@ -37,13 +35,6 @@ SAMPLER, STEPS, GRID, BATCH = "unipc-3", 20, "trailing", 4
 MAX_PIXELS = 1 << 26
 """Most pixels of one image: 8192 x 8192."""
 EVERYWHERE = (0.0, math.inf)
-
-Pair = tuple[str, str | None]
-"""A prompt and its negative prompt."""
-
-
-class NoEffect(UserWarning):
-    """Something that the caller gave cannot act."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,11 +140,11 @@ class TextPipeline(Tasks):
         """The denoiser of a batch of latents with these prompts, for `fewstep.sample`; arguments as in `__call__`."""
         texts = given_texts(prompts, "prompt")
         negatives = given_negatives(negative, len(texts), 1)
-        settings = self._guidance(guidance, negatives, interval, rescale)
+        settings = chosen_guidance(self, guidance, negatives, interval, rescale)
         size = self._size(height, width)
         pairs = [(text, negatives[i % len(negatives)]) for i, text in enumerate(texts)]
-        embedded = self._embed(pairs, settings, clip_skip)
-        return self._denoiser(self._network, embedded, pairs, settings, size)
+        embedded = embed(self, pairs, settings, clip_skip)
+        return conditioned(self, self._network, embedded, pairs, settings, size)
 
     def __call__(
         self,
@@ -224,7 +215,7 @@ class TextPipeline(Tasks):
             plan=PlanSource.of(plan, schedule),
             labels=(None,) * (len(texts) * count),
             seed=given_seeds(seed),
-            guidance=self._guidance(guidance, negatives, interval, rescale),
+            guidance=chosen_guidance(self, guidance, negatives, interval, rescale),
             batch=batch,
             prompts=tuple(text for text in texts for _ in range(count)),
             negatives=negatives,
@@ -259,7 +250,9 @@ class TextPipeline(Tasks):
         check_model(recipe, self.name, self.digest, plan)
         if not isinstance(recipe, PromptRecipe):
             raise InvalidInput(f"the recipe has no prompts, and {self.name!r} draws from prompts")
-        self._guidance(recipe.guidance.scale, recipe.negatives, recipe.guidance.interval, recipe.guidance.rescale)
+        chosen_guidance(
+            self, recipe.guidance.scale, recipe.negatives, recipe.guidance.interval, recipe.guidance.rescale
+        )
         schedule = self.schedule_at(recipe.height, recipe.width)
         plan = plan or recipe.plan.compile(schedule)
         if isinstance(recipe, PictureRecipe):
@@ -276,13 +269,13 @@ class TextPipeline(Tasks):
         began = time.perf_counter()
         pairs = [(recipe.prompts[i], recipe.negative(i)) for i in range(len(recipe.labels))]
         drawn = [pairs[i] for i in recipe.kept]
-        embedded = self._embed(drawn, settings, recipe.clip_skip, warn=True)
+        embedded = embed(self, drawn, settings, recipe.clip_skip, warn=True)
         seconds = time.perf_counter() - began
 
         def denoiser(network: Callable[..., Any], part: slice) -> Denoiser:
             own = [pair if pair in embedded else drawn[0] for pair in pairs[part]]  # of the others no image is kept
             size = recipe.height, recipe.width
-            return given.around(self._denoiser(network, embedded, own, settings, size, given.channels))
+            return given.around(conditioned(self, network, embedded, own, settings, size, given.channels))
 
         canvas = Canvas(
             shape=shape,
@@ -300,83 +293,6 @@ class TextPipeline(Tasks):
     @property
     def _network(self) -> Callable[..., Tensor]:
         return partial(self.family.call, self.module)
-
-    def _embed(
-        self, pairs: Sequence[Pair], settings: Guidance, clip_skip: int | None, warn: bool = False
-    ) -> dict[Pair, tuple[Conditions, Conditions]]:
-        """The conditions of each pair of a prompt and a negative prompt, each text encoded once."""
-        encoder, guided = self.encoder, self._guided(settings)
-        prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
-        others = list(dict.fromkeys(negative for _, negative in pairs)) if guided else []
-        for text in [*prompts, *(text for text in others if text)] if warn else []:
-            encoder.warn(text)
-        positive = {text: encoder(text, clip_skip) for text in prompts}
-        zeros = {name: torch.zeros_like(value) for name, value in positive[prompts[0]].items()}
-        negative: dict[str | None, Conditions] = {
-            text: zeros if text is None and self.zero_negative else encoder(text or "") for text in others
-        }
-        return {(p, n): (positive[p], negative[n] if guided else positive[p]) for p, n in pairs}
-
-    def _denoiser(
-        self,
-        network: Callable[..., Any],
-        embedded: Mapping[Pair, tuple[Conditions, Conditions]],
-        pairs: Sequence[Pair],
-        settings: Guidance,
-        size: tuple[int, int],
-        channels: Tensor | None = None,
-    ) -> Denoiser:
-        if (channels is None) != (self.family.extra(self.config) == 0):
-            raise InvalidInput(f"{self.name} was trained to inpaint and needs a picture and a mask: use inpaint")
-        base = Network(
-            network,
-            self.schedule,
-            self.prediction,
-            dtype=self.dtype,
-            time_scale=self.family.time_scale,
-            sigma_data=self._sigma_data,
-        )
-        more = self.family.sizes(self.config, len(pairs), *size)
-        if self.distilled:
-            more["guidance"] = torch.full((len(pairs),), settings.scale)
-        if channels is not None:
-            more["channels"] = channels.expand(len(pairs), -1, -1, -1)
-
-        def stacked(branch: int) -> Conditions:
-            rows = [embedded[pair][branch] for pair in pairs]
-            joined = {name: torch.cat([row[name] for row in rows]) for name in rows[0]} | more
-            return {name: self._placed(name, value) for name, value in joined.items()}
-
-        positive = stacked(0)
-        if not self._guided(settings):
-            return base.given(positive)
-        return Guided(base, positive, stacked(1), settings.scale, interval=settings.interval, rescale=settings.rescale)
-
-    def _placed(self, name: str, value: Tensor) -> Tensor:
-        """A condition where the network is and in its dtype; masks stay whole numbers, and a scale float32."""
-        exact = name == "guidance" or not value.is_floating_point()
-        return value.to(self.device) if exact else value.to(self.device, self.dtype)
-
-    @property
-    def _sigma_data(self) -> float:
-        return float(self.scheduler.get("sigma_data", 0.5))
-
-    def _guided(self, settings: Guidance) -> bool:
-        """Whether guidance doubles the network's evaluations."""
-        return settings.scale != 1 and not self.distilled
-
-    def _guidance(
-        self, guidance: float | None, negatives: Sequence[str | None], interval: tuple[float, float], rescale: float
-    ) -> Guidance:
-        settings = Guidance(self.guidance if guidance is None else guidance, None, interval, rescale)
-        if any(text is not None for text in negatives) and not self._guided(settings):
-            why = "is told its guidance scale" if self.distilled else "is not guided at scale 1"
-            warnings.warn(
-                f"the negative prompt has no effect: {self.name} {why}, so nothing is guided away from",
-                NoEffect,
-                stacklevel=3,
-            )
-        return settings
 
     def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
         """(height, width), the model's own for None. Raises `InvalidInput` where the model cannot make them."""
