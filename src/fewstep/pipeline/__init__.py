@@ -12,6 +12,7 @@ from fewstep.pipeline.choices import PRESETS, preset
 from fewstep.pipeline.conditioning import NoEffect
 from fewstep.pipeline.draw import LostImages
 from fewstep.pipeline.encode import TruncatedPrompt
+from fewstep.pipeline.guidance import METHODS, Guidance
 from fewstep.pipeline.images import Images, sheet_of
 from fewstep.pipeline.input import read_mask, read_picture
 from fewstep.pipeline.interpolate import Frames
@@ -23,11 +24,12 @@ from fewstep.pipeline.pipeline import Pipeline
 from fewstep.pipeline.png import png_path, save_png
 from fewstep.pipeline.promptfile import Line as PromptLine
 from fewstep.pipeline.promptfile import read_prompts
-from fewstep.pipeline.recipe import Guidance, ImageRecipe, PlanSource, PromptRecipe
+from fewstep.pipeline.recipe import ImageRecipe, PlanSource, PromptRecipe
 from fewstep.pipeline.stamp import Layout, Stamp, read
 from fewstep.pipeline.text import TextPipeline
 
 __all__ = [
+    "METHODS",
     "PRESETS",
     "SETTINGS",
     "CacheCounts",
