@@ -12,7 +12,7 @@ from fewstep.pipeline.choices import PRESETS, preset
 from fewstep.pipeline.conditioning import NoEffect
 from fewstep.pipeline.draw import LostImages
 from fewstep.pipeline.encode import TruncatedPrompt
-from fewstep.pipeline.guidance import METHODS, Guidance
+from fewstep.pipeline.guidance import Guidance
 from fewstep.pipeline.images import Images, sheet_of
 from fewstep.pipeline.input import read_mask, read_picture
 from fewstep.pipeline.interpolate import Frames
@@ -29,7 +29,6 @@ from fewstep.pipeline.stamp import Layout, Stamp, read
 from fewstep.pipeline.text import TextPipeline
 
 __all__ = [
-    "METHODS",
     "PRESETS",
     "SETTINGS",
     "CacheCounts",

@@ -125,7 +125,7 @@ def asked(
     negatives = given_negatives(negative, len(texts), count)
     schedule = pipe.schedule_at(*size)
     plan = plan_of(schedule, sampler, grid_of(**grid))
-    weaker = weaker_of(pipe, weak)
+    weaker = weaker_of(pipe, weak, size)
     settings = chosen_guidance(
         pipe,
         negatives,

@@ -145,7 +145,8 @@ class TextPipeline(Tasks):
         """The denoiser of a batch of latents with these prompts, for `fewstep.sample`; arguments as in `__call__`."""
         texts = given_texts(prompts, "prompt")
         negatives = given_negatives(negative, len(texts), 1)
-        weaker = weaker_of(self, weak)
+        size = self._size(height, width)
+        weaker = weaker_of(self, weak, size)
         settings = chosen_guidance(
             self,
             negatives,
@@ -156,7 +157,6 @@ class TextPipeline(Tasks):
             interval=interval,
             rescale=rescale,
         )
-        size = self._size(height, width)
         pairs = [(text, negatives[i % len(negatives)]) for i, text in enumerate(texts)]
         embedded = embed(self, pairs, settings, clip_skip, weaker)
         return conditioned(self, embedded, pairs, settings, size, weak=weaker)
@@ -280,7 +280,7 @@ class TextPipeline(Tasks):
         check_model(recipe, self.name, self.digest, plan)
         if not isinstance(recipe, PromptRecipe):
             raise InvalidInput(f"the recipe has no prompts, and {self.name!r} draws from prompts")
-        means = Means(on_row, weak=weaker_of(self, weak))
+        means = Means(on_row, weak=weaker_of(self, weak, (recipe.height, recipe.width)))
         check_weaker(recipe.guidance, means.weak)
         plan = plan or recipe.plan.compile(self.schedule_at(recipe.height, recipe.width))
         check_guidance(self, recipe.guidance, recipe.negatives, plan, means.weak)

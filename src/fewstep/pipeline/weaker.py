@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     Weak = Pipeline | TextPipeline | str | os.PathLike[str] | None
 
 
-def weaker_of(pipe: Model, weak: Weak) -> Any:
+def weaker_of(pipe: Model, weak: Weak, size: tuple[int, int] | None = None) -> Any:
     """The weaker model for `pipe`, loaded on its device and in its dtype where `weak` is a path, a name or a hub id.
 
+    Args:
+        size: (height, width) of the pictures, for models that have a choice.
+
     Raises:
-        InvalidInput: it is of another kind, draws other states, or is `pipe` itself, which guides nowhere.
+        InvalidInput: it is of another kind, draws other states, cannot make the size, or is `pipe` itself, which guides
+            nowhere.
     """
     if weak is None:
         return None
@@ -44,6 +48,8 @@ def weaker_of(pipe: Model, weak: Weak) -> Any:
         raise InvalidInput(
             f"weak is {pipe.name} itself, so there is nothing to move away from: give a smaller or less trained model"
         )
+    if size is not None:
+        weak._size(*size)  # type: ignore[union-attr]
     return weak
 
 
