@@ -87,7 +87,7 @@ def test_the_commands_of_pictures_have_it(call: Call, here: Path, model: Path, w
     for words, method, nfe in (
         (("img2img", model, "in.png", "lion", "--strength", 1), "apg", 4),
         (("inpaint", model, "in.png", "mask.png", "lion"), "pag", 6),
-        (("edit", model, "in.png", "circle", "lion"), "cfg++", 2),
+        (("edit", model, "in.png", "circle", "lion"), "cfg++", 4),
     ):
         result = call(*words, *QUICK, "--guidance-method", method, "--json")
         assert result.exit_code == 0, result.stderr
