@@ -23,8 +23,9 @@ DOCS_WRITERS := $(sort $(wildcard docs/generate*.py))
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-14s%s\n", $$1, $$2}'
 
-demo: runtime  ## draw a grid of images with the shipped model
-	$(BIN)/fewstep generate
+demo: runtime  ## draw a grid of images with the shipped text-to-image model
+	$(BIN)/fewstep generate "a red circle left of a blue square" "two small yellow stars on a black background" \
+	  "a large green triangle above a purple circle" "three orange squares on pink" --count 8 --preset interactive
 
 test: dev  ## run the whole suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
@@ -39,8 +40,9 @@ docs: dev  ## build the pages into site/, those written by code first
 	$(if $(DOCS_WRITERS),set -e; for script in $(DOCS_WRITERS); do $(BIN)/python $$script; done)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-bench: dev  ## time the solvers themselves against their peers
+bench: dev  ## time the solvers, and prompts to pixels, against their peers
 	$(BIN)/python benchmarks/solver_overhead.py
+	$(BIN)/python benchmarks/image_time.py
 
 clean:  ## remove .venv, caches and built files; out/ and runs/ stay
 	rm -rf $(VENV) build dist site .hypothesis .import_linter_cache .pytest_cache .ruff_cache
@@ -63,7 +65,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 	  echo "creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "installing fewstep and what it runs on"
 	@$(PIP_INSTALL) hatchling editables
-	@$(PIP_INSTALL) --no-build-isolation --editable .
+	@$(PIP_INSTALL) --no-build-isolation --editable '.[diffusers]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime

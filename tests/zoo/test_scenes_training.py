@@ -14,10 +14,12 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 from fewstep.zoo.scenes import autoencoder, diffusion
 from fewstep.zoo.scenes.assemble import assemble
-from fewstep.zoo.scenes.caption import caption
+from fewstep.zoo.scenes.caption import caption, keyword
 from fewstep.zoo.scenes.check import adheres, read_picture
+from fewstep.zoo.scenes.optimiser import Optimiser
 from fewstep.zoo.scenes.picture import picture
-from fewstep.zoo.scenes.scene import described, draw_description, placed
+from fewstep.zoo.scenes.reading import CHOICES, answers, learn_to_read
+from fewstep.zoo.scenes.scene import Description, Group, described, draw_description, placed
 from fewstep.zoo.scenes.words import LENGTH, tokenizer
 
 QUICK = Settings(seed=3, steps=30, batch=4, warmup=5, cooldown=10, state_every=10, threads=1)
@@ -60,6 +62,64 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path, monkeypatch, a
     again, loss = problem()
     assert torch.equal(weights(train(again, loss, QUICK, tmp_path / "cut", {})), whole)
     assert not torch.equal(whole, weights(problem()[0]))
+
+
+class Mixed(nn.Module):
+    """A kernel and a matrix for Muon; a table, a bias and the last layer for AdamW."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 4, 3)
+        self.linear = nn.Linear(4, 5)
+        self.embedding = nn.Embedding(3, 5)
+        self.conv_out = nn.Linear(5, 1)
+
+    def forward(self, draws):
+        x = torch.randn(6, 2, 3, 3, generator=draws.noise)
+        label = torch.from_numpy(draws.scenes.integers(3, size=6))
+        out = self.conv_out(torch.tanh(self.linear(self.conv(x)[:, :, 0, 0])) + self.embedding(label))
+        return (out[:, 0] - x.mean((1, 2, 3)) - label).square().mean()
+
+
+def mixed():
+    torch.manual_seed(5)
+    return Mixed()
+
+
+def test_a_run_with_muon_that_was_stopped_ends_with_the_same_bits(tmp_path):
+    how = Settings(**{**vars(QUICK), "muon": 0.01})
+    model = mixed()
+    whole = weights(train(model, model, how, tmp_path / "whole", {}))
+    model = mixed()
+    asked = iter(range(1000))
+
+    def failing(draws):
+        if next(asked) == 17:
+            raise Stop
+        return model(draws)
+
+    with pytest.raises(Stop):
+        train(model, failing, how, tmp_path / "cut", {})
+    model = mixed()
+    assert torch.equal(weights(train(model, model, how, tmp_path / "cut", {})), whole)
+    with pytest.raises(InvalidInput, match=r"other settings \(muon\)"):
+        train(mixed(), mixed(), QUICK, tmp_path / "cut", {})
+
+
+def test_muon_moves_matrices_by_equal_singular_values_and_adamw_the_rest():
+    model, same = mixed(), mixed()
+    names = dict(model.named_parameters())
+    optimiser = Optimiser(names, learning_rate=1e-3, muon=0.02, weight_decay=0.0)
+    assert sorted(optimiser.matrices) == ["conv.weight", "linear.weight"]
+    optimiser.step(model(Draws.of(0, 0)), share=0.5, clip=1e9)
+    moved = {name: (p - q).detach() for (name, p), q in zip(names.items(), same.parameters(), strict=True)}
+    for name in ("conv.weight", "linear.weight"):
+        matrix = moved[name].reshape(len(moved[name]), -1)
+        values = torch.linalg.svdvals(matrix) / (0.5 * 0.02 * 0.2 * max(matrix.shape) ** 0.5)
+        assert 0.6 < float(values.min()) <= float(values.max()) < 1.3, name  # five Newton-Schulz steps
+    for name in ("conv.bias", "conv_out.weight"):  # the first step of Adam is the sign of the gradient
+        assert float(moved[name].abs().max()) == pytest.approx(0.5e-3, rel=1e-2)
+    assert float(moved["embedding.weight"].abs().max()) == pytest.approx(0.5e-3, rel=1e-2)
 
 
 def test_a_finished_run_is_only_read_and_one_with_other_settings_refused(tmp_path):
@@ -112,6 +172,42 @@ def test_every_word_is_one_token_and_every_caption_fits(words):
     assert words.decode(words("a purple dragon").input_ids, skip_special_tokens=True).strip() == "a purple dragon"
 
 
+def test_a_scene_has_one_answer_however_it_is_put():
+    red, blue = Group(1, "red", "star", None), Group(1, "blue", None, "large")
+    first = answers(Description((red, blue), "left of", "pink"))
+    assert first == answers(Description((blue, red), "right of", "pink"))
+    assert first != answers(Description((blue, red), "left of", "pink"))
+    assert answers(Description((red, blue), None, None)) == answers(Description((blue, red), None, None))
+    assert len(first) == len(CHOICES)
+    rng = np.random.default_rng(1)
+    for _ in range(500):
+        assert all(0 <= right < n for right, n in zip(answers(described(rng)), CHOICES, strict=True))
+
+
+def test_a_keyword_names_a_part_of_what_there_is():
+    rng = np.random.default_rng(2)
+    description = Description((Group(2, "red", "star", None),), None, "white")
+    assert {keyword(description, rng) for _ in range(100)} == {"red", "stars", "red stars"}
+    pair = Description((Group(1, "blue", None, None), Group(1, None, "circle", None)), "above", None)
+    assert {keyword(pair, rng) for _ in range(100)} == {"blue", "circle"}
+    assert keyword(Description((Group(1, None, None, "small"),), None, "white"), rng) == ""
+
+
+def test_the_text_encoder_learns_to_read(tmp_path, words, monkeypatch):
+    monkeypatch.setitem(diffusion.TEXT, "num_hidden_layers", 1)
+    how = Settings(seed=0, batch=32, learning_rate=4e-3, warmup=10, threads=1, decay=0.9)
+    untrained = diffusion.networks(0, words)["text_encoder"]
+    assert learn_to_read(untrained, words, how, 1, tmp_path / "none") < 0.05
+    text_encoder = diffusion.networks(0, words)["text_encoder"]
+    before = weights(text_encoder)
+    share = learn_to_read(text_encoder, words, how, 200, tmp_path / "read")
+    assert share > 0.5
+    assert not torch.equal(before, weights(text_encoder))
+    again = diffusion.networks(0, words)["text_encoder"]
+    assert learn_to_read(again, words, how, 200, tmp_path / "read") == share
+    assert torch.equal(weights(again), weights(text_encoder))
+
+
 def test_the_parts_train_and_load_as_a_pipeline_of_diffusers(tmp_path, monkeypatch, words):
     monkeypatch.setitem(autoencoder.CONFIG, "block_out_channels", (8, 8, 8, 8))
     monkeypatch.setitem(diffusion.UNET, "block_out_channels", (16, 16))
@@ -120,9 +216,11 @@ def test_the_parts_train_and_load_as_a_pipeline_of_diffusers(tmp_path, monkeypat
     with torch.no_grad():
         latents = vae.encode(autoencoder.pictures(64, np.random.default_rng(0))).latent_dist.mean
     assert float((latents * vae.config.scaling_factor).std()) == pytest.approx(1, rel=0.2)
-    model = diffusion.train_text_to_image(few, vae, 256, tmp_path / "scenes")
-    again = diffusion.train_text_to_image(few, vae, 256, tmp_path / "scenes")
+    model = diffusion.train_text_to_image(few, vae, 256, 2, tmp_path / "scenes")
+    again = diffusion.train_text_to_image(few, vae, 256, 2, tmp_path / "scenes")
     assert torch.equal(weights(model), weights(again))
+    with pytest.raises(InvalidInput, match="latents of other scenes or of another autoencoder"):
+        diffusion.train_text_to_image(few, autoencoder.load_autoencoder(), 256, 2, tmp_path / "scenes")
     assemble(vae, model["unet"], model["text_encoder"], tmp_path / "model")
     with pytest.raises(InvalidInput, match="exists already"):
         assemble(vae, model["unet"], model["text_encoder"], tmp_path / "model")

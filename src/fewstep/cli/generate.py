@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from fewstep.cli import bulk, config, methods
+from fewstep.cli import bulk, config, methods, source
 from fewstep.cli import prompts as text
 from fewstep.cli.app import Failure
 from fewstep.cli.output import note, progress, show_json
@@ -31,7 +31,7 @@ NUMBERS = Several(float, "a number")
 
 @click.command()
 @click.argument("model", required=False)
-@click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
+@click.argument("prompts", nargs=-1, metavar="[PROMPT]...", callback=source.split)
 @click.option("--prompts", "prompt_file", type=click.Path(), help="Draw all of a file: a prompt a line, or .jsonl.")
 @click.option("--seeds", type=Seeds(), metavar="S,S,..", help="Draw each prompt with each seed, such as 0-9,42.")
 @click.option("--labels", type=Labels(), metavar="L,L,..", help="Such as 0,3-5,none.  [default: each class]")
@@ -67,14 +67,16 @@ NUMBERS = Several(float, "a number")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, with the recipe.")
 @click.pass_context
 def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
-    """Draw images with MODEL (default: the shipped digits): a .safetensors file that fewstep trained, or a diffusers
-    model, as a folder or an id on the hub, with the PROMPTs that it takes. Defaults are those of the digits; a model
-    that takes prompts has its own.
+    """Draw images with MODEL: the shipped digits or scenes, a .safetensors file that fewstep trained, or a diffusers
+    model, as a folder or an id on the hub, with the PROMPTs that it takes. Without MODEL, PROMPTs of several words are
+    drawn by the scenes, and else there are digits. Defaults are those of the digits; a model that takes prompts has its
+    own.
 
     The path of the picture is printed; the picture carries its recipe.
 
     \b
         fewstep generate
+        fewstep generate "a red circle left of a blue square"
         fewstep generate stable-diffusion/ "a red circle" --steps 8 --negative blue
         fewstep generate --labels 3,1,4 --sampler ddim --steps 20 --seed 7
         fewstep generate --like out/picture.png
@@ -96,8 +98,8 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
     if defaults is not None:
         defaults.apply(given, config.decided(defaults, given, _named(ctx), BY_RECIPE, BY_PLAN))
     stamp = None if like is None else read(like)
-    source = model or ("digits" if stamp is None else _shipped(str(like), stamp))
-    pipe = load(source, **text.place(given))
+    name = model or (source.default(given) if stamp is None else _shipped(str(like), stamp))
+    pipe = load(name, **text.place(given))
     if defaults is not None:
         defaults.tell(given, isinstance(pipe, TextPipeline))
     if many:

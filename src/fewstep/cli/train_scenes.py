@@ -18,12 +18,13 @@ LINE_EVERY = 500
 """Steps between lines where there is no terminal for a bar."""
 
 
-def settings(steps: int, batch: int, rate: float, cooldown: int, save_every: int) -> Callable[[Any], Any]:
+def settings(steps: int, batch: int, rate: float, muon: float, cooldown: int, save_every: int) -> Callable[[Any], Any]:
     """The options of how to train, with their defaults."""
     options = [
         click.option("--steps", type=click.IntRange(1, 100_000_000), default=steps, help="Steps of the optimiser."),
         click.option("--batch", type=click.IntRange(1, 65536), default=batch, help="Pictures a step."),
         click.option("--learning-rate", type=float, default=rate, help="Its level, until the last steps."),
+        click.option("--muon", type=float, default=muon, help="That of Muon for matrices; 0 leaves them to AdamW."),
         click.option("--cooldown", type=click.IntRange(1), default=cooldown, help="Last steps, where it falls to 0."),
         click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Decides everything."),
         click.option("--threads", type=click.IntRange(1, 256), default=2, help="CPU threads."),
@@ -69,7 +70,7 @@ def settings_of(given: dict[str, Any]) -> Any:
 
 @click.command(context_settings={"show_default": True})
 @click.option("--output", type=click.Path(file_okay=False), default="runs/autoencoder", help="The folder to write.")
-@settings(steps=2000, batch=32, rate=2e-3, cooldown=800, save_every=250)
+@settings(steps=2000, batch=32, rate=2e-3, muon=0.0, cooldown=800, save_every=250)
 def autoencoder(output: str, as_json: bool, **given: Any) -> None:
     """Train the autoencoder of the scenes: 64x64 pixels to 8x8 latents of 8 channels (needs diffusers).
 
@@ -91,9 +92,10 @@ def autoencoder(output: str, as_json: bool, **given: Any) -> None:
     type=click.Path(file_okay=False),
     help="What `fewstep train autoencoder` wrote.  [default: the shipped one]",
 )
-@click.option("--scenes", type=click.IntRange(256), default=61440, help="Scenes to train on.")
-@settings(steps=16000, batch=128, rate=1e-3, cooldown=4000, save_every=100)
-def scenes(output: str, autoencoder: str | None, scenes: int, as_json: bool, **given: Any) -> None:
+@click.option("--scenes", type=click.IntRange(256), default=122880, help="Scenes to train on.")
+@click.option("--reading", type=click.IntRange(1), default=1500, help="Steps of learning to read captions, before.")
+@settings(steps=16000, batch=128, rate=1e-3, muon=2e-3, cooldown=4000, save_every=100)
+def scenes(output: str, autoencoder: str | None, scenes: int, reading: int, as_json: bool, **given: Any) -> None:
     """Train the text encoder and the denoiser of the scenes (needs diffusers and transformers).
 
     OUTPUT/model is a folder for diffusers' StableDiffusionPipeline. Its path is printed.
@@ -107,7 +109,7 @@ def scenes(output: str, autoencoder: str | None, scenes: int, as_json: bool, **g
         raise InvalidInput(f"{folder / 'model'} exists already: it is finished, or belongs to another run")
     with watched(how.steps) as report:
         decoder = load_autoencoder() if autoencoder is None else load_autoencoder(Path(autoencoder))
-        model = train_text_to_image(how, decoder, scenes, folder, report)
+        model = train_text_to_image(how, decoder, scenes, reading, folder, report)
     assemble(decoder, model["unet"], model["text_encoder"], folder / "model")
     show_result(folder / "model", how, as_json)
 

@@ -43,7 +43,7 @@ def load(
     """The pipeline of a model.
 
     Args:
-        source: the name of a shipped model ("digits"); the path of a .safetensors file that fewstep trained; a folder
+        source: the name of a shipped model ("digits", "scenes"); the path of a .safetensors file that fewstep trained; a folder
             in the format of diffusers, or its id on the Hugging Face hub ("org/name"); the folder of one network in
             that format, or the .safetensors file in it; or a callable `network(x, t)`.
         device: where the model runs; `dtype` in what: "float32" (the default), "float16" or "bfloat16".
@@ -64,7 +64,10 @@ def load(
     path = Path(source)
     if isinstance(source, str) and source in zoo.SHIPPED:
         _refuse_given(given, f"the shipped model {source!r} knows its own")
-        return _of_zoo(zoo.load_shipped(source), source, **place)
+        path = zoo.shipped_path(source)
+        if path.is_dir():
+            return of_folder(Parts(path, device, place["dtype"], variant, allow_pickle), source, cache)
+        return _of_zoo(zoo.load(path), source, **place)
     if path.suffix == ".safetensors" and not path.is_dir():
         if "fewstep" in container.inspect(path).metadata:
             _refuse_given(given, f"{path} says its own")

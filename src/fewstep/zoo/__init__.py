@@ -1,6 +1,7 @@
-"""Small models that are trained by fewstep itself: the shipped digits, and the code that made them.
+"""Small models that are trained by fewstep itself: the shipped digits and scenes, and the code that made them.
 
     loaded = zoo.load_shipped("digits")  # network(x, t, label), spec, digest
+    folder = zoo.shipped_path("scenes")  # a text-to-image model in the format of diffusers
 
 Training, `fewstep.zoo.train`, is a module imported apart, so that sampling does not load it.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fewstep.core.errors import unknown_name
+from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.zoo.checkpoint import Loaded, Spec, load, save
 from fewstep.zoo.dataset import ImageSet
 from fewstep.zoo.network import UNet, UNetConfig, build
@@ -28,17 +29,23 @@ __all__ = [
     "shipped_path",
 ]
 
-SHIPPED = ("digits",)
+SHIPPED = ("digits", "scenes")
 """Names of the models that come with the package."""
 
 
 def shipped_path(name: str) -> Path:
-    """Where the file of a shipped model lies. Raises `InvalidInput` for a name that is not in `SHIPPED`."""
+    """Where a shipped model lies: the file of the digits, the folder of the scenes.
+
+    Raises `InvalidInput` for a name that is not in `SHIPPED`."""
     if name not in SHIPPED:
         raise unknown_name("shipped model", name, SHIPPED)
-    return Path(__file__).parent / "weights" / f"{name}.safetensors"
+    weights = Path(__file__).parent / "weights"
+    return weights / name if name == "scenes" else weights / f"{name}.safetensors"
 
 
 def load_shipped(name: str = "digits") -> Loaded:
-    """Load a shipped model by name."""
-    return load(shipped_path(name))
+    """Load the network of a shipped model by name. Raises `InvalidInput` where it is not a single network."""
+    path = shipped_path(name)
+    if path.is_dir():
+        raise InvalidInput(f"{name} is a pipeline of several networks: fewstep.load({name!r}) loads it")
+    return load(path)

@@ -186,7 +186,12 @@ def load(path: str | os.PathLike[str], *, max_bytes: int = container.SIZE_LIMIT)
 def digest(weights: Mapping[str, Tensor], spec: Spec) -> str:
     """16 hexadecimal digits of a SHA-256 over the spec and the float32 weights, independent of their
     order."""
-    state = hashlib.sha256(json.dumps(spec.to_json(), sort_keys=True, allow_nan=False).encode())
+    return weights_digest(weights, json.dumps(spec.to_json(), sort_keys=True, allow_nan=False))
+
+
+def weights_digest(weights: Mapping[str, Tensor], described: str) -> str:
+    """`digest` where the network is described by any text."""
+    state = hashlib.sha256(described.encode())
     for name in sorted(weights):
         tensor = weights[name].to("cpu", torch.float32).contiguous()
         state.update(f"\0{name}\0{tuple(tensor.shape)}\0".encode())

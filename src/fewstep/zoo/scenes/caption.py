@@ -52,3 +52,17 @@ def caption(description: Description, rng: np.random.Generator | None = None) ->
         behind = one_of(BEHIND).format(description.background)
         text += behind if behind.startswith(",") else f" {behind}"
     return text
+
+
+def keyword(description: Description, rng: np.random.Generator) -> str:
+    """A colour, a shape or both, as people put into a negative prompt: such as "red", "stars" or "blue square". Empty
+    where the description names neither."""
+    named = [group for group in description.groups if group.colour or group.shape]
+    if not named:
+        return ""
+    group = named[rng.integers(len(named))]
+    shape = None if group.shape is None else group.shape + ("s" if group.count > 1 else "")
+    words = [word for word in (group.colour, shape) if word]
+    if len(words) == 2 and rng.random() < 2 / 3:
+        words = [words[rng.integers(2)]]
+    return " ".join(words)

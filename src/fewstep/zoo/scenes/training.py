@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from fewstep.core.errors import InvalidInput
 from fewstep.zoo import container
+from fewstep.zoo.scenes.optimiser import Optimiser
 
 STATE, LOG = "training.state.safetensors", "training.log.jsonl"
 PROLONGING = ("steps", "cooldown", "state_every", "threads", "device")
@@ -28,7 +29,8 @@ PROLONGING = ("steps", "cooldown", "state_every", "threads", "device")
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. The rate is level after the warm-up and falls to 0 over the last `cooldown` steps.
+    """How to train. The rates are level after the warm-up and fall to 0 over the last `cooldown` steps; `muon` is that
+    of the matrices (0: AdamW takes them too).
 
     A run may go on with other `PROLONGING` settings: for longer than planned, as long as its rate is still level.
     """
@@ -37,6 +39,7 @@ class Settings:
     steps: int = 2500
     batch: int = 32
     learning_rate: float = 1e-3
+    muon: float = 0.0
     warmup: int = 100
     cooldown: int = 800
     weight_decay: float = 0.01
@@ -46,9 +49,9 @@ class Settings:
     threads: int = 2
     device: str = "cpu"
 
-    def rate(self, step: int) -> float:
-        """Learning rate of step 0, 1 .. steps - 1."""
-        return self.learning_rate * min(1.0, (step + 1) / self.warmup, (self.steps - step) / self.cooldown)
+    def share(self, step: int) -> float:
+        """Share of the full learning rates at step 0, 1 .. steps - 1."""
+        return min(1.0, (step + 1) / self.warmup, (self.steps - step) / self.cooldown)
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(settings.threads)
     names = dict(model.to(settings.device).named_parameters())
-    optimiser = torch.optim.AdamW(names.values(), lr=0.0, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
+    optimiser = Optimiser(names, settings.learning_rate, settings.muon, settings.weight_decay)
     average = {name: p.detach().clone() for name, p in names.items()}
     plain = {name: value for name, value in asdict(settings).items() if name not in PROLONGING}
     what = json.loads(json.dumps({**what, **plain}))
@@ -90,18 +93,13 @@ def train(
     model.train()
     while step < settings.steps:
         began = time.perf_counter()
-        for group in optimiser.param_groups:
-            group["lr"] = settings.rate(step)
         value = loss(Draws.of(settings.seed, step))
         recent.append(float(value.detach()))
         if not math.isfinite(recent[-1]):
             raise ArithmeticError(
                 f"the loss is {recent[-1]} at step {step + 1}: lower the learning rate and start anew"
             )
-        optimiser.zero_grad()
-        value.backward()
-        nn.utils.clip_grad_norm_(names.values(), settings.clip)
-        optimiser.step()
+        optimiser.step(value, settings.share(step), settings.clip)
         weight = 1 - min(settings.decay, (1 + step) / (10 + step))
         with torch.no_grad():
             for name, parameter in names.items():
@@ -126,18 +124,13 @@ def _save(
     what: dict[str, Any],
     names: dict[str, nn.Parameter],
     average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
+    optimiser: Optimiser,
     step: int,
     seconds: float,
 ) -> None:
     tensors = {f"average.{name}": tensor for name, tensor in average.items()}
-    for name, parameter in names.items():
-        moments = optimiser.state[parameter]
-        tensors |= {
-            f"weight.{name}": parameter.detach(),
-            f"exp_avg.{name}": moments["exp_avg"],
-            f"exp_avg_sq.{name}": moments["exp_avg_sq"],
-        }
+    tensors |= {f"weight.{name}": parameter.detach() for name, parameter in names.items()}
+    tensors |= optimiser.state()
     container.write(path, tensors, {"state": {"what": what, "step": step, "seconds": seconds}})
 
 
@@ -146,12 +139,12 @@ def _restore(
     what: dict[str, Any],
     names: dict[str, nn.Parameter],
     average: dict[str, Tensor],
-    optimiser: torch.optim.Optimizer,
+    optimiser: Optimiser,
 ) -> tuple[int, float]:
     """(step, seconds) of the state in `path`, whose tensors are copied into place; (0, 0) where there is none."""
     if not path.exists():
         return 0, 0.0
-    file = container.read(path)
+    file = container.read(path, 1 << 30)
     state = json.loads(file.metadata["state"])
     differing = sorted(k for k in {**what, **state["what"]} if what.get(k) != state["what"].get(k))
     if differing:
@@ -163,6 +156,5 @@ def _restore(
         for name, parameter in names.items():
             parameter.copy_(tensors[f"weight.{name}"])
             average[name].copy_(tensors[f"average.{name}"])
-            moments = {key: tensors[f"{key}.{name}"].to(parameter.device) for key in ("exp_avg", "exp_avg_sq")}
-            optimiser.state[parameter] = {"step": torch.tensor(float(state["step"])), **moments}
+    optimiser.restore(tensors, state["step"])
     return state["step"], state["seconds"]
