@@ -4,9 +4,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from fewstep.pipeline import Pipeline, load
+from fewstep.pipeline import Pipeline, TextPipeline, load
 
 from . import tiny_diffusers
+from .by_hand import other_unet
 from .tiny import write
 
 
@@ -37,3 +38,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Model]:
         return made[key]
 
     return get
+
+
+@pytest.fixture(scope="session")
+def weak(models: Callable[..., Model], tmp_path_factory: pytest.TempPathFactory) -> TextPipeline:
+    """The model `sd` with another network."""
+    return load(other_unet(models("sd").folder, tmp_path_factory.mktemp("models") / "weak"))  # type: ignore[return-value]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 from click.core import ParameterSource
 
+from fewstep.cli import methods
 from fewstep.cli.classes import load_classes
 from fewstep.cli.output import note, progress, show_json, show_table
 from fewstep.cli.values import Labels, Pair, Several, mapping
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from fewstep.core.plan import Plan
     from fewstep.pipeline import Images, Pipeline, TextPipeline
     from fewstep.zoo.scenes.prompts import Prompt
 
@@ -47,6 +49,7 @@ class Outcome(NamedTuple):
 @click.option("--grid-option", type=Pair(), multiple=True, help="Of the grid, such as rho=5. May be repeated.")
 @click.option("--bias", type=float, help="Above 0: more steps at low noise; below 0: at high noise.")
 @click.option("--guidance", type=SCALES, metavar="S,..", help="Guidance scale, or several to compare.  [default: 2]")
+@methods.OPTIONS
 @click.option("--negative", help="Words to be guided away from, where scales are compared.")
 @click.option("--held-out", type=click.IntRange(1, 1000), metavar="N", help="N prompts of scenes, and the adherence.")
 @click.option(
@@ -80,6 +83,9 @@ def compare(
     grid_option: tuple[tuple[str, Any], ...],
     bias: float | None,
     guidance: tuple[float, ...] | None,
+    guidance_method: str | None,
+    guidance_option: tuple[tuple[str, Any], ...],
+    weak: str | None,
     negative: str | None,
     held_out: int | None,
     seed: int,
@@ -120,12 +126,12 @@ def compare(
     if len(chosen) * count > 1000:
         raise click.UsageError(f"{len(chosen)} labels with {count} images each are more than 1000: give fewer")
     settings: dict[str, Any] = {"labels": [label for label in chosen for _ in range(count)], "seed": seed}
+    settings |= methods.chosen(pipe, ctx.params)
     if guidance is not None:
         settings["guidance"] = next(iter(guidance))
     grid_options = mapping(grid_option, "--grid-option") | ({} if bias is None else {"bias": bias})
     runs = [(name, n) for name in samplers for n in steps]
-    for name, n in runs:  # a wrong value is refused before the first network evaluation
-        pipe.plan(name, steps=n, grid=grid, grid_options=grid_options)
+    _check(pipe, settings, [pipe.plan(name, steps=n, grid=grid, grid_options=grid_options) for name, n in runs])
     with progress("comparing", 2 + len(runs)) as bar:
         reference, change = _reference(pipe, reference_steps, settings, bar)
         outcomes = []
@@ -144,9 +150,25 @@ def compare(
     note(
         f"{len(reference)} images. The reference is {reference.recipe.plan.sampler} in {reference_steps} steps; "
         f"from {reference_steps // 2} steps to these it still changed by {change:.1e}"
+        f"{methods.words(reference.recipe.guidance)}"
     )
     if any(SAMPLERS[name].stochastic for name in samplers):
         note("* draws noise of its own: not expected to converge to the reference")
+
+
+def _check(pipe: Pipeline, settings: dict[str, Any], plans: list[Plan]) -> None:
+    """Refuse what cannot be guided so before the first network evaluation."""
+    from fewstep.core.errors import InvalidInput
+
+    denoiser = pipe.denoiser(**{name: value for name, value in settings.items() if name != "seed"})
+    for plan in plans:
+        denoiser.check(plan)
+    try:
+        denoiser.check(pipe.plan(steps=100))
+    except InvalidInput as error:
+        raise click.UsageError(
+            f"the converged reference cannot be drawn so ({error}); compare guidance scales"
+        ) from None
 
 
 def _compare_scales(ctx: click.Context) -> None:
@@ -175,7 +197,7 @@ def _compare_scales(ctx: click.Context) -> None:
     sampler = given["samplers"][:1] if "samplers" in said else ()
     steps = given["steps"][0] if "steps" in said else None
     plan = pipe.plan(*sampler, steps=steps, grid=given["grid"], grid_options=grid_options or None)
-    settings: dict[str, Any] = {"seed": given["seed"]}
+    settings: dict[str, Any] = {"seed": given["seed"], **methods.chosen(pipe, given)}
     if given["negative"] is not None:
         settings["negative"] = given["negative"]
     scales = tuple(dict.fromkeys(given["guidance"]))
@@ -302,6 +324,7 @@ def _report(path: Path, pipe: Pipeline, reference: Images, change: float, outcom
         "model_digest": pipe.digest,
         "images": len(reference),
         "guidance": reference.recipe.guidance.scale,
+        "guidance_method": reference.recipe.guidance.method,
         "reference": {
             "sampler": plan.sampler,
             "grid": plan.grid,

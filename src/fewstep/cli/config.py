@@ -26,6 +26,7 @@ TABLES = ("generate",)
 KEYS: dict[str, tuple[type, ...]] = {
     "negative": (str,),
     "guidance": (int, float),
+    "guidance-method": (str,),
     "sampler": (str,),
     "steps": (int,),
     "grid": (str,),
@@ -38,7 +39,7 @@ KEYS: dict[str, tuple[type, ...]] = {
     "cache": (str,),
 }
 """What the table `generate` may hold, and of which kinds: options of the command, by their names without dashes."""
-_PARAMETERS = {"batch-size": "batch"}
+_PARAMETERS = {"batch-size": "batch", "guidance-method": "guidance_method"}
 _WORDS = ("negative", "preset", "height", "width", "cache")
 """Keys that mean nothing to a model of classes, whose negative is a label."""
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from fewstep.cli import bulk, config, source
+from fewstep.cli import bulk, config, methods, source
 from fewstep.cli import prompts as text
 from fewstep.cli.app import Failure
 from fewstep.cli.output import note, progress, show_json
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 COUNT, MOST = 10, 10_000
 BY_RECIPE = (
     "prompts", "prompt_file", "seeds", "labels", "count", "sampler", "steps", "grid", "grid_option", "bias", "times",
-    "sigmas", "option", "guidance", "negative", "guidance_interval", "rescale", "clip", "seed", "batch", "height",
-    "width", "preset", "clip_skip", "sliced", "tiled", "overlap",
+    "sigmas", "option", "guidance", "guidance_method", "guidance_option", "negative", "guidance_interval", "rescale",
+    "clip", "seed", "batch", "height", "width", "preset", "clip_skip", "sliced", "tiled", "overlap",
 )  # fmt: skip
 """What a recipe decides, so that `--like` leaves no choice."""
 BY_PLAN = ("sampler", "steps", "grid", "grid_option", "bias", "times", "sigmas", "option")
@@ -48,6 +48,7 @@ NUMBERS = Several(float, "a number")
 @click.option("--negative", help="Label or words to be guided away from.  [default: none]")
 @click.option("--guidance-interval", type=Span(), help="Guide only where sigma / alpha is in it.")
 @click.option("--rescale", type=click.FloatRange(0, 1), help="Bring the guided contrast back by this share.")
+@methods.OPTIONS
 @click.option("--clip", is_flag=True, help="Clip the estimated data to its range at each evaluation.")
 @click.option("--seed", type=click.IntRange(0, 2**63), help="Of the first image; the next ones count up.  [default: 0]")
 @click.option(
@@ -133,7 +134,8 @@ def _one(ctx: click.Context, pipe: Pipeline | TextPipeline, stamp: Stamp | None,
         show_json(_report(images, path, each, same))
     else:
         click.echo(path)
-        note(f"{_several(len(images))}, NFE {images.nfe:g} each, {images.seconds:.2f} s")
+        guided = methods.words(images.recipe.guidance)
+        note(f"{_several(len(images))}, NFE {images.nfe:g} each, {images.seconds:.2f} s{guided}")
     if given["timings"]:
         note(text.timings({**images.timings, "save": saving}, before, pipe))
     if stamp is not None and same is not None:
@@ -183,7 +185,7 @@ def _draw(pipe: Pipeline | TextPipeline, stamp: Stamp | None, given: dict[str, A
 
         if stamp is not None:
             plan = None if given["plan"] is None else fs.Plan.load(given["plan"])
-            return pipe.redraw(stamp.recipe, plan=plan, on_row=on_row)
+            return pipe.redraw(stamp.recipe, plan=plan, weak=given["weak"], on_row=on_row)
         wanted = _wanted(pipe, given)
         if isinstance(pipe, fs.TextPipeline):
             return text.draw(pipe, wanted, given, on_row)
@@ -207,7 +209,7 @@ def _wanted(pipe: Pipeline | TextPipeline, given: dict[str, Any]) -> dict[str, A
         "interval": given["guidance_interval"],
     }
     settings |= {k: given[k] for k in ("steps", "grid", "times", "sigmas", "guidance", "rescale", "seed", "batch")}
-    settings["negative"] = given["negative"]
+    settings |= {"negative": given["negative"], **methods.chosen(pipe, given)}
     wanted = {name: value for name, value in settings.items() if value is not None}
     return text.wanted(wanted, given) if isinstance(pipe, fs.TextPipeline) else {**wanted, "clip": given["clip"]}
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fewstep.cli import methods
 from fewstep.cli.output import note, progress, show_json
 from fewstep.cli.values import Pair, Several, mapping
 
@@ -26,6 +27,7 @@ _GRID = (
     click.option("--grid", help="A name from `fewstep grids`.  [default: trailing]"),
     click.option("--option", type=Pair(), multiple=True, help="Of the sampler, such as eta=1. May be repeated."),
     click.option("--guidance", type=float, help="Guidance scale; 1 is none, at half the cost."),
+    methods.OPTIONS,
     click.option("--negative", help="Words to be guided away from."),
     click.option("--height", type=_SIDE, help="In pixels.  [default: what the model was made for]"),
     click.option("--width", type=_SIDE, help="In pixels.  [default: what the model was made for]"),
@@ -67,7 +69,7 @@ def img2img(model: str, image: str, prompts: tuple[str, ...], **given: Any) -> N
         fewstep img2img stable-diffusion/ cat.jpg "a lion" --strength 0.6 --sampler ddim --steps 30
     """
     pipe = _load(model, given)
-    wanted = _chosen(given, "strength", "strength_of", "seed", "fit")
+    wanted = _chosen(pipe, given, "strength", "strength_of", "seed", "fit")
     with _shown() as on_row:
         images = pipe.img2img(image, list(prompts), **wanted, on_row=on_row)
     _finish(images, given, f"{Path(image).stem}-img2img")
@@ -87,7 +89,7 @@ def inpaint(model: str, image: str, mask: str, prompts: tuple[str, ...], no_past
         fewstep inpaint stable-diffusion/ room.png sofa.png "a green sofa" --steps 20
     """
     pipe = _load(model, given)
-    wanted = _chosen(given, "strength", "strength_of", "seed", "fit")
+    wanted = _chosen(pipe, given, "strength", "strength_of", "seed", "fit")
     with _shown() as on_row:
         images = pipe.inpaint(image, mask, list(prompts), paste=not no_paste, **wanted, on_row=on_row)
     _finish(images, given, f"{Path(image).stem}-inpaint")
@@ -107,7 +109,7 @@ def edit(model: str, image: str, source: str, prompts: tuple[str, ...], **given:
         fewstep edit stable-diffusion/ cat.jpg "a photo of a cat" "a photo of a dog" --guidance 3
     """
     pipe = _load(model, given)
-    wanted = _chosen(given, "strength", "strength_of", "fit")
+    wanted = _chosen(pipe, given, "strength", "strength_of", "fit")
     with _shown() as on_row:
         images = pipe.edit(image, source, list(prompts), **wanted, on_row=on_row)
     _finish(images, given, f"{Path(image).stem}-edit")
@@ -127,7 +129,7 @@ def invert(model: str, image: str, prompt: str, **given: Any) -> None:
     """
     pipe = _load(model, given)
     with _shown() as on_row:
-        found = pipe.invert(image, prompt, **_chosen(given, "fit"), on_row=on_row)
+        found = pipe.invert(image, prompt, **_chosen(pipe, given, "fit"), on_row=on_row)
     path = found.save(given["output"] or Path("out") / f"{Path(image).stem}-invert.png")
     figures = {name: getattr(found, name) for name in ("psnr_latents", "psnr_pixels", "psnr_vae", "error")}
     nfe = {"up": found.up.nfe, "down": found.down.nfe}
@@ -176,7 +178,7 @@ def interpolate(
         raise click.UsageError("--columns is for a .png: a .gif shows one frame after the other")
     pipe = _load(model, {**given, "output": None})
     with _shown() as on_row:
-        found = pipe.interpolate(list(prompts), seeds=list(seed), frames=frames, **_chosen(given), on_row=on_row)
+        found = pipe.interpolate(list(prompts), seeds=list(seed), frames=frames, **_chosen(pipe, given), on_row=on_row)
     path = found.save(target, columns, milliseconds)
     if given["as_json"]:
         timings = {stage: round(seconds, 4) for stage, seconds in found.timings.items()}
@@ -198,10 +200,10 @@ def _load(model: str, given: dict[str, Any]) -> TextPipeline:
     return pipe
 
 
-def _chosen(given: dict[str, Any], *more: str) -> dict[str, Any]:
+def _chosen(pipe: TextPipeline, given: dict[str, Any], *more: str) -> dict[str, Any]:
     """The arguments that were given, by the names of the pipeline's methods."""
     names = ("sampler", "steps", "grid", "guidance", "negative", "height", "width", *more)
-    wanted = {name: given[name] for name in names if given[name] is not None}
+    wanted = {name: given[name] for name in names if given[name] is not None} | methods.chosen(pipe, given)
     options = mapping(given["option"], "--option")
     return {**wanted, "options": options} if options else wanted
 
@@ -232,4 +234,6 @@ def _finish(images: Images, given: dict[str, Any], name: str) -> None:
         )
         return
     click.echo(path)
-    note(f"{len(images)} {'image' if len(images) == 1 else 'images'}, NFE {images.nfe:g}, {images.seconds:.2f} s")
+    several = "image" if len(images) == 1 else "images"
+    guided = methods.words(images.recipe.guidance)
+    note(f"{len(images)} {several}, NFE {images.nfe:g}, {images.seconds:.2f} s{guided}")

@@ -28,6 +28,7 @@ class Scale(NamedTuple):
 
     Attributes:
         share, chroma: `fewstep.saturation` of the images, their mean; None where an image was not finite.
+        method: of guidance.
         adherence: share of the images that are right in all that their prompt names; None where nobody can tell.
     """
 
@@ -38,6 +39,7 @@ class Scale(NamedTuple):
     chroma: float | None
     adherence: float | None
     tensor: Tensor
+    method: str
 
 
 def compare_scales(
@@ -95,10 +97,12 @@ def _scale(
         images: Images = pipe(subjects, sampler=plan, guidance=guidance, **settings)
     except LostImages as lost:
         images = lost.everything
-        return Scale(guidance, images.nfe, images.seconds, None, None, None, images.tensor)
+        method = images.recipe.guidance.method
+        return Scale(guidance, images.nfe, images.seconds, None, None, None, images.tensor, method)
+    method = images.recipe.guidance.method
     share, chroma = (float(figure.mean()) for figure in saturation(images.tensor, *images.value_range))
     right = None if held_out is None else adherence(list(images.pixels), held_out)
-    return Scale(guidance, images.nfe, images.seconds, share, chroma, right, images.tensor)
+    return Scale(guidance, images.nfe, images.seconds, share, chroma, right, images.tensor, method)
 
 
 def _picture(pipe: Pipeline | TextPipeline, found: list[Scale], plan: Plan) -> Image:
@@ -113,6 +117,7 @@ def _picture(pipe: Pipeline | TextPipeline, found: list[Scale], plan: Plan) -> I
     span = pipe.value_range if isinstance(pipe, Pipeline) else (-1.0, 1.0)
     cells = [[Cell(sheet_of(f.tensor[indices].nan_to_num(), span, layout), _caption(f))] for f in found]
     head = f"{plan.recipe.sampler}, {plan.steps} step{'' if plan.steps == 1 else 's'}"
+    head += "" if found[0].method == "cfg" else f", {found[0].method}"
     return draw([f"guidance {f.guidance:g}" for f in found], [head], cells)
 
 
@@ -153,6 +158,7 @@ def _report(path: Path, pipe: Pipeline | TextPipeline, plan: Plan, images: int, 
         "sampler": plan.recipe.sampler,
         "steps": plan.steps,
         "plan": plan.digest,
+        "guidance_method": found[0].method,
         "results": [
             {
                 "guidance": f.guidance,

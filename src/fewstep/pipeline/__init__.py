@@ -9,8 +9,10 @@ again = pipe.redraw(fewstep.pipeline.read("out/pi.png").recipe)  # the same pixe
 from fewstep.pipeline.bulk import JobReport, draw_job
 from fewstep.pipeline.cache import CacheCounts, TensorCache
 from fewstep.pipeline.choices import PRESETS, preset
+from fewstep.pipeline.conditioning import NoEffect
 from fewstep.pipeline.draw import LostImages
 from fewstep.pipeline.encode import TruncatedPrompt
+from fewstep.pipeline.guidance import Guidance
 from fewstep.pipeline.images import Images, sheet_of
 from fewstep.pipeline.input import read_mask, read_picture
 from fewstep.pipeline.interpolate import Frames
@@ -22,9 +24,9 @@ from fewstep.pipeline.pipeline import Pipeline
 from fewstep.pipeline.png import png_path, save_png
 from fewstep.pipeline.promptfile import Line as PromptLine
 from fewstep.pipeline.promptfile import read_prompts
-from fewstep.pipeline.recipe import Guidance, ImageRecipe, PlanSource, PromptRecipe
+from fewstep.pipeline.recipe import ImageRecipe, PlanSource, PromptRecipe
 from fewstep.pipeline.stamp import Layout, Stamp, read
-from fewstep.pipeline.text import NoEffect, TextPipeline
+from fewstep.pipeline.text import TextPipeline
 
 __all__ = [
     "PRESETS",

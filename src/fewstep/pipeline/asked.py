@@ -1,7 +1,8 @@
-"""What a caller asks of a drawing that starts from a picture: the settings that it shares with drawing from words."""
+"""What a caller asks of a drawing: the settings that drawing from words and from pictures have in common."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -10,8 +11,11 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.pipeline.choices import given_negatives, given_seeds, given_texts
-from fewstep.pipeline.draw import OnRow
+from fewstep.pipeline.conditioning import chosen_guidance
+from fewstep.pipeline.draw import Means, OnRow
+from fewstep.pipeline.guidance import EVERYWHERE
 from fewstep.pipeline.recipe import MAX_IMAGES, PlanSource, PromptRecipe
+from fewstep.pipeline.weaker import weaker_of
 
 if TYPE_CHECKING:
     from fewstep.pipeline.text import TextPipeline
@@ -33,6 +37,9 @@ class Words(TypedDict, total=False):
 
     negative: str | Sequence[str] | None
     guidance: float | None
+    guidance_method: str
+    guidance_options: Mapping[str, Any] | None
+    weak: TextPipeline | str | os.PathLike[str] | None
     interval: tuple[float, float]
     rescale: float
     clip_skip: int | None
@@ -62,8 +69,7 @@ class Asked:
 
     plan: Plan
     recipe: PromptRecipe
-    overlap: bool
-    on_row: OnRow | None
+    means: Means
 
 
 def grid_of(
@@ -94,8 +100,11 @@ def asked(
     *,
     negative: str | Sequence[str] | None = None,
     guidance: float | None = None,
+    guidance_method: str = "cfg",
+    guidance_options: Mapping[str, Any] | None = None,
+    weak: TextPipeline | str | os.PathLike[str] | None = None,
     sampler: str | Plan | None = None,
-    interval: tuple[float, float] = (0.0, float("inf")),
+    interval: tuple[float, float] = EVERYWHERE,
     rescale: float = 0.0,
     clip_skip: int | None = None,
     seed: int | Sequence[int] = 0,
@@ -116,13 +125,25 @@ def asked(
     negatives = given_negatives(negative, len(texts), count)
     schedule = pipe.schedule_at(*size)
     plan = plan_of(schedule, sampler, grid_of(**grid))
+    weaker = weaker_of(pipe, weak, size)
+    settings = chosen_guidance(
+        pipe,
+        negatives,
+        plan,
+        guidance=guidance,
+        method=guidance_method,
+        options=guidance_options,
+        weak=weaker,
+        interval=interval,
+        rescale=rescale,
+    )
     recipe = PromptRecipe(
         model=pipe.name,
         model_digest=pipe.digest,
         plan=PlanSource.of(plan, schedule),
         labels=(None,) * (len(texts) * count),
         seed=given_seeds(seed),
-        guidance=pipe._guidance(guidance, negatives, interval, rescale),
+        guidance=settings,
         batch=BATCH if batch is None else batch,
         prompts=tuple(text for text in texts for _ in range(count)),
         negatives=negatives,
@@ -132,4 +153,4 @@ def asked(
         sliced=bool(sliced),
         tiled=bool(tiled),
     )
-    return Asked(plan, recipe, overlap, on_row)
+    return Asked(plan, recipe, Means(on_row, overlap, weaker))

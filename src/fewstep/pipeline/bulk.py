@@ -164,6 +164,7 @@ def _line(job: Job, index: int, images: Images) -> Line:
         "negative": item.negative,
         "seed": item.seed,
         "guidance": item.guidance,
+        "guidance_method": job.guidance(item).method,
         "sampler": job.plan.recipe.sampler,
         "plan": job.plan.digest,
         "nfe": images.nfe,
@@ -189,8 +190,10 @@ def _sized(job: Job) -> tuple[Job, Images | None]:
     """The job with a batch size; the first batch with it, where finding the size has drawn it."""
     if job.batch is not None:
         return job, None
-    one_step = job.pipe.plan("ddim", steps=1)
-    size = first_size(len(job.items), job.pipe.device, lambda: replace(job, batch=1).draw([0], plan=one_step))
+    guidance = job.guidance(job.items[0])
+    steps = 1 if guidance.method == "cfg" else 2 + guidance.options.get("zero_init", 0)  # some act in no single row
+    few_steps = job.pipe.plan("ddim", steps=steps)
+    size = first_size(len(job.items), job.pipe.device, lambda: replace(job, batch=1).draw([0], plan=few_steps))
     if torch.device(job.pipe.device).type != "cuda":
         return replace(job, batch=size), None
     size, images = halved(size, lambda n: job.draw(replace(job, batch=n).batches()[0]))

@@ -26,6 +26,7 @@ MAX_BYTES = 4 << 30
 
 OnRow = Callable[[Progress], bool | None]
 Network = Callable[..., Any]
+Counted = Callable[[Network], Network]
 Start = Callable[[slice, Sequence[int]], Tensor | tuple[Tensor, Tensor]]
 
 
@@ -58,13 +59,29 @@ class Given:
 WORDS_ALONE = Given()
 
 
+@dataclass(frozen=True, eq=False)
+class Means:
+    """What a drawing is done with and its recipe does not hold.
+
+    Attributes:
+        on_row: called after each network evaluation of each batch; True cancels.
+        overlap: decode a batch while the next one is denoised.
+        weak: the weaker model of autoguidance, of the same kind as the pipeline.
+    """
+
+    on_row: OnRow | None = None
+    overlap: bool = False
+    weak: Any = None
+
+
 @dataclass(frozen=True)
 class Canvas:
     """What is drawn on.
 
     Attributes:
         shape: of one state, (C, H, W); `pixels`: of one image, which is the state's own where nothing decodes it.
-        network: counted in its evaluations; `denoiser(network, part)` is the denoiser of a batch, the images `part`.
+        denoiser: (counted, part) -> the denoiser of a batch, the images `part`; its networks go through `counted`, so
+            that their evaluations are.
         decode: from the states of a batch to its images on the host.
         overlap: decode a batch in a thread of its own while the next one is sampled.
         start: see `Given`.
@@ -73,8 +90,7 @@ class Canvas:
     shape: tuple[int, ...]
     pixels: tuple[int, ...]
     value_range: tuple[float, float]
-    network: Network
-    denoiser: Callable[[Network, slice], Denoiser]
+    denoiser: Callable[[Counted, slice], Denoiser]
     decode: Callable[[Tensor], Tensor] | None = None
     overlap: bool = False
     device: torch.device | str = "cpu"
@@ -83,18 +99,20 @@ class Canvas:
 
 @dataclass
 class _Run:
-    """Counts the network's evaluations in one batch, and reports rows over all batches."""
+    """Counts the networks' evaluations in one batch, and reports rows over all batches."""
 
-    inner: Network
     report: OnRow | None
     offset: int
     rows: int
     seen: int = 0
     evaluations: int = 0
 
-    def network(self, x: Tensor, t: Tensor, **condition: Any) -> Any:
-        self.seen += x.shape[0]
-        return self.inner(x, t, **condition)
+    def counted(self, network: Network) -> Network:
+        def call(x: Tensor, t: Tensor, **condition: Any) -> Any:
+            self.seen += x.shape[0]
+            return network(x, t, **condition)
+
+        return call
 
     def on_row(self, progress: Progress) -> bool | None:
         self.evaluations = self.seen  # not read at the end: a failed run is repeated to find the row
@@ -165,12 +183,12 @@ def draw(
         pool = stack.enter_context(ThreadPoolExecutor(1)) if canvas.overlap and canvas.decode else None
         decoding = _Decoding(canvas.decode, torch.full((n, *canvas.pixels), torch.nan), pool)
         for turn, first in enumerate(starts):
-            run = _Run(canvas.network, on_row, turn * plan.nfe, len(starts) * plan.nfe)
+            run = _Run(on_row, turn * plan.nfe, len(starts) * plan.nfe)
             part = slice(first, min(first + size, n))
             shape, started = (part.stop - first, *canvas.shape), time.perf_counter()
             start = None if canvas.start is None else canvas.start(part, seeds[part])
             noise = shape if start is None else None
-            denoiser = canvas.denoiser(run.network, part)
+            denoiser = canvas.denoiser(run.counted, part)
             try:
                 states = sample(
                     plan, denoiser, shape=noise, start=start, seed=seeds[part], device=canvas.device, on_row=run.on_row

@@ -17,7 +17,7 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.known import Known
 from fewstep.pipeline.asked import Asked, Settings, asked
-from fewstep.pipeline.draw import Given, OnRow
+from fewstep.pipeline.draw import Given, Means
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.input import Picture, read_mask, read_picture
 from fewstep.pipeline.picturerecipe import PictureRecipe
@@ -74,7 +74,7 @@ def img2img(
     wanted = asked(pipe, prompts, size, _tail(share), **settings)
     picture = encoded(pipe, image, size, fit)
     recipe = recipe_of(wanted, "img2img", picture, share)
-    return drawn_img2img(pipe, recipe, wanted.plan, picture, wanted.on_row, wanted.overlap)
+    return drawn_img2img(pipe, recipe, wanted.plan, picture, wanted.means)
 
 
 def inpaint(
@@ -110,7 +110,7 @@ def inpaint(
     wanted = asked(pipe, prompts, size, _tail(share), **settings)
     picture, chosen = encoded(pipe, image, size, fit), read_mask(mask, size, fit)
     recipe = recipe_of(wanted, "inpaint", picture, share, mask=digest_of(chosen), paste=bool(paste))
-    return drawn_inpaint(pipe, recipe, wanted.plan, picture, chosen, wanted.on_row, wanted.overlap)
+    return drawn_inpaint(pipe, recipe, wanted.plan, picture, chosen, wanted.means)
 
 
 def encoded(pipe: TextPipeline, image: Picture, size: tuple[int, int], fit: str) -> Encoded:
@@ -141,12 +141,10 @@ def _tail(strength: Strength) -> Callable[[Schedule, str | Plan | None, dict[str
     return lambda schedule, sampler, given: plan_from(schedule, sampler or SAMPLER, given, STEPS, GRID, strength)
 
 
-def drawn_img2img(
-    pipe: TextPipeline, recipe: PictureRecipe, plan: Plan, picture: Encoded, on_row: OnRow | None, overlap: bool = False
-) -> Images:
+def drawn_img2img(pipe: TextPipeline, recipe: PictureRecipe, plan: Plan, picture: Encoded, means: Means) -> Images:
     """The images of the recipe of an `img2img`."""
     given = Given(lambda _, seeds: noised(plan, picture.latents, seeds), seconds={"picture": picture.seconds})
-    return pipe._draw(recipe, plan, on_row, overlap, given)
+    return pipe._draw(recipe, plan, means, given)
 
 
 def drawn_inpaint(
@@ -155,13 +153,12 @@ def drawn_inpaint(
     plan: Plan,
     picture: Encoded,
     mask: Tensor,
-    on_row: OnRow | None,
-    overlap: bool = False,
+    means: Means,
 ) -> Images:
     """The images of the recipe of an `inpaint`, its mask (1, 1, H, W)."""
     channels = pipe.family.extra(pipe.config)
     make = _told_by_channels if channels else _told_by_estimate
-    images = pipe._draw(recipe, plan, on_row, overlap, make(pipe, plan, picture, mask, recipe.strength == 1))
+    images = pipe._draw(recipe, plan, means, make(pipe, plan, picture, mask, recipe.strength == 1))
     if not recipe.paste:
         return images
     return replace(images, tensor=torch.where(mask > 0, images.tensor, picture.pixels))

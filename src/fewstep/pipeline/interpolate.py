@@ -23,9 +23,9 @@ from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.core.schedule import Schedule
 from fewstep.pipeline.asked import Drawing, Settings, asked
-from fewstep.pipeline.choices import chosen_plan, given_seeds, given_texts
+from fewstep.pipeline.choices import given_seeds, given_texts
+from fewstep.pipeline.conditioning import Embedding, conditioned, embed
 from fewstep.pipeline.draw import Canvas, check_cost, draw
 from fewstep.pipeline.families import Conditions
 from fewstep.pipeline.images import pixels_of, sheet_of, tiles_of
@@ -111,7 +111,7 @@ def interpolate(
         InvalidInput: the two ends are the same, and what drawing refuses.
         LostImages: some frames are not finite.
     """
-    from fewstep.pipeline.text import GRID, SAMPLER, STEPS
+    from fewstep.pipeline.text import usual_plan
 
     first, last = _ends("prompt", given_texts(prompts, "prompt"))
     numbers = given_seeds(seeds)
@@ -122,20 +122,18 @@ def interpolate(
         raise InvalidInput(f"frames must be a whole number from 2 to {MAX_FRAMES}, got {frames!r}")
     size = pipe._size(height, width)
 
-    def plan_of(schedule: Schedule, sampler: str | Plan | None, given: dict[str, Any]) -> Plan:
-        return chosen_plan(schedule, sampler or SAMPLER, given, STEPS, GRID)
-
     shown: Settings = {**settings, "count": frames, "seed": (from_seed,) * frames}
-    wanted = asked(pipe, first, size, plan_of, **shown)
+    wanted = asked(pipe, first, size, usual_plan, **shown)
     recipe, plan, shape = wanted.recipe, wanted.plan, pipe.latent_shape(*size)
     check_cost(plan, frames, shape, pipe.decoder.pixels(shape))
     shares = tuple(i / (frames - 1) for i in range(frames))
     began = time.perf_counter()
     ends = [(first, recipe.negative(0)), (last, recipe.negative(0))]
-    known = pipe._embed(ends, recipe.guidance, recipe.clip_skip, warn=True)
+    weak = wanted.means.weak
+    known = embed(pipe, ends, recipe.guidance, recipe.clip_skip, weak, warn=True)
     pairs: list[tuple[str, str | None]] = [(f"frame {i}", None) for i in range(frames)]
     embedded = {
-        pair: (_between(known[ends[0]][0], known[ends[1]][0], u), _between(known[ends[0]][1], known[ends[1]][1], u))
+        pair: Embedding(*(_between(a, b, u) for a, b in zip(known[ends[0]], known[ends[1]], strict=True)))
         for pair, u in zip(pairs, shares, strict=True)
     }
     encoding = time.perf_counter() - began
@@ -148,14 +146,15 @@ def interpolate(
         shape=shape,
         pixels=pipe.decoder.pixels(shape),
         value_range=(-1.0, 1.0),
-        network=pipe._network,
-        denoiser=lambda network, part: pipe._denoiser(network, embedded, pairs[part], recipe.guidance, size),
+        denoiser=lambda counted, part: conditioned(
+            pipe, embedded, pairs[part], recipe.guidance, size, weak=weak, counted=counted
+        ),
         decode=lambda latents: pipe.decoder(latents, sliced=recipe.sliced, tiled=recipe.tiled),
-        overlap=wanted.overlap,
+        overlap=wanted.means.overlap,
         device=pipe.device,
         start=start,
     )
-    images = draw(recipe, plan, canvas, wanted.on_row, {"encode": encoding})
+    images = draw(recipe, plan, canvas, wanted.means.on_row, {"encode": encoding})
     return Frames(images.tensor, images.value_range, shares, plan, images.nfe, images.seconds, images.timings)
 
 

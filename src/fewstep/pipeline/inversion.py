@@ -26,7 +26,7 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.pipeline.asked import Drawing, Grid, Settings, Words, asked, grid_of
 from fewstep.pipeline.choices import chosen_plan, given_texts
-from fewstep.pipeline.draw import Given, OnRow
+from fewstep.pipeline.draw import Given, Means, OnRow
 from fewstep.pipeline.images import Images, sheet_of
 from fewstep.pipeline.imageto import Encoded, encoded, recipe_of
 from fewstep.pipeline.input import Picture
@@ -88,6 +88,9 @@ def invert(
     *,
     sampler: str = SAMPLER,
     guidance: float | None = 1.0,
+    guidance_method: str = "cfg",
+    guidance_options: Mapping[str, Any] | None = None,
+    weak: TextPipeline | str | os.PathLike[str] | None = None,
     negative: str | None = None,
     clip_skip: int | None = None,
     height: int | None = None,
@@ -104,6 +107,7 @@ def invert(
         image, height, width, fit: as in `img2img`.
         prompt: what the picture shows; empty is the model's own idea of pictures.
         guidance: of both runs. Guidance makes the way up differ from the way down, so 1 comes back best.
+        guidance_method, guidance_options, weak: as in `TextPipeline.__call__`, of both runs.
         negative, clip_skip, sliced, tiled, on_row: as in `TextPipeline.__call__`. `on_row` counts the rows of each run.
         sampler: its name; "belm" is exactly invertible.
         grid: as in `TextPipeline.__call__`; None of it is 50 steps.
@@ -117,6 +121,7 @@ def invert(
     schedule = pipe.schedule_at(*size)
     down = down_plan(schedule, sampler, grid_of(**grid), WHOLE)
     words: Words = {"negative": negative, "guidance": guidance, "clip_skip": clip_skip}
+    words |= {"guidance_method": guidance_method, "guidance_options": guidance_options, "weak": weak}
     denoiser = pipe.denoiser(text, height=size[0], width=size[1], **words)
     picture = encoded(pipe, image, size, fit)
     began = time.perf_counter()
@@ -182,12 +187,10 @@ def edit(
     [told] = given_texts(source, "prompt") if isinstance(source, str) else _refuse_prompt(source)
     picture = encoded(pipe, image, size, fit)
     recipe = recipe_of(wanted, "edit", picture, share, source=told)
-    return drawn_edit(pipe, recipe, wanted.plan, picture, wanted.on_row, wanted.overlap)
+    return drawn_edit(pipe, recipe, wanted.plan, picture, wanted.means)
 
 
-def drawn_edit(
-    pipe: TextPipeline, recipe: PictureRecipe, down: Plan, picture: Encoded, on_row: OnRow | None, overlap: bool = False
-) -> Images:
+def drawn_edit(pipe: TextPipeline, recipe: PictureRecipe, down: Plan, picture: Encoded, means: Means) -> Images:
     """The images of the recipe of an edit."""
     began = time.perf_counter()
     size = recipe.height, recipe.width
@@ -200,7 +203,7 @@ def drawn_edit(
     def start(_: slice, seeds: Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:
         return _entry(tuple(state.expand(len(seeds), -1, -1, -1) for state in noise))
 
-    return pipe._draw(recipe, down, on_row, overlap, Given(start, seconds=seconds))
+    return pipe._draw(recipe, down, means, Given(start, seconds=seconds))
 
 
 def down_plan(schedule: Schedule, sampler: str | Plan | None, given: Mapping[str, Any], strength: Strength) -> Plan:

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.denoise.scale import check_negative
 from fewstep.pipeline.choices import given_texts
+from fewstep.pipeline.conditioning import check_guidance
 from fewstep.pipeline.draw import LostImages
+from fewstep.pipeline.guidance import EVERYWHERE, Guidance, usual_scale
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.pipeline import GUIDANCE, Pipeline
-from fewstep.pipeline.recipe import MAX_BATCH, MAX_SIDE, SEED_LIMIT, Guidance
+from fewstep.pipeline.recipe import MAX_BATCH, MAX_SIDE, SEED_LIMIT
 from fewstep.pipeline.text import TextPipeline
+from fewstep.pipeline.weaker import weaker_of
 
 MAX_ITEMS = 1_000_000
 """Most images of one job."""
-_BOTH = ("interval", "rescale")
+_BOTH = ("guidance_method", "guidance_options", "weak", "interval", "rescale")
 SETTINGS = {
     TextPipeline: (*_BOTH, "clip_skip", "height", "width", "sliced", "tiled"),
     Pipeline: (*_BOTH, "clip"),
@@ -81,10 +82,25 @@ class Job:
         unknown = sorted(set(self.settings) - set(known))
         if unknown:
             raise InvalidInput(f"a job of {self.pipe.name} has no setting {unknown[0]!r}: known are {', '.join(known)}")
-        own = GUIDANCE if isinstance(self.pipe, Pipeline) else self.pipe.guidance
+        weak = weaker_of(self.pipe, self.settings.get("weak"))
+        object.__setattr__(self, "settings", {**self.settings, **({} if weak is None else {"weak": weak})})
+        model = GUIDANCE if isinstance(self.pipe, Pipeline) else self.pipe.guidance
+        own = usual_scale(self.settings.get("guidance_method", "cfg"), model)
         filled = tuple(i if i.guidance is not None else replace(i, guidance=own) for i in self.items)
         object.__setattr__(self, "items", filled)
         _check(self)
+
+    def guidance(self, item: Item) -> Guidance:
+        """How an image is guided, but for the negative condition."""
+        given, weak = self.settings, self.settings.get("weak")
+        return Guidance(
+            item.guidance,  # type: ignore[arg-type]
+            interval=given.get("interval", EVERYWHERE),
+            rescale=given.get("rescale", 0.0),
+            method=given.get("guidance_method", "cfg"),
+            options=given.get("guidance_options") or {},
+            weak=None if weak is None else weak.digest,
+        )
 
     def batches(self) -> list[tuple[int, ...]]:
         """Indices of the images that are drawn together, in the order of drawing.
@@ -102,9 +118,11 @@ class Job:
 
     def identity(self) -> dict[str, Any]:
         """What decides the images, as plain JSON values; of the items, a digest."""
-        low, high = self.settings.get("interval", (0.0, math.inf))
         settings = {name: self.settings.get(name) for name in SETTINGS[type(self.pipe)]}
-        settings["interval"] = [float(low), None if high == math.inf else float(high)]
+        guidance = self.guidance(self.items[0]).to_json()
+        settings["interval"] = guidance["interval"]
+        settings |= {"guidance_method": guidance.get("method"), "guidance_options": guidance.get("options")}
+        settings["weak"] = guidance.get("weak")
         items = hashlib.sha256()
         for i in self.items:
             items.update(json.dumps([i.subject, i.seed, i.negative, i.guidance]).encode() + b"\n")
@@ -142,8 +160,8 @@ def _check(job: Job) -> None:
     for item in job.items:
         if type(item.seed) is not int or not 0 <= item.seed <= SEED_LIMIT:
             raise InvalidInput(f"a seed must be a whole number from 0 to 2**64 - 1, got {item.seed!r}")
-    for scale in {item.guidance for item in job.items}:
-        Guidance(scale, None, settings.get("interval", (0.0, math.inf)), settings.get("rescale", 0.0))  # type: ignore[arg-type]
+    weak = settings.get("weak")
+    alike = {item.guidance: job.guidance(item) for item in job.items}
     if isinstance(pipe, TextPipeline):
         for text in {text for item in job.items for text in (item.subject, item.negative)} - {None}:
             given_texts(text, "prompt")
@@ -157,9 +175,11 @@ def _check(job: Job) -> None:
                 f"scale {job.scale} makes pictures of more than {MAX_SIDE} pixels a side: use a lower one"
             )
         pipe.encoder.check(settings.get("clip_skip"))
+        for guidance in alike.values():
+            check_guidance(pipe, guidance, plan=job.plan, weak=weak)
         return
-    for scale in {item.guidance for item in job.items if item.negative is not None}:
-        check_negative(scale)
+    for scale, negative in dict.fromkeys((item.guidance, item.negative) for item in job.items):
+        pipe._check(replace(alike[scale], negative=negative), job.plan, weak)
     for label, negative in dict.fromkeys((item.subject, item.negative) for item in job.items):
         if type(label) is str or type(negative) is str:
             raise InvalidInput(f"{pipe.name} draws classes, and {label or negative!r} is words: give labels")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,18 +14,19 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
 from fewstep.denoise.convert import Network
-from fewstep.denoise.guidance import Guided
 from fewstep.denoise.project import clip
 from fewstep.denoise.scale import check_negative
 from fewstep.pipeline.choices import check_model, chosen_plan, given_seeds
 from fewstep.pipeline.decode import Decoder
-from fewstep.pipeline.draw import Canvas, OnRow, draw
+from fewstep.pipeline.draw import Canvas, Counted, Means, OnRow, draw
+from fewstep.pipeline.guidance import EVERYWHERE, METHODS, Guidance, usual_scale
 from fewstep.pipeline.images import Images
-from fewstep.pipeline.recipe import Guidance, ImageRecipe, PlanSource
+from fewstep.pipeline.recipe import ImageRecipe, PlanSource
+from fewstep.pipeline.steer import check_steering, module_of, steered
+from fewstep.pipeline.weaker import check_weaker, weaker_of
 
 SAMPLER, STEPS, GRID, GUIDANCE, BATCH = "deis-3", 12, "quadratic", 2.0, 100
 """What is drawn with unless the caller says otherwise: in 6 to 16 steps nearest to the converged digits."""
-EVERYWHERE = (0.0, math.inf)
 
 Label = int | None
 
@@ -68,15 +69,21 @@ class Pipeline:
         self,
         labels: Sequence[Label] | int | None = None,
         *,
-        guidance: float = GUIDANCE,
+        guidance: float | None = None,
+        guidance_method: str = "cfg",
+        guidance_options: Mapping[str, Any] | None = None,
+        weak: Pipeline | str | os.PathLike[str] | None = None,
         negative: Label = None,
         interval: tuple[float, float] = EVERYWHERE,
         rescale: float = 0.0,
         clip: bool = False,
     ) -> Denoiser:
         """The denoiser of a batch with these labels, for `fewstep.sample`; for the arguments see `__call__`."""
-        settings = Guidance(guidance, self._label(negative), interval, rescale, clip)
-        return self._denoiser(self.network, self._labels(labels), settings)
+        weaker = weaker_of(self, weak)
+        settings = self._guidance(
+            guidance, guidance_method, guidance_options, weaker, self._label(negative), interval, rescale, clip
+        )
+        return self._denoiser(self._labels(labels), settings, weaker)
 
     def plan(
         self,
@@ -104,7 +111,10 @@ class Pipeline:
         options: Mapping[str, Any] | None = None,
         times: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
-        guidance: float = GUIDANCE,
+        guidance: float | None = None,
+        guidance_method: str = "cfg",
+        guidance_options: Mapping[str, Any] | None = None,
+        weak: Pipeline | str | os.PathLike[str] | None = None,
         negative: Label = None,
         interval: tuple[float, float] = EVERYWHERE,
         rescale: float = 0.0,
@@ -121,40 +131,53 @@ class Pipeline:
             sampler: a name from `fewstep samplers`, or a plan, which then decides steps, grid and options too.
             steps, grid, grid_options, times, sigmas: the time grid, as in `fewstep.compile`.
             options: of the sampler, such as `{"eta": 1}` for "ddim".
-            guidance: scale of classifier-free guidance; 1 is the conditional model alone, at half the cost.
+            guidance: the scale; 1 is the conditional model alone, at half the cost. None is 2, or the method's usual.
+            guidance_method, guidance_options, weak: as in `TextPipeline.__call__`. "pag" and "autoguidance" guide a
+                model without classes, too.
             negative: the label to be guided away from; None is the null class.
-            interval: (low, high) in sigma / alpha where guidance acts; `rescale`: see `Guided`.
+            interval: (low, high) in sigma / alpha where guidance acts; `rescale`: of "cfg", see `Guided`.
             clip: clip the estimate of the data to its range at each evaluation.
             seed: of the first image, the next ones counting up; or one for each image.
             batch: images that the network sees at once, 1 to 1024; it bounds the memory.
             on_row: called after each network evaluation of each batch; True cancels with `Cancelled`.
 
         Raises:
-            InvalidInput: for unknown names, values out of range, a plan that does not fit, and a negative label that
-                guidance 1 would ignore.
+            InvalidInput: for unknown names, values out of range, a plan that does not fit, a method of guidance that
+                the network or the sampler does not allow, and a negative label that would be ignored.
             LostImages: some images are not finite. The others are in it.
         """
         grids = {"steps": steps, "grid": grid, "grid_options": grid_options, "times": times, "sigmas": sigmas}
         plan = chosen_plan(self.schedule, sampler, {**grids, "options": options}, STEPS, GRID)
+        weaker = weaker_of(self, weak)
+        settings = self._guidance(
+            guidance, guidance_method, guidance_options, weaker, self._label(negative), interval, rescale, clip
+        )
         recipe = ImageRecipe(
             model=self.name,
             model_digest=self.digest,
             plan=PlanSource.of(plan, self.schedule),
             labels=self._labels(labels),
             seed=given_seeds(seed),
-            guidance=Guidance(guidance, self._label(negative), interval, rescale, clip),
+            guidance=settings,
             batch=batch,
         )
-        if negative is not None:
-            check_negative(guidance)
-        return self._draw(recipe, plan, on_row)
+        self._check(settings, plan, weaker)
+        return self._draw(recipe, plan, Means(on_row, weak=weaker))
 
-    def redraw(self, recipe: ImageRecipe, *, plan: Plan | None = None, on_row: OnRow | None = None) -> Images:
+    def redraw(
+        self,
+        recipe: ImageRecipe,
+        *,
+        plan: Plan | None = None,
+        weak: Pipeline | str | os.PathLike[str] | None = None,
+        on_row: OnRow | None = None,
+    ) -> Images:
         """Draw the images of a recipe again.
 
         Args:
             recipe: `fewstep.pipeline.read(path).recipe` of a PNG.
             plan: only needed for a plan too long to be kept in the picture.
+            weak: the weaker model, for a recipe of autoguidance.
 
         Raises:
             InvalidInput: the recipe is for another model, or cannot be used.
@@ -162,44 +185,107 @@ class Pipeline:
         check_model(recipe, self.name, self.digest, plan)
         self._labels(recipe.labels)
         self._label(recipe.guidance.negative)
-        return self._draw(recipe, plan or recipe.plan.compile(self.schedule), on_row)
+        weaker = weaker_of(self, weak)
+        check_weaker(recipe.guidance, weaker)
+        plan = plan or recipe.plan.compile(self.schedule)
+        self._check(recipe.guidance, plan, weaker)
+        return self._draw(recipe, plan, Means(on_row, weak=weaker))
 
-    def _draw(self, recipe: ImageRecipe, plan: Plan, on_row: OnRow | None) -> Images:
+    def _draw(self, recipe: ImageRecipe, plan: Plan, means: Means) -> Images:
         canvas = Canvas(
             shape=self.sample_shape,
             pixels=self.pixel_shape,
             value_range=self.value_range,
-            network=self.network,
-            denoiser=lambda network, part: self._denoiser(network, recipe.labels[part], recipe.guidance),
+            denoiser=lambda counted, part: self._denoiser(recipe.labels[part], recipe.guidance, means.weak, counted),
             decode=self.decoder,
             device=self.device,
         )
-        return draw(recipe, plan, canvas, on_row)
+        return draw(recipe, plan, canvas, means.on_row)
 
-    def _denoiser(self, network: Callable[..., Any], labels: Sequence[Label], settings: Guidance) -> Denoiser:
+    def _guidance(
+        self,
+        scale: float | None,
+        method: str,
+        options: Mapping[str, Any] | None,
+        weak: Pipeline | None,
+        negative: Label,
+        interval: tuple[float, float],
+        rescale: float,
+        clip: bool,
+    ) -> Guidance:
+        """The guidance that a caller chose; a scale of None is the method's usual one."""
+        scale = usual_scale(method, GUIDANCE) if scale is None else scale
+        digest = None if weak is None else weak.digest
+        return Guidance(scale, negative, interval, rescale, clip, method, options or {}, digest)
+
+    def _check(self, settings: Guidance, plan: Plan | None = None, weak: Pipeline | None = None) -> None:
+        """Raise `InvalidInput` where the network or the plan cannot be guided so, and for an idle negative label."""
+        if settings.negative is not None:
+            if settings.method == "autoguidance":
+                raise InvalidInput(
+                    "a negative label cannot act in autoguidance, which moves away from the weaker model: leave it out"
+                )
+            if not settings.uses_negative:
+                check_negative(settings.scale)
+        alone = settings
+        if self.classes == 0:
+            self._check_unconditional(settings)
+            alone = replace(settings, scale=1.0) if settings.method == "pag" else settings
+        weaker = None if weak is None else weak._network()
+        check_steering(alone, self._network(), plan, weaker=weaker, module=module_of(self.network))
+
+    def _check_unconditional(self, settings: Guidance) -> None:
+        """Raise `InvalidInput` where a model without classes is asked for guidance by its condition."""
+        usual = settings.scale in (1, GUIDANCE)
+        alone = {"cfg": usual and not settings.rescale and settings.interval == EVERYWHERE, "pag": usual}
+        if not alone.get(settings.method, settings.method == "autoguidance"):
+            raise InvalidInput(
+                f"{self.name} takes no condition, so there is nothing to guide: leave guidance out, or use "
+                'guidance_method="pag" or "autoguidance"'
+            )
+
+    def _network(self, counted: Counted = lambda network: network) -> Network:
+        scale = self.time_scale
+        return Network(counted(self.network), self.schedule, self.prediction, dtype=self.dtype, time_scale=scale)
+
+    def _denoiser(
+        self,
+        labels: Sequence[Label],
+        settings: Guidance,
+        weak: Pipeline | None,
+        counted: Counted = lambda network: network,
+    ) -> Denoiser:
         if settings.clip and self.decoder is not None:
             raise InvalidInput("clip is for pixels, and this model draws latents, which have no range: leave it out")
-        base = Network(network, self.schedule, self.prediction, dtype=self.dtype, time_scale=self.time_scale)
+        guided = self._guided(labels, settings, weak, counted)
+        return clip(guided, *self.value_range) if settings.clip else guided
+
+    def _guided(self, labels: Sequence[Label], settings: Guidance, weak: Pipeline | None, counted: Counted) -> Denoiser:
+        network, module = self._network(counted), module_of(self.network)
+        weaker = None if weak is None else weak._network(counted)
         if self.classes == 0:
-            if settings.scale not in (1, GUIDANCE) or settings.rescale or settings.interval != EVERYWHERE:
-                raise InvalidInput(f"{self.name} takes no condition, so there is nothing to guide: leave guidance out")
-            return clip(base, *self.value_range) if settings.clip else base
+            self._check_unconditional(settings)
+            if settings.method == "cfg":
+                return network
+            return steered(settings, network, {}, None, weaker=weaker, module=module)
 
         def known(label: Label) -> int:
             return self.classes if label is None else label
 
         own = torch.tensor([known(label) for label in labels], device=self.device)
         other = torch.full_like(own, known(settings.negative))
-        scales = [1.0 if label == settings.negative else settings.scale for label in labels]
-        guided = Guided(
-            base,
+        idle = METHODS[settings.method].idle
+        same = settings.uses_negative  # a label guided away from itself is the conditional model's
+        scales = [idle if same and label == settings.negative else settings.scale for label in labels]
+        return steered(
+            settings,
+            network,
             {"label": own},
-            {"label": other},
-            scales if len(set(scales)) > 1 else scales[0],
-            interval=settings.interval,
-            rescale=settings.rescale,
+            {"label": other} if settings.method != "pag" or any(scale != 1 for scale in scales) else None,
+            scale=scales if len(set(scales)) > 1 else scales[0],
+            weaker=None if weaker is None else weaker.given({"label": own}),
+            module=module,
         )
-        return clip(guided, *self.value_range) if settings.clip else guided
 
     def _labels(self, labels: Sequence[Label] | int | None) -> tuple[Label, ...]:
         if labels is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from fewstep.core.grid import GRIDS
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.pipeline.fields import Fields, shown
+from fewstep.pipeline.guidance import Guidance
 from fewstep.solvers.compile import compile as compile_plan
 
 MAX_IMAGES, MAX_BATCH, MAX_STEPS, MAX_NFE = 10_000, 1024, 10_000, 100_000
@@ -34,61 +34,6 @@ def compiled(sampler: str, schedule: Schedule, options: Mapping[str, Any], **gri
             f"{taken[0]!r} is no option of {sampler}, but an argument of its own: move it out of options"
         )
     return compile_plan(sampler, schedule=schedule, **grid, **options)
-
-
-@dataclass(frozen=True)
-class Guidance:
-    """How the label steers.
-
-    Attributes:
-        scale: of classifier-free guidance; 1 is the conditional model alone, at half the cost.
-        negative: the label in the unconditional place; None is the null class.
-        interval: (low, high) in sigma / alpha where guidance acts.
-        rescale: in [0, 1], how far the guided output is scaled back to the conditional one's standard deviation.
-        clip: whether the estimate of the data is clipped to the data's range at each evaluation.
-    """
-
-    scale: float = 1.0
-    negative: int | None = None
-    interval: tuple[float, float] = (0.0, math.inf)
-    rescale: float = 0.0
-    clip: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("scale", "rescale"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                what = "guidance" if name == "scale" else "rescale"
-                raise InvalidInput(f"{what} must be a finite number, got {value!r}: 1 is the conditional model alone")
-            object.__setattr__(self, name, float(value))
-        if not 0 <= self.rescale <= 1:
-            raise InvalidInput(f"rescale must lie in [0, 1], got {self.rescale:g}: 0 is none")
-        low, high = self.interval
-        if not 0 <= low < high:
-            raise InvalidInput(f"interval needs 0 <= low < high, in sigma / alpha, got {self.interval!r}")
-        object.__setattr__(self, "interval", (float(low), float(high)))
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values; an interval without an upper end has null there."""
-        low, high = self.interval
-        return {**vars(self), "interval": [low, None if high == math.inf else high]}
-
-    @staticmethod
-    def from_json(value: Any) -> Guidance:
-        """The inverse of `to_json`. Raises `InvalidInput`, naming the field."""
-        fields = Fields(value, "the recipe's guidance", Guidance.__dataclass_fields__)
-        ends = value["interval"]
-        if not isinstance(ends, list) or len(ends) != 2:
-            raise fields.refuse("interval", "a list of two numbers, the second may be null")
-        bounds = Fields(dict(zip(("low", "high"), ends, strict=True)), "the recipe's interval", ("low", "high"))
-        high = bounds.optional("high", bounds.number, 0)
-        return Guidance(
-            scale=fields.number("scale", -1e6, 1e6),
-            negative=fields.optional("negative", fields.whole, 0, 10**6),
-            interval=(bounds.number("low", 0), math.inf if high is None else high),
-            rescale=fields.number("rescale", 0, 1),
-            clip=fields.flag("clip"),
-        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.pipeline.draw import OnRow
+from fewstep.pipeline.draw import Means
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.imageto import drawn_img2img, drawn_inpaint, encoded, img2img, inpaint
 from fewstep.pipeline.input import Picture, read_mask
@@ -34,7 +34,7 @@ def redraw(
     image: Picture | None,
     mask: Picture | None,
     fit: str,
-    on_row: OnRow | None,
+    means: Means,
 ) -> Images:
     """Draw the images of a recipe again, whose picture and mask have to be given once more."""
     if image is None or (mask is None) != (recipe.mask is None):
@@ -44,12 +44,12 @@ def redraw(
     picture = encoded(pipe, image, size, fit)
     _same("picture", digest_of(picture.pixels), recipe.picture)
     if recipe.task == "edit":
-        return drawn_edit(pipe, recipe, plan, picture, on_row)
+        return drawn_edit(pipe, recipe, plan, picture, means)
     if mask is None:
-        return drawn_img2img(pipe, recipe, plan, picture, on_row)
+        return drawn_img2img(pipe, recipe, plan, picture, means)
     chosen = read_mask(mask, size, fit)
     _same("mask", digest_of(chosen), recipe.mask)
-    return drawn_inpaint(pipe, recipe, plan, picture, chosen, on_row)
+    return drawn_inpaint(pipe, recipe, plan, picture, chosen, means)
 
 
 def _same(what: str, got: str, wanted: str | None) -> None:

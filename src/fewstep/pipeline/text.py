@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import os
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,32 +17,26 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
-from fewstep.denoise.convert import Network
-from fewstep.denoise.guidance import Guided
+from fewstep.pipeline.asked import asked
 from fewstep.pipeline.cache import CacheCounts
-from fewstep.pipeline.choices import check_model, chosen_plan, given_negatives, given_seeds, given_texts
+from fewstep.pipeline.choices import check_model, chosen_plan, given_negatives, given_texts
+from fewstep.pipeline.conditioning import check_guidance, chosen_guidance, conditioned, embed
 from fewstep.pipeline.decode import Decoder
-from fewstep.pipeline.draw import WORDS_ALONE, Canvas, Given, OnRow, check_cost, draw
+from fewstep.pipeline.draw import WORDS_ALONE, Canvas, Counted, Given, Means, OnRow, check_cost, draw
 from fewstep.pipeline.encode import TextEncoder
-from fewstep.pipeline.families import Conditions, Family, shift_of
+from fewstep.pipeline.families import Family, shift_of
+from fewstep.pipeline.guidance import EVERYWHERE
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.input import Picture
 from fewstep.pipeline.picturerecipe import PictureRecipe
-from fewstep.pipeline.recipe import MAX_IMAGES, MAX_SIDE, Guidance, ImageRecipe, PlanSource, PromptRecipe
+from fewstep.pipeline.recipe import MAX_SIDE, ImageRecipe, PromptRecipe
 from fewstep.pipeline.tasks import Tasks, redraw
+from fewstep.pipeline.weaker import check_weaker, weaker_of
 
 SAMPLER, STEPS, GRID, BATCH = "unipc-3", 20, "trailing", 4
 """What is drawn with unless the caller says otherwise."""
 MAX_PIXELS = 1 << 26
 """Most pixels of one image: 8192 x 8192."""
-EVERYWHERE = (0.0, math.inf)
-
-Pair = tuple[str, str | None]
-"""A prompt and its negative prompt."""
-
-
-class NoEffect(UserWarning):
-    """Something that the caller gave cannot act."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +133,9 @@ class TextPipeline(Tasks):
         *,
         negative: str | Sequence[str] | None = None,
         guidance: float | None = None,
+        guidance_method: str = "cfg",
+        guidance_options: Mapping[str, Any] | None = None,
+        weak: TextPipeline | str | os.PathLike[str] | None = None,
         interval: tuple[float, float] = EVERYWHERE,
         rescale: float = 0.0,
         clip_skip: int | None = None,
@@ -149,11 +145,21 @@ class TextPipeline(Tasks):
         """The denoiser of a batch of latents with these prompts, for `fewstep.sample`; arguments as in `__call__`."""
         texts = given_texts(prompts, "prompt")
         negatives = given_negatives(negative, len(texts), 1)
-        settings = self._guidance(guidance, negatives, interval, rescale)
         size = self._size(height, width)
+        weaker = weaker_of(self, weak, size)
+        settings = chosen_guidance(
+            self,
+            negatives,
+            guidance=guidance,
+            method=guidance_method,
+            options=guidance_options,
+            weak=weaker,
+            interval=interval,
+            rescale=rescale,
+        )
         pairs = [(text, negatives[i % len(negatives)]) for i, text in enumerate(texts)]
-        embedded = self._embed(pairs, settings, clip_skip)
-        return self._denoiser(self._network, embedded, pairs, settings, size)
+        embedded = embed(self, pairs, settings, clip_skip, weaker)
+        return conditioned(self, embedded, pairs, settings, size, weak=weaker)
 
     def __call__(
         self,
@@ -161,6 +167,9 @@ class TextPipeline(Tasks):
         *,
         negative: str | Sequence[str] | None = None,
         guidance: float | None = None,
+        guidance_method: str = "cfg",
+        guidance_options: Mapping[str, Any] | None = None,
+        weak: TextPipeline | str | os.PathLike[str] | None = None,
         sampler: str | Plan = SAMPLER,
         steps: int | None = None,
         grid: str | None = None,
@@ -187,12 +196,17 @@ class TextPipeline(Tasks):
             prompts: one, or several.
             negative: what to be guided away from: one for all, or one for each prompt; None is the model's own empty
                 condition.
-            guidance: scale of classifier-free guidance; 1 is the conditional model alone, at half the cost. Where the
-                model is `distilled` it is told the scale, at no cost. None is the family's usual one.
+            guidance: the scale; 1 is the conditional model alone, at half the cost. Where the model is `distilled` it
+                is told the scale, at no cost. None is the family's usual one, or the method's.
+            guidance_method: "cfg", classifier-free guidance; "apg", "cfg++" (scale in [0, 1], by default 0.6),
+                "cfg-zero*" or "cfg-zero", "pag" (beside `guidance`, at one more evaluation), or "autoguidance".
+            guidance_options: of the method: eta, norm_limit and momentum of "apg", zero_init of "cfg-zero*", scale and
+                layers of "pag"; see `APG`, `CFGZero` and `PAG`.
+            weak: the weaker model of "autoguidance": a loaded pipeline, or what `fewstep.load` takes.
             sampler: a name from `fewstep samplers`, or a plan, which then decides steps, grid and options too.
             steps, grid, grid_options, times, sigmas: the time grid, as in `fewstep.compile`.
             options: of the sampler, such as `{"eta": 1}` for "ddim".
-            interval: (low, high) in sigma / alpha where guidance acts; `rescale`: see `Guided`.
+            interval: (low, high) in sigma / alpha where guidance acts; `rescale`: of "cfg", see `Guided`.
             clip_skip: layers at the end of CLIP that the prompt leaves out, as in diffusers.
             height, width: in pixels, multiples of `multiple`; None is what the model was made for.
             seed: of the first image, the next ones counting up; or one for each image.
@@ -203,38 +217,43 @@ class TextPipeline(Tasks):
             on_row: called after each network evaluation of each batch; True cancels with `Cancelled`.
 
         Raises:
-            InvalidInput: for unknown names, values out of range, sizes that the model cannot make, and a plan that
-                does not fit.
+            InvalidInput: for unknown names, values out of range, sizes that the model cannot make, a plan that does
+                not fit, and a method of guidance that the network or the sampler does not allow.
             LostImages: some images are not finite. The others are in it.
 
         Warns:
             TruncatedPrompt: a prompt is longer than an encoder reads; the warning says what was cut.
+            NoEffect: a negative prompt cannot act.
         """
-        texts = given_texts(prompts, "prompt")
-        if type(count) is not int or not 1 <= count * len(texts) <= MAX_IMAGES:
-            raise InvalidInput(f"count must be a whole number from 1 to {MAX_IMAGES // len(texts)}, got {count!r}")
-        negatives = given_negatives(negative, len(texts), count)
-        height, width = self._size(height, width)
-        given = {"steps": steps, "grid": grid, "grid_options": grid_options, "times": times, "sigmas": sigmas}
-        schedule = self.schedule_at(height, width)
-        plan = chosen_plan(schedule, sampler, {**given, "options": options}, STEPS, GRID)
-        recipe = PromptRecipe(
-            model=self.name,
-            model_digest=self.digest,
-            plan=PlanSource.of(plan, schedule),
-            labels=(None,) * (len(texts) * count),
-            seed=given_seeds(seed),
-            guidance=self._guidance(guidance, negatives, interval, rescale),
-            batch=batch,
-            prompts=tuple(text for text in texts for _ in range(count)),
-            negatives=negatives,
-            height=height,
-            width=width,
+        wanted = asked(
+            self,
+            prompts,
+            self._size(height, width),
+            usual_plan,
+            negative=negative,
+            guidance=guidance,
+            guidance_method=guidance_method,
+            guidance_options=guidance_options,
+            weak=weak,
+            sampler=sampler,
+            steps=steps,
+            grid=grid,
+            grid_options=grid_options,
+            options=options,
+            times=times,
+            sigmas=sigmas,
+            interval=interval,
+            rescale=rescale,
             clip_skip=clip_skip,
-            sliced=bool(sliced),
-            tiled=bool(tiled),
+            seed=seed,
+            count=count,
+            batch=batch,
+            sliced=sliced,
+            tiled=tiled,
+            overlap=overlap,
+            on_row=on_row,
         )
-        return self._draw(recipe, plan, on_row, overlap)
+        return self._draw(wanted.recipe, wanted.plan, wanted.means)
 
     def redraw(
         self,
@@ -244,6 +263,7 @@ class TextPipeline(Tasks):
         image: Picture | None = None,
         mask: Picture | None = None,
         fit: str = "crop",
+        weak: TextPipeline | str | os.PathLike[str] | None = None,
         on_row: OnRow | None = None,
     ) -> Images:
         """Draw the images of a recipe again.
@@ -252,6 +272,7 @@ class TextPipeline(Tasks):
             recipe: `fewstep.pipeline.read(path).recipe` of a PNG.
             plan: only needed for a plan too long to be kept in the picture.
             image, mask, fit: what the images were drawn from, where that is a picture.
+            weak: the weaker model, for a recipe of autoguidance.
 
         Raises:
             InvalidInput: the recipe is for another model, or cannot be used.
@@ -259,124 +280,46 @@ class TextPipeline(Tasks):
         check_model(recipe, self.name, self.digest, plan)
         if not isinstance(recipe, PromptRecipe):
             raise InvalidInput(f"the recipe has no prompts, and {self.name!r} draws from prompts")
-        self._guidance(recipe.guidance.scale, recipe.negatives, recipe.guidance.interval, recipe.guidance.rescale)
-        schedule = self.schedule_at(recipe.height, recipe.width)
-        plan = plan or recipe.plan.compile(schedule)
+        means = Means(on_row, weak=weaker_of(self, weak, (recipe.height, recipe.width)))
+        check_weaker(recipe.guidance, means.weak)
+        plan = plan or recipe.plan.compile(self.schedule_at(recipe.height, recipe.width))
+        check_guidance(self, recipe.guidance, recipe.negatives, plan, means.weak)
         if isinstance(recipe, PictureRecipe):
-            return redraw(self, recipe, plan, image, mask, fit, on_row)
+            return redraw(self, recipe, plan, image, mask, fit, means)
         if image is not None or mask is not None:
             raise InvalidInput("the images of this recipe were drawn from words alone: leave image and mask out")
-        return self._draw(recipe, plan, on_row, False)
+        return self._draw(recipe, plan, means)
 
-    def _draw(
-        self, recipe: PromptRecipe, plan: Plan, on_row: OnRow | None, overlap: bool, given: Given = WORDS_ALONE
-    ) -> Images:
+    def _draw(self, recipe: PromptRecipe, plan: Plan, means: Means, given: Given = WORDS_ALONE) -> Images:
         shape, settings = self.latent_shape(recipe.height, recipe.width), recipe.guidance
         check_cost(plan, len(recipe.labels), shape, self.decoder.pixels(shape))
         began = time.perf_counter()
         pairs = [(recipe.prompts[i], recipe.negative(i)) for i in range(len(recipe.labels))]
         drawn = [pairs[i] for i in recipe.kept]
-        embedded = self._embed(drawn, settings, recipe.clip_skip, warn=True)
+        embedded = embed(self, drawn, settings, recipe.clip_skip, means.weak, warn=True)
         seconds = time.perf_counter() - began
 
-        def denoiser(network: Callable[..., Any], part: slice) -> Denoiser:
+        def denoiser(counted: Counted, part: slice) -> Denoiser:
             own = [pair if pair in embedded else drawn[0] for pair in pairs[part]]  # of the others no image is kept
             size = recipe.height, recipe.width
-            return given.around(self._denoiser(network, embedded, own, settings, size, given.channels))
+            more: dict[str, Any] = {"channels": given.channels, "weak": means.weak, "counted": counted}
+            return given.around(conditioned(self, embedded, own, settings, size, **more))
 
         canvas = Canvas(
             shape=shape,
             pixels=self.decoder.pixels(shape),
             value_range=(-1.0, 1.0),
-            network=self._network,
             denoiser=denoiser,
             decode=lambda latents: self.decoder(latents, sliced=recipe.sliced, tiled=recipe.tiled),
-            overlap=overlap,
+            overlap=means.overlap,
             device=self.device,
             start=given.start,
         )
-        return draw(recipe, plan, canvas, on_row, {**given.seconds, "encode": seconds})
+        return draw(recipe, plan, canvas, means.on_row, {**given.seconds, "encode": seconds})
 
     @property
     def _network(self) -> Callable[..., Tensor]:
         return partial(self.family.call, self.module)
-
-    def _embed(
-        self, pairs: Sequence[Pair], settings: Guidance, clip_skip: int | None, warn: bool = False
-    ) -> dict[Pair, tuple[Conditions, Conditions]]:
-        """The conditions of each pair of a prompt and a negative prompt, each text encoded once."""
-        encoder, guided = self.encoder, self._guided(settings)
-        prompts = list(dict.fromkeys(prompt for prompt, _ in pairs))
-        others = list(dict.fromkeys(negative for _, negative in pairs)) if guided else []
-        for text in [*prompts, *(text for text in others if text)] if warn else []:
-            encoder.warn(text)
-        positive = {text: encoder(text, clip_skip) for text in prompts}
-        zeros = {name: torch.zeros_like(value) for name, value in positive[prompts[0]].items()}
-        negative: dict[str | None, Conditions] = {
-            text: zeros if text is None and self.zero_negative else encoder(text or "") for text in others
-        }
-        return {(p, n): (positive[p], negative[n] if guided else positive[p]) for p, n in pairs}
-
-    def _denoiser(
-        self,
-        network: Callable[..., Any],
-        embedded: Mapping[Pair, tuple[Conditions, Conditions]],
-        pairs: Sequence[Pair],
-        settings: Guidance,
-        size: tuple[int, int],
-        channels: Tensor | None = None,
-    ) -> Denoiser:
-        if (channels is None) != (self.family.extra(self.config) == 0):
-            raise InvalidInput(f"{self.name} was trained to inpaint and needs a picture and a mask: use inpaint")
-        base = Network(
-            network,
-            self.schedule,
-            self.prediction,
-            dtype=self.dtype,
-            time_scale=self.family.time_scale,
-            sigma_data=self._sigma_data,
-        )
-        more = self.family.sizes(self.config, len(pairs), *size)
-        if self.distilled:
-            more["guidance"] = torch.full((len(pairs),), settings.scale)
-        if channels is not None:
-            more["channels"] = channels.expand(len(pairs), -1, -1, -1)
-
-        def stacked(branch: int) -> Conditions:
-            rows = [embedded[pair][branch] for pair in pairs]
-            joined = {name: torch.cat([row[name] for row in rows]) for name in rows[0]} | more
-            return {name: self._placed(name, value) for name, value in joined.items()}
-
-        positive = stacked(0)
-        if not self._guided(settings):
-            return base.given(positive)
-        return Guided(base, positive, stacked(1), settings.scale, interval=settings.interval, rescale=settings.rescale)
-
-    def _placed(self, name: str, value: Tensor) -> Tensor:
-        """A condition where the network is and in its dtype; masks stay whole numbers, and a scale float32."""
-        exact = name == "guidance" or not value.is_floating_point()
-        return value.to(self.device) if exact else value.to(self.device, self.dtype)
-
-    @property
-    def _sigma_data(self) -> float:
-        return float(self.scheduler.get("sigma_data", 0.5))
-
-    def _guided(self, settings: Guidance) -> bool:
-        """Whether guidance doubles the network's evaluations."""
-        return settings.scale != 1 and not self.distilled
-
-    def _guidance(
-        self, guidance: float | None, negatives: Sequence[str | None], interval: tuple[float, float], rescale: float
-    ) -> Guidance:
-        settings = Guidance(self.guidance if guidance is None else guidance, None, interval, rescale)
-        if any(text is not None for text in negatives) and not self._guided(settings):
-            why = "is told its guidance scale" if self.distilled else "is not guided at scale 1"
-            warnings.warn(
-                f"the negative prompt has no effect: {self.name} {why}, so nothing is guided away from",
-                NoEffect,
-                stacklevel=3,
-            )
-        return settings
 
     def _size(self, height: int | None, width: int | None) -> tuple[int, int]:
         """(height, width), the model's own for None. Raises `InvalidInput` where the model cannot make them."""
@@ -391,3 +334,8 @@ class TextPipeline(Tasks):
         if size[0] * size[1] > MAX_PIXELS:
             raise InvalidInput(f"an image of {size[1]} x {size[0]} pixels has more than {MAX_PIXELS:,}: use fewer")
         return size[0], size[1]
+
+
+def usual_plan(schedule: Schedule, sampler: str | Plan | None, given: dict[str, Any]) -> Plan:
+    """The plan of a sampler and a grid, with this module's defaults."""
+    return chosen_plan(schedule, sampler or SAMPLER, given, STEPS, GRID)

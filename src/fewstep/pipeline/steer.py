@@ -1,0 +1,99 @@
+"""From a method of guidance by name to the denoiser that guides by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from fewstep.core.errors import InvalidInput
+from fewstep.core.plan import Plan
+from fewstep.denoise.apg import APG
+from fewstep.denoise.attention import self_attention
+from fewstep.denoise.autoguidance import AutoGuided
+from fewstep.denoise.base import Denoiser
+from fewstep.denoise.cfgpp import CFGPlusPlus
+from fewstep.denoise.cfgzero import CFGZero
+from fewstep.denoise.convert import Network
+from fewstep.denoise.guidance import Guided
+from fewstep.denoise.pag import PAG
+from fewstep.pipeline.guidance import EVERYWHERE, Guidance
+
+Conditions = Mapping[str, Any]
+
+
+def steered(
+    settings: Guidance,
+    network: Network,
+    condition: Conditions,
+    negative: Conditions | None,
+    *,
+    scale: float | Sequence[float] | None = None,
+    weaker: Network | None = None,
+    module: nn.Module | None = None,
+) -> Denoiser:
+    """A network under a condition, guided as `settings` say.
+
+    Args:
+        network: its own condition is replaced.
+        condition, negative: keyword arguments of the network, tensors with the batch first; None is no negative branch.
+        scale: of one image each, in place of that of `settings`.
+        weaker: the network of autoguidance, with its condition.
+        module: where the self-attention layers of perturbed attention are.
+
+    Raises:
+        InvalidInput: the method cannot be used with this network or at this scale.
+    """
+    w: Any = settings.scale if scale is None else scale
+    options, interval = settings.options, settings.interval
+    if settings.method == "pag":
+        if not self_attention(module):
+            raise InvalidInput(
+                f"perturbed attention needs self-attention layers as those of diffusers, and this network "
+                f"({type(network.network if module is None else module).__name__}) has none; attention over text and "
+                'image together is none: use guidance_method="cfg" or "apg"'
+            )
+        other: Any = {"negative": negative, "guidance": w} if negative is not None else {}
+        perturbation, layers = options["scale"], options["layers"]
+        return PAG(network, condition, perturbation, layers=layers, interval=interval, module=module, **other)
+    if settings.method == "autoguidance":
+        if weaker is None:
+            raise InvalidInput("autoguidance moves away from a weaker model: give weak=")
+        return AutoGuided(network.given(condition), weaker, w, interval=interval)
+    if negative is None:
+        return network.given(condition)
+    branches = network, condition, negative, w
+    match settings.method:
+        case "apg":
+            return APG(*branches, **options, interval=interval)
+        case "cfg++":
+            return CFGPlusPlus(*branches, interval=interval)
+        case "cfg-zero*":
+            return CFGZero(*branches, **options, interval=interval)
+        case _:
+            return Guided(*branches, interval=interval, rescale=settings.rescale)
+
+
+def check_steering(
+    settings: Guidance,
+    network: Network,
+    plan: Plan | None,
+    *,
+    weaker: Network | None = None,
+    module: nn.Module | None = None,
+) -> None:
+    """Raise `InvalidInput` where a method cannot be used with a network or a plan, before any condition is there."""
+    everywhere = replace(settings, interval=EVERYWHERE)  # of an interval that no row is in a run warns
+    negative = None if settings.method == "pag" and settings.scale == 1 else {}
+    denoiser = steered(everywhere, network, {}, negative, weaker=weaker, module=module)
+    if plan is not None:
+        denoiser.check(plan)
+
+
+def module_of(network: Callable[..., Any]) -> nn.Module | None:
+    """The torch module behind a network as pipelines call it, where there is one."""
+    inner = network.args[0] if isinstance(network, partial) and network.args else network
+    return inner if isinstance(inner, nn.Module) else None

@@ -1,0 +1,152 @@
+"""`--guidance-method` in every command that draws."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fewstep.pipeline import load, read
+from pipeline import tiny_diffusers
+from pipeline.tiny import write
+
+from .conftest import Call
+
+QUICK = ("--steps", 2, "--height", 16, "--width", 16)
+APG = ("--guidance-method", "apg", "--guidance-option", "norm_limit=2.5", "--guidance-option", "momentum=-0.5")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "sd"
+    tiny_diffusers.write("sd", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weak(model: Path) -> Path:
+    """The same model with another network."""
+    folder = shutil.copytree(model, model.with_name("weak"))
+    module = load(folder).module  # type: ignore[union-attr]
+    tiny_diffusers.enliven(module, 5)
+    module.save_pretrained(folder / "unet")
+    return folder
+
+
+def test_a_method_and_its_options_are_in_the_picture_and_repeated(call: Call, here: Path, model: Path) -> None:
+    result = call("generate", model, "lion", *QUICK, *APG, "--guidance", 4, "--json", "--output", "a.png")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["nfe"] == 4
+    found = report["recipe"]["guidance"]
+    assert (found["method"], found["options"]) == ("apg", {"eta": 0.0, "norm_limit": 2.5, "momentum": -0.5})
+    options = {"norm_limit": 2.5, "momentum": -0.5}
+    pipe = load(model)
+    images = pipe("lion", steps=2, height=16, width=16, guidance=4, guidance_method="apg", guidance_options=options)  # type: ignore[arg-type, call-arg]
+    assert images.digest == report["pixels"]
+    again = call("generate", model, "--like", "a.png", "--output", "b.png")
+    assert "the same pixels as a.png" in again.stderr
+    assert "NFE 4 each" in again.stderr
+    assert "guided by apg" in again.stderr
+    refused = call("generate", model, "--like", "a.png", *APG)
+    assert "--like cannot be combined with --guidance-method, --guidance-option" in refused.stderr
+
+
+def test_autoguidance_needs_its_weaker_model_again(call: Call, here: Path, model: Path, weak: Path) -> None:
+    words = ("--guidance-method", "autoguidance", "--weak", weak, "--guidance", 3)
+    result = call("generate", model, "lion", *QUICK, *words, "--output", "a.png")
+    assert result.exit_code == 0, result.stderr
+    assert "NFE 4 each" in result.stderr
+    assert read("a.png").recipe.guidance.weak == load(weak).digest
+    result = call("generate", model, "--like", "a.png", "--output", "b.png")
+    assert (result.exit_code, "with a weaker model of digest" in result.stderr) == (2, True)
+    result = call("generate", model, "--like", "a.png", "--weak", weak, "--output", "b.png")
+    assert "the same pixels as a.png" in result.stderr
+
+
+def test_many_images_keep_the_method(call: Call, here: Path, model: Path) -> None:
+    words = ("generate", model, "lion", "--seeds", "0-2", *QUICK, "--batch-size", 2, "--output", "a")
+    result = call(*words, "--guidance-method", "pag", "--guidance-option", "layers=mid", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["nfe"] == 6
+    lines = [json.loads(line) for line in Path("a/manifest.jsonl").read_text().splitlines()]
+    assert [line["guidance_method"] for line in lines] == ["pag"] * 3
+    assert read(next(iter(Path("a").glob("*.png")))).recipe.guidance.method == "pag"
+    again = call(*words, "--guidance-method", "pag", "--json")  # mid is the usual layer
+    assert json.loads(again.stdout)["drawn"] == 0
+    other = call(*words)
+    assert (other.exit_code, 'its guidance_method is "pag", yours null' in other.stderr) == (2, True)
+
+
+def test_the_commands_of_pictures_have_it(call: Call, here: Path, model: Path, weak: Path) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    Image.fromarray(array).save("in.png")
+    Image.new("L", (16, 16), 255).save("mask.png")
+    for words, method, nfe in (
+        (("img2img", model, "in.png", "lion", "--strength", 1), "apg", 4),
+        (("inpaint", model, "in.png", "mask.png", "lion"), "pag", 6),
+        (("edit", model, "in.png", "circle", "lion"), "cfg++", 4),
+    ):
+        result = call(*words, *QUICK, "--guidance-method", method, "--json")
+        assert result.exit_code == 0, result.stderr
+        report = json.loads(result.stdout)
+        assert (report["recipe"]["guidance"]["method"], report["nfe"]) == (method, nfe)
+    result = call("invert", model, "in.png", *QUICK, "--guidance-method", "cfg++", "--guidance", 0.5, "--json")
+    assert result.exit_code == 0, result.stderr
+    words = ("--guidance-method", "autoguidance", "--weak", weak, "--frames", 2, "--seed", "1,2")
+    result = call("interpolate", model, "lion", *QUICK, *words, "--json")
+    assert json.loads(result.stdout)["nfe"] == 4
+    assert "guided by apg" in call("img2img", model, "in.png", "lion", *QUICK, "--guidance-method", "apg").stderr
+
+
+def test_scales_and_samplers_are_compared_under_a_method(call: Call, here: Path, model: Path) -> None:
+    write(here / "weak.safetensors", seed=3)
+    few = ("--steps", 2, "--count", 1, "--json")
+    words = ("compare", "tiny.safetensors", *few, "--guidance-method", "autoguidance", "--weak", "weak.safetensors")
+    report = json.loads(call(*words, "--guidance", "1,3").stdout)
+    assert (report["guidance_method"], [row["nfe"] for row in report["results"]]) == ("autoguidance", [2, 4])
+    report = json.loads(call(*words, "--samplers", "ddim", "--reference-steps", 20).stdout)
+    assert (report["guidance_method"], report["guidance"], report["reference"]["nfe"]) == ("autoguidance", 2.0, 40)
+    result = call("compare", model, "lion", *few, "--guidance", "1,3", "--guidance-method", "pag")
+    assert [row["nfe"] for row in json.loads(result.stdout)["results"]] == [4, 6]
+    result = call("compare", "tiny.safetensors", *few, "--samplers", "ddim", "--guidance-method", "cfg++")
+    assert (result.exit_code, "the converged reference cannot be drawn so" in result.stderr) == (2, True)
+
+
+def test_a_default_method_is_used_and_said(
+    call: Call, here: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("mine.toml").write_text('[generate]\nguidance-method = "pag"\n')
+    monkeypatch.setenv("FEWSTEP_CONFIG", "mine.toml")
+    result = call("generate", model, "lion", *QUICK, "--output", "a.png")
+    assert "from mine.toml: guidance_method='pag'" in result.stderr
+    assert "NFE 6 each" in result.stderr
+    call("generate", model, "lion", *QUICK, "--guidance-method", "cfg", "--output", "b.png")
+    assert read("b.png").recipe.guidance.method == "cfg"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--guidance-method", "apq"], "unknown guidance method 'apq': did you mean 'apg'"),
+        (["--guidance-method", "apg", "--guidance-option", "norm=1"], "did you mean 'norm_limit'"),
+        (["--guidance-option", "eta=1"], "the guidance method cfg has no options"),
+        ([*APG, "--guidance-option", "momentum=0"], "--guidance-option momentum is given twice"),
+        (["--guidance-method", "autoguidance"], "give weak="),
+        (["--guidance-method", "cfg-zero"], "predicts flow"),
+        (["--guidance-method", "cfg++"], "use the sampler 'ddim' or 'tcd'"),
+        (["--weak", "tiny.safetensors"], "weak is a Pipeline; sd is a TextPipeline"),
+    ],
+)
+def test_bad_values_are_named_and_leave_nothing(
+    call: Call, here: Path, model: Path, words: list[object], message: str
+) -> None:
+    result = call("generate", model, "lion", *QUICK, *words, "--output", "a.png")
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr
+    result = call("generate", model, "lion", "--seeds", "0-1", *QUICK, *words, "--output", "a")
+    assert (result.exit_code, message in result.stderr) == (2, True)
+    assert not Path("a").exists()
+    assert not Path("a.png").exists()
