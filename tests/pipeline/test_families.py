@@ -145,7 +145,7 @@ def test_sana(models: Callable[..., Model]) -> None:
     plan = native.plan("dpmpp-2m", sigmas=own.scheduler.sigmas.tolist(), **WIDE)
     assert apart(ours(told, plan, start, guidance=4.5, negative="blue", **WIDE), expected) < TOLERANCE
     near = apart(ours(native, plan, start, guidance=4.5, negative="blue", **WIDE), expected)
-    assert TOLERANCE < near < 0.01
+    assert 1e-3 < near < 0.1
 
 
 def test_sana_encodes_pictures_without_a_distribution(models: Callable[..., Model]) -> None:

@@ -168,11 +168,23 @@ def test_files_that_are_damaged_or_of_another_kind_are_refused(
     holed = originals.write(tmp_path / "holed.safetensors", **parts)
     with pytest.raises(fs.InvalidInput, match=r"holed.safetensors lacks 1 tensors of the UNet2DConditionModel"):
         load(holed, config=config)
-    for name in ("sdxl", "sd3", "ddpm"):
-        with pytest.raises(fs.InvalidInput, match=r"config|names no|holds no"):
+    for name, message in (
+        ("sdxl", "v1-5-pruned.safetensors lacks .* of the UNet2DConditionModel"),
+        ("pixart", "no layout of an original PixArtTransformer2DModel is known"),
+        ("ddpm", "describes a 'DDPMPipeline', and an original checkpoint is one of StableDiffusionPipeline"),
+    ):
+        with pytest.raises(fs.InvalidInput, match=message):
             load(path, config=models(name).folder)
     with pytest.raises(fs.InvalidInput, match="schedule are for a callable or one network alone"):
         load(path, config=config, schedule=fs.schedules.linear())
+
+
+def test_a_file_that_says_that_it_predicts_v_is_refused_with_epsilon(models: Models, tmp_path: Path) -> None:
+    whole, own, folder = models("sd2")
+    path = originals.write(tmp_path / "v.safetensors", **originals.sd_parts(own), **{"": {"v_pred": torch.zeros(1)}})
+    assert load(path, config=folder).prediction == whole.prediction
+    with pytest.raises(fs.InvalidInput, match=r"has a tensor v_pred.*says 'epsilon': give a config"):
+        load(path, config=models("sd").folder)
 
 
 @pytest.mark.parametrize(

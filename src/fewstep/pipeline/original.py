@@ -14,6 +14,7 @@ Parts that the file does not hold are loaded from the folder.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from fewstep.core.errors import InvalidInput
+from fewstep.core.schedule import Schedule
 from fewstep.pipeline import source
 from fewstep.pipeline.assemble import Parts
+from fewstep.pipeline.families import TEXT_FAMILIES
+from fewstep.pipeline.fields import shown
 from fewstep.pipeline.parts import built, checked_config
 from fewstep.zoo.container import Header
 
@@ -81,6 +84,12 @@ class Original(Parts):
         folder, self.hub = _folder_of(header, config)
         super().__init__(folder, device, dtype, variant, allow_pickle)
         self.header = header
+        kind = self.index.get("_class_name")
+        if kind not in TEXT_FAMILIES:
+            raise InvalidInput(
+                f"{folder} describes a {shown(kind)}, and an original checkpoint is one of {', '.join(TEXT_FAMILIES)}: "
+                "give the config of one of them"
+            )
 
     def has(self, name: str) -> bool:
         """Whether the index names a part; the T5 of SD3 is left out where neither the file nor the folder has it."""
@@ -102,7 +111,18 @@ class Original(Parts):
                 return module.to(self.device)
         return self._beside(name, kind, dtype)
 
-    def digest(self, names: Any, *facts: Any) -> str:
+    def schedule(self) -> tuple[Schedule, str, Mapping[str, Any]]:
+        """The noise schedule, what the network predicts, and the scheduler's configuration, of the folder."""
+        schedule, prediction, config = super().schedule()
+        if "v_pred" in self.header.shapes and prediction != "v_prediction":
+            raise InvalidInput(
+                f"{self.header.path} has a tensor v_pred, which says that it predicts v, and the scheduler of "
+                f"{self.folder} says {prediction!r}: give a config whose scheduler_config.json has prediction_type "
+                "'v_prediction', and rescale_betas_zero_snr where the file has a tensor ztsnr"
+            )
+        return schedule, prediction, config
+
+    def digest(self, names: Sequence[str], *facts: Any) -> str:
         """Over the file, the configurations of parts, the dtype and facts."""
         return super().digest(names, self._content, *facts)
 
@@ -167,11 +187,12 @@ class Original(Parts):
 class _Unfilled(TorchFunctionMode):
     """Modules that are made in it, in this thread, are not filled with random numbers: their weights come next."""
 
-    FILLS = (torch.Tensor.normal_, torch.Tensor.uniform_, init.normal_, init.uniform_, init.kaiming_uniform_)
+    FILLS = ("normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_")
+    """By name, as transformers puts functions of its own in the place of those of torch.nn.init."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func in self.FILLS:
+        if getattr(func, "__name__", "") in self.FILLS:
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return func(*args, **kwargs)
 

@@ -2,7 +2,7 @@
 
     latents = (z - mean) scaling_factor / std      or, without mean and std,      latents = (z - shift) scaling_factor
 
-z is the mean of the encoder's distribution, where it gives one, and no draw from it, so that one picture has one latent.
+z is the mean of the encoder's distribution, where it gives one, and no draw from it: one picture has one latent.
 """
 
 from __future__ import annotations
