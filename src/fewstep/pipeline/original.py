@@ -84,7 +84,7 @@ class Original(Parts):
         folder, self.hub = _folder_of(header, config)
         super().__init__(folder, device, dtype, variant, allow_pickle)
         self.header = header
-        kind = self.index.get("_class_name")
+        kind = str(self.index.get("_class_name"))
         if kind not in TEXT_FAMILIES:
             raise InvalidInput(
                 f"{folder} describes a {shown(kind)}, and an original checkpoint is one of {', '.join(TEXT_FAMILIES)}: "
