@@ -76,7 +76,7 @@ def test_an_original_checkpoint_is_drawn_by_its_model_config(call: Call, here: P
     result = call("img2img", "one.safetensors", "a.png", "lion", *whole, "--output", "c.png")
     assert result.exit_code == 0, result.stderr
     refused = call("generate", "sd", "lion", *whole)
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "config is for an original checkpoint" in refused.stderr
 
 
