@@ -57,7 +57,7 @@ def test_stable_diffusion_as_one_file(models: Models, tmp_path: Path, name: str)
         del parts["cond_stage_model__transformer__"]
         parts["cond_stage_model__model__"] = originals.open_clip(own.text_encoder)
     path = originals.write(tmp_path / "one.safetensors", **parts, model_ema__={"decay": torch.ones(())})
-    found = load(path, config=bare(folder, tmp_path / "config"))
+    found: Any = load(path, config=bare(folder, tmp_path / "config"))
     same(found, whole)
     assert found.name == "one"
 
@@ -71,7 +71,7 @@ def test_sdxl_as_one_file(models: Models, tmp_path: Path) -> None:
         conditioner__embedders__0__transformer__=originals.clip(own.text_encoder),
         conditioner__embedders__1__model__=originals.open_clip(own.text_encoder_2),
     )
-    found = load(path, config=bare(folder, tmp_path / "config"))
+    found: Any = load(path, config=bare(folder, tmp_path / "config"))
     assert found.zero_negative
     same(found, whole)
 
@@ -108,7 +108,7 @@ def test_t5_of_sd3_is_in_the_file_or_left_out(models: Models, tmp_path: Path) ->
     third = {name: tensor for name, tensor in third.items() if name != "encoder.embed_tokens.weight"}
     path = originals.write(tmp_path / "t5.safetensors", **parts, text_encoders__t5xxl__transformer__=third)
     same(load(path, config=config), whole)
-    found = load(originals.write(tmp_path / "clips.safetensors", **parts), config=config)
+    found: Any = load(originals.write(tmp_path / "clips.safetensors", **parts), config=config)
     assert set(found.encoder.readers) == {"text_encoder", "text_encoder_2"}
 
 
@@ -120,7 +120,7 @@ def test_clip_l_of_sd3_is_not_projected(models: Models, tmp_path: Path) -> None:
         text_encoders__clip_l__transformer__=originals.clip(own.text_encoder),
         text_encoders__clip_g__transformer__=originals.clip(own.text_encoder_2),
     )
-    found = load(path, config=folder)
+    found: Any = load(path, config=folder)
     readers = found.encoder.readers
     assert torch.equal(readers["text_encoder"].model.text_projection.weight, torch.eye(32))
     weight = own.text_encoder_2.text_projection.weight
@@ -136,7 +136,7 @@ def test_the_digest_is_over_the_file_and_the_configurations(checkpoint: tuple[Pa
     text = (other / "vae/config.json").read_text()
     (other / "vae/config.json").write_text(text.replace('"scaling_factor": 0.18215', '"scaling_factor": 0.2'))
     assert load(path, config=other).digest != first.digest
-    half = load(path, config=config, dtype="bfloat16")
+    half: Any = load(path, config=config, dtype="bfloat16")
     assert half.digest != first.digest
     assert next(half.module.parameters()).dtype is torch.bfloat16
 

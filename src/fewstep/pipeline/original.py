@@ -94,10 +94,9 @@ class Original(Parts):
     def has(self, name: str) -> bool:
         """Whether the index names a part; the T5 of SD3 is left out where neither the file nor the folder has it."""
         named = super().has(name)
-        if name not in ("text_encoder_3", "tokenizer_3") or not named:
+        if name != "text_encoder_3" or not named:
             return named
-        there = self.folder / "text_encoder_3"
-        return bool(self._names(T5)) or any(there.glob("*.safetensors"))
+        return bool(self._names(T5)) or any((self.folder / name).glob("*.safetensors"))
 
     def module(self, name: str, kind: str, dtype: torch.dtype | None = None) -> Any:
         """The module of a part, on the device: of the file, or else of the folder."""
