@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fewstep.pipeline import read
-from pipeline import tiny_diffusers
+from pipeline import originals, tiny_diffusers
 from pipeline.tiny import write
 
 from .conftest import Call
@@ -63,6 +63,21 @@ def test_embeddings_are_kept_from_run_to_run(call: Call, here: Path, model: Path
         call("generate", model, "lion", *QUICK, "--cache", "embeddings", "--output", f"{run}.png")
         assert len(list(Path("embeddings").iterdir())) == 2
     assert Path("0.png").read_bytes() == Path("1.png").read_bytes()
+
+
+def test_an_original_checkpoint_is_drawn_by_its_model_config(call: Call, here: Path) -> None:
+    own = tiny_diffusers.write("sd", here / "sd")
+    originals.write(here / "one.safetensors", **originals.sd_parts(own))
+    call("generate", "sd", "lion", *QUICK, "--output", "a.png")
+    whole = ("--model-config", "sd", *QUICK)
+    result = call("generate", "one.safetensors", "lion", *whole, "--output", "b.png")
+    assert result.exit_code == 0, result.stderr
+    assert np.abs(pixels("a.png").astype(int) - pixels("b.png")).max() <= 1
+    result = call("img2img", "one.safetensors", "a.png", "lion", *whole, "--output", "c.png")
+    assert result.exit_code == 0, result.stderr
+    refused = call("generate", "sd", "lion", *whole)
+    assert refused.exit_code == 2
+    assert "config is for an original checkpoint" in refused.stderr
 
 
 def test_what_is_cut_from_a_prompt_is_said(call: Call, here: Path, model: Path) -> None:

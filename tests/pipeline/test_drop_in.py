@@ -13,7 +13,7 @@ import fewstep as fs
 from fewstep.adapters.diffusers import PlanScheduler
 
 from .conftest import Model
-from .test_families import PROMPTS, SIZE, apart, noise, pack
+from .test_families import PROMPTS, SIZE, WIDE, apart, noise, pack
 
 CALLS: dict[str, dict[str, Any]] = {
     "sd": {"guidance_scale": 4.0},
@@ -22,6 +22,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "sd3": {"guidance_scale": 4.0},
     "flux": {"guidance_scale": 4.0},
     "pixart": {"guidance_scale": 4.0, "use_resolution_binning": False, "clean_caption": False},
+    "sana": {"guidance_scale": 4.0, "use_resolution_binning": False, "complex_human_instruction": None},
 }
 
 
@@ -33,9 +34,10 @@ def test_native_and_drop_in_give_the_same_latents(
     models: Callable[..., Model], name: str, sampler: str, grid: str
 ) -> None:
     native, own, _ = models(name)
-    z = noise((2, 4, 8, 12))
-    plan = native.plan(sampler, steps=4, grid=grid, **SIZE)
-    found = fs.sample(plan, native.denoiser(PROMPTS, guidance=4.0, **SIZE), noise=z)
+    size = WIDE if name == "sana" else SIZE
+    z = noise((2, *native.latent_shape(**size)))
+    plan = native.plan(sampler, steps=4, grid=grid, **size)
+    found = fs.sample(plan, native.denoiser(PROMPTS, guidance=4.0, **size), noise=z)
     pipe = copy.copy(own)
     pipe.scheduler = PlanScheduler.from_config(own.scheduler, sampler=sampler, grid=grid, init_noise="entry")
     drawn = pipe(
@@ -44,6 +46,6 @@ def test_native_and_drop_in_give_the_same_latents(
         latents=pack(z) if name == "flux" else z,
         output_type="latent",
         **CALLS[name],
-        **SIZE,
+        **size,
     ).images
     assert apart(pack(found) if name == "flux" else found, torch.as_tensor(drawn)) < 1e-5

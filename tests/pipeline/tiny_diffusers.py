@@ -261,6 +261,62 @@ def pixart(folder: Path) -> Any:
     )
 
 
+def sana(folder: Path) -> Any:
+    from diffusers import AutoencoderDC, DPMSolverMultistepScheduler, SanaPipeline, SanaTransformer2DModel
+    from transformers import Gemma2Config, Gemma2Model
+
+    tokenizer = t5_tokenizer()
+    transformer = SanaTransformer2DModel(
+        patch_size=1,
+        in_channels=4,
+        out_channels=4,
+        num_layers=2,
+        num_attention_heads=2,
+        attention_head_dim=4,
+        num_cross_attention_heads=2,
+        cross_attention_head_dim=4,
+        cross_attention_dim=8,
+        caption_channels=32,
+        sample_size=16,
+    )
+    gemma = Gemma2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=37,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=512,
+    )
+    autoencoder = AutoencoderDC(
+        latent_channels=4,
+        attention_head_dim=2,
+        encoder_block_types=("ResBlock", "EfficientViTBlock"),
+        decoder_block_types=("ResBlock", "EfficientViTBlock"),
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        encoder_qkv_multiscales=((), (5,)),
+        decoder_qkv_multiscales=((), (5,)),
+        encoder_layers_per_block=(1, 1),
+        decoder_layers_per_block=(1, 1),
+        downsample_block_type="conv",
+        upsample_block_type="interpolate",
+        decoder_norm_types="rms_norm",
+        decoder_act_fns="silu",
+        scaling_factor=0.41407,
+    )
+    return SanaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=Gemma2Model(gemma).eval(),
+        vae=autoencoder.eval(),
+        transformer=transformer.eval(),
+        scheduler=DPMSolverMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0, final_sigmas_type="zero"
+        ),
+    )
+
+
 def dit(folder: Path) -> Any:
     from diffusers import DDIMScheduler, DiTPipeline, DiTTransformer2DModel
 
@@ -299,6 +355,7 @@ FAMILIES: dict[str, Callable[[Path], Any]] = {
     "sd3": sd3,
     "flux": flux,
     "pixart": pixart,
+    "sana": sana,
     "dit": dit,
     "ddpm": ddpm,
 }

@@ -36,6 +36,9 @@ _PLACE = (
     click.option("--cache", type=click.Path(), help="Folder for embeddings and latents, used again by later runs."),
     click.option("--device", default="cpu", help="Where the model runs, such as cuda.  [default: cpu]"),
     click.option("--dtype", help="float32, float16 or bfloat16.  [default: float32]"),
+    click.option(
+        "--model-config", help="Folder or hub id with the configurations of a MODEL that is one original checkpoint."
+    ),
     click.option("--output", type=click.Path(), help="The file to write.  [default: in out/]"),
     click.option("--json", "as_json", is_flag=True, help="Print JSON."),
 )
@@ -194,7 +197,7 @@ def _load(model: str, given: dict[str, Any]) -> TextPipeline:
     if given["output"] is not None:  # before the work
         png_path(given["output"])
     cache = None if given["cache"] is None else TensorCache(folder=given["cache"])
-    pipe = load(model, cache=cache, device=given["device"], dtype=given["dtype"])
+    pipe = load(model, cache=cache, config=given["model_config"], device=given["device"], dtype=given["dtype"])
     if not isinstance(pipe, TextPipeline):
         raise click.UsageError(f"{pipe.name} draws classes; this needs a model that takes prompts")
     return pipe

@@ -30,6 +30,9 @@ _OPTIONS = (
     click.option("--device", default="cpu", help="Where the model runs, such as cuda.  [default: cpu]"),
     click.option("--dtype", help="float32, float16 or bfloat16.  [default: float32]"),
     click.option("--variant", help="Of a diffusers model's files, such as fp16."),
+    click.option(
+        "--model-config", help="Folder or hub id with the configurations of a MODEL that is one original checkpoint."
+    ),
     click.option("--allow-pickle", is_flag=True, help="Load weights that are only there as a pickle, never code."),
 )
 
@@ -46,7 +49,8 @@ def place(given: dict[str, Any]) -> dict[str, Any]:
     from fewstep.pipeline import TensorCache
 
     cache = None if given["cache"] is None else TensorCache(folder=given["cache"])
-    return {"cache": cache, **{name: given[name] for name in ("device", "dtype", "variant", "allow_pickle")}}
+    names = ("device", "dtype", "variant", "allow_pickle")
+    return {"cache": cache, "config": given["model_config"], **{name: given[name] for name in names}}
 
 
 def refuse_classes(pipe: TextPipeline, given: dict[str, Any]) -> None:

@@ -70,11 +70,11 @@ class Parts:
         self.files[name] = sorted(file for file in folder.iterdir() if file.is_file())
         return tokenizer
 
-    def vae(self) -> Decoder:
-        """The VAE; one that says that it overflows in float16 stays in float32."""
+    def vae(self, kind: str = "AutoencoderKL") -> Decoder:
+        """The VAE; one that does not say that it is fine in float16 stays in float32."""
         forced = checked_config(self._folder("vae") / "config.json").get("force_upcast", True)
         half = self.dtype is torch.float16
-        vae = self.module("vae", "AutoencoderKL", torch.float32 if forced and half else self.dtype)
+        vae = self.module("vae", kind, torch.float32 if forced and half else self.dtype)
         return Decoder.of(vae, self.digest(["vae"]))
 
     def schedule(self) -> tuple[Schedule, str, Mapping[str, Any]]:
@@ -105,8 +105,8 @@ def component_of(path: Path) -> Path:
     if (folder / "config.json").is_file() and path.name.partition(".")[0] in source.BASES:
         return folder
     raise InvalidInput(
-        f"{path} holds weights without a configuration beside it, so what they are is not known. Convert it once with "
-        "diffusers, StableDiffusionPipeline.from_single_file(path).save_pretrained(folder), and give the folder"
+        f"{path} holds weights without a configuration beside it, of no layout that is known (those of the original "
+        "Stable Diffusion 1, 2, XL and 3 and FLUX are): convert it to a diffusers folder once, and give that"
     )
 
 
@@ -202,7 +202,7 @@ def _of_text(
         length = most or min(tokenizer.model_max_length, model.config.max_position_embeddings)
         readers[part] = Reader(part, tokenizer, model, length)
     text_parts = sorted(parts.files)
-    module, decoder = parts.module(family.part, family.kind), parts.vae()
+    module, decoder = parts.module(family.part, family.kind), parts.vae(family.vae)
     if family.channels(module.config) != decoder.channels:
         raise InvalidInput(
             f"the network of {parts.folder} takes {family.channels(module.config)} channels and its VAE makes "

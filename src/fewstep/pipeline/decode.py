@@ -33,7 +33,8 @@ class Decoder:
     @staticmethod
     def of(vae: Any, digest: str = "") -> Decoder:
         """The decoder of a VAE; each level but the last halves the picture."""
-        return Decoder(vae, 2 ** (len(vae.config.block_out_channels) - 1), digest)
+        levels = vae.config.get("block_out_channels") or vae.config["encoder_block_out_channels"]
+        return Decoder(vae, 2 ** (len(levels) - 1), digest)
 
     @property
     def channels(self) -> int:
@@ -43,7 +44,8 @@ class Decoder:
     def pixels(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shape (C, H, W) of the picture of latents of `shape`."""
         _, height, width = shape
-        return int(self.vae.config.out_channels), height * self.factor, width * self.factor
+        colours = self.vae.config.get("out_channels") or self.vae.config["in_channels"]
+        return int(colours), height * self.factor, width * self.factor
 
     def unscaled(self, latents: Tensor) -> Tensor:
         """Latents as the VAE knows them, from those that the network was trained on."""

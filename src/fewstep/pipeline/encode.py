@@ -5,6 +5,7 @@
     sd3     as sdxl, padded, followed by the states of T5, or by zeros where T5 was left out (arXiv 2403.03206)
     flux    the states of T5, and the pooled one of CLIP
     pixart  the states of T5 and the mask of its padding (arXiv 2310.00426)
+    sana    the same of Gemma 2, without the instruction that its authors may put before a prompt (arXiv 2410.10629)
 
 Each text is encoded alone, so that its tensors depend on nothing but itself, and kept in a `TensorCache` by a digest
 of the encoders' files, the text and the settings.
@@ -45,6 +46,7 @@ class Reader:
             found = self.tokenizer(
                 text,
                 padding="max_length",
+                padding_side="right",
                 max_length=self.length,
                 truncation=True,
                 return_attention_mask=True,
@@ -72,8 +74,8 @@ class Reader:
             ids.to(device), attention_mask=mask.to(device) if uses_mask else None, output_hidden_states=True
         )
 
-    def t5(self, text: str, masked: bool) -> tuple[Tensor, Tensor]:
-        """(states, mask) of a T5 encoder, whose attention sees the padding unless `masked`."""
+    def states(self, text: str, masked: bool) -> tuple[Tensor, Tensor]:
+        """(states, mask) of a T5 encoder, or of Gemma, whose attention sees the padding unless `masked`."""
         ids, mask = self.tokens(text)
         device = self.model.device
         return self.model(ids.to(device), attention_mask=mask.to(device) if masked else None)[0], mask
@@ -105,7 +107,7 @@ def read_sd3(readers: Readers, text: str, skip: int | None, *, width: int, token
     results = [readers[name].clip(text) for name in ("text_encoder", "text_encoder_2")]
     clip = torch.cat([result.hidden_states[-2 if skip is None else -(skip + 2)] for result in results], dim=-1)
     third = readers.get("text_encoder_3")
-    t5 = clip.new_zeros(1, tokens, width) if third is None else third.t5(text, masked=False)[0]
+    t5 = clip.new_zeros(1, tokens, width) if third is None else third.states(text, masked=False)[0]
     clip = torch.nn.functional.pad(clip, (0, t5.shape[-1] - clip.shape[-1]))
     return {"text": torch.cat([clip, t5], dim=1), "pooled": torch.cat([result[0] for result in results], dim=-1)}
 
@@ -113,14 +115,14 @@ def read_sd3(readers: Readers, text: str, skip: int | None, *, width: int, token
 def read_flux(readers: Readers, text: str, skip: int | None) -> dict[str, Tensor]:
     """T5's states, with its padding in sight, and CLIP's pooled one."""
     return {
-        "text": readers["text_encoder_2"].t5(text, masked=False)[0],
+        "text": readers["text_encoder_2"].states(text, masked=False)[0],
         "pooled": readers["text_encoder"].clip(text).pooler_output,
     }
 
 
 def read_pixart(readers: Readers, text: str, skip: int | None) -> dict[str, Tensor]:
-    """T5's states and the mask of its padding."""
-    states, mask = readers["text_encoder"].t5(text, masked=True)
+    """The states of T5, or in Sana of Gemma, and the mask of its padding."""
+    states, mask = readers["text_encoder"].states(text, masked=True)
     return {"text": states, "mask": mask.to(states.device)}
 
 
@@ -164,7 +166,7 @@ class TextEncoder:
         if clip_skip is None:
             return
         if not self.skips:
-            raise InvalidInput("clip_skip means nothing to this model, whose prompt is read by T5: leave it out")
+            raise InvalidInput("clip_skip means nothing to this model, whose prompt is not read by CLIP: leave it out")
         configs = [reader.model.config for reader in self.readers.values()]
         layers = min(config.num_hidden_layers for config in configs if config.model_type.startswith("clip"))
         if type(clip_skip) is not int or not 1 <= clip_skip < layers:

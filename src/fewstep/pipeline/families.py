@@ -105,6 +105,18 @@ def call_pixart(module: Any, x: Tensor, t: Tensor, *, text: Tensor, mask: Tensor
     return _first(result, x)
 
 
+def call_sana(module: Any, x: Tensor, t: Tensor, *, text: Tensor, mask: Tensor) -> Tensor:
+    """The transformer of Sana, with linear attention (arXiv 2410.10629)."""
+    result = module(
+        x,
+        encoder_hidden_states=text,
+        encoder_attention_mask=mask,
+        timestep=t * module.config.timestep_scale,
+        return_dict=False,
+    )[0]
+    return _first(result, x)
+
+
 def _first(output: Tensor, x: Tensor) -> Tensor:
     """The channels that predict: the first half where the second is a learned variance."""
     return output[:, : x.shape[1]] if output.shape[1] == 2 * x.shape[1] else output
@@ -151,6 +163,7 @@ class Family:
         time_scale: what the network's time is multiplied by on a flow.
         side: of the latents where the network does not say it.
         lower: whether texts are read in lower case.
+        vae: class of the VAE.
     """
 
     name: str
@@ -165,6 +178,7 @@ class Family:
     time_scale: float = 1.0
     side: int = 128
     lower: bool = False
+    vae: str = "AutoencoderKL"
 
     def reads(self, config: Config) -> Callable[[encode.Readers, str, int | None], Conditions]:
         """`read` for a network of this configuration."""
@@ -249,6 +263,19 @@ PIXART_ALPHA = Family(
     lower=True,
 )
 PIXART_SIGMA = Family(**{**vars(PIXART_ALPHA), "encoders": {"text_encoder": (_T5, 300)}})
+SANA = Family(
+    "sana",
+    "transformer",
+    "SanaTransformer2DModel",
+    call_sana,
+    encode.read_pixart,
+    {"text_encoder": ("Gemma2Model", 300)},
+    4.5,
+    time_scale=1000.0,
+    side=32,
+    lower=True,
+    vae="AutoencoderDC",
+)
 TEXT_FAMILIES = {
     "StableDiffusionPipeline": SD,
     "LatentConsistencyModelPipeline": SD,
@@ -259,6 +286,7 @@ TEXT_FAMILIES = {
     "FluxPipeline": FLUX,
     "PixArtAlphaPipeline": PIXART_ALPHA,
     "PixArtSigmaPipeline": PIXART_SIGMA,
+    "SanaPipeline": SANA,
 }
 """The text-to-image pipelines of diffusers that are known, by class."""
 OTHERS = ("DDPMPipeline", "DDIMPipeline", "DiTPipeline")

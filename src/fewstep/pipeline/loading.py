@@ -17,6 +17,7 @@ from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import PREDICTIONS
 from fewstep.pipeline.assemble import Parts, component_of, of_component, of_folder
 from fewstep.pipeline.cache import TensorCache
+from fewstep.pipeline.original import Original, is_original
 from fewstep.pipeline.pipeline import Pipeline
 from fewstep.pipeline.source import PICKLES, fetched, is_hub_id
 from fewstep.pipeline.text import TextPipeline
@@ -35,6 +36,7 @@ def load(
     variant: str | None = None,
     allow_pickle: bool = False,
     cache: TensorCache | None = None,
+    config: str | os.PathLike[str] | None = None,
     schedule: Schedule | None = None,
     prediction: str | None = None,
     sample_shape: Sequence[int] | None = None,
@@ -45,11 +47,15 @@ def load(
     Args:
         source: the name of a shipped model ("digits", "scenes"); the path of a .safetensors file that fewstep trained;
             a folder in the format of diffusers, or its id on the Hugging Face hub ("org/name"); the folder of one
-            network in that format, or the .safetensors file in it; or a callable `network(x, t)`.
+            network in that format, or the .safetensors file in it; an original checkpoint, which is one .safetensors
+            file with all parts (Stable Diffusion 1, 2, XL and 3, FLUX); or a callable `network(x, t)`.
         device: where the model runs; `dtype` in what: "float32" (the default), "float16" or "bfloat16".
         variant: of the files of weights, such as "fp16".
         allow_pickle: load weights that are there only as a pickle, as weights alone (`weights_only=True`).
         cache: of prompt embeddings; by default one of this pipeline's own, in memory.
+        config: for an original checkpoint, a folder or an id on the hub in the format of diffusers with the
+            configurations, tokenizers and scheduler of its kind, and with the weights of parts that the file does not
+            hold. None is the id that diffusers takes for the file's kind.
         schedule, prediction: of a callable or of one network alone, as in `fewstep.Network`.
         sample_shape: (C, H, W) of what a callable draws. With `classes` above 0 it is called with `label=` too.
 
@@ -59,6 +65,16 @@ def load(
     """
     given = {"schedule": schedule, "prediction": prediction, "sample_shape": sample_shape, "classes": classes or None}
     place: dict[str, Any] = {"device": device, "dtype": _dtype(dtype)}
+    header = _header(source)
+    if header is not None and is_original(header):
+        _refuse_given(given, f"{source} is a whole model, whose config says them")
+        parts = Original(header, config, device, place["dtype"], variant, allow_pickle)
+        return of_folder(parts, _name(header.path.stem), cache)
+    if config is not None:
+        raise InvalidInput(
+            f"config is for an original checkpoint, one .safetensors file with all parts, and {str(source)[:200]} is "
+            "none: leave it out"
+        )
     if callable(source):
         return _of_callable(source, **place, **{**given, "classes": classes})
     path = Path(source)
@@ -68,8 +84,8 @@ def load(
         if path.is_dir():
             return of_folder(Parts(path, device, place["dtype"], variant, allow_pickle), source, cache)
         return _of_zoo(zoo.load(path), source, **place)
-    if path.suffix == ".safetensors" and not path.is_dir():
-        if "fewstep" in container.inspect(path).metadata:
+    if header is not None:
+        if "fewstep" in header.metadata:
             _refuse_given(given, f"{path} says its own")
             return _of_zoo(zoo.load(path), _name(path.stem), **place)
         path = component_of(path)
@@ -84,6 +100,14 @@ def load(
     if (path / "config.json").is_file():
         return of_component(parts, _name(path.name), schedule, prediction)
     raise _unknown(str(source), path)
+
+
+def _header(source: object) -> container.Header | None:
+    """The checked header of a .safetensors file; None for sources of other kinds."""
+    if not isinstance(source, str | os.PathLike):
+        return None
+    path = Path(source)
+    return container.inspect(path) if path.suffix == ".safetensors" and not path.is_dir() else None
 
 
 def _unknown(model: str, path: Path) -> InvalidInput:

@@ -26,10 +26,13 @@ LIBRARIES = {
     "FluxTransformer2DModel": "diffusers",
     "DiTTransformer2DModel": "diffusers",
     "PixArtTransformer2DModel": "diffusers",
+    "SanaTransformer2DModel": "diffusers",
     "AutoencoderKL": "diffusers",
+    "AutoencoderDC": "diffusers",
     "CLIPTextModel": "transformers",
     "CLIPTextModelWithProjection": "transformers",
     "T5EncoderModel": "transformers",
+    "Gemma2Model": "transformers",
 }
 """Where the classes of parts live."""
 TOKENIZERS = {
@@ -37,6 +40,8 @@ TOKENIZERS = {
     "CLIPTokenizerFast": "CLIPTokenizer",
     "T5Tokenizer": "T5Tokenizer",
     "T5TokenizerFast": "T5TokenizerFast",
+    "GemmaTokenizer": "GemmaTokenizerFast",
+    "GemmaTokenizerFast": "GemmaTokenizerFast",
     "PreTrainedTokenizerFast": "PreTrainedTokenizerFast",
     "TokenizersBackend": "PreTrainedTokenizerFast",
 }
@@ -89,7 +94,7 @@ def load_part(
     weights = find_weights(folder, variant, allow_pickle)
     model = _class(LIBRARIES[kind], kind)
     try:
-        _check_count(model, config, weights)
+        _check_count(kind, config, weights)
         module, info = _from_pretrained(model, folder, weights, dtype)
     except InvalidInput:
         raise
@@ -159,16 +164,20 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _check_count(model: Any, config: Mapping[str, Any], weights: Weights) -> None:
+def built(kind: str, config: Mapping[str, Any]) -> Any:
+    """A module of a configuration as its class makes it, before any weights are loaded; `kind` of `LIBRARIES`."""
+    model = _class(LIBRARIES[kind], kind)
+    if LIBRARIES[kind] == "diffusers":
+        return model.from_config(config)
+    return model(model.config_class.from_dict(dict(config)))
+
+
+def _check_count(kind: str, config: Mapping[str, Any], weights: Weights) -> None:
     """Raise `InvalidInput` where the configuration asks for more numbers than the files hold."""
     if weights.elements is None:
         return
     with torch.device("meta"):
-        skeleton = (
-            model.from_config(config)
-            if LIBRARIES[model.__name__] == "diffusers"
-            else model(model.config_class.from_dict(dict(config)))
-        )
+        skeleton = built(kind, config)
     wanted = sum(parameter.numel() for parameter in skeleton.parameters())
     if wanted > weights.elements:
         raise InvalidInput(

@@ -56,8 +56,10 @@ def is_hub_id(source: str) -> bool:
     return HUB_ID.fullmatch(source) is not None and Path(source).suffix not in (".safetensors", *PICKLES)
 
 
-def fetched(name: str, variant: str | None = None, pickles: bool = False) -> Path:
+def fetched(name: str, variant: str | None = None, pickles: bool = False, parts: Sequence[str] | None = None) -> Path:
     """The local copy of a model on the hub, fetched where it is not there yet; HF_HUB_OFFLINE is honoured.
+
+    Weights are those of `parts` alone where that is given: () is none, only configurations and tokenizers.
 
     Raises `InvalidInput` where it cannot be had: offline and not in the cache, no such model, or no permission.
     """
@@ -71,6 +73,8 @@ def fetched(name: str, variant: str | None = None, pickles: bool = False) -> Pat
     weights = [
         f"*{base}{end}" for base in BASES for kind in kinds for end in (f"{middle}.{kind}", f"{middle}-*-of-*.{kind}")
     ]
+    if parts is not None:
+        weights = [f"{part}/{pattern}" for part in parts for pattern in weights]
     offline = huggingface_hub.constants.HF_HUB_OFFLINE
     try:
         path = huggingface_hub.snapshot_download(
@@ -153,7 +157,18 @@ def digest_of(files: Sequence[Path], *facts: Any) -> str:
     state = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for file in files:
         state.update(f"\0{file.parent.name}/{file.name}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as content:
-            while block := content.read(_BLOCK):
-                state.update(block)
+        _feed(state, file)
     return state.hexdigest()[:16]
+
+
+def content_digest(file: Path) -> str:
+    """Sixteen hexadecimal digits over the content of a file, whatever its name."""
+    state = hashlib.sha256()
+    _feed(state, file)
+    return state.hexdigest()[:16]
+
+
+def _feed(state: Any, file: Path) -> None:
+    with file.open("rb") as content:
+        while block := content.read(_BLOCK):
+            state.update(block)

@@ -2,7 +2,7 @@
 
     latents = (z - mean) scaling_factor / std      or, without mean and std,      latents = (z - shift) scaling_factor
 
-z is the mean of the encoder's distribution and no draw from it, so that one picture has one latent.
+z is the mean of the encoder's distribution, where it gives one, and no draw from it: one picture has one latent.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def encode(decoder: Decoder, cache: TensorCache, pixels: Tensor) -> Tensor:
     def make() -> Mapping[str, Tensor]:
         weight = next(decoder.vae.parameters())
         with torch.no_grad():
-            z = decoder.vae.encode(pixels.to(weight.device, weight.dtype)).latent_dist.mode()
+            code = decoder.vae.encode(pixels.to(weight.device, weight.dtype), return_dict=False)[0]
+        z = code if isinstance(code, Tensor) else code.mode()
         return {"latents": scaled(decoder, z.float()).cpu()}
 
     if not decoder.digest:  # whose weights they are is not known
