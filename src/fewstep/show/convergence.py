@@ -38,7 +38,7 @@ class Convergence(NamedTuple):
 
     mixture: Mixture
     schedule: Schedule
-    count: int
+    noises: int
     seed: int
     floor: float
     curves: Sequence[Curve]
@@ -65,7 +65,7 @@ class Convergence(NamedTuple):
             "figure": "solver-error",
             "finding": self.finding,
             "schedule": self.schedule.spec,
-            "noises": self.count,
+            "noises": self.noises,
             "seed": self.seed,
             "mixture": self.mixture.described(),
             "error_of_exact": self.floor,

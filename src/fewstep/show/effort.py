@@ -46,7 +46,7 @@ class Effort(NamedTuple):
     schedule: Schedule
     target: float
     limit: int
-    count: int
+    noises: int
     seed: int
     needs: Sequence[Need]
 
@@ -69,7 +69,7 @@ class Effort(NamedTuple):
             "schedule": self.schedule.spec,
             "target": self.target,
             "limit": self.limit,
-            "noises": self.count,
+            "noises": self.noises,
             "seed": self.seed,
             "mixture": self.mixture.described(),
             "needs": [

@@ -77,7 +77,7 @@ def solve(
 
     The error of a step is the largest difference of the two orders, over all values.
     """
-    a, width, slopes = start, (end - start) / 50, [velocity(x, start)]
+    a, width, slopes, moved = start, (end - start) / 50, [velocity(x, start)], x
     for _ in range(MAX_STEPS):
         width = end - a if abs(width) >= 0.999 * abs(end - a) else width
         for node, weights in zip(NODES[1:], STAGES[1:], strict=True):

@@ -12,7 +12,7 @@ def figure_of(found: Effort) -> Figure:
     """The cheapest above; one that does not get there is pale, as long as the limit."""
     under = (
         f"Least network evaluations for an error of {found.target:g} (root mean square distance from the exact data, "
-        f"{found.count} noises, {found.schedule.kind} schedule)."
+        f"{found.noises} noises, {found.schedule.kind} schedule)."
     )
     figure = sheet(8.6, 0.36 * len(found.needs) + 2.0, found.finding, under)
     axes = figure.subplots()

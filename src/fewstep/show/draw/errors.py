@@ -13,7 +13,7 @@ def figure_of(found: Convergence) -> Figure:
     """A line for each sampler; the legend gives the fitted order beside the theory's."""
     grids = sorted({c.strategy.grid for c in found.curves})
     under = (
-        f"{found.count} noises through the exact score of a mixture, {found.schedule.kind} schedule, grid "
+        f"{found.noises} noises through the exact score of a mixture, {found.schedule.kind} schedule, grid "
         f"{' and '.join(grids)}. A line that falls p decades in one decade of evaluations is of order p; the "
         "legend gives the slope of the last points."
     )
