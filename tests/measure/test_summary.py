@@ -137,7 +137,7 @@ def test_figures_of_unlike_things_refuse_to_be_compared():
         "other weights": frechet_distance(summed(x, digest="2"), summed(gaussian(60, 4, 0), digest="2")),
         "their features are 'test' and 'b'": frechet_distance(summed(x, "b"), summed(gaussian(60, 4, 0), "b")),
         "same reference": frechet_distance(summed(x), summed(gaussian(60, 4, 5))),
-        "200 and 100 bootstrap replicates": frechet_distance(summed(x), real, replicates=100),
+        "500 and 100 bootstrap replicates": frechet_distance(summed(x), real, replicates=100),
         "their confidence": frechet_distance(summed(x), real, confidence=0.9),
     }
     for message, figure in other.items():

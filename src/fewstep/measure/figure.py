@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fewstep.core.errors import InvalidInput, one_of
 
-REPLICATES = 200
+REPLICATES = 500
 """Bootstrap samples unless the caller says otherwise."""
 
 

@@ -1,0 +1,171 @@
+"""Features of the networks that the field measures with, from weights that are on disk. Nothing is ever downloaded.
+
+CLIP (Radford et al. 2021, arXiv 2103.00020) and DINOv2 (Oquab et al. 2023, arXiv 2304.07193; Stein et al. 2023, arXiv
+2306.04675 find distances on it nearest to what people judge) load through transformers, from a folder in its format.
+Inception-v3 (Szegedy et al. 2016, arXiv 1512.00567; the network of "FID", in the conversion of torch-fidelity) loads
+through torchmetrics.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.measure.features import module_digest
+
+_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of each channel in [0, 1], where the folder does not say."""
+
+
+class BackboneFeatures:
+    """A loaded network as `Features`: images are resized (bicubic, antialiased) and normalised as it was trained.
+
+    Attributes:
+        name, digest, width: of the features; the digest is over weights and preparation.
+    """
+
+    def __init__(
+        self, name: str, network: nn.Module, read: Callable[[Any], Tensor], width: int, size: int, scale: Any = _IMAGENET
+    ):
+        self.network = network.eval().requires_grad_(False)
+        self.name, self.width, self.size = name, width, size
+        self.read = read
+        self.mean, self.std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in scale)
+        self.digest = f"{module_digest(network)}-{size}"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, width) from images (B, 3 or 1, H, W) in [-1, 1]; grey images become three equal channels."""
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise InvalidInput(f"{self.name} reads images (batch, 3 or 1, H, W), got {tuple(images.shape)}")
+        like = next(self.network.parameters())
+        x = images.to(like.device, torch.float32).expand(-1, 3, -1, -1)
+        if x.shape[2:] != (self.size, self.size):
+            x = functional.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True).clamp(-1, 1)
+        x = ((x + 1) / 2 - self.mean.to(x.device)) / self.std.to(x.device)
+        return self.read(self.network(x.to(like.dtype))).flatten(1)
+
+
+def backbone(kind: str, path: str | os.PathLike[str], *, device: torch.device | str | None = None) -> Any:
+    """`Features` of a network of `kind`: "clip", "dinov2" or "inception".
+
+    Args:
+        path: a folder in the format of transformers, with config.json and model.safetensors, for CLIP (whole, or its
+            image half) and DINOv2; the file of weights of torch-fidelity for Inception-v3.
+        device: where to run it.
+
+    Raises:
+        InvalidInput: for another kind, a folder or file that is not there or is of another kind, and where the library
+            that reads it is not installed.
+    """
+    loaders = {"clip": _clip, "dinov2": _dinov2, "inception": _inception}
+    if kind not in loaders:
+        raise unknown_name("backbone", str(kind), loaders)
+    features = loaders[kind](Path(path))
+    if device is not None:
+        features.network.to(device)
+    return features
+
+
+def _clip(folder: Path) -> BackboneFeatures:
+    _check_folder(folder, "clip", ("clip", "clip_vision_model"))
+    network = _transformers("CLIPVisionModelWithProjection", folder)
+    size, width = network.config.image_size, network.config.projection_dim
+    return BackboneFeatures("clip", network, lambda out: out.image_embeds, width, size, _scale(folder, _CLIP))
+
+
+def _dinov2(folder: Path) -> BackboneFeatures:
+    _check_folder(folder, "dinov2", ("dinov2",))
+    network = _transformers("Dinov2Model", folder)
+    width = network.config.hidden_size
+    crop = _prepared(folder).get("crop_size")
+    # 224 is the size that images are shown at, whatever the size of its table of places.
+    size = crop["height"] if isinstance(crop, dict) else crop or min(224, network.config.image_size)
+    return BackboneFeatures("dinov2", network, lambda out: out.pooler_output, width, size, _scale(folder, _IMAGENET))
+
+
+class _Inception:
+    """Inception-v3 reads bytes of images of any size, and resizes them itself."""
+
+    name, width = "inception-v3", 2048
+
+    def __init__(self, network: nn.Module):
+        self.network = network.eval().requires_grad_(False)
+        self.digest = module_digest(network)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise InvalidInput(f"{self.name} reads images (batch, 3 or 1, H, W), got {tuple(images.shape)}")
+        device = next(self.network.parameters()).device
+        pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(device, torch.uint8).expand(-1, 3, -1, -1)
+        return self.network(pixels).flatten(1)
+
+
+def _inception(file: Path) -> _Inception:
+    if not file.is_file():
+        raise InvalidInput(f"no file of Inception-v3's weights at {file}; fewstep never downloads them")
+    try:
+        from torchmetrics.image.fid import NoTrainInceptionV3  # pyright: ignore[reportMissingImports]
+
+        network = NoTrainInceptionV3("inception-v3-compat", ["2048"], str(file))
+    except (ImportError, ModuleNotFoundError) as error:
+        raise InvalidInput(
+            "Inception-v3 needs torchmetrics and torch-fidelity: pip install torchmetrics torch-fidelity"
+        ) from error
+    return _Inception(network)
+
+
+def _check_folder(folder: Path, kind: str, types: tuple[str, ...]) -> None:
+    """Raise `InvalidInput` unless `folder` is one of transformers that holds a model of one of `types`."""
+    config = _json(folder / "config.json")
+    if not (folder / "model.safetensors").is_file() or config is None:
+        raise InvalidInput(
+            f"{folder} is no folder of {kind}: it needs config.json and model.safetensors. fewstep never downloads "
+            "weights, and does not open pickles"
+        )
+    if config.get("model_type") not in types:
+        raise InvalidInput(f"{folder} holds a model of type {config.get('model_type')!r}, for {kind} it is {types[0]!r}")
+
+
+def _transformers(name: str, folder: Path) -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise InvalidInput("this backbone needs transformers: pip install 'fewstep[diffusers]'") from error
+    verbosity = transformers.logging.get_verbosity()
+    transformers.logging.set_verbosity_error()  # CLIP's text half is left out on purpose
+    try:
+        options = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
+        network, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, **options)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InvalidInput(f"{folder} cannot be read as {name}: {error}") from error
+    finally:
+        transformers.logging.set_verbosity(verbosity)
+    if report["missing_keys"]:
+        raise InvalidInput(f"{folder} lacks {len(report['missing_keys'])} weights, {sorted(report['missing_keys'])[:3]}")
+    return network
+
+
+def _prepared(folder: Path) -> dict[str, Any]:
+    return _json(folder / "preprocessor_config.json") or {}
+
+
+def _scale(folder: Path, usual: Any) -> Any:
+    said = _prepared(folder)
+    return said.get("image_mean", usual[0]), said.get("image_std", usual[1])
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
