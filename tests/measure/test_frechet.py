@@ -104,7 +104,7 @@ def test_infinity_of_a_stream_uses_all_its_images_and_the_kept_ones():
     infinite, plain = frechet_infinity(part, real), frechet_distance(part, real)
     assert abs(infinite.value) < 0.01 < 10 * plain.value
     assert infinite.n == plain.n == 20_000
-    assert (infinite.settings, infinite.measure) == ("parts=4", "frechet distance infinity")
+    assert (infinite.settings, infinite.measure) == ("parts=3", "frechet distance infinity")
 
 
 def test_too_few_images_for_the_width_are_refused():
@@ -113,8 +113,8 @@ def test_too_few_images_for_the_width_are_refused():
         frechet_distance(few, real)
     with pytest.raises(InvalidInput, match="64 reference images are too few"):
         frechet_distance(real, few)
-    with pytest.raises(InvalidInput, match="4 parts of 50, which must be larger than the width: give at least 260"):
-        frechet_infinity(real, real)
+    with pytest.raises(InvalidInput, match="3 parts of 63, which must be larger than the width: give at least 195"):
+        frechet_infinity(summed(gaussian(190, 64, 0)), real)
     with pytest.raises(InvalidInput, match="parts must be a whole number from 2 to 50, got 1"):
         frechet_infinity(real, real, parts=1)
 

@@ -131,17 +131,20 @@ class Summary:
         names = ("mean", "scatter", "rows", "keys")
         keys = ("name", "digest", "width", "n", "keep", "seeds", "content")
         tensors, facts = stored.read(path, KIND, names, keys)
-        width = facts["width"]
-        kept = len(tensors["keys"])
+        try:
+            summary = cls(FeatureId(str(facts["name"]), str(facts["digest"]), facts["width"]), keep=facts["keep"])
+            summary.moments.n = int(facts["n"])
+            summary._content = int(facts["content"], 16)
+            seeds = [int(seed) for seed in facts["seeds"]]
+        except (TypeError, ValueError) as error:
+            raise InvalidInput(f"{path}: its description is damaged ({error}): make it again") from error
+        width, kept = summary.id.width, len(tensors["keys"])
         shapes = {"mean": (width,), "scatter": (width, width), "rows": (kept, width), "keys": (kept,)}
         for name, shape in shapes.items():
             if tuple(tensors[name].shape) != shape:
                 raise InvalidInput(f"{path}: {name} has shape {tuple(tensors[name].shape)}, expected {shape}")
-        summary = cls(FeatureId(facts["name"], facts["digest"], width), keep=facts["keep"])
-        summary.moments.n = facts["n"]
         summary.moments.mean, summary.moments.scatter = tensors["mean"], tensors["scatter"]
-        summary.kept.restore(tensors["rows"], tensors["keys"], facts["seeds"])
-        summary._content = int(facts["content"], 16)
+        summary.kept.restore(tensors["rows"], tensors["keys"], seeds)
         return summary
 
 
