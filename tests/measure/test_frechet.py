@@ -27,10 +27,7 @@ def reference(x, y):
 def test_it_equals_the_float64_formula(width):
     mix = torch.randn(width, width, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
     x, y = gaussian(500, width, 0), gaussian(700, width, 1, 0.8, 0.3) @ mix / width**0.5
-    if width == 1:
-        want = float((x.mean() - y.mean()) ** 2 + (x.std() - y.std()) ** 2)
-    else:
-        want = reference(x, y)
+    want = float((x.mean() - y.mean()) ** 2 + (x.std() - y.std()) ** 2) if width == 1 else reference(x, y)
     got = frechet_distance(summed(x), summed(y)).value
     assert got == pytest.approx(want, rel=1e-10, abs=1e-8)
     assert got > 0.1
@@ -109,7 +106,7 @@ def test_infinity_of_a_stream_uses_all_its_images_and_the_kept_ones():
 
 def test_too_few_images_for_the_width_are_refused():
     real, few = summed(gaussian(200, 64, 0)), summed(gaussian(64, 64, 1))
-    with pytest.raises(InvalidInput, match="64 generated images are too few: .* on 64 features needs at least 65"):
+    with pytest.raises(InvalidInput, match=r"64 generated images are too few: .* on 64 features needs at least 65"):
         frechet_distance(few, real)
     with pytest.raises(InvalidInput, match="64 reference images are too few"):
         frechet_distance(real, few)

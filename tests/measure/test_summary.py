@@ -49,7 +49,7 @@ def test_workers_merge_into_the_summary_of_one():
     with pytest.raises(InvalidInput, match="two workers have drawn with seed 1"):
         first.merge(of(x, seed=1))
     assert first.n == 60
-    with pytest.raises(InvalidInput, match="different features, 'pixels 1x3x3' .* and 'test'"):
+    with pytest.raises(InvalidInput, match=r"different features, 'pixels 1x3x3' .* and 'test'"):
         first.merge(summed(gaussian(20, 9, 0), seed=3))
 
 
@@ -148,8 +148,7 @@ def test_figures_of_unlike_things_refuse_to_be_compared():
 def test_the_difference_of_two_figures_is_sure_where_it_is_large():
     real = summed(gaussian(3000, 4, 0))
     good, alike, bad = (
-        frechet_distance(summed(gaussian(800, 4, seed, scale)), real)
-        for seed, scale in ((1, 1.0), (2, 1.0), (3, 1.4))
+        frechet_distance(summed(gaussian(800, 4, seed, scale)), real) for seed, scale in ((1, 1.0), (2, 1.0), (3, 1.4))
     )
     assert not compare(good, alike).sure
     worse = compare(bad, good)

@@ -33,11 +33,14 @@ def test_the_shipped_one_reads_digits_that_it_never_saw(shipped, parts):
     assert accuracy > 0.98
     assert classifier.shipped_path().stat().st_size < 300_000
     assert shipped.training["data"]["digest"] == digits.load().digest
-    assert {name: shipped.training[name] for name in ("seed", "steps")} == {"seed": 0, "steps": ClassifierConfig().steps}
+    assert {name: shipped.training[name] for name in ("seed", "steps")} == {
+        "seed": 0,
+        "steps": ClassifierConfig().steps,
+    }
 
 
 def test_its_split_is_the_digits_models_own():
-    assert (HELD_OUT, SPLIT_SEED) == (TrainConfig().held_out, TrainConfig().seed)
+    assert (TrainConfig().held_out, TrainConfig().seed) == (HELD_OUT, SPLIT_SEED)
 
 
 def test_its_features_see_a_missing_digit_and_noise(shipped, parts):

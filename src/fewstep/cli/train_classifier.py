@@ -19,8 +19,8 @@ from fewstep.cli.output import note, progress, show_json
 def classifier(output: str, as_json: bool, **given: Any) -> None:
     """Train a classifier of handwritten digits (needs `pip install 'fewstep[train]'`), in seconds.
 
-    Its features are what `fewstep.measure` measures the digits model on. The shipped one is what `fewstep train classifier`
-    gives. The path of the classifier is printed.
+    Its features are what `fewstep.measure` measures the digits model on. The shipped one is what `fewstep train
+    classifier` gives. The path of the classifier is printed.
     """
     from fewstep.zoo.trainclassifier import ClassifierConfig, train
 

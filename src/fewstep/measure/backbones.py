@@ -34,7 +34,13 @@ class BackboneFeatures:
     """
 
     def __init__(
-        self, name: str, network: nn.Module, read: Callable[[Any], Tensor], width: int, size: int, scale: Any = _IMAGENET
+        self,
+        name: str,
+        network: nn.Module,
+        read: Callable[[Any], Tensor],
+        width: int,
+        size: int,
+        scale: Any = _IMAGENET,
     ):
         self.network = network.eval().requires_grad_(False)
         self.name, self.width, self.size = name, width, size
@@ -132,7 +138,9 @@ def _check_folder(folder: Path, kind: str, types: tuple[str, ...]) -> None:
             "weights, and does not open pickles"
         )
     if config.get("model_type") not in types:
-        raise InvalidInput(f"{folder} holds a model of type {config.get('model_type')!r}, for {kind} it is {types[0]!r}")
+        raise InvalidInput(
+            f"{folder} holds a model of type {config.get('model_type')!r}, for {kind} it is {types[0]!r}"
+        )
 
 
 def _transformers(name: str, folder: Path) -> Any:
@@ -150,7 +158,9 @@ def _transformers(name: str, folder: Path) -> Any:
     finally:
         transformers.logging.set_verbosity(verbosity)
     if report["missing_keys"]:
-        raise InvalidInput(f"{folder} lacks {len(report['missing_keys'])} weights, {sorted(report['missing_keys'])[:3]}")
+        raise InvalidInput(
+            f"{folder} lacks {len(report['missing_keys'])} weights, {sorted(report['missing_keys'])[:3]}"
+        )
     return network
 
 

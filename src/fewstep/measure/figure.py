@@ -1,8 +1,8 @@
 """A figure: a measured number with all that another has to share before the two may be compared.
 
-The interval is a bootstrap's (Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapters 13 and 14): the images
-are drawn again, with replacement, `REPLICATES` times from a seed. Figures of the same n and seed draw the same places.
-So the difference of two figures that come from the same noise is a paired one, which is much surer than either.
+The interval is a bootstrap's (Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapters 13 and 14): the
+images are drawn again, with replacement, `REPLICATES` times from a seed. Figures of the same n and seed draw the same
+places. So the difference of two figures that come from the same noise is a paired one, which is much surer than either.
 """
 
 from __future__ import annotations

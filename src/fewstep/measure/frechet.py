@@ -3,9 +3,9 @@
     FD = |m_1 - m_2|^2 + tr C_1 + tr C_2 - 2 tr (C_1 C_2)^(1/2)        (Dowson & Landau 1982; Heusel et al. 2017,
                                                                         arXiv 1706.08500, eq. 6)
 
-With C = F F^T the last trace is the sum of the singular values of F_1^T F_2: no square root of a product that need not be
-symmetric, and no trouble where a covariance is singular. Directions whose variance is below the rounding of the largest
-(d eps) count as having none.
+With C = F F^T the last trace is the sum of the singular values of F_1^T F_2: no square root of a product that need not
+be symmetric, and no trouble where a covariance is singular. Directions whose variance is below the rounding of the
+largest (d eps) count as having none.
 
 The distance of n images exceeds that of infinitely many by about a / n, with another a for every model. FD-infinity is
 the intercept of a line through the distances of smaller samples over 1 / n (Chong & Forsyth 2020, arXiv 1911.07023).

@@ -1,7 +1,7 @@
 """Mean and covariance of a stream of features, in memory that does not depend on how many there are.
 
-Two parts with counts n_a, n_b, means m_a, m_b and scatters S = sum (x - m)(x - m)^T join as (Chan, Golub & LeVeque 1983,
-The American Statistician 37, eq. 2.1, in several dimensions):
+Two parts with counts n_a, n_b, means m_a, m_b and scatters S = sum (x - m)(x - m)^T join as (Chan, Golub & LeVeque
+1983, The American Statistician 37, in several dimensions):
 
     m = m_a + d n_b / n,    S = S_a + S_b + d d^T n_a n_b / n,    d = m_b - m_a,  n = n_a + n_b
 

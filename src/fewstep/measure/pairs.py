@@ -22,8 +22,8 @@ def tiles(n: int) -> Iterator[slice]:
 def mean_within(x: Tensor, kernel: Kernel, weights: Tensor) -> tuple[float, Tensor]:
     """The mean of `kernel` over all pairs of different rows of `x` (n, d), and under each of `weights` (R, n): (R,).
 
-    Under weights w it is sum w_i w_j k_ij / sum w_i w_j over i and j that differ, so that a row which the bootstrap drew
-    twice is never paired with itself.
+    Under weights w it is sum w_i w_j k_ij / sum w_i w_j over i and j that differ, so that a row which the bootstrap
+    drew twice is never paired with itself.
     """
     total, weighted = 0.0, torch.zeros(len(weights), dtype=torch.float64)
     for rows in tiles(len(x)):

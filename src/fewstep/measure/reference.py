@@ -1,8 +1,8 @@
 """The converged solution: where the exact flow takes given noise, and how well that is known.
 
-A tight adaptive solve is compared with one at ten times its tolerance. What the two differ by is the error of the looser
-one, up to a factor near 1, so it bounds the error of the tighter one, which is the solution. The flow is followed to the
-schedule's `t_min`, and the network's estimate there is the image: below `t_min` it was not trained.
+A tight adaptive solve is compared with one at ten times its tolerance. What the two differ by is the error of the
+looser one, up to a factor near 1, so it bounds the error of the tighter one, which is the solution. The flow is
+followed to the schedule's `t_min`, and the network's estimate there is the image: below `t_min` it was not trained.
 """
 
 from __future__ import annotations

@@ -9,13 +9,11 @@ from fewstep.measure.pairs import mean_within
 from fewstep.measure.summary import Summary, check_pair
 
 
-def diversity(
-    images: Summary, *, replicates: int = REPLICATES, confidence: float = 0.95, seed: int = 0
-) -> Figure:
+def diversity(images: Summary, *, replicates: int = REPLICATES, confidence: float = 0.95, seed: int = 0) -> Figure:
     """The mean distance of the features of two different images, over all pairs of those that were kept.
 
-    It needs no reference; to judge it, measure the real images too. Give images of one class or prompt, where the variety
-    within it is meant.
+    It needs no reference; to judge it, measure the real images too. Give images of one class or prompt, where the
+    variety within it is meant.
 
     Raises:
         InvalidInput: for fewer than 2 images.

@@ -3,8 +3,8 @@
     features = classifier.load_shipped()
     summary = fewstep.measure.Summary(features)
 
-Two convolutions and two layers (LeCun et al. 1998, Proc. IEEE 86, in outline), on images of 8x8. The features of an image
-are what the last layer reads. Distances on them see what tells digits apart, which distances on pixels hardly do.
+Two convolutions and two layers (LeCun et al. 1998, Proc. IEEE 86, in outline), on images of 8x8. The features of an
+image are what the last layer reads. Distances on them see what tells digits apart, which distances on pixels hardly do.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The training of the digits classifier: seconds, seeded, the same bits every time.
 
-The images that are held out are those that the digits model never saw either, so what is measured on them says something
-of both. A step draws images, each moved by up to one pixel and with a little noise on it: the features are to read what
-a sampler draws, which is not on a raster of 16 levels.
+The images that are held out are those that the digits model never saw either, so what is measured on them says
+something of both. A step draws images, each moved by up to one pixel and with a little noise on it: the features are to
+read what a sampler draws, which is not on a raster of 16 levels.
 """
 
 from __future__ import annotations
