@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from fewstep.core.errors import InvalidInput
-from fewstep.measure import Summary, backbone
+from fewstep.measure import ClipScore, Summary, backbone, mean_score
+from pipeline.tiny_diffusers import clip_tokenizer
 
 transformers = pytest.importorskip("transformers")
 
@@ -72,7 +73,7 @@ def test_the_digest_is_of_the_weights_and_the_size(tmp_path):
     (tmp_path / "b").mkdir()
     small = backbone("dinov2", dinov2(tmp_path / "a", crop_size=28))
     large = backbone("dinov2", dinov2(tmp_path / "b", crop_size=42))
-    assert small.digest.split("-")[0] == large.digest.split("-")[0]
+    assert small.digest == backbone("dinov2", tmp_path / "a").digest
     assert small.digest != large.digest
     assert large(images(2, 3, 8, 8)).shape == (2, 16)
 
@@ -86,7 +87,7 @@ def test_what_is_no_such_folder_is_refused(tmp_path):
     with pytest.raises(InvalidInput, match="holds a model of type 'clip', for dinov2 it is 'dinov2'"):
         backbone("dinov2", tmp_path)
     features = backbone("clip", tmp_path)
-    with pytest.raises(InvalidInput, match=r"clip reads images \(batch, 3 or 1, H, W\), got \(2, 4, 8, 8\)"):
+    with pytest.raises(InvalidInput, match=r"this network reads images \(batch, 3 or 1, H, W\), got \(2, 4, 8, 8\)"):
         features(images(2, 4, 8, 8))
     (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:-400])
     with pytest.raises(InvalidInput, match="cannot be read as CLIPVisionModelWithProjection"):
@@ -128,3 +129,55 @@ def test_inception_is_given_bytes_by_a_library_that_has_to_be_there(tmp_path, mo
     features = backbone("inception", file)
     assert features(torch.full((1, 1, 8, 8), 3.0)).max() == 255
     assert features(torch.zeros(2, 3, 8, 8)).shape == (2, 2048)
+
+
+def test_the_clip_score_is_the_cosine_of_image_and_prompt_times_100(tmp_path):
+    folder, prompts = scored(tmp_path), ["a red circle", "a blue square"]
+    score = ClipScore(folder)
+    x = images(2, 3, 16, 16)
+    found = score(x, prompts)
+    whole = transformers.CLIPModel.from_pretrained(folder).eval()
+    words = score.tokenizer(prompts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        out = whole(**words, pixel_values=((x + 1) / 2 - 0.5) / 0.25)
+    cosines = (out.image_embeds * out.text_embeds).sum(dim=1)
+    torch.testing.assert_close(found, 100 * cosines.clamp_min(0).double(), rtol=1e-4, atol=1e-4)
+    figure = score.figure(torch.tensor([20.0, 30.0]), prompts)
+    assert (figure.value, figure.n, figure.feature_digest) == (25.0, 2, score.digest)
+    assert figure.reference != score.figure(torch.tensor([20.0, 30.0]), prompts[::-1]).reference
+
+
+def test_a_prompt_that_is_cut_is_named_and_one_that_is_missing_refused(tmp_path):
+    score = ClipScore(scored(tmp_path))
+    with pytest.warns(UserWarning, match="1 prompts are longer than CLIP's 16 tokens and were cut"):
+        score(images(1, 3, 16, 16), ["red " * 40])
+    with pytest.raises(InvalidInput, match="got 1 for 2"):
+        score(images(2, 3, 16, 16), ["red"])
+    for name in ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (tmp_path / name).unlink(missing_ok=True)
+    with pytest.raises(InvalidInput, match="no tokenizer of CLIP"):
+        ClipScore(tmp_path)
+
+
+def scored(folder):
+    """A tiny CLIP with a tokenizer of its own."""
+    tokenizer = clip_tokenizer(folder)
+    image = {**SMALL, "intermediate_size": 16, "image_size": 16, "patch_size": 8}
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": 1}
+    text = {**SMALL, "intermediate_size": 16, "vocab_size": len(tokenizer), "max_position_embeddings": 16, **ids}
+    torch.manual_seed(0)
+    config = transformers.CLIPConfig(vision_config=image, text_config=text, projection_dim=12)
+    transformers.CLIPModel(config).save_pretrained(folder)
+    scale = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(scale))
+    return folder
+
+
+def test_any_score_has_a_mean_with_an_interval():
+    right = torch.tensor([1.0] * 90 + [0.0] * 10)
+    figure = mean_score("prompt adherence", right, reference="prompts", replicates=2000)
+    assert figure.value == pytest.approx(0.9)
+    assert figure.high - figure.low == pytest.approx(2 * 1.96 * 0.03, rel=0.15)
+    for wrong in ([1.0], [[1.0, 2.0]], [1.0, float("nan")]):
+        with pytest.raises(InvalidInput, match="2 or more finite numbers"):
+            mean_score("prompt adherence", wrong)

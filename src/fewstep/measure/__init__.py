@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fewstep.measure.adherence import ClipScore, mean_score, prompts_digest
     from fewstep.measure.backbones import backbone
     from fewstep.measure.counting import counted
     from fewstep.measure.features import FeatureId, Features, FunctionFeatures, PixelFeatures
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from fewstep.measure.trajectory import TrajectoryError, trajectory_error
 
 _HOMES = {
+    "adherence": ["ClipScore", "mean_score", "prompts_digest"],
     "backbones": ["backbone"],
     "counting": ["counted"],
     "features": ["FeatureId", "Features", "FunctionFeatures", "PixelFeatures"],
@@ -48,6 +50,7 @@ _HOMES = {
 _HOME = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "ClipScore",
     "Cost",
     "DensityCoverage",
     "Difference",
@@ -70,7 +73,9 @@ __all__ = [
     "frechet_distance",
     "frechet_infinity",
     "kernel_distance",
+    "mean_score",
     "precision_recall",
+    "prompts_digest",
     "trajectory_error",
 ]
 

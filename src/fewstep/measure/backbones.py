@@ -8,56 +8,71 @@ through torchmetrics.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.measure.features import module_digest
 
-_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLIP_SCALE = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+IMAGENET_SCALE = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of each channel in [0, 1], where the folder does not say."""
 
 
+class Preparation(NamedTuple):
+    """How images become what a network reads: resized to `size` (bicubic, antialiased), less `mean`, over `std`, which
+    are (1, 3, 1, 1) for values in [0, 1].
+    """
+
+    size: int
+    mean: Tensor
+    std: Tensor
+
+    @staticmethod
+    def of(folder: Path, size: int, usual: tuple[Sequence[float], Sequence[float]]) -> Preparation:
+        """As the folder's preprocessor_config.json says, or with the `usual` mean and std."""
+        said = prepared(folder)
+        scale = said.get("image_mean", usual[0]), said.get("image_std", usual[1])
+        mean, std = (torch.tensor(values, dtype=torch.float32).reshape(1, 3, 1, 1) for values in scale)
+        return Preparation(size, mean, std)
+
+    def __call__(self, images: Tensor, like: Tensor) -> Tensor:
+        """(B, 3, size, size), of the dtype and on the device of `like`, from images (B, 3 or 1, H, W) in [-1, 1]; grey
+        ones become three equal channels.
+        """
+        check_images(images)
+        x = images.to(like.device, torch.float32).expand(-1, 3, -1, -1)
+        if x.shape[2:] != (self.size, self.size):
+            x = functional.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True).clamp(-1, 1)
+        return (((x + 1) / 2 - self.mean.to(x.device)) / self.std.to(x.device)).to(like.dtype)
+
+
 class BackboneFeatures:
-    """A loaded network as `Features`: images are resized (bicubic, antialiased) and normalised as it was trained.
+    """A loaded network as `Features`.
 
     Attributes:
         name, digest, width: of the features; the digest is over weights and preparation.
     """
 
-    def __init__(
-        self,
-        name: str,
-        network: nn.Module,
-        read: Callable[[Any], Tensor],
-        width: int,
-        size: int,
-        scale: Any = _IMAGENET,
-    ):
+    def __init__(self, name: str, network: nn.Module, read: Callable[[Any], Tensor], width: int, prepare: Preparation):
         self.network = network.eval().requires_grad_(False)
-        self.name, self.width, self.size = name, width, size
-        self.read = read
-        self.mean, self.std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in scale)
-        self.digest = f"{module_digest(network)}-{size}"
+        self.name, self.width, self.read, self.prepare = name, width, read, prepare
+        scale = [round(float(v), 6) for v in torch.cat([prepare.mean, prepare.std]).flatten()]
+        self.digest = hashlib.sha256(f"{module_digest(network)} {prepare.size} {scale}".encode()).hexdigest()[:16]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, width) from images (B, 3 or 1, H, W) in [-1, 1]; grey images become three equal channels."""
-        if images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise InvalidInput(f"{self.name} reads images (batch, 3 or 1, H, W), got {tuple(images.shape)}")
+        """(B, width) from images (B, 3 or 1, H, W) in [-1, 1]."""
         like = next(self.network.parameters())
-        x = images.to(like.device, torch.float32).expand(-1, 3, -1, -1)
-        if x.shape[2:] != (self.size, self.size):
-            x = functional.interpolate(x, (self.size, self.size), mode="bicubic", antialias=True).clamp(-1, 1)
-        x = ((x + 1) / 2 - self.mean.to(x.device)) / self.std.to(x.device)
-        return self.read(self.network(x.to(like.dtype))).flatten(1)
+        return self.read(self.network(self.prepare(images, like))).flatten(1)
 
 
 def backbone(kind: str, path: str | os.PathLike[str], *, device: torch.device | str | None = None) -> Any:
@@ -82,20 +97,24 @@ def backbone(kind: str, path: str | os.PathLike[str], *, device: torch.device | 
 
 
 def _clip(folder: Path) -> BackboneFeatures:
-    _check_folder(folder, "clip", ("clip", "clip_vision_model"))
-    network = _transformers("CLIPVisionModelWithProjection", folder)
+    check_folder(folder, "clip", ("clip", "clip_vision_model"))
+    network = from_folder("CLIPVisionModelWithProjection", folder)
     size, width = network.config.image_size, network.config.projection_dim
-    return BackboneFeatures("clip", network, lambda out: out.image_embeds, width, size, _scale(folder, _CLIP))
+    return BackboneFeatures(
+        "clip", network, lambda out: out.image_embeds, width, Preparation.of(folder, size, CLIP_SCALE)
+    )
 
 
 def _dinov2(folder: Path) -> BackboneFeatures:
-    _check_folder(folder, "dinov2", ("dinov2",))
-    network = _transformers("Dinov2Model", folder)
+    check_folder(folder, "dinov2", ("dinov2",))
+    network = from_folder("Dinov2Model", folder)
     width = network.config.hidden_size
-    crop = _prepared(folder).get("crop_size")
+    crop = prepared(folder).get("crop_size")
     # 224 is the size that images are shown at, whatever the size of its table of places.
     size = crop["height"] if isinstance(crop, dict) else crop or min(224, network.config.image_size)
-    return BackboneFeatures("dinov2", network, lambda out: out.pooler_output, width, size, _scale(folder, _IMAGENET))
+    return BackboneFeatures(
+        "dinov2", network, lambda out: out.pooler_output, width, Preparation.of(folder, size, IMAGENET_SCALE)
+    )
 
 
 class _Inception:
@@ -108,8 +127,7 @@ class _Inception:
         self.digest = module_digest(network)
 
     def __call__(self, images: Tensor) -> Tensor:
-        if images.ndim != 4 or images.shape[1] not in (1, 3):
-            raise InvalidInput(f"{self.name} reads images (batch, 3 or 1, H, W), got {tuple(images.shape)}")
+        check_images(images)
         device = next(self.network.parameters()).device
         pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(device, torch.uint8).expand(-1, 3, -1, -1)
         return self.network(pixels).flatten(1)
@@ -129,7 +147,7 @@ def _inception(file: Path) -> _Inception:
     return _Inception(network)
 
 
-def _check_folder(folder: Path, kind: str, types: tuple[str, ...]) -> None:
+def check_folder(folder: Path, kind: str, types: tuple[str, ...]) -> None:
     """Raise `InvalidInput` unless `folder` is one of transformers that holds a model of one of `types`."""
     config = _json(folder / "config.json")
     if not (folder / "model.safetensors").is_file() or config is None:
@@ -143,7 +161,11 @@ def _check_folder(folder: Path, kind: str, types: tuple[str, ...]) -> None:
         )
 
 
-def _transformers(name: str, folder: Path) -> Any:
+def from_folder(name: str, folder: Path) -> Any:
+    """The class `name` of transformers from the safetensors of `folder`.
+
+    Raises `InvalidInput` where a weight is missing, the file is damaged, or transformers is not installed.
+    """
     try:
         import transformers
     except ImportError as error:
@@ -153,7 +175,7 @@ def _transformers(name: str, folder: Path) -> Any:
     try:
         options = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
         network, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, **options)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InvalidInput(f"{folder} cannot be read as {name}: {error}") from error
     finally:
         transformers.logging.set_verbosity(verbosity)
@@ -164,13 +186,15 @@ def _transformers(name: str, folder: Path) -> Any:
     return network
 
 
-def _prepared(folder: Path) -> dict[str, Any]:
+def prepared(folder: Path) -> dict[str, Any]:
+    """What preprocessor_config.json says; nothing where it is not there."""
     return _json(folder / "preprocessor_config.json") or {}
 
 
-def _scale(folder: Path, usual: Any) -> Any:
-    said = _prepared(folder)
-    return said.get("image_mean", usual[0]), said.get("image_std", usual[1])
+def check_images(images: Tensor) -> None:
+    """Raise `InvalidInput` unless these are images of colours or greys."""
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise InvalidInput(f"this network reads images (batch, 3 or 1, H, W), got {tuple(images.shape)}")
 
 
 def _json(path: Path) -> dict[str, Any] | None:
