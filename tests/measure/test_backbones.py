@@ -153,6 +153,12 @@ def test_a_prompt_that_is_cut_is_named_and_one_that_is_missing_refused(tmp_path)
         score(images(1, 3, 16, 16), ["red " * 40])
     with pytest.raises(InvalidInput, match="got 1 for 2"):
         score(images(2, 3, 16, 16), ["red"])
+    (tmp_path / "more").mkdir()
+    tokenizer = clip_tokenizer(tmp_path / "more")
+    tokenizer.add_tokens(["dodecahedron"])
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(InvalidInput, match="they do not fit"):
+        ClipScore(tmp_path)
     for name in ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         (tmp_path / name).unlink(missing_ok=True)
     with pytest.raises(InvalidInput, match="no tokenizer of CLIP"):

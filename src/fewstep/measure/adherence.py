@@ -21,6 +21,9 @@ from fewstep.measure.backbones import CLIP_SCALE, Preparation, check_folder, fro
 from fewstep.measure.features import module_digest
 from fewstep.measure.figure import REPLICATES, Figure, figure_of, resampling
 
+TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+"""The files that a tokenizer may lie in."""
+
 
 def mean_score(
     measure: str,
@@ -83,12 +86,20 @@ class ClipScore:
         check_folder(folder, "clip", ("clip",))
         self.network = from_folder("CLIPModel", folder).eval().requires_grad_(False).to(device)
         self.prepare = Preparation.of(folder, self.network.config.vision_config.image_size, CLIP_SCALE)
+        # Without its files the library makes a tokenizer that knows no words, and says nothing.
+        if not any(all((folder / name).is_file() for name in names) for names in TOKENIZERS):
+            raise InvalidInput(
+                f"{folder} holds no tokenizer of CLIP: it needs tokenizer.json, or vocab.json and merges.txt"
+            )
         try:
             from transformers import CLIPTokenizer
 
             self.tokenizer = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
         except (OSError, ValueError, TypeError) as error:
-            raise InvalidInput(f"{folder} holds no tokenizer of CLIP: {error}") from error
+            raise InvalidInput(f"{folder} holds a damaged tokenizer of CLIP: {error}") from error
+        words, known = len(self.tokenizer), self.network.config.text_config.vocab_size
+        if words > known:
+            raise InvalidInput(f"the tokenizer in {folder} has {words} words, its model knows {known}: they do not fit")
         self.digest = f"{module_digest(self.network)}-{self.prepare.size}"
 
     def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:

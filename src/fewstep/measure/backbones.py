@@ -170,15 +170,20 @@ def from_folder(name: str, folder: Path) -> Any:
         import transformers
     except ImportError as error:
         raise InvalidInput("this backbone needs transformers: pip install 'fewstep[diffusers]'") from error
-    verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # CLIP's text half is left out on purpose
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()  # CLIP's text half is left out on purpose
+    logging.disable_progress_bar()
     try:
         options = {"local_files_only": True, "use_safetensors": True, "dtype": torch.float32}
         network, report = getattr(transformers, name).from_pretrained(folder, output_loading_info=True, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InvalidInput(f"{folder} cannot be read as {name}: {error}") from error
     finally:
-        transformers.logging.set_verbosity(verbosity)
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
     if report["missing_keys"]:
         raise InvalidInput(
             f"{folder} lacks {len(report['missing_keys'])} weights, {sorted(report['missing_keys'])[:3]}"
