@@ -126,5 +126,6 @@ class ClipScore:
 
     def figure(self, scores: Tensor, prompts: Sequence[str]) -> Figure:
         """The mean of `scores` (n,) of all batches, as a `Figure` that is compared only with the same prompts'."""
-        facts = {"features": self.name, "feature_digest": self.digest, "reference": prompts_digest(prompts)}
-        return mean_score(self.name, scores, **facts)
+        return mean_score(
+            self.name, scores, features=self.name, feature_digest=self.digest, reference=prompts_digest(prompts)
+        )

@@ -86,7 +86,7 @@ def trajectory_error(
     if not low < high:
         raise InvalidInput(f"value_range must be (low, high) with low < high, got {value_range}")
     many = isinstance(denoiser, Sequence)
-    denoisers = [as_denoiser(d) for d in (denoiser if many else [denoiser])]  # type: ignore[union-attr]
+    denoisers = [as_denoiser(d) for d in denoiser] if isinstance(denoiser, Sequence) else [as_denoiser(denoiser)]
     if reference is None:
         if many:
             raise InvalidInput("several denoisers need a reference each: give a sequence of Reference.solve(..)")
