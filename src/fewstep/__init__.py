@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewstep import schedules
+    from fewstep import measure, schedules
     from fewstep.adaptive import sample_adaptive
     from fewstep.core.errors import InvalidInput
     from fewstep.core.grid import GRIDS
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from fewstep.solvers.registry import SAMPLERS
 
 _HOMES = {
-    "fewstep": ["schedules"],
+    "fewstep": ["measure", "schedules"],
     "fewstep.adaptive": ["sample_adaptive"],
     "fewstep.core.errors": ["InvalidInput"],
     "fewstep.core.grid": ["GRIDS"],
@@ -100,6 +100,7 @@ __all__ = [
     "dynamic_threshold",
     "embedded_guidance",
     "load",
+    "measure",
     "preset",
     "sample",
     "sample_adaptive",

@@ -70,6 +70,19 @@ def test_bad_values_are_named(call: Call, here: Path, words: list[str], message:
     assert message in result.stderr
 
 
+def test_a_classifier_is_trained_and_read_back(call: Call, here: Path) -> None:
+    words = ("train", "classifier", "--steps", 5, "--batch", 8)
+    first, again = call(*words), call(*words, "--json")
+    assert (first.exit_code, first.stdout) == (0, "runs/classifier.safetensors\n"), first.stderr
+    report = json.loads(again.stdout)
+    assert report["digest"] in first.stderr
+    assert 0 <= report["accuracy"] <= 1
+    from fewstep.zoo import classifier
+
+    assert classifier.load(report["path"]).digest == report["digest"]
+    assert call(*words, "--output", "m.pt").exit_code == 2
+
+
 def test_a_folder_without_an_autoencoder_is_named(call: Call, here: Path) -> None:
     result = call("train", "scenes", "--steps", 1, "--autoencoder", "runs/none")
     assert result.exit_code == 2

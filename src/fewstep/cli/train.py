@@ -8,6 +8,7 @@ from fewstep.cli.commands import Commands, Entry
 
 MODELS = {
     "digits": Entry("fewstep.cli.train_digits", "Handwritten digits, 8x8, by class."),
+    "classifier": Entry("fewstep.cli.train_classifier", "A reader of the digits, to measure on."),
     "autoencoder": Entry("fewstep.cli.train_scenes", "The autoencoder of the scenes, 64x64."),
     "scenes": Entry("fewstep.cli.train_scenes", "Scenes of coloured shapes, from text."),
 }

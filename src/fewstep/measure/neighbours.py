@@ -1,0 +1,140 @@
+"""Fidelity and variety by nearest neighbours: precision and recall, density and coverage.
+
+A ball around each image reaches to its k-th nearest neighbour of its own set, itself not counted. With the balls of the
+real images, B, and those of the generated ones, B':
+
+    precision   share of generated images in some B          recall     share of real images in some B'
+                                                (Kynkaanniemi et al. 2019, arXiv 1904.06991, eq. 1 and 2; k = 3)
+    density     how many B a generated image is in, over k   coverage   share of B that hold a generated image
+                                                (Naeem et al. 2020, arXiv 2002.09797, eq. 3 and 4; k = 5)
+
+Recall counts on generated outliers, whose balls are large; coverage does not. Density can exceed 1.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fewstep.core.errors import InvalidInput
+from fewstep.measure.figure import REPLICATES, Figure, figure_of, resampling
+from fewstep.measure.pairs import tiles
+from fewstep.measure.summary import Summary, check_pair
+
+
+class PrecisionRecall(NamedTuple):
+    """Share of generated images that look real, and share of real ones that the generator reaches."""
+
+    precision: Figure
+    recall: Figure
+
+
+class DensityCoverage(NamedTuple):
+    """How deep generated images lie among real ones, and the share of real ones that have a generated neighbour."""
+
+    density: Figure
+    coverage: Figure
+
+
+def precision_recall(
+    generated: Summary,
+    reference: Summary,
+    *,
+    k: int = 3,
+    replicates: int = REPLICATES,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> PrecisionRecall:
+    """`PrecisionRecall` of the kept images. The bootstrap draws the images that are counted again; the balls stay.
+
+    Raises:
+        InvalidInput: for different features, or a side with no more than k images.
+    """
+    x, y = _sides(generated, reference, k)
+    precise = torch.zeros(len(x), dtype=torch.float64)
+    recalled = torch.zeros(len(y), dtype=torch.float64)
+    own, other = radii(x, k), radii(y, k)
+    for rows in tiles(len(x)):
+        for columns in tiles(len(y)):
+            distance = torch.cdist(x[rows], y[columns])
+            precise[rows] = torch.maximum(precise[rows], (distance <= other[columns]).any(dim=1).double())
+            recalled[columns] = torch.maximum(recalled[columns], (distance <= own[rows, None]).any(dim=0).double())
+    names = ("precision", "recall")
+    return PrecisionRecall(*_figures(names, (precise, recalled), generated, reference, k, replicates, confidence, seed))
+
+
+def density_coverage(
+    generated: Summary,
+    reference: Summary,
+    *,
+    k: int = 5,
+    replicates: int = REPLICATES,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> DensityCoverage:
+    """`DensityCoverage` of the kept images; otherwise as `precision_recall`."""
+    x, y = _sides(generated, reference, k)
+    dense = torch.zeros(len(x), dtype=torch.float64)
+    covered = torch.zeros(len(y), dtype=torch.float64)
+    other = radii(y, k)
+    for rows in tiles(len(x)):
+        for columns in tiles(len(y)):
+            inside = torch.cdist(x[rows], y[columns]) <= other[columns]
+            dense[rows] += inside.double().sum(dim=1) / k
+            covered[columns] = torch.maximum(covered[columns], inside.any(dim=0).double())
+    names = ("density", "coverage")
+    return DensityCoverage(*_figures(names, (dense, covered), generated, reference, k, replicates, confidence, seed))
+
+
+def radii(x: Tensor, k: int) -> Tensor:
+    """The distance of each row of `x` (n, d) to its k-th nearest other row, (n,)."""
+    found = []
+    for rows in tiles(len(x)):
+        nearest = torch.full((rows.stop - rows.start, k), torch.inf, dtype=x.dtype)
+        for columns in tiles(len(x)):
+            distance = torch.cdist(x[rows], x[columns])
+            if rows == columns:
+                distance.fill_diagonal_(torch.inf)
+            both = torch.cat([nearest, distance], dim=1)
+            nearest = both.topk(k, dim=1, largest=False).values
+        found.append(nearest[:, -1])
+    return torch.cat(found)
+
+
+def _sides(generated: Summary, reference: Summary, k: int) -> tuple[Tensor, Tensor]:
+    if type(k) is not int or not 1 <= k <= 100:
+        raise InvalidInput(f"k must be a whole number from 1 to 100, got {k!r}")
+    check_pair(generated, reference, k + 1, f"a {k}-th nearest neighbour")
+    x, y = generated.rows, reference.rows
+    if min(len(x), len(y)) <= k:
+        raise InvalidInput(f"the summaries keep {len(x)} and {len(y)} images, more than k = {k} are needed: raise keep")
+    return x, y
+
+
+def _figures(
+    names: tuple[str, str],
+    scores: tuple[Tensor, Tensor],
+    generated: Summary,
+    reference: Summary,
+    k: int,
+    replicates: int,
+    confidence: float,
+    seed: int,
+) -> list[Figure]:
+    facts = check_pair(generated, reference, k + 1, f"a {k}-th nearest neighbour")._asdict()
+    return [
+        figure_of(
+            name,
+            float(score.mean()),
+            resampling(len(score), replicates, seed) @ score,
+            n=len(generated.kept.rows),
+            better="more",
+            settings=f"k={k}",
+            confidence=confidence,
+            seed=seed,
+            **facts,
+        )
+        for name, score in zip(names, scores, strict=True)
+    ]
