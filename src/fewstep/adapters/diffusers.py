@@ -196,7 +196,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     @property
     def order(self) -> int:
         """Network evaluations of a usual step: pipelines skip steps in this unit."""
-        return SAMPLERS[self._plan.recipe.sampler if self._plan else self.config["sampler"]].evaluations
+        known = SAMPLERS.get(self._plan.recipe.sampler if self._plan else self.config["sampler"])
+        return 1 if known is None else known.evaluations  # a learned plan is in no registry, and a step is a row
 
     @property
     def timesteps(self) -> Tensor:
