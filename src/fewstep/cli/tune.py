@@ -34,9 +34,17 @@ if TYPE_CHECKING:
     help="Of learning, at most; 0 searches alone.",
 )
 @click.option(
+    "--images",
+    type=click.IntRange(8, 65536),
+    metavar="N",
+    help="Training images; half as many validate, as many are held out.  [default: what --seconds allow]",
+)
+@click.option(
     "--batch", type=click.IntRange(1, 1024), default=64, show_default=True, metavar="N", help="Images seen at once."
 )
-@click.option("--seed", type=click.IntRange(0, 2**20 - 1), default=0, show_default=True, metavar="N", help="Of the noise.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**20 - 1), default=0, show_default=True, metavar="N", help="Of the noise."
+)
 @click.option("--output", type=click.Path(dir_okay=False), help="The plan to write.  [default: out/MODEL-N-nfe.json]")
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 def tune(
@@ -46,6 +54,7 @@ def tune(
     guidance: float | None,
     prompt_file: str | None,
     iterations: int,
+    images: int | None,
     batch: int,
     seed: int,
     output: str | None,
@@ -62,6 +71,7 @@ def tune(
         fewstep generate --plan out/digits-6-nfe.json
     """
     from fewstep.pipeline import load
+    from fewstep.tune import Sizes
     from fewstep.tune import tune as run
 
     pipe = load(model)
@@ -72,8 +82,8 @@ def tune(
     os.makedirs(target.parent, exist_ok=True)
     default = pipe.plan(steps=nfe)
     note(
-        f"Tuning {pipe.name} for {nfe} evaluations: about {seconds:g} s, of which a third finds converged solutions and "
-        "compares every sampler on every grid; the rest learns. Ctrl-C keeps the best so far"
+        f"Tuning {pipe.name} for {nfe} evaluations: about {seconds:g} s. At most half of them find converged solutions "
+        "and compare every sampler on every grid; the rest learns. Ctrl-C keeps the best so far"
     )
     with progress("teacher", 1) as bar:
         last = ""
@@ -85,7 +95,8 @@ def tune(
                 last = stage
                 quiet(stage)
 
-        found = run(problem, nfe, default=default, seconds=seconds, iterations=iterations, watch=watch)
+        sizes = None if images is None else Sizes.of(images)
+        found = run(problem, nfe, default=default, seconds=seconds, iterations=iterations, sizes=sizes, watch=watch)
     found.plan.save(target)
     paths = found.certificate.save(target.with_name(f"{target.stem}.certificate.json"))
     if as_json:
@@ -117,7 +128,9 @@ def problem_of(
         if prompt_file is not None:
             raise click.UsageError(f"--prompts is for models that take prompts, and {pipe.name} draws classes")
         if pipe.classes == 0 and guidance not in (None, 1):
-            raise click.UsageError(f"{pipe.name} takes no condition, so there is nothing to guide: leave out --guidance")
+            raise click.UsageError(
+                f"{pipe.name} takes no condition, so there is nothing to guide: leave out --guidance"
+            )
         scale = 1.0 if pipe.classes == 0 else GUIDANCE if guidance is None else guidance
         others = [] if pipe.classes == 0 else sorted({1.0, 1.5 * scale} - {scale})
         labels: Sequence[Any] = range(pipe.classes) or (None,)

@@ -1,7 +1,7 @@
 """Plans that are tuned to a model: search, times by dynamic programming, weights and times by gradient.
 
-    problem = Problem.of(denoiser, shape=(1, 8, 8))
-    plan, certificate = tune(problem, nfe=6)
+problem = Problem.of(denoiser, shape=(1, 8, 8))
+plan, certificate = tune(problem, nfe=6)
 """
 
 from __future__ import annotations

@@ -42,7 +42,9 @@ def error_interval(errors: Tensor, seed: int = 0) -> Interval:
 def gain(before: Tensor, after: Tensor, seed: int = 0) -> Interval:
     """How many times smaller the root mean square of `after` (B,) is than that of `before`, the same images of both."""
     both = np.stack([before.numpy(force=True), after.numpy(force=True)])
-    return _interval(lambda rows: np.sqrt(rows[0].mean(axis=-1) / np.maximum(rows[1].mean(axis=-1), 1e-300)), both, seed)
+    return _interval(
+        lambda rows: np.sqrt(rows[0].mean(axis=-1) / np.maximum(rows[1].mean(axis=-1), 1e-300)), both, seed
+    )
 
 
 def _interval(figure: Any, columns: np.ndarray, seed: int) -> Interval:
@@ -87,8 +89,8 @@ class Certificate:
         images: how many were used for what.
         search: how many plans were tried, and on how many images.
         learning: iterations, and after how many the best came; None where nothing was learned.
-        seconds: by stage; `total`, and `twice`, until a plan had half the error of the best untuned one on the
-            validation images, None where none had.
+        seconds: by stage; `total`, and `twice`, until a plan had half the error of the best untuned one, None where
+            none had.
         stopped: why it ended early, or "".
     """
 

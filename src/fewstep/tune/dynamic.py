@@ -25,8 +25,8 @@ def step_costs(path: Path, schedule: Schedule) -> Float:
         shape = (-1,) + (1,) * (path.states.ndim - 1)
         a, b = (path.states.new_tensor(v).reshape(shape) for v in (share, total))
         landed = a * path.states[i] + b * path.data[i]
-        costs[i, i + 1 :] = (landed - path.states[i + 1 :]).square().flatten(1).mean(dim=1).sqrt().double().numpy(
-            force=True
+        costs[i, i + 1 :] = (
+            (landed - path.states[i + 1 :]).square().flatten(1).mean(dim=1).sqrt().double().numpy(force=True)
         )
     return costs
 

@@ -142,9 +142,7 @@ def estimate(denoiser: Denoiser, x: Tensor, t: Tensor, alpha: Tensor, sigma: Ten
     """The estimate of the data at a level whose three numbers may carry gradients."""
     shape = (x.shape[0],) + (1,) * (x.ndim - 1)
     host = [(t.item(), alpha.item(), sigma.item())]
-    level = Level(
-        t.to(x).expand(x.shape[0]), alpha.to(x).expand(shape), sigma.to(x).expand(shape), host, (row,)
-    )
+    level = Level(t.to(x).expand(x.shape[0]), alpha.to(x).expand(shape), sigma.to(x).expand(shape), host, (row,))
     return denoiser.estimate(x, level)[0]
 
 
@@ -260,7 +258,9 @@ def learn(
         if not bool(torch.isfinite(loss)):
             raise InvalidInput(f"{problem.name} gave no finite images while learning: use a lower rate")
         learned = (parameters.gaps, parameters.shifts)
-        for tensor, gradient in zip(learned, torch.autograd.grad(loss, learned), strict=True):  # of no network's weights
+        for tensor, gradient in zip(
+            learned, torch.autograd.grad(loss, learned), strict=True
+        ):  # of no network's weights
             tensor.grad = gradient
         optimiser.step()
     raise AssertionError
@@ -296,5 +296,3 @@ def too_large(problem: Problem, parameters: Parameters, images: Known, first: Te
     with torch.autograd.graph.saved_tensors_hooks(count_bytes, lambda tensor: tensor):
         estimate(problem.begun(images.numbers), x.requires_grad_(), t, alpha, sigma, 1)
     return sum(kept.values()) * (len(parameters.gaps) - 1) > MEMORY
-
-

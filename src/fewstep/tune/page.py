@@ -14,7 +14,9 @@ table { border-collapse: collapse; width: 100% } td, th { text-align: left; padd
 th { border-bottom: 1px solid #c9d1d9; font-weight: 600 } td.n { text-align: right; font-variant-numeric: tabular-nums }
 .bar { background: #3867d6; height: .7rem; border-radius: 2px } .own .bar { background: #20a464 }
 code { background: #f2f4f7; padding: .1rem .3rem }
-@media (prefers-color-scheme: dark) { body { background: #14171a; color: #dfe3e8 } .verdict, code { background: #1f2730 } }
+@media (prefers-color-scheme: dark) {
+  body { background: #14171a; color: #dfe3e8 } .verdict, code { background: #1f2730 }
+}
 """
 
 
@@ -30,7 +32,8 @@ def page_of(certificate: Mapping[str, Any]) -> str:
 <h1>{escape(title)}</h1>
 <p class="verdict">{escape(certificate["verdict"])}</p>
 <h2>Compared on {certificate["images"]["held_out"]} images of held-out noise</h2>
-<table><tr><th>plan</th><th></th><th>NFE</th><th>error</th><th>{certificate["confidence"]:.0%} interval</th><th></th></tr>
+<table><tr><th>plan</th><th></th><th>NFE</th><th>error</th><th>{certificate["confidence"]:.0%} interval</th>
+<th></th></tr>
 {"".join(_row(one, most, one["digest"] == certificate["plan"]) for one in compared)}
 </table>
 <p>The error is the root mean square distance to the converged solution from the same noise

@@ -23,13 +23,15 @@ from fewstep.tune.problem import Known, Problem, rmse
 KEPT = 4
 """One in so many goes on to the next rung."""
 
+POWERS, BIASES = (1.0, 1.3, 1.7, 2.5, 3.0), (-1.0, -0.5, 0.5, 1.0)
+QUANTILES = ((0.6, 0.6), (0.8, 0.8), (1.0, 0.6), (0.6, 1.0))
 FORMS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     *(("karras", {"rho": rho}) for rho in (1.5, 2.0, 3.0, 5.0, 9.0)),
-    *(("polynomial", {"space": space, "power": p}) for space in ("time", "lambda") for p in (1.0, 1.3, 1.7, 2.5, 3.0)),
-    *(("beta", {"a": a, "b": b, "space": space}) for a, b in ((0.6, 0.6), (0.8, 0.8), (1.0, 0.6), (0.6, 1.0)) for space in ("time", "lambda")),
-    *((name, {"bias": bias}) for name in ("trailing", "quadratic", "exponential", "karras") for bias in (-1.0, -0.5, 0.5, 1.0)),
+    *(("polynomial", {"space": space, "power": p}) for space in ("time", "lambda") for p in POWERS),
+    *(("beta", {"a": a, "b": b, "space": space}) for a, b in QUANTILES for space in ("time", "lambda")),
+    *((name, {"bias": bias}) for name in ("trailing", "quadratic", "exponential", "karras") for bias in BIASES),
     *(("ays", {"model": model}) for model in AYS_RATIOS),
-)  # fmt: skip
+)
 """Grids with parameters of their own."""
 
 

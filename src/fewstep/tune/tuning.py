@@ -30,17 +30,19 @@ LEAST, MOST = 2, 32
 DISCOUNTS = (0.9, 1.0, 1.1, 1.25)
 FINALISTS, FAMILIES = 6, 4
 """Untuned plans that are compared on held-out noise, and samplers whose grids are searched further."""
-SEARCH_SHARE, TEACHER_SHARE = 0.35, 0.3
+TEACHER_SHARE, SEARCH_SHARE = 0.2, 0.45
+"""Of the time: what the converged solutions may take, and when the search is over."""
+LEAST_IMAGES, MOST_IMAGES = 16, 4096
 
 Watch = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many images are used for what; `rungs` and `pilot` are of the training images."""
+    """How many images are used for what; `rungs`, `pilot` and `path` are of the training images."""
 
-    train: int = 192
-    validation: int = 64
+    train: int = 256
+    validation: int = 128
     held_out: int = 256
     pilot: int = 16
     path: int = 64
@@ -53,15 +55,16 @@ class Sizes:
         if max(self.pilot, self.path, *self.rungs) > self.train or list(self.rungs) != sorted(self.rungs):
             raise InvalidInput(f"pilot, path and the increasing rungs are of the {self.train} training images: {self}")
 
-    def divided(self, by: int) -> Sizes:
-        """So many times fewer images, as far as there are at least some."""
+    @staticmethod
+    def of(train: int) -> Sizes:
+        """The other sizes that go well with so many training images, 8 or more."""
+        rungs = tuple(sorted({min(n, train) for n in (8, 32, 128)}))
+        return Sizes(train, max(8, train // 2), max(16, train), min(16, train), min(64, train), rungs)
 
-        def part(n: int, least: int) -> int:
-            return max(min(n, least), n // by)
-
-        small = Sizes(part(self.train, 32), part(self.validation, 16), part(self.held_out, 32), part(self.pilot, 4))
-        rungs = tuple(sorted({min(part(n, 4), small.train) for n in self.rungs}))
-        return replace(small, path=min(small.train, part(self.path, 16)), rungs=rungs)
+    @property
+    def solved(self) -> int:
+        """How many converged solutions are needed."""
+        return self.train + self.validation + self.held_out
 
 
 class Tuned(NamedTuple):
@@ -94,7 +97,7 @@ def tune(
         seconds: about how long it may take. With the same sizes, seed and iterations, and time for all of them, the
             same plan comes out.
         iterations: of learning, at most.
-        sizes: how many images are used; None takes `Sizes()`, or fewer where the time is short.
+        sizes: how many images are used; None takes as many as the time allows.
         watch: told the stage, how much of it is done, of how much, and the best error so far in words.
 
     Raises:
@@ -137,7 +140,7 @@ class _Tuning:
     untuned_rmse: float = math.inf
     untuned: list[Plan] = field(default_factory=list)
     spent: dict[str, float | None] = field(default_factory=dict)
-    twice: float | None = None
+    bests: list[tuple[float, Plan]] = field(default_factory=list)
     searched: dict[str, object] = field(default_factory=dict)
     learning: dict[str, int] | None = None
     stopped: str = ""
@@ -175,16 +178,11 @@ class _Tuning:
 
     def taught(self) -> tuple[Teacher, Known, Known, Known]:
         """The teacher, and the images with their converged solutions."""
-        problem, sizes = self.problem, self.sizes or Sizes()
+        problem, pilot = self.problem, 16 if self.sizes is None else self.sizes.pilot
         self.watch("teacher", 0, 4, "how many steps converge")
-        teacher = find_teacher(problem, range(TRAIN, TRAIN + sizes.pilot), self.default)
+        teacher = find_teacher(problem, range(TRAIN, TRAIN + pilot), self.default)
         self.each = self.elapsed / teacher.evaluations
-        if self.sizes is None:
-            by, whole = 1, sizes
-            while by < 16 and self.teaching(sizes, teacher) > TEACHER_SHARE * self.allowed:
-                by *= 2
-                sizes = whole.divided(by)
-        self.sizes = sizes
+        self.sizes = sizes = self.sizes or self.affordable(teacher)
         parts = []
         for first, count in ((TRAIN, sizes.train), (VALIDATION, sizes.validation), (HELD_OUT, sizes.held_out)):
             numbers = range(first, first + count)
@@ -192,9 +190,14 @@ class _Tuning:
             parts.append(Known(numbers, problem.solve(teacher.plan, numbers)))
         return teacher, *parts
 
-    def teaching(self, sizes: Sizes, teacher: Teacher) -> float:
-        """Seconds that the converged solutions take."""
-        return self.each * teacher.plan.nfe * (sizes.train + sizes.validation + sizes.held_out)
+    def affordable(self, teacher: Teacher) -> Sizes:
+        """The most training images, a power of two, whose solutions take no more than their share of the time."""
+        train = MOST_IMAGES
+        while train > LEAST_IMAGES:
+            if self.each * teacher.plan.nfe * Sizes.of(train).solved <= TEACHER_SHARE * self.allowed:
+                break
+            train //= 2
+        return Sizes.of(train)
 
     def search(self, teacher: Teacher, train: Known) -> list[Table]:
         """Untuned plans, then grids of the best of them; returns the tables to learn from, the best first."""
@@ -202,7 +205,12 @@ class _Tuning:
         assert self.sizes is not None
         plans = search.untuned(schedule, nfe)
         found = search.halving(
-            problem, plans, train, self.sizes.rungs, enough=self.after(0.6 * SEARCH_SHARE), watch=self.watching("search")
+            problem,
+            plans,
+            train,
+            self.sizes.rungs,
+            enough=self.after(0.75 * SEARCH_SHARE),
+            watch=self.watching("search"),
         )
         self.untuned = [scored.plan for scored in found[:FINALISTS]]
         for plan in (self.default, *self.untuned):
@@ -241,7 +249,7 @@ class _Tuning:
         """Learn from the best table for the rest of the time."""
         assert self.sizes is not None
         held = self.sizes.held_out
-        reserve = self.each * held * (self.nfe * (FINALISTS + 2) + 30 * len(self.problem.elsewhere))
+        reserve = self.each * held * (self.nfe * (FINALISTS + 7) + 30 * len(self.problem.elsewhere))
         left = self.allowed - self.elapsed - reserve
         if not tables or not self.iterations or left <= 0:
             self.stopped = "" if not self.iterations else "no time was left to learn"
@@ -258,6 +266,7 @@ class _Tuning:
             train,
             self.validation,
             iterations=self.iterations,
+            batch=min(self.problem.batch, max(16, min(256, len(train.numbers) // 8))),
             options=self.options,
             seed=self.problem.seed,
             seconds=lambda: ends - self.elapsed,
@@ -279,11 +288,24 @@ class _Tuning:
         return error
 
     def note(self, plan: Plan, error: float) -> None:
-        """Keep `plan` where it is the best so far, and the time where it is twice as good as any untuned one."""
+        """Keep `plan`, and when it came, where it is the best so far."""
         if error < self.best_rmse:
             self.best, self.best_rmse = plan, error
-        if self.twice is None and self.best_rmse < 0.5 * self.untuned_rmse < math.inf:
-            self.twice = self.elapsed
+            self.bests.append((self.elapsed, plan))
+
+    def twice(self, held_out: Known, untuned: float) -> float | None:
+        """When a plan came with half the error of the best untuned one, on the held-out images; None for never.
+
+        The plans came in the order of their errors on the validation images, so the first is found by bisection.
+        """
+        low, high = 0, len(self.bests)
+        while low < high:
+            middle = (low + high) // 2
+            if rmse(self.problem.errors(self.bests[middle][1], held_out)) <= 0.5 * untuned:
+                high = middle
+            else:
+                low = middle + 1
+        return self.bests[low][0] if low < len(self.bests) else None
 
     def after(self, share: float) -> Callable[[], bool]:
         """Whether this share of the time is over."""
@@ -301,10 +323,13 @@ class _Tuning:
             self.watch("certificate", i, len(plans), "")
             errors[digest] = problem.errors(plan, held_out)
         over = gain(errors[self.default.digest], errors[best.digest])
-        chosen = best if over.low > 1 else self.default
+        told_apart = rmse(errors[self.default.digest]) > teacher.error
+        chosen = best if over.low > 1 and told_apart else self.default
         rival = min([self.default, *self.untuned], key=lambda plan: rmse(errors[plan.digest]))
         rows = [Compared.of(self.kind(plan), plan, errors[digest]) for digest, plan in plans.items()]
-        self.spent["total"], self.spent["twice"] = self.elapsed, self.twice
+        self.spent["twice"] = self.twice(held_out, rmse(errors[rival.digest]))
+        elsewhere = self.elsewhere(teacher, chosen, rival, len(held_out.numbers) // 4)
+        self.spent["total"] = self.elapsed
         assert self.sizes is not None
         sizes = self.sizes
         certificate = Certificate(
@@ -318,8 +343,13 @@ class _Tuning:
             compared=sorted(rows, key=lambda row: row.rmse.value),
             over_default=over if chosen is best else Interval(1.0, 1.0, 1.0),
             over_untuned=gain(errors[rival.digest], errors[chosen.digest]),
-            elsewhere=self.elsewhere(teacher, chosen, rival, len(held_out.numbers) // 4),
-            teacher={"sampler": teacher.plan.recipe.sampler, "nfe": teacher.plan.nfe, "error": teacher.error},
+            elsewhere=elsewhere,
+            teacher={
+                "sampler": teacher.plan.recipe.sampler,
+                "grid": teacher.plan.recipe.grid,
+                "nfe": teacher.plan.nfe,
+                "error": teacher.error,
+            },
             images={"train": sizes.train, "validation": sizes.validation, "held_out": sizes.held_out},
             search=self.searched,
             learning=self.learning,
@@ -344,4 +374,3 @@ class _Tuning:
             images = Known(numbers, other.solve(teacher.plan, numbers))
             found[name] = gain(other.errors(rival, images), other.errors(plan, images))
         return found
-
