@@ -29,6 +29,10 @@ LEARNED = "learned"
 """The name of the sampler of learned plans; it is in no registry, as only the table makes it."""
 
 
+SAME = 1e-9
+"""Times that are this near, as a share of all, are one."""
+
+
 class Table(NamedTuple):
     """`times` (N + 1,), decreasing, the last one the end; `weights` (N, N), lower triangular, rows sum to one.
 
@@ -44,7 +48,7 @@ def table_of(plan: Plan) -> Table | None:
     if plan.stochastic or plan.inputs != 1 or plan.entry[1] == 0:
         return None
     times = np.array([*(row.t for row in plan.rows), plan.recipe.times[-1]])
-    if np.any(np.diff(times) > 0):
+    if np.any(np.diff(times) > SAME * (times[0] - times[-1])):
         return None
     alpha = np.array([*(row.alpha for row in plan.rows), plan.exit[0]])[1:]
     sigma = np.array([*(row.sigma for row in plan.rows), plan.exit[1]])[1:]
@@ -74,11 +78,11 @@ def whole(weights: Float) -> Float:
 
 def spread(times: Float, share: float = 1e-3) -> Float:
     """The times, those that stand in one place (as the two stages of Heun's method) moved a little apart."""
-    times = times.copy()
+    times, same = times.copy(), SAME * (times[0] - times[-1])
     for i in range(1, len(times) - 1):
-        if times[i] >= times[i - 1]:
-            later = times[i + 1 :]
-            times[i] = times[i - 1] - share * (times[i - 1] - later[later < times[i - 1]][0])
+        before, later = times[i - 1], times[i + 1 :]
+        if times[i] > before - same:
+            times[i] = before - share * (before - later[later < before - same][0])
     return times
 
 
