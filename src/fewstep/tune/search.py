@@ -69,7 +69,9 @@ def deterministic() -> list[str]:
 
 def fitting(name: str, schedule: Schedule, nfe: int, **where: Any) -> Iterator[Plan]:
     """The plan of a sampler with the most steps within `nfe` evaluations; none where it cannot be compiled."""
-    for steps in (None,) if "times" in where else range(nfe, 0, -1):
+    each = SAMPLERS[name].evaluations
+    most = nfe if each == 1 else min(nfe, nfe // each + 2)  # the first and the last step may be of one evaluation
+    for steps in (None,) if "times" in where else range(most, 0, -1):
         try:
             plan = compile(name, schedule=schedule, **({} if steps is None else {"steps": steps}), **where)
         except InvalidInput:
