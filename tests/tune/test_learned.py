@@ -6,7 +6,8 @@ import torch
 
 import fewstep as fs
 from fewstep.tune.dynamic import cheapest_times, step_costs
-from fewstep.tune.learned import Levels, Parameters, first_outputs, fitted_table, lambda_of, learn
+from fewstep.tune.fitted import fitted_table, moved_times
+from fewstep.tune.learned import Levels, Parameters, first_outputs, lambda_of, learn
 from fewstep.tune.problem import Known, Problem, rmse
 from fewstep.tune.table import plan_of, table_of
 from fewstep.tune.teacher import Teacher, path_of
@@ -88,13 +89,18 @@ def test_least_squares_and_then_learning_take_error_away():
     ))  # fmt: skip
     path = path_of(problem, teacher, range(64))
     times = cheapest_times(path, step_costs(path, LINEAR), 4)
-    usual = rmse(problem.errors(fs.compile("deis-3", schedule=LINEAR, times=times), held_out))
-    table = fitted_table(problem, path, times.tolist(), range(64))
-    fitted = rmse(problem.errors(plan_of(table, LINEAR, {}), held_out))
+
+    def held(plan):
+        return rmse(problem.errors(plan, held_out))
+
+    first = fitted_table(problem, path, times, range(64))
+    moved = moved_times(problem, path, first, range(64))
+    table = moved.table
+    fitted = held(plan_of(table, LINEAR, {}))
     learned = learn(problem, table, train, validation, iterations=100, options={"model": "x"}, batch=64)
-    error = rmse(problem.errors(learned.plan, held_out))
-    assert fitted < usual / 1.3
-    assert error < fitted / 1.2
+    assert held(plan_of(first.table, LINEAR, {})) < held(fs.compile("deis-3", schedule=LINEAR, times=times)) / 1.3
+    assert moved.rmse < first.rmse
+    assert held(learned.plan) < fitted
     assert learned.plan.recipe.options == {"model": "x"}
     again = learn(problem, table, train, validation, iterations=100, options={"model": "x"}, batch=64)
     assert again == learned

@@ -45,7 +45,7 @@ def test_halving_ends_on_the_best_and_stops_when_it_is_told_to():
     )
     plans = [fs.compile("deis-3", schedule=LINEAR, steps=n, grid="quadratic") for n in (3, 5, 50, 4, 7, 6)]
     best = halving(problem, plans, images, (4, 32))
-    assert [(s.plan.nfe, s.images) for s in best][0] == (50, 32)
+    assert (best[0].plan.nfe, best[0].images) == (50, 32)
     assert len(best) == 2
     assert best[0].rmse == rmse(problem.errors(plans[2], images))
     first = halving(problem, plans, images, (4, 32), enough=lambda: True)

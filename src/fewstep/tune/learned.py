@@ -30,13 +30,15 @@ from fewstep.core.schedule import RATIO_CAP, Schedule
 from fewstep.denoise.base import Denoiser, Level
 from fewstep.tune.problem import Known, Problem, rmse
 from fewstep.tune.table import Table, plan_of, whole
-from fewstep.tune.teacher import Path
+from fewstep.tune.teacher import Watched
 
 RIDGE = 1e-4
 """Added to Gram matrices, as a share of their mean diagonal: directions in which outputs hardly differ stay still."""
 LEAST_GAP = 1e-3
 """Of the mean gap of times in lambda: where learning starts from times that coincide."""
-RATE, SETBACK = 0.08, 1.25
+RATE, GAPS_RATE, SETBACK = 0.08, 1.0, 1.25
+BETAS = (0.9, 0.99)
+LOG = True
 MEMORY = 2 << 30
 """Bytes of activations beyond which each row is computed again for its gradient, in place of being kept."""
 
@@ -158,38 +160,6 @@ def ridged(gram: Tensor) -> Tensor:
     return gram + RIDGE * size * torch.eye(len(gram), dtype=gram.dtype)
 
 
-def fitted_table(problem: Problem, path: Path, times: Sequence[float], numbers: Sequence[int]) -> Table:
-    """The table whose states are one by one the nearest to the `path` of these images, by least squares.
-
-    `times` are among the path's. It costs one evaluation of each row and no gradient.
-    """
-    targets, schedule = path.at(times), problem.schedule
-    x = problem.noise(numbers) * float(schedule.sigma(times[0]))
-    alpha, sigma = schedule.alpha(np.array(times)), schedule.sigma(np.array(times))
-    n = len(times) - 1
-    sums, state, denoiser = torch.zeros(n, n, dtype=torch.float64), x, problem.begun(numbers)
-    outputs: list[Tensor] = []
-    with torch.no_grad():
-        for i in range(n):
-            level = (torch.tensor(v, dtype=torch.float64) for v in (times[i], alpha[i], sigma[i]))
-            outputs.append(estimate(denoiser, state, *level, i))
-            share = sigma[i + 1] / sigma[0]
-            total = alpha[i + 1] - alpha[0] * share
-            missing = (targets[i + 1] - share * x) / total - outputs[i]
-            if i:
-                steps = torch.stack(outputs).diff(dim=0).flatten(1).double()
-                product = (steps @ missing.flatten().double() / steps.shape[1]).cpu()
-                sums[i, :i] = torch.linalg.solve(ridged((steps @ steps.mT / steps.shape[1]).cpu()), -product)
-            made = outputs[i]
-            for c, before, after in zip(sums[i].tolist(), outputs, outputs[1:], strict=False):
-                made = made - c * (after - before)
-            state = share * x + total * made
-    weights = torch.eye(n, dtype=torch.float64)
-    weights[:, :-1] += sums[:, :-1]
-    weights[:, 1:] -= sums[:, :-1]
-    return Table(np.array(times), whole(np.tril(weights.numpy())))
-
-
 class Learned(NamedTuple):
     """The best plan on the validation images, its error there, and after how many of the `iterations` it came."""
 
@@ -233,7 +203,8 @@ def learn(
     parameters = Parameters(table, problem.schedule, outputs)
     again = too_large(problem, parameters, train.first(batch), outputs[0])
     starts = problem.noise(train.numbers) * float(problem.schedule.sigma(table.times[0]))
-    optimiser = torch.optim.Adam([parameters.gaps, parameters.shifts], betas=(0.9, 0.99))
+    groups = [{"params": [parameters.gaps], "share": GAPS_RATE}, {"params": [parameters.shifts], "share": 1.0}]
+    optimiser = torch.optim.Adam(groups, betas=BETAS)
     order = torch.Generator().manual_seed(seed)
     learned = (parameters.gaps, parameters.shifts)
     best, kept = Learned(plan_of(table, problem.schedule, options), math.inf, 0, 0), learned
@@ -258,10 +229,13 @@ def learn(
                 total = max(done, min(total, int(began * done / max(began - seconds(), 1e-9))))
         chosen = torch.randperm(len(train.numbers), generator=order)[:batch].tolist()
         for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, best.rmse / scale) * 0.5 * (1 + math.cos(math.pi * done / total))
+            group["lr"] = (
+                rate * group["share"] * min(1.0, best.rmse / scale) * 0.5 * (1 + math.cos(math.pi * done / total))
+            )
         denoiser = problem.begun([train.numbers[i] for i in chosen])
         result = parameters.run(denoiser, starts[chosen], outputs[0][chosen], again)
-        loss = (result.double() - train.targets[chosen].double()).square().mean().log()
+        loss = (result.double() - train.targets[chosen].double()).square().mean()
+        loss = loss.log() if LOG else loss
         gradients = torch.autograd.grad(loss, learned)  # of no network's weights
         for tensor, gradient in zip(learned, gradients, strict=True):
             tensor.grad = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
@@ -271,8 +245,6 @@ def learn(
 
 def first_outputs(problem: Problem, table: Table, numbers: Sequence[int]) -> Tensor:
     """(N, B, ..), what the rows of `table` answer for these images."""
-    from fewstep.tune.teacher import Watched
-
     watched: list[Watched] = []
 
     def around(denoiser: Denoiser) -> Denoiser:

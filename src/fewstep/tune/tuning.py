@@ -18,7 +18,8 @@ from fewstep.solvers.compile import compile
 from fewstep.tune import search
 from fewstep.tune.certificate import Certificate, Compared, Interval, gain
 from fewstep.tune.dynamic import cheapest_times, step_costs
-from fewstep.tune.learned import fitted_table, learn
+from fewstep.tune.fitted import fitted_table, moved_times
+from fewstep.tune.learned import learn
 from fewstep.tune.problem import Known, Problem, rmse
 from fewstep.tune.table import LEARNED, Table, plan_of, table_of
 from fewstep.tune.teacher import Path, Teacher, find_teacher, path_of
@@ -27,11 +28,11 @@ TRAIN, VALIDATION, HELD_OUT = 0, 2**28, 2**29
 """The numbers of the images of each part begin here, so that parts never meet whatever their sizes."""
 LEAST, MOST = 2, 32
 """Network evaluations that can be tuned for; a table of N rows holds N states."""
-DISCOUNTS = (0.9, 1.0, 1.1, 1.25)
-FINALISTS, FAMILIES = 6, 4
-"""Untuned plans that are compared on held-out noise, and samplers whose grids are searched further."""
-TEACHER_SHARE, SEARCH_SHARE = 0.2, 0.45
-"""Of the time: what the converged solutions may take, and when the search is over."""
+DISCOUNTS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.25)
+FINALISTS, FAMILIES, MOVED = 6, 4, 2
+"""Untuned plans that are compared on held-out noise, samplers whose grids are searched, and times that are moved."""
+TEACHER_SHARE, SEARCH_SHARE, TIMES_SHARE = 0.2, 0.4, 0.6
+"""Of the time: what the converged solutions may take, and when the search and the moving of times are over."""
 LEAST_IMAGES, MOST_IMAGES = 16, 4096
 
 Watch = Callable[[str, int, int, str], None]
@@ -59,7 +60,9 @@ class Sizes:
     def of(train: int) -> Sizes:
         """The other sizes that go well with so many training images, 8 or more."""
         rungs = tuple(sorted({min(n, train) for n in (8, 32, 128)}))
-        return Sizes(train, max(8, train // 2), max(16, train), min(16, train), min(64, train), rungs)
+        return Sizes(
+            train, max(8, train // 2), max(16, train), min(16, train), max(min(64, train), min(256, train // 4)), rungs
+        )
 
     @property
     def solved(self) -> int:
@@ -215,7 +218,7 @@ class _Tuning:
         self.untuned = [scored.plan for scored in found[:FINALISTS]]
         for plan in (self.default, *self.untuned):
             self.untuned_rmse = min(self.untuned_rmse, self.tried(plan))
-        path = path_of(problem, teacher, train.numbers[: self.sizes.path])
+        path = path_of(problem, teacher, train.numbers[: min(self.sizes.path, problem.batch)])
         costs = step_costs(path, schedule)
         dynamic = [cheapest_times(path, costs, nfe, discount) for discount in DISCOUNTS if nfe < len(path.times)]
         families = list(dict.fromkeys(scored.plan.recipe.sampler for scored in found))[:FAMILIES]
@@ -232,16 +235,20 @@ class _Tuning:
         return self.starts(teacher, path, dynamic, [*(s.plan for s in tuned[:2]), *self.untuned[:2]])
 
     def starts(self, teacher: Teacher, path: Path, dynamic: Sequence[Float], plans: Sequence[Plan]) -> list[Table]:
-        """Tables to learn from, the best on the validation images first: plans, and weights fitted at their times."""
-        problem, count = self.problem, min(len(path.states[0]), self.problem.batch)
-        numbers = range(TRAIN, TRAIN + count)
-        part = Path(path.times, path.states[:, :count], path.data[:, :count])
+        """Tables to learn from, the best on the validation images first: plans, and weights fitted at good times."""
+        problem, numbers = self.problem, range(TRAIN, TRAIN + path.states.shape[1])
         tables = [table for plan in plans if (table := table_of(plan)) is not None]
-        fitted = [fitted_table(problem, part, times.tolist(), numbers) for times in dynamic]
-        for table in tables[:1]:
-            own = path_of(problem, teacher, numbers, table.times)
-            fitted.append(fitted_table(problem, own, table.times.tolist(), numbers))
-        scored = [(self.tried(plan_of(table, problem.schedule, self.options)), table) for table in [*tables, *fitted]]
+        fitted = [fitted_table(problem, path, times, numbers) for times in dynamic]
+        if tables:
+            times = tables[0].times
+            through = path_of(problem, teacher, numbers, times)
+            tables.append(fitted_table(problem, through, times, numbers).table)
+        fitted.sort(key=lambda one: one.rmse)
+        for i, one in enumerate(fitted[:MOVED]):
+            self.watch("times", i, MOVED, f"error {one.rmse:.4g}")
+            enough = self.after(SEARCH_SHARE + (i + 1) / MOVED * (TIMES_SHARE - SEARCH_SHARE))
+            tables.append(moved_times(problem, path, one, numbers, enough).table)
+        scored = [(self.tried(plan_of(table, problem.schedule, self.options)), table) for table in tables]
         scored.sort(key=lambda one: one[0])
         return [table for error, table in scored if error < math.inf]
 
