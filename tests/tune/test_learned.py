@@ -113,7 +113,7 @@ def test_learning_ends_when_the_time_is_over_and_keeps_the_best_so_far():
     seen = []
     learned = learn(
         problem, table, images, images, iterations=1000, options={}, every=5, seconds=lambda: next(left),
-        watch=lambda done, of, error, best: seen.append((done, of)),
+        watch=lambda done, of, best: seen.append((done, of)),
     )  # fmt: skip
     assert learned.iterations in (5, 6)
     assert seen[0] == (0, 1000)

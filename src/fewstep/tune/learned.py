@@ -36,9 +36,9 @@ RIDGE = 1e-4
 """Added to Gram matrices, as a share of their mean diagonal: directions in which outputs hardly differ stay still."""
 LEAST_GAP = 1e-3
 """Of the mean gap of times in lambda: where learning starts from times that coincide."""
-RATE, GAPS_RATE, SETBACK = 0.08, 1.0, 1.25
-BETAS = (0.9, 0.99)
-LOG = True
+RATE, BETAS = 0.08, (0.9, 0.99)
+"""Of Adam; the rate is a share of the error, as a unit step of a weight moves a state by as much as the data."""
+SETBACK = 1.25
 MEMORY = 2 << 30
 """Bytes of activations beyond which each row is computed again for its gradient, in place of being kept."""
 
@@ -183,7 +183,7 @@ def learn(
     patience: int = 12,
     seed: int = 0,
     seconds: Callable[[], float] = lambda: math.inf,
-    watch: Callable[[int, int, float, Plan], None] = lambda done, of, rmse, best: None,
+    watch: Callable[[int, int, Learned], None] = lambda done, of, best: None,
 ) -> Learned:
     """Learn from `table` by Adam, with a rate that falls along a cosine, and with the error itself.
 
@@ -195,7 +195,7 @@ def learn(
         batch: training images of one iteration.
         rate: first step of each coordinate, as a share of the error; a unit shift moves a state by as much as the data.
         every: iterations between looks at the validation images; it ends after `patience` looks without a better one.
-        watch: told at each look the iterations done, of how many, the error, and the best plan so far.
+        watch: told at each look the iterations done, of how many, and the best so far.
 
     Where the table itself makes no finite images, nothing is learned.
     """
@@ -203,10 +203,9 @@ def learn(
     parameters = Parameters(table, problem.schedule, outputs)
     again = too_large(problem, parameters, train.first(batch), outputs[0])
     starts = problem.noise(train.numbers) * float(problem.schedule.sigma(table.times[0]))
-    groups = [{"params": [parameters.gaps], "share": GAPS_RATE}, {"params": [parameters.shifts], "share": 1.0}]
-    optimiser = torch.optim.Adam(groups, betas=BETAS)
-    order = torch.Generator().manual_seed(seed)
     learned = (parameters.gaps, parameters.shifts)
+    optimiser = torch.optim.Adam(learned, betas=BETAS)
+    order = torch.Generator().manual_seed(seed)
     best, kept = Learned(plan_of(table, problem.schedule, options), math.inf, 0, 0), learned
     scale = float(train.targets.double().std())
     total, began = iterations, seconds()
@@ -221,7 +220,7 @@ def learn(
                 with torch.no_grad():
                     for tensor, good in zip(learned, kept, strict=True):
                         tensor.copy_(good)
-            watch(done, total, error, best.plan)
+            watch(done, total, best)
             stale = (done - best.best) // every >= patience
             if done >= total or stale or seconds() <= 0 or best.rmse == math.inf:
                 return best._replace(iterations=done)
@@ -234,8 +233,7 @@ def learn(
             )
         denoiser = problem.begun([train.numbers[i] for i in chosen])
         result = parameters.run(denoiser, starts[chosen], outputs[0][chosen], again)
-        loss = (result.double() - train.targets[chosen].double()).square().mean()
-        loss = loss.log() if LOG else loss
+        loss = (result.double() - train.targets[chosen].double()).square().mean().log()
         gradients = torch.autograd.grad(loss, learned)  # of no network's weights
         for tensor, gradient in zip(learned, gradients, strict=True):
             tensor.grad = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)

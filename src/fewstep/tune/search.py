@@ -96,7 +96,7 @@ def halving(
     images: Known,
     rungs: Sequence[int],
     *,
-    enough: Callable[[], bool] = lambda: False,
+    enough: Callable[[float], bool] = lambda part: False,
     watch: Callable[[int, int], None] = lambda done, of: None,
 ) -> list[Scored]:
     """The plans of the last rung, best first.
@@ -104,7 +104,8 @@ def halving(
     Args:
         images: with their converged solutions.
         rungs: how many of these images each rung measures on, increasing.
-        enough: asked before each measurement; True ends a rung with what it has, one plan at least.
+        enough: asked before each measurement whether the rung shall end with what it has, one plan at least; told what
+            part of the search is over with it, 1 for the last rung.
         watch: told how many measurements are done, of how many.
 
     Raises:
@@ -115,10 +116,10 @@ def halving(
     sizes = [max(1, round(len(plans) / KEPT**k)) for k in range(len(rungs))]
     going, done = list(plans), 0
     scores: list[Scored] = []
-    for size in rungs:
+    for rung, size in enumerate(rungs, 1):
         scores = []
         for plan in going:
-            if scores and enough():
+            if scores and enough(rung / len(rungs)):
                 break
             watch(done, sum(sizes))
             done += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from fewstep.tune import search
 from fewstep.tune.certificate import Certificate, Compared, Interval, gain
 from fewstep.tune.dynamic import cheapest_times, step_costs
 from fewstep.tune.fitted import fitted_table, moved_times
-from fewstep.tune.learned import learn
+from fewstep.tune.learned import Learned, learn
 from fewstep.tune.problem import Known, Problem, rmse
 from fewstep.tune.table import LEARNED, Table, plan_of, table_of
 from fewstep.tune.teacher import Path, Teacher, find_teacher, path_of
@@ -212,7 +212,7 @@ class _Tuning:
             plans,
             train,
             self.sizes.rungs,
-            enough=self.after(0.75 * SEARCH_SHARE),
+            enough=self.within(0.6),
             watch=self.watching("search"),
         )
         self.untuned = [scored.plan for scored in found[:FINALISTS]]
@@ -224,7 +224,7 @@ class _Tuning:
         families = list(dict.fromkeys(scored.plan.recipe.sampler for scored in found))[:FAMILIES]
         more = search.variants(schedule, nfe, families, dynamic)
         tuned = search.halving(
-            problem, more, train, self.sizes.rungs, enough=self.after(SEARCH_SHARE), watch=self.watching("grids")
+            problem, more, train, self.sizes.rungs, enough=self.within(1.0), watch=self.watching("grids")
         )
         for scored in tuned[:FINALISTS]:
             self.tried(scored.plan)
@@ -248,7 +248,10 @@ class _Tuning:
             self.watch("times", i, MOVED, f"error {one.rmse:.4g}")
             enough = self.after(SEARCH_SHARE + (i + 1) / MOVED * (TIMES_SHARE - SEARCH_SHARE))
             tables.append(moved_times(problem, path, one, numbers, enough).table)
-        scored = [(self.tried(plan_of(table, problem.schedule, self.options)), table) for table in tables]
+        scored = []
+        for table in tables:
+            with suppress(InvalidInput):  # weights so large that rounding alone departs from the schedule
+                scored.append((self.tried(plan_of(table, problem.schedule, self.options)), table))
         scored.sort(key=lambda one: one[0])
         return [table for error, table in scored if error < math.inf]
 
@@ -262,12 +265,13 @@ class _Tuning:
             self.stopped = "" if not self.iterations else "no time was left to learn"
             return
 
-        def see(done: int, of: int, error: float, best: Plan) -> None:
-            self.note(best, error)
+        def see(done: int, of: int, best: Learned) -> None:
+            self.note(best.plan, best.rmse)
+            self.learning = {"iterations": done, "at_most": self.iterations, "best": best.best}
             self.watch("learning", done, of, f"error {self.best_rmse:.4g}, best untuned {self.untuned_rmse:.4g}")
 
         ends = self.elapsed + left
-        found = learn(
+        learn(
             self.problem,
             tables[0],
             train,
@@ -279,7 +283,6 @@ class _Tuning:
             seconds=lambda: ends - self.elapsed,
             watch=see,
         )
-        self.learning = {"iterations": found.iterations, "best": found.best}
 
     # --- what is kept ----------------------------------------------------------------------------------------
 
@@ -313,6 +316,11 @@ class _Tuning:
             else:
                 low = middle + 1
         return self.bests[low][0] if low < len(self.bests) else None
+
+    def within(self, share: float) -> Callable[[float], bool]:
+        """Whether a part of the time from now to `share` of the search's is over."""
+        now, end = self.elapsed, share * SEARCH_SHARE * self.allowed
+        return lambda part: self.elapsed > now + part * max(end - now, 0.0)
 
     def after(self, share: float) -> Callable[[], bool]:
         """Whether this share of the time is over."""
