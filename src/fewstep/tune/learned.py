@@ -207,7 +207,7 @@ def learn(
     optimiser = torch.optim.Adam(learned, betas=BETAS)
     order = torch.Generator().manual_seed(seed)
     best, kept = Learned(plan_of(table, problem.schedule, options), math.inf, 0, 0), learned
-    scale = float(train.targets.double().std())
+    scale = float(train.targets.double().std()) or 1.0
     total, began = iterations, seconds()
     for done in count():
         if done % every == 0 or done >= total:
@@ -228,9 +228,7 @@ def learn(
                 total = max(done, min(total, int(began * done / max(began - seconds(), 1e-9))))
         chosen = torch.randperm(len(train.numbers), generator=order)[:batch].tolist()
         for group in optimiser.param_groups:
-            group["lr"] = (
-                rate * group["share"] * min(1.0, best.rmse / scale) * 0.5 * (1 + math.cos(math.pi * done / total))
-            )
+            group["lr"] = rate * min(1.0, best.rmse / scale) * 0.5 * (1 + math.cos(math.pi * done / total))
         denoiser = problem.begun([train.numbers[i] for i in chosen])
         result = parameters.run(denoiser, starts[chosen], outputs[0][chosen], again)
         loss = (result.double() - train.targets[chosen].double()).square().mean().log()
