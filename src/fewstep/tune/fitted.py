@@ -40,8 +40,8 @@ def fitted_table(problem: Problem, path: Path, times: Float, numbers: Sequence[i
     outputs: list[Tensor] = []
     with torch.no_grad():
         for i in range(n):
-            level = (torch.tensor(v, dtype=torch.float64) for v in (times[i], alpha[i], sigma[i]))
-            outputs.append(estimate(denoiser, state, *level, i))
+            t, a, s = (torch.tensor(v[i], dtype=torch.float64) for v in (times, alpha, sigma))
+            outputs.append(estimate(denoiser, state, t, a, s, i))
             share = sigma[i + 1] / sigma[0]
             total = alpha[i + 1] - alpha[0] * share
             missing = (targets[i + 1] - share * x) / total - outputs[i]

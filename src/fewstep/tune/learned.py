@@ -47,7 +47,7 @@ class Levels(torch.autograd.Function):
     """(t, alpha, sigma) at values of lambda (n,), float64, with the schedule's own derivatives."""
 
     @staticmethod
-    def forward(ctx: Any, lam: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def forward(ctx: Any, lam: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor, Tensor]:
         t = schedule.time_of_lambda(lam.detach().numpy())
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         dalpha, dsigma = schedule.derivatives(t)
@@ -56,7 +56,7 @@ class Levels(torch.autograd.Function):
         return torch.from_numpy(t), torch.from_numpy(alpha), torch.from_numpy(sigma)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return sum((g * s for g, s in zip(gradients, ctx.saved_tensors, strict=True)), torch.zeros(1)), None
 
 
@@ -99,7 +99,7 @@ class Parameters:
         columns = []
         ends = np.array([self.first, self.last])
         for values, end in zip(
-            Levels.apply(inner, self.schedule),  # type: ignore[arg-type]
+            Levels.apply(inner, self.schedule),
             (ends, self.schedule.alpha(ends), self.schedule.sigma(ends)),
             strict=True,
         ):
@@ -136,7 +136,7 @@ class Parameters:
                 row = checkpoint(estimate, denoiser, state, *level, i + 1, use_reentrant=False)
             else:
                 row = estimate(denoiser, state, *level, i + 1)
-            outputs.append(row)  # type: ignore[arg-type]
+            outputs.append(row)
         raise AssertionError("a table has a row at least")
 
 

@@ -6,7 +6,7 @@ reported as the error of the reference: it is the error of half the steps, so it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -76,7 +76,7 @@ class Path(NamedTuple):
     states: Tensor  # (m + 1, B, ..)
     data: Tensor  # (m, B, ..)
 
-    def at(self, times: Sequence[float]) -> list[Tensor]:
+    def at(self, times: Iterable[float]) -> list[Tensor]:
         """The states at some of the times."""
         own = self.times.tolist()
         return [self.states[own.index(float(t))] for t in times]
@@ -101,14 +101,15 @@ class Watched(Wrapper):
         return data, raw
 
 
-def path_of(problem: Problem, teacher: Teacher, numbers: Sequence[int], through: Sequence[float] = ()) -> Path:
+def path_of(problem: Problem, teacher: Teacher, numbers: Sequence[int], through: Iterable[float] = ()) -> Path:
     """The teacher's path for these images. It also goes `through` these times, and keeps what it has there."""
     recipe = teacher.plan.recipe
-    times = np.array(sorted({*recipe.times, *map(float, through)}, reverse=True))
+    through = {*map(float, through)}
+    times = np.array(sorted({*recipe.times, *through}, reverse=True))
     plan = teacher.plan
     if len(times) > len(recipe.times):
         # A step much shorter than its neighbours would spoil the higher orders: the teacher's times give way.
-        kept = set(map(float, through)) | {float(times[0]), float(times[-1])}
+        kept = through | {float(times[0]), float(times[-1])}
         times = np.array([t for t in times if t in kept or not _crowds(problem.schedule, t, kept, times)])
         plan = compile(recipe.sampler, schedule=problem.schedule, times=times)
     watched: list[Watched] = []

@@ -247,7 +247,7 @@ class _Tuning:
         for i, one in enumerate(fitted[:MOVED]):
             self.watch("times", i, MOVED, f"error {one.rmse:.4g}")
             enough = self.after(SEARCH_SHARE + (i + 1) / MOVED * (TIMES_SHARE - SEARCH_SHARE))
-            tables.append(moved_times(problem, path, one, numbers, enough).table)
+            tables += [one.table, moved_times(problem, path, one, numbers, enough).table]
         scored = []
         for table in tables:
             with suppress(InvalidInput):  # weights so large that rounding alone departs from the schedule
