@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fewstep.core.errors import InvalidInput
+from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.grid import AYS_RATIOS, GRIDS
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float, Schedule
@@ -43,11 +43,17 @@ class Scored(NamedTuple):
     images: int
 
 
-def untuned(schedule: Schedule, nfe: int) -> list[Plan]:
-    """Every deterministic sampler on every grid, with their own defaults: the most steps within `nfe` evaluations."""
-    grids = [*GRIDS]
-    plans = (p for name in deterministic() for grid in grids for p in fitting(name, schedule, nfe, grid=grid))
-    return distinct(plans)
+def untuned(schedule: Schedule, nfe: int, samplers: Sequence[str] | None = None) -> list[Plan]:
+    """Samplers on every grid, with their own defaults: the most steps within `nfe` evaluations.
+
+    Raises `InvalidInput` for `samplers` that are unknown or draw noise; None is all the others.
+    """
+    known = deterministic()
+    for name in samplers or ():
+        if name not in known:
+            raise unknown_name("sampler without noise", str(name), known)
+    names = known if samplers is None else samplers
+    return distinct(p for name in names for grid in GRIDS for p in fitting(name, schedule, nfe, grid=grid))
 
 
 def variants(schedule: Schedule, nfe: int, samplers: Iterable[str], times: Sequence[Float] = ()) -> list[Plan]:

@@ -84,6 +84,7 @@ def tune(
     default: Plan | None = None,
     seconds: float = 120.0,
     iterations: int = 1500,
+    samplers: Sequence[str] | None = None,
     sizes: Sizes | None = None,
     watch: Watch | None = None,
     clock: Callable[[], float] = time.perf_counter,
@@ -100,11 +101,12 @@ def tune(
         seconds: about how long it may take. With the same sizes, seed and iterations, and time for all of them, the
             same plan comes out.
         iterations: of learning, at most.
+        samplers: to search among; None is every one that draws no noise.
         sizes: how many images are used; None takes as many as the time allows.
         watch: told the stage, how much of it is done, of how much, and the best error so far in words.
 
     Raises:
-        InvalidInput: for counts out of range, a default of other NFE or another noise schedule, and a model that gives
+        InvalidInput: for counts out of range, unknown samplers, a default of other NFE or another noise schedule, and a model that gives
             no finite images.
         KeyboardInterrupt: where there is no plan yet.
     """
@@ -119,7 +121,8 @@ def tune(
             f"the default has {default.nfe} evaluations on {default.recipe.schedule['kind']}, and {nfe} on "
             f"{problem.schedule.kind} are tuned for: compile it for the same"
         )
-    return _Tuning(problem, nfe, default, float(seconds), iterations, sizes, watch or _unseen, clock).run()
+    plans = search.untuned(problem.schedule, nfe, samplers)
+    return _Tuning(problem, nfe, default, plans, float(seconds), iterations, sizes, watch or _unseen, clock).run()
 
 
 def _unseen(stage: str, done: int, of: int, words: str) -> None:
@@ -133,6 +136,7 @@ class _Tuning:
     problem: Problem
     nfe: int
     default: Plan
+    plans: list[Plan]
     allowed: float
     iterations: int
     sizes: Sizes | None
@@ -206,10 +210,9 @@ class _Tuning:
         """Untuned plans, then grids of the best of them; returns the tables to learn from, the best first."""
         problem, schedule, nfe = self.problem, self.problem.schedule, self.nfe
         assert self.sizes is not None
-        plans = search.untuned(schedule, nfe)
         found = search.halving(
             problem,
-            plans,
+            self.plans,
             train,
             self.sizes.rungs,
             enough=self.within(0.6),
@@ -229,7 +232,7 @@ class _Tuning:
         for scored in tuned[:FINALISTS]:
             self.tried(scored.plan)
         self.searched = {
-            "untuned": len(plans), "variants": len(more), "images": list(self.sizes.rungs),
+            "untuned": len(self.plans), "variants": len(more), "images": list(self.sizes.rungs),
             "cut": self.elapsed > SEARCH_SHARE * self.allowed,
         }  # fmt: skip
         return self.starts(teacher, path, dynamic, [*(s.plan for s in tuned[:2]), *self.untuned[:2]])
