@@ -106,8 +106,8 @@ def tune(
         watch: told the stage, how much of it is done, of how much, and the best error so far in words.
 
     Raises:
-        InvalidInput: for counts out of range, unknown samplers, a default of other NFE or another noise schedule, and a model that gives
-            no finite images.
+        InvalidInput: for counts out of range, unknown samplers, a default of other NFE or another noise schedule, and
+            a model that gives no finite images.
         KeyboardInterrupt: where there is no plan yet.
     """
     if type(nfe) is not int or not LEAST <= nfe <= MOST:
