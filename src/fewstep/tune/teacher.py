@@ -59,7 +59,7 @@ def find_teacher(
                     best = Teacher(plan, change, evaluations)
                     usual = rmse(squares(own, now))
             last[family] = now
-        if best is not None and best.error <= share * usual:
+        if best is not None and best.error < torch.inf and best.error <= share * usual:
             return best._replace(evaluations=evaluations)
         steps *= 2
     if best is None or not best.error < torch.inf:
