@@ -16,6 +16,7 @@ import torch
 
 import fewstep as fs
 from fewstep.adapters.diffusers import PlanScheduler
+from fewstep.tune.table import plan_of, table_of
 
 from .tiny import PIPELINES, SD, draw
 
@@ -407,6 +408,24 @@ def test_from_plan_without_a_configuration_has_the_plans_noise_schedule():
         scheduler.set_timesteps(3)
         assert scheduler.plan == plan
     assert scheduler.scale_model_input(torch.ones(1, 1), scheduler.timesteps[0]) == pytest.approx(1 / np.hypot(80, 0.5))
+
+
+def test_a_learned_plan_runs_in_a_pipeline_but_not_from_the_middle():
+    schedule = fs.schedules.scaled_linear()
+    table = table_of(fs.compile("unipc-3", schedule=schedule, steps=5, grid="karras"))
+    plan = plan_of(table._replace(times=table.times * 0.999), schedule, {"model": "0" * 16})
+    scheduler = PlanScheduler.from_plan(plan, CONFIG)
+    scheduler.set_timesteps(5)
+    assert scheduler.order == 1
+    assert np.allclose(scheduler.timesteps, table.times[:-1] * 0.999, atol=1e-3)
+    x = noise(2, 3, 4).float()
+    network = fs.Network(lambda u, t: torch.tanh(u * 0.7 + t.reshape(-1, 1, 1) / 1000), schedule)
+    hosted = drive(scheduler, x * plan.entry[1])
+    assert float((hosted - fs.sample(plan, network, noise=x)).abs().max()) < 2e-5 * float(hosted.abs().max())
+    scheduler.set_timesteps(5)
+    scheduler.set_begin_index(2)
+    with pytest.raises(fs.InvalidInput, match="has no rows that begin in the middle"):
+        drive(scheduler, x)
 
 
 # --- what pipelines look for ----------------------------------------------------------------------------------

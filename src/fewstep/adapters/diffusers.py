@@ -196,7 +196,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     @property
     def order(self) -> int:
         """Network evaluations of a usual step: pipelines skip steps in this unit."""
-        return SAMPLERS[self._plan.recipe.sampler if self._plan else self.config["sampler"]].evaluations
+        name = self._plan.recipe.sampler if self._plan else self.config["sampler"]
+        return SAMPLERS[name].evaluations if name in SAMPLERS else 1  # a learned plan is in no registry
 
     @property
     def timesteps(self) -> Tensor:

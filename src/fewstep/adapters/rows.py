@@ -18,6 +18,7 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float, Schedule
 from fewstep.run.lower import DATA, NOISE, RAW, combinations
 from fewstep.solvers.compile import compile, solver_of
+from fewstep.solvers.registry import SAMPLERS
 
 Call = tuple[Plan, int] | None
 """The row of a plan that a call of the host is; None where the call has no effect."""
@@ -84,6 +85,11 @@ def _tail(plan: Plan, schedule: Schedule, times: Float) -> Plan | None:
     if len(times) < 2:
         return None
     options = dict(plan.recipe.options)
+    if plan.recipe.sampler not in SAMPLERS:
+        raise InvalidInput(
+            f"a plan of {plan.recipe.sampler!r} was made for the whole of its times, and has no rows that begin in the "
+            "middle: use from_config with a sampler for image-to-image"
+        )
     defaults = solver_of(plan.recipe.sampler)[1]
     if "s_churn" in defaults:  # the noise of a step is that of the whole grid, which has more steps
         churn = options.get("s_churn", defaults["s_churn"])

@@ -30,6 +30,7 @@ COMMANDS = {
     "samplers": Entry("fewstep.cli.lists", "List the samplers, or the options of one."),
     "grids": Entry("fewstep.cli.lists", "List the time grids and their options."),
     "plan": Entry("fewstep.cli.plan", "Compile a sampler and show its table of coefficients."),
+    "tune": Entry("fewstep.cli.tune", "Fit a plan of few evaluations to a model, with a certificate."),
     "show": Entry("fewstep.cli.show", "Draw pictures that teach: paths, errors, schedules, steps."),
     "train": Entry("fewstep.cli.train", "Train a small model; interrupt and resume at will."),
     "doctor": Entry("fewstep.cli.doctor", "Test what a network's outputs are consistent with."),

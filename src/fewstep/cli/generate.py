@@ -16,6 +16,7 @@ from fewstep.cli.output import note, progress, show_json
 from fewstep.cli.values import BatchSize, Label, Labels, Pair, Seeds, Several, Span, mapping
 
 if TYPE_CHECKING:
+    import fewstep as fs
     from fewstep.pipeline import Images, Layout, Pipeline, Stamp, TextPipeline
 
 COUNT, MOST = 10, 10_000
@@ -56,6 +57,7 @@ NUMBERS = Several(float, "a number")
 )
 @text.OPTIONS
 @click.option("--plan", type=click.Path(), help="A plan that `fewstep plan --output` wrote, in place of a sampler.")
+@click.option("--force", is_flag=True, help="Take a plan that was tuned for another model.")
 @click.option("--like", type=click.Path(), help="Draw this PNG again: the same pixels.")
 @click.option(
     "--output", type=click.Path(), help="The PNG, or the folder of many.  [default: in out/, named by its recipe]"
@@ -184,8 +186,7 @@ def _draw(pipe: Pipeline | TextPipeline, stamp: Stamp | None, given: dict[str, A
             bar(row.index + 1, of=row.rows)
 
         if stamp is not None:
-            plan = None if given["plan"] is None else fs.Plan.load(given["plan"])
-            return pipe.redraw(stamp.recipe, plan=plan, weak=given["weak"], on_row=on_row)
+            return pipe.redraw(stamp.recipe, plan=_plan(pipe, given), weak=given["weak"], on_row=on_row)
         wanted = _wanted(pipe, given)
         if isinstance(pipe, fs.TextPipeline):
             return text.draw(pipe, wanted, given, on_row)
@@ -198,7 +199,7 @@ def _wanted(pipe: Pipeline | TextPipeline, given: dict[str, Any]) -> dict[str, A
     """The arguments of the pipeline's call that were chosen."""
     import fewstep as fs
 
-    plan = None if given["plan"] is None else fs.Plan.load(given["plan"])
+    plan = _plan(pipe, given)
     grid_options = mapping(given["grid_option"], "--grid-option")
     if given["bias"] is not None:
         grid_options["bias"] = given["bias"]
@@ -212,6 +213,22 @@ def _wanted(pipe: Pipeline | TextPipeline, given: dict[str, Any]) -> dict[str, A
     settings |= {"negative": given["negative"], **methods.chosen(pipe, given)}
     wanted = {name: value for name, value in settings.items() if value is not None}
     return text.wanted(wanted, given) if isinstance(pipe, fs.TextPipeline) else {**wanted, "clip": given["clip"]}
+
+
+def _plan(pipe: Pipeline | TextPipeline, given: dict[str, Any]) -> fs.Plan | None:
+    """The plan of a file, unless it was tuned for another model."""
+    import fewstep as fs
+
+    if given["plan"] is None:
+        if given["force"]:
+            raise click.UsageError("--force takes a plan that was tuned for another model: give --plan")
+        return None
+    plan = fs.Plan.load(given["plan"])
+    if not given["force"]:
+        from fewstep.tune.table import check_model
+
+        check_model(plan, pipe.name, pipe.digest, "tune one for it with `fewstep tune`, or use --force")
+    return plan
 
 
 def _refuse_together(ctx: click.Context, option: str, value: Any, others: tuple[str, ...], why: str) -> None:

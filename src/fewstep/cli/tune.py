@@ -1,0 +1,215 @@
+"""`fewstep tune`: a plan that is fitted to a model, and a certificate of what it gains."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from fewstep.cli.output import note, progress, show_json, show_table
+from fewstep.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from fewstep.pipeline import Pipeline, TextPipeline
+    from fewstep.tune import Certificate, Problem
+
+
+@click.command()
+@click.argument("model", default="digits")
+@click.option("--nfe", type=click.IntRange(2, 32), required=True, help="Network evaluations of the plan, 2 to 32.")
+@click.option(
+    "--seconds", type=click.FloatRange(1), default=120.0, show_default=True, metavar="S", help="How long it may take."
+)
+@click.option("--guidance", type=float, metavar="S", help="Guidance scale to tune for.  [default: the model's own]")
+@click.option("--prompts", "prompt_file", type=click.Path(), help="A prompt a line, for a model that takes prompts.")
+@click.option(
+    "--iterations",
+    type=click.IntRange(0, 1_000_000),
+    default=1500,
+    show_default=True,
+    metavar="N",
+    help="Of learning, at most; 0 searches alone.",
+)
+@click.option(
+    "--images",
+    type=click.IntRange(8, 65536),
+    metavar="N",
+    help="Training images; half as many validate, as many are held out.  [default: what --seconds allow]",
+)
+@click.option(
+    "--batch", type=click.IntRange(1, 1024), default=64, show_default=True, metavar="N", help="Images seen at once."
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**20 - 1), default=0, show_default=True, metavar="N", help="Of the noise."
+)
+@click.option("--output", type=click.Path(dir_okay=False), help="The plan to write.  [default: out/MODEL-N-nfe.json]")
+@click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
+def tune(
+    model: str,
+    nfe: int,
+    seconds: float,
+    guidance: float | None,
+    prompt_file: str | None,
+    iterations: int,
+    images: int | None,
+    batch: int,
+    seed: int,
+    output: str | None,
+    as_json: bool,
+) -> None:
+    """Find a better plan of N network evaluations for MODEL: search, then learn times and weights by gradient.
+
+    The plan is written as a file for `generate --plan` and `PlanScheduler.from_plan`, with a certificate beside it,
+    as JSON and as a page: what was compared on noise that the tuning never saw, the gain with its interval, and what it
+    took. Where nothing beats the model's default beyond noise, that is what you get. Ctrl-C keeps the best so far.
+
+    \b
+        fewstep tune --nfe 6
+        fewstep generate --plan out/digits-6-nfe.json
+    """
+    from fewstep.pipeline import load
+    from fewstep.tune import Sizes
+    from fewstep.tune import tune as run
+
+    pipe = load(model)
+    problem = problem_of(pipe, guidance, prompt_file, batch, seed)
+    target = Path(output or f"out/{pipe.name}-{nfe}-nfe.json")
+    if target.suffix != ".json":
+        raise click.UsageError(f"--output {target} must end in .json: a plan is a JSON file")
+    os.makedirs(target.parent, exist_ok=True)
+    default = pipe.plan(steps=nfe)
+    note(
+        f"Tuning {pipe.name} for {nfe} evaluations: about {seconds:g} s. At most half of them find converged solutions "
+        "and compare every sampler on every grid; the rest learns. Ctrl-C keeps the best so far"
+    )
+    with progress("teacher", 1) as bar:
+        last = ""
+
+        def watch(stage: str, done: int, of: int, words: str) -> None:
+            nonlocal last
+            bar(done, of=of, words=f"{stage}: {words}" if words else stage)
+            if stage != last:
+                last = stage
+                quiet(stage)
+
+        sizes = None if images is None else Sizes.of(images)
+        found = run(problem, nfe, default=default, seconds=seconds, iterations=iterations, sizes=sizes, watch=watch)
+    found.plan.save(target)
+    paths = found.certificate.save(target.with_name(f"{target.stem}.certificate.json"))
+    if as_json:
+        show_json({"path": str(target), "certificate": [str(p) for p in paths], **found.certificate.to_json()})
+        return
+    show(found.certificate)
+    click.echo()
+    click.echo(target)
+    note(f"certificate: {paths[1]}")
+
+
+def quiet(stage: str) -> None:
+    """Say the stage in a line where there is no bar."""
+    import sys
+
+    if not sys.stderr.isatty():
+        note(f"{stage} ..")
+
+
+def problem_of(
+    pipe: Pipeline | TextPipeline, guidance: float | None, prompt_file: str | None, batch: int, seed: int
+) -> Problem:
+    """What a pipeline draws, as a problem of tuning: its classes in turn, or the prompts of a file."""
+    from fewstep.pipeline import Pipeline
+    from fewstep.pipeline.pipeline import GUIDANCE
+    from fewstep.tune import Problem
+
+    if isinstance(pipe, Pipeline):
+        if prompt_file is not None:
+            raise click.UsageError(f"--prompts is for models that take prompts, and {pipe.name} draws classes")
+        if pipe.classes == 0 and guidance not in (None, 1):
+            raise click.UsageError(
+                f"{pipe.name} takes no condition, so there is nothing to guide: leave out --guidance"
+            )
+        scale = 1.0 if pipe.classes == 0 else GUIDANCE if guidance is None else guidance
+        others = [] if pipe.classes == 0 else sorted({1.0, 1.5 * scale} - {scale})
+        labels: Sequence[Any] = range(pipe.classes) or (None,)
+
+        def drawn(at: float) -> Callable[[Sequence[int]], Any]:
+            return lambda numbers: pipe.denoiser([labels[n % len(labels)] for n in numbers], guidance=at)
+
+        shape, schedule = pipe.sample_shape, pipe.schedule
+    else:
+        train, held_out = _split(_prompts(prompt_file, pipe.name))
+        scale = guidance if guidance is not None else pipe.guidance
+        others = []
+
+        def drawn(at: float) -> Callable[[Sequence[int]], Any]:
+            from fewstep.tune.tuning import HELD_OUT
+
+            def of(numbers: Sequence[int]) -> Any:
+                words = [held_out[n % len(held_out)] if n >= HELD_OUT else train[n % len(train)] for n in numbers]
+                return pipe.denoiser(words, guidance=at)
+
+            return of
+
+        shape, schedule = pipe.latent_shape(), pipe.schedule_at()
+    return Problem(
+        drawn(scale),
+        schedule,
+        tuple(shape),
+        name=pipe.name,
+        digest=pipe.digest,
+        settings={"guidance": scale},
+        elsewhere={f"guidance {other:g}": drawn(other) for other in others},
+        seed=seed,
+        batch=batch,
+        device=pipe.device,
+    )
+
+
+def _prompts(prompt_file: str | None, name: str) -> list[str]:
+    from fewstep.zoo.scenes.prompts import held_out_prompts
+
+    if prompt_file is None:
+        if name != "scenes":
+            raise click.UsageError(f"{name} draws from words: give --prompts FILE, a prompt a line")
+        return [prompt.text for prompt in held_out_prompts(64)]
+    lines = [line.strip() for line in Path(prompt_file).read_text(encoding="utf-8").splitlines()]
+    return [line for line in dict.fromkeys(lines) if line]
+
+
+def _split(prompts: list[str]) -> tuple[list[str], list[str]]:
+    """The prompts that are learned from, and a quarter that is held out."""
+    if len(prompts) < 8:
+        raise InvalidInput(f"tuning needs at least 8 different prompts, a quarter of them held out, got {len(prompts)}")
+    held = len(prompts) // 4
+    return prompts[held:], prompts[:held]
+
+
+def show(certificate: Certificate) -> None:
+    """Print the comparison and the verdict."""
+    show_table(
+        ["plan", "kind", "NFE", "error", "95% interval"],
+        [
+            [
+                f"{row.sampler} on {row.grid}",
+                row.kind,
+                str(row.nfe),
+                f"{row.rmse.value:.4g}",
+                f"{row.rmse.low:.4g} to {row.rmse.high:.4g}",
+            ]
+            for row in certificate.compared
+        ],
+        right=("NFE", "error", "95% interval"),
+    )
+    click.echo()
+    click.echo(certificate.verdict)
+    for name, found in certificate.elsewhere.items():
+        click.echo(f"At {name}: {found} times less error than the best untuned sampler")
+    seconds = certificate.seconds
+    twice = seconds["twice"]
+    reached = "never reached" if twice is None else f"reached after {twice:.1f} s"
+    note(f"{seconds['total']:.1f} s in all; half the error of the best untuned sampler {reached}")
+    if certificate.stopped:
+        note(f"stopped early: {certificate.stopped}")

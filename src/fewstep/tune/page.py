@@ -1,0 +1,95 @@
+"""The certificate as one page that needs nothing else: no script, no font, no picture from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import Any
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 54rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
+h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
+.verdict { background: #eef4ff; border-left: 4px solid #3867d6; padding: .8rem 1rem }
+table { border-collapse: collapse; width: 100% } td, th { text-align: left; padding: .3rem .8rem .3rem 0 }
+th { border-bottom: 1px solid #c9d1d9; font-weight: 600 } td.n { text-align: right; font-variant-numeric: tabular-nums }
+.bar { background: #3867d6; height: .7rem; border-radius: 2px } .own .bar { background: #20a464 }
+code { background: #f2f4f7; padding: .1rem .3rem }
+@media (prefers-color-scheme: dark) {
+  body { background: #14171a; color: #dfe3e8 } .verdict, code { background: #1f2730 }
+}
+"""
+
+
+def page_of(certificate: Mapping[str, Any]) -> str:
+    """HTML of what `Certificate.to_json` gives."""
+    model, seconds = certificate["model"], certificate["seconds"]
+    title = f"Tuned plan for {model['name']} at {certificate['nfe']} evaluations"
+    compared = certificate["compared"]
+    most = max(one["rmse"]["value"] or 0 for one in compared) or 1
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{escape(title)}</title><style>{STYLE}</style></head><body>
+<h1>{escape(title)}</h1>
+<p class="verdict">{escape(certificate["verdict"])}</p>
+<h2>Compared on {certificate["images"]["held_out"]} images of held-out noise</h2>
+<table><tr><th>plan</th><th></th><th>NFE</th><th>error</th><th>{certificate["confidence"]:.0%} interval</th>
+<th></th></tr>
+{"".join(_row(one, most, one["digest"] == certificate["plan"]) for one in compared)}
+</table>
+<p>The error is the root mean square distance to the converged solution from the same noise
+({escape(str(certificate["teacher"]["sampler"]))} in {certificate["teacher"]["nfe"]} evaluations, itself within about
+{_number(certificate["teacher"]["error"])}). Intervals are a bootstrap over images.</p>
+{_elsewhere(certificate["elsewhere"])}
+<h2>What it took</h2>
+<table>{"".join(_pair(name, _seconds(value)) for name, value in seconds.items())}</table>
+<h2>How</h2>
+<table>{"".join(_pair(name, value) for name, value in _facts(certificate))}</table>
+</body></html>
+"""
+
+
+def _row(one: Mapping[str, Any], most: float, own: bool) -> str:
+    error = one["rmse"]
+    width = 100 * min(1.0, (error["value"] or most) / most)
+    options = ", ".join(f"{key} {value}" for key, value in one["grid_options"].items())
+    name = f"{one['sampler']} on {one['grid']}" + (f" ({options})" if options else "")
+    interval = f"{_number(error['low'])} to {_number(error['high'])}"
+    cells = f"<td>{escape(name)}</td><td>{escape(one['kind'])}</td><td class='n'>{one['nfe']}</td>"
+    cells += f"<td class='n'>{_number(error['value'])}</td><td class='n'>{interval}</td>"
+    mark = " class='own'" if own else ""
+    return f"<tr{mark}>{cells}<td style='width:30%'><div class='bar' style='width:{width:.1f}%'></div></td></tr>\n"
+
+
+def _elsewhere(figures: Mapping[str, Any]) -> str:
+    if not figures:
+        return ""
+    rows = "".join(
+        _pair(name, f"{_number(one['value'])} ({_number(one['low'])} to {_number(one['high'])})")
+        for name, one in figures.items()
+    )
+    return f"<h2>Under other settings: times less error than the best untuned sampler</h2><table>{rows}</table>"
+
+
+def _facts(certificate: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    yield "plan", certificate["plan"]
+    yield "model", f"{certificate['model']['name']}, digest {certificate['model']['digest'] or 'none'}"
+    for part in ("settings", "images", "search", "learning", "machine"):
+        if certificate[part]:
+            yield part, ", ".join(f"{key} {value}" for key, value in certificate[part].items())
+    yield "schedule", certificate["schedule"]
+    yield "seed", certificate["seed"]
+    yield "versions", f"fewstep {certificate['fewstep']}, torch {certificate['torch']}"
+    if certificate["stopped"]:
+        yield "stopped", certificate["stopped"]
+
+
+def _pair(name: str, value: Any) -> str:
+    return f"<tr><td>{escape(str(name))}</td><td>{escape(str(value))}</td></tr>\n"
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.3g}"
+
+
+def _seconds(value: float | None) -> str:
+    return "never" if value is None else f"{value:.1f} s"
