@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fewstep.cli.output import note, progress, show_json, show_table
+from fewstep.cli.values import Several
 from fewstep.core.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
 )
 @click.option("--guidance", type=float, metavar="S", help="Guidance scale to tune for.  [default: the model's own]")
 @click.option("--prompts", "prompt_file", type=click.Path(), help="A prompt a line, for a model that takes prompts.")
+@click.option(
+    "--samplers",
+    type=Several(str, "a name", most=100),
+    metavar="NAME,..",
+    help="To search among.  [default: all that draw no noise]",
+)
 @click.option(
     "--iterations",
     type=click.IntRange(0, 1_000_000),
@@ -53,6 +60,7 @@ def tune(
     seconds: float,
     guidance: float | None,
     prompt_file: str | None,
+    samplers: tuple[str, ...] | None,
     iterations: int,
     images: int | None,
     batch: int,
@@ -96,7 +104,16 @@ def tune(
                 quiet(stage)
 
         sizes = None if images is None else Sizes.of(images)
-        found = run(problem, nfe, default=default, seconds=seconds, iterations=iterations, sizes=sizes, watch=watch)
+        found = run(
+            problem,
+            nfe,
+            default=default,
+            seconds=seconds,
+            iterations=iterations,
+            samplers=samplers,
+            sizes=sizes,
+            watch=watch,
+        )
     found.plan.save(target)
     paths = found.certificate.save(target.with_name(f"{target.stem}.certificate.json"))
     if as_json:
