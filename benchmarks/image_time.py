@@ -50,7 +50,17 @@ def cases() -> list[Case]:
             ("UniPC-3, 20 steps", UniPCMultistepScheduler, {"solver_order": 3}, {"sampler": "unipc-3"}),
         ]
         found += [Case(name, images, 1.0, kind, config, 20, {**ours, "steps": 20}) for name, kind, config, ours in same]
-        found.append(Case("recommended, 8 steps; default, 50 steps", images, 2.0, None, {}, 50, {"steps": 8}))
+        found.append(
+            Case(
+                "recommended, 8 steps; default, 50 steps",
+                images,
+                2.0,
+                None,
+                {},
+                50,
+                fs.preset("interactive") | {"guidance": None},
+            )
+        )
     return found
 
 
@@ -73,7 +83,7 @@ def measured(case: Case, peer: Any, pipe: fs.TextPipeline, texts: list[str], rep
             return peer(prompts, num_inference_steps=case.peer_steps, guidance_scale=GUIDANCE, output_type="np").images
 
         def fewstep(prompts: list[str] = prompts) -> Any:
-            return pipe(prompts, guidance=GUIDANCE, batch=case.images, **case.ours).pixels
+            return pipe(prompts, **{"guidance": GUIDANCE} | case.ours | {"batch": case.images}).pixels
 
         sides = [(theirs, diffusers), (ours, fewstep)]
         for seconds, work in sides if i % 2 else sides[::-1]:

@@ -30,9 +30,10 @@ from fewstep.zoo.scenes.scene import BACKGROUNDS, COLOURS, SHAPES, placed
 
 GUIDANCE, BATCH = 5.0, 128
 SETTINGS: dict[str, dict[str, Any]] = {
-    "20 steps": {"steps": 20},
-    "recommended, 8 steps": {"steps": 8},
-    "DDIM, 50 steps": {"sampler": "ddim", "steps": 50},
+    "20 steps, guidance 5": {"steps": 20, "guidance": GUIDANCE},
+    "recommended: preset interactive, 8 steps": fs.preset("interactive") | {"batch": BATCH},
+    "DDIM, 50 steps, guidance 5": {"sampler": "ddim", "steps": 50, "guidance": GUIDANCE},
+    "DDIM, 50 steps, recommended guidance": {"sampler": "ddim", "steps": 50},
 }
 
 
@@ -42,7 +43,7 @@ def adherences(pipe: fs.TextPipeline, count: int) -> dict[str, float]:
     texts = [prompt.text for prompt in prompts]
     found = {}
     for name, how in SETTINGS.items():
-        images = pipe(texts, guidance=GUIDANCE, batch=BATCH, **how)
+        images = pipe(texts, **{"batch": BATCH} | how)
         found[name] = adherence(list(images.pixels), prompts)
     return found
 
@@ -88,9 +89,7 @@ def main() -> None:
     if not isinstance(pipe, fs.TextPipeline):
         raise SystemExit(f"{given.model} takes no prompts")
     right = adherences(pipe, given.prompts)
-    rows = [
-        (f"adherence, {name}, guidance {GUIDANCE:g}, {given.prompts} prompts", f"{v:.1%}") for name, v in right.items()
-    ]
+    rows = [(f"adherence, {name}, {given.prompts} prompts", f"{v:.1%}") for name, v in right.items()]
     report: dict[str, Any] = {"adherence": right}
     for of in ("colour", "shape"):
         without, with_ = appearances(pipe, of, 5)

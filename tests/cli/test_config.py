@@ -78,7 +78,7 @@ def test_what_a_picture_a_plan_a_preset_or_times_decide_stays(call: Call, config
     assert (read("b.png").recipe.plan.steps, read("b.png").recipe.plan.sampler) == (2, "heun")
     result = call("generate", model, "lion", "--preset", "realtime", "--output", "b.png")
     assert result.exit_code == 0, result.stderr
-    assert (read("b.png").recipe.plan.steps, read("b.png").recipe.plan.sampler) == (4, "unipc-2")
+    assert (read("b.png").recipe.plan.steps, read("b.png").recipe.plan.sampler) == (4, "ddim")
 
 
 @pytest.mark.parametrize(

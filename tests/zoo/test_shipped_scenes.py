@@ -50,8 +50,9 @@ def test_it_is_loaded_by_name_and_is_no_single_network(pipe):
 
 def test_eight_steps_draw_what_unseen_prompts_say(pipe):
     prompts = held_out_prompts(100)
-    images = pipe([prompt.text for prompt in prompts], steps=8, guidance=5.0, batch=50)
+    images = pipe([prompt.text for prompt in prompts], **fs.preset("interactive") | {"batch": 50})
     assert images.nfe == 16
+    assert images.recipe.guidance.scale == 3
     assert adherence(list(images.pixels), prompts) >= 0.8
 
 
@@ -60,7 +61,7 @@ def test_a_negative_prompt_takes_a_colour_away(pipe):
     colours = [colour for colour in COLOURS for _ in range(4)]
     seen = []
     for negative in (None, colours):
-        images = pipe(texts, negative=negative, steps=8, guidance=5.0, batch=24)
+        images = pipe(texts, negative=negative, steps=12, batch=24)
         seen.append(
             sum(
                 any(thing.colour == colour for thing in read_picture(pixels).things)
@@ -87,8 +88,8 @@ def test_diffusers_alone_draws_the_same_latents(pipe):
 
 def test_pictures_of_one_prompt_differ_and_cost_one_encoding():
     pipe: Any = fs.load("scenes")
-    images = pipe(["a large shape on pink"] * 8, steps=8, guidance=5.0, batch=8)
-    again = pipe(["a large shape on pink"] * 8, steps=8, guidance=5.0, batch=8, seed=100)
+    images = pipe(["a large shape on pink"] * 8, steps=12, batch=8)
+    again = pipe(["a large shape on pink"] * 8, steps=12, batch=8, seed=100)
     assert pipe.cache.encodes == 2  # the prompt and no words
     found = {
         (thing.colour, thing.shape)

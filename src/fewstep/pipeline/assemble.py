@@ -89,6 +89,16 @@ class Parts:
             raise InvalidInput(f"{path} describes no noise schedule ({error}): the file is damaged") from error
         return schedule, prediction_of(config, schedule.kind), config
 
+    def guidance(self) -> float | None:
+        """The guidance scale that the folder recommends, in fewstep.json: None where it does not."""
+        path = self.folder / "fewstep.json"
+        if not path.is_file():
+            return None
+        scale = source.read_json(path).get("guidance")
+        if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 <= scale <= 100:
+            raise InvalidInput(f"{path}: guidance has to be a number from 0 to 100, got {scale!r:.100}")
+        return float(scale)
+
     def digest(self, names: Sequence[str], *facts: Any) -> str:
         """Over the files of parts, the dtype and facts."""
         return source.digest_of([file for name in names for file in self.files[name]], str(self.dtype), *facts)
@@ -223,6 +233,7 @@ def _of_text(
     )
     return TextPipeline(
         module=module,
+        recommended=parts.guidance(),
         family=family,
         config=module.config,
         name=name,

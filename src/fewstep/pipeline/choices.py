@@ -14,12 +14,16 @@ from fewstep.pipeline.recipe import MAX_IMAGES, ImageRecipe, compiled
 LONGEST_PROMPT = 20_000
 """Most characters of a prompt: no encoder reads as many, and a tokenizer should not try."""
 PRESETS: Mapping[str, Mapping[str, Any]] = {
-    "realtime": {"sampler": "unipc-2", "steps": 4, "grid": "trailing", "batch": 1},
-    "interactive": {"sampler": "unipc-3", "steps": 8, "grid": "trailing", "batch": 1},
-    "batch": {"sampler": "unipc-3", "steps": 16, "grid": "trailing", "batch": 8, "sliced": True, "overlap": True},
+    "realtime": {"sampler": "ddim", "steps": 4, "grid": "trailing", "batch": 1},
+    "interactive": {"sampler": "ddim", "steps": 8, "grid": "trailing", "batch": 1},
+    "batch": {"sampler": "dpmpp-2m", "steps": 16, "grid": "trailing", "batch": 8, "sliced": True, "overlap": True},
     "best": {"sampler": "dpmpp-2m", "steps": 40, "grid": "trailing", "batch": 1},
 }
-"""Options by use. A preset is nothing but these options: `pipe(prompt, **preset("interactive"))`."""
+"""Options by use. A preset is nothing but these options: `pipe(prompt, **preset("interactive"))`.
+
+In few steps under guidance the first order holds where higher ones swing out: with the shipped scenes at scale 5 and 8
+steps, 82% of pictures are right with ddim, 57% with dpmpp-2m and fewer with unipc-3 (`docs/scenes.md`).
+"""
 
 
 def preset(name: str) -> dict[str, Any]:

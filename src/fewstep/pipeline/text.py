@@ -33,7 +33,7 @@ from fewstep.pipeline.recipe import MAX_SIDE, ImageRecipe, PromptRecipe
 from fewstep.pipeline.tasks import Tasks, redraw
 from fewstep.pipeline.weaker import check_weaker, weaker_of
 
-SAMPLER, STEPS, GRID, BATCH = "unipc-3", 20, "trailing", 4
+SAMPLER, STEPS, GRID, BATCH = "dpmpp-2m", 20, "trailing", 4
 """What is drawn with unless the caller says otherwise."""
 MAX_PIXELS = 1 << 26
 """Most pixels of one image: 8192 x 8192."""
@@ -53,6 +53,7 @@ class TextPipeline(Tasks):
         encoder, decoder: of prompts and of latents.
         scheduler: the configuration of the model's scheduler.
         zero_negative: the empty condition is zeros, as SDXL was trained, and not the encoding of no words.
+        recommended: the guidance scale that the folder recommends.
     """
 
     module: Any
@@ -68,6 +69,7 @@ class TextPipeline(Tasks):
     zero_negative: bool = False
     dtype: torch.dtype = torch.float32
     device: torch.device | str = "cpu"
+    recommended: float | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -83,8 +85,8 @@ class TextPipeline(Tasks):
 
     @property
     def guidance(self) -> float:
-        """The guidance scale where the caller gives none."""
-        return self.family.default_guidance(self.config)
+        """The guidance scale where the caller gives none: what the folder recommends, else the family's usual one."""
+        return self.recommended if self.recommended is not None else self.family.default_guidance(self.config)
 
     @property
     def distilled(self) -> bool:

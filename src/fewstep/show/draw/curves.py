@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -28,7 +30,8 @@ def figure_of(found: Levels) -> Figure:
     rows = len(found.grids)
     bottom = 0.3 * rows + 1.0
     figure = sheet(9.4, 4.3 + bottom, found.finding, under)
-    top, low = figure.subfigures(2, 1, height_ratios=[3.0, bottom])
+    parts: Any = figure.subfigures(2, 1, height_ratios=[3.0, bottom])
+    top, low = parts
     panels = top.subplots(1, 3)
     for axes, (key, words) in zip(panels, TOPS, strict=True):
         _curves(axes, found, key)

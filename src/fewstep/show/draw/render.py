@@ -52,7 +52,8 @@ def picture(result: Result, suffix: str = ".svg") -> bytes:
 
     from fewstep.show.draw.style import STYLE
 
-    with matplotlib.rc_context(STYLE):
+    style: Any = STYLE
+    with matplotlib.rc_context(style):
         figure = _figure(result)
         file = io.BytesIO()
         metadata: dict[str, Any] = {"Date": None} if suffix == ".svg" else {"Software": None}

@@ -14,6 +14,9 @@ from fewstep.core.errors import InvalidInput
 from fewstep.zoo.scenes.diffusion import SCHEDULE
 from fewstep.zoo.scenes.words import tokenizer
 
+GUIDANCE = 3.0
+"""The guidance scale that the folder recommends."""
+
 
 def assemble(autoencoder: Any, unet: Any, text_encoder: Any, folder: Path) -> None:
     """Write all parts in half precision to `folder`, which must not exist: it appears whole or not at all."""
@@ -50,6 +53,7 @@ def _tidy(folder: Path) -> None:
         config.write_text(json.dumps(facts, indent=2) + "\n")
         for weights in config.parent.glob("*.safetensors"):
             shutil.copymode(config, weights)
+    (folder / "fewstep.json").write_text(json.dumps({"guidance": GUIDANCE}) + "\n")
     model = json.loads((folder / "tokenizer" / "tokenizer.json").read_text())["model"]
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     (folder / "tokenizer" / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False) + "\n")
