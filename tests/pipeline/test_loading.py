@@ -14,6 +14,7 @@ import torch
 import fewstep as fs
 from fewstep.pipeline import Pipeline, TextPipeline, load
 
+from . import tiny_diffusers
 from .conftest import Model
 
 Models = Callable[..., Model]
@@ -327,3 +328,15 @@ def test_only_weights_and_configurations_are_fetched(monkeypatch: pytest.MonkeyP
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(fs.InvalidInput, match=r"is a folder without model_index.json"):
         load(tmp_path)
+
+
+def test_a_folder_may_recommend_its_guidance(tmp_path):
+    tiny_diffusers.write("sd", tmp_path / "sd")
+    assert fs.load(tmp_path / "sd").guidance == 7.5
+    (tmp_path / "sd" / "fewstep.json").write_text('{"guidance": 2.5}')
+    pipe = fs.load(tmp_path / "sd")
+    assert pipe.guidance == pipe("a lion", steps=1).recipe.guidance.scale == 2.5
+    for wrong in ("true", '"3"', "-1", "1000"):
+        (tmp_path / "sd" / "fewstep.json").write_text(f'{{"guidance": {wrong}}}')
+        with pytest.raises(fs.InvalidInput, match="guidance has to be a number from 0 to 100"):
+            fs.load(tmp_path / "sd")

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from fewstep import zoo
 from fewstep.core.errors import InvalidInput
@@ -34,6 +35,9 @@ def test_the_folder_is_small_names_no_place_and_holds_the_autoencoder():
     assert {path.suffix for path in files} <= {".json", ".safetensors", ".txt", ".md"}
     assert not [path for path in files if path.suffix == ".json" and "_name_or_path" in path.read_text()]
     assert FOLDER / "vae" == SHIPPED
+    with safe_open(FOLDER / "text_encoder" / "model.safetensors", "pt") as file:  # as releases before 5 name them
+        assert all(name.startswith("text_model.") for name in file.keys())  # noqa: SIM118
+    assert {"vocab.json", "merges.txt"} < {path.name for path in files}
     assert json.loads((FOLDER / "model_index.json").read_text())["_class_name"] == "StableDiffusionPipeline"
 
 

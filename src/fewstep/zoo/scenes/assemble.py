@@ -10,6 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file, save_file
+
 from fewstep.core.errors import InvalidInput
 from fewstep.zoo.scenes.diffusion import SCHEDULE
 from fewstep.zoo.scenes.words import tokenizer
@@ -53,6 +55,10 @@ def _tidy(folder: Path) -> None:
         config.write_text(json.dumps(facts, indent=2) + "\n")
         for weights in config.parent.glob("*.safetensors"):
             shutil.copymode(config, weights)
+    weights = folder / "text_encoder" / "model.safetensors"
+    tensors = {f"text_model.{name.removeprefix('text_model.')}": t for name, t in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})  # the names of Stable Diffusion's, known to every release
+    shutil.copymode(folder / "text_encoder" / "config.json", weights)
     (folder / "fewstep.json").write_text(json.dumps({"guidance": GUIDANCE}) + "\n")
     model = json.loads((folder / "tokenizer" / "tokenizer.json").read_text())["model"]
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
