@@ -94,7 +94,7 @@ def test_the_parts_of_the_scenes_are_trained_one_after_the_other(call: Call, her
     quick = ("--steps", 1, "--batch", 2, "--cooldown", 1, "--threads", 1)
     first = call("train", "autoencoder", *quick)
     assert (first.exit_code, first.stdout) == (0, "runs/autoencoder/model\n"), first.stderr
-    own = ("--autoencoder", "runs/autoencoder/model")
+    own = ("--autoencoder", "runs/autoencoder/model", "--reading", 2)
     second = call("train", "scenes", *quick, "--scenes", 256, *own)
     assert (second.exit_code, second.stdout) == (0, "runs/scenes/model\n"), second.stderr
     again = call("train", "scenes", *quick, "--scenes", 256)
