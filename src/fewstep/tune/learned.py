@@ -38,7 +38,7 @@ LEAST_GAP = 1e-3
 """Of the mean gap of times in lambda: where learning starts from times that coincide."""
 RATE, BETAS = 0.08, (0.9, 0.99)
 """Of Adam; the rate is a share of the error, as a unit step of a weight moves a state by as much as the data."""
-SETBACK = 1.25
+SETBACK, PLATEAU = 1.25, 3
 MEMORY = 2 << 30
 """Bytes of activations beyond which each row is computed again for its gradient, in place of being kept."""
 
@@ -187,7 +187,8 @@ def learn(
 ) -> Learned:
     """Learn from `table` by Adam, with a rate that falls along a cosine, and with the error itself.
 
-    Where a look finds the error a quarter above the best, it goes back to the best, and halves the rate.
+    Where a look finds the error a quarter above the best, or the third one in a row finds none better, it goes back to
+    the best, and halves the rate.
 
     Args:
         iterations: at most; fewer where `seconds`, asked for what is left, allow only so many.
@@ -215,7 +216,7 @@ def learn(
             error = rmse(problem.errors(plan, validation))
             if error < best.rmse:
                 best, kept = Learned(plan, error, done, done), tuple(tensor.detach().clone() for tensor in learned)
-            elif not error <= SETBACK * best.rmse:
+            elif not error <= SETBACK * best.rmse or (done - best.best) % (PLATEAU * every) == 0:
                 rate /= 2
                 with torch.no_grad():
                     for tensor, good in zip(learned, kept, strict=True):

@@ -280,7 +280,7 @@ class _Tuning:
             train,
             self.validation,
             iterations=self.iterations,
-            batch=min(self.problem.batch, max(16, min(256, len(train.numbers) // 8))),
+            batch=min(self.problem.batch, max(32, min(256, len(train.numbers) // 4))),
             options=self.options,
             seed=self.problem.seed,
             seconds=lambda: ends - self.elapsed,
