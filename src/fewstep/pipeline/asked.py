@@ -15,6 +15,7 @@ from fewstep.pipeline.conditioning import chosen_guidance
 from fewstep.pipeline.draw import Means, OnRow
 from fewstep.pipeline.guidance import EVERYWHERE
 from fewstep.pipeline.recipe import MAX_IMAGES, PlanSource, PromptRecipe
+from fewstep.pipeline.tuned import resolved
 from fewstep.pipeline.weaker import weaker_of
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def asked(
         raise InvalidInput(f"count must be a whole number from 1 to {MAX_IMAGES // len(texts)}, got {count!r}")
     negatives = given_negatives(negative, len(texts), count)
     schedule = pipe.schedule_at(*size)
-    plan = plan_of(schedule, sampler, grid_of(**grid))
+    plan = plan_of(schedule, *resolved(pipe, sampler, grid_of(**grid)))
     weaker = weaker_of(pipe, weak, size)
     settings = chosen_guidance(
         pipe,

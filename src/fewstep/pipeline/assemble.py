@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from fewstep.pipeline.cache import TensorCache
 from fewstep.pipeline.decode import Decoder
 from fewstep.pipeline.encode import Reader, TextEncoder
 from fewstep.pipeline.families import OTHERS, TEXT_FAMILIES, Family, prediction_of
-from fewstep.pipeline.parts import checked_config, load_part, load_tokenizer
+from fewstep.pipeline.parts import checked_config, load_part, load_tokenizer, on_device
 from fewstep.pipeline.pipeline import Pipeline
 from fewstep.pipeline.text import TextPipeline
+from fewstep.pipeline.tuned import plans_of
 
 
 class Parts:
@@ -47,6 +48,11 @@ class Parts:
         self.index: Mapping[str, Any] = source.read_json(index) if index.is_file() else {}
         self.files: dict[str, list[Path]] = {}
 
+    @property
+    def plans(self) -> Path:
+        """Where tuned plans of the model lie."""
+        return plans_of(self.folder)
+
     def has(self, name: str) -> bool:
         """Whether the index names a part."""
         entry = self.index.get(name)
@@ -61,7 +67,7 @@ class Parts:
         dtype = dtype or self.dtype
         module, weights = load_part(folder, kind, dtype, variant=self.variant, allow_pickle=self.allow_pickle)
         self.files[folder.name] = [folder / "config.json", *weights.files]
-        return module.to(self.device)
+        return on_device(module, self.device)
 
     def tokenizer(self, name: str) -> Any:
         """The tokenizer of a part."""
@@ -101,7 +107,16 @@ class Parts:
 
     def digest(self, names: Sequence[str], *facts: Any) -> str:
         """Over the files of parts, the dtype and facts."""
-        return source.digest_of([file for name in names for file in self.files[name]], str(self.dtype), *facts)
+        return self._digest(self.dtype, names, *facts)
+
+    def in_float32(self, names: Sequence[str], *facts: Any) -> Callable[[], str] | None:
+        """Finds what `digest` is in float32; None where it is that already."""
+        if self.dtype is torch.float32:
+            return None
+        return cache(partial(self._digest, torch.float32, names, *facts))
+
+    def _digest(self, dtype: torch.dtype, names: Sequence[str], *facts: Any) -> str:
+        return source.digest_of([file for name in names for file in self.files[name]], str(dtype), *facts)
 
     def _folder(self, name: str) -> Path:
         if not self.has(name):
@@ -167,6 +182,8 @@ def _of_unet(parts: Parts, folder: Path, name: str, schedule: Schedule, predicti
         network=partial(families.call_unet, module),
         name=name,
         digest=parts.digest([folder.name], schedule.spec, prediction),
+        in_float32=parts.in_float32([folder.name], schedule.spec, prediction),
+        plans=parts.plans,
         schedule=schedule,
         prediction=prediction,
         sample_shape=(config.in_channels, height, width),
@@ -184,6 +201,8 @@ def _of_dit(parts: Parts, name: str, schedule: Schedule, prediction: str) -> Pip
         network=partial(families.call_dit, module),
         name=name,
         digest=parts.digest(sorted(parts.files), schedule.spec, prediction),
+        in_float32=parts.in_float32(sorted(parts.files), schedule.spec, prediction),
+        plans=parts.plans,
         schedule=schedule,
         prediction=prediction,
         sample_shape=(config.in_channels, config.sample_size, config.sample_size),
@@ -238,6 +257,8 @@ def _of_text(
         config=module.config,
         name=name,
         digest=parts.digest(sorted(parts.files), schedule.spec, prediction),
+        in_float32=parts.in_float32(sorted(parts.files), schedule.spec, prediction),
+        plans=parts.plans,
         schedule=schedule,
         prediction=prediction,
         encoder=encoder,

@@ -21,6 +21,7 @@ from fewstep.pipeline.original import Original, is_original
 from fewstep.pipeline.pipeline import Pipeline
 from fewstep.pipeline.source import PICKLES, fetched, is_hub_id
 from fewstep.pipeline.text import TextPipeline
+from fewstep.pipeline.tuned import plans_of
 from fewstep.zoo import container
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
@@ -83,14 +84,14 @@ def load(
         path = zoo.shipped_path(source)
         if path.is_dir():
             return of_folder(Parts(path, device, place["dtype"], variant, allow_pickle), source, cache)
-        return _of_zoo(zoo.load(path), source, **place)
+        return _of_zoo(path, source, **place)
     if header is not None:
         if "fewstep" in header.metadata:
             _refuse_given(given, f"{path} says its own")
-            return _of_zoo(zoo.load(path), _name(path.stem), **place)
+            return _of_zoo(path, _name(path.stem), **place)
         path = component_of(path)
     elif path.is_file() and path.suffix not in PICKLES:
-        return _of_zoo(zoo.load(path), _name(path.stem), **place)
+        return _of_zoo(path, _name(path.stem), **place)
     elif not path.exists() and isinstance(source, str) and is_hub_id(source):
         path = fetched(source, variant, allow_pickle)
     parts = Parts(path, device, place["dtype"], variant, allow_pickle)
@@ -147,7 +148,8 @@ def _name(text: str) -> str:
     return "".join(filter(str.isprintable, text.rstrip("/").split("/")[-1]))[:100] or "model"
 
 
-def _of_zoo(loaded: zoo.Loaded, name: str, device: torch.device | str, dtype: torch.dtype) -> Pipeline:
+def _of_zoo(path: Path, name: str, device: torch.device | str, dtype: torch.dtype) -> Pipeline:
+    loaded = zoo.load(path)
     spec = loaded.spec
     return Pipeline(
         network=loaded.network.to(device, dtype),
@@ -159,6 +161,7 @@ def _of_zoo(loaded: zoo.Loaded, name: str, device: torch.device | str, dtype: to
         classes=spec.classes,
         value_range=spec.value_range,
         device=device,
+        plans=plans_of(path),
     )
 
 

@@ -30,7 +30,8 @@ from fewstep.pipeline import source
 from fewstep.pipeline.assemble import Parts
 from fewstep.pipeline.families import TEXT_FAMILIES
 from fewstep.pipeline.fields import shown
-from fewstep.pipeline.parts import built, checked_config
+from fewstep.pipeline.parts import built, checked_config, on_device
+from fewstep.pipeline.tuned import plans_of
 from fewstep.zoo.container import Header
 
 NETWORK, T5 = "model.diffusion_model.", "text_encoders.t5xxl.transformer."
@@ -91,6 +92,11 @@ class Original(Parts):
                 "give the config of one of them"
             )
 
+    @property
+    def plans(self) -> Path:
+        """Beside the file."""
+        return plans_of(self.header.path)
+
     def has(self, name: str) -> bool:
         """Whether the index names a part; the T5 of SD3 is left out where neither the file nor the folder has it."""
         named = super().has(name)
@@ -107,7 +113,7 @@ class Original(Parts):
             if names:
                 module = self._converted(folder, kind, prefix, names, dtype)
                 self.files[name] = [folder / "config.json"]
-                return module.to(self.device)
+                return on_device(module, self.device)
         return self._beside(name, kind, dtype)
 
     def schedule(self) -> tuple[Schedule, str, Mapping[str, Any]]:
@@ -121,9 +127,9 @@ class Original(Parts):
             )
         return schedule, prediction, config
 
-    def digest(self, names: Sequence[str], *facts: Any) -> str:
+    def _digest(self, dtype: torch.dtype, names: Sequence[str], *facts: Any) -> str:
         """Over the file, the configurations of parts, the dtype and facts."""
-        return super().digest(names, self._content, *facts)
+        return super()._digest(dtype, names, self._content, *facts)
 
     @cached_property
     def _content(self) -> str:

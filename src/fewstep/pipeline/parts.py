@@ -69,6 +69,12 @@ def checked_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def on_device(module: Any, device: torch.device | str) -> Any:
+    """The module on a device. On the CPU a UNet gets its channels last, in which convolutions are 4 to 10% faster."""
+    last = torch.device(device).type == "cpu" and type(module).__name__.startswith("UNet2D")
+    return module.to(device=device, **({"memory_format": torch.channels_last} if last else {}))
+
+
 def load_part(
     folder: Path,
     kind: str,

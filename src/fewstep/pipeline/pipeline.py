@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from fewstep.pipeline.guidance import EVERYWHERE, METHODS, Guidance, usual_scale
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.recipe import ImageRecipe, PlanSource
 from fewstep.pipeline.steer import check_steering, module_of, steered
+from fewstep.pipeline.tuned import resolved
 from fewstep.pipeline.weaker import check_weaker, weaker_of
 
 SAMPLER, STEPS, GRID, GUIDANCE, BATCH = "deis-3", 12, "quadratic", 2.0, 100
@@ -45,6 +47,8 @@ class Pipeline:
         value_range: least and greatest value of the data.
         dtype: what the network runs in, None for that of its parameters; `time_scale`: see `fewstep.Network`.
         decoder: of latents, where the network draws them; `sample_shape` is theirs then.
+        plans: the folder of the tuned plans that come with the model, for `sampler="tuned"`.
+        in_float32: finds the digest that the model has in float32, where it runs in another dtype.
     """
 
     network: Callable[..., Any]
@@ -59,11 +63,18 @@ class Pipeline:
     dtype: torch.dtype | None = None
     time_scale: float = 1.0
     decoder: Decoder | None = None
+    plans: Path | None = None
+    in_float32: Callable[[], str] | None = None
 
     @property
     def pixel_shape(self) -> tuple[int, ...]:
         """(C, H, W) of one image: `sample_shape`, unless a decoder makes the images."""
         return self.sample_shape if self.decoder is None else self.decoder.pixels(self.sample_shape)
+
+    @property
+    def weights(self) -> str:
+        """The digest that the model has in float32, by which tuned plans know it, whatever it runs in."""
+        return self.digest if self.in_float32 is None else self.in_float32()
 
     def denoiser(
         self,
@@ -98,7 +109,7 @@ class Pipeline:
     ) -> Plan:
         """`fewstep.compile` for this model's schedule, with this module's defaults."""
         given = {"steps": steps, "grid": grid, "grid_options": grid_options, "times": times, "sigmas": sigmas}
-        return chosen_plan(self.schedule, sampler, {**given, "options": options}, STEPS, GRID)
+        return chosen_plan(self.schedule, *resolved(self, sampler, {**given, "options": options}), STEPS, GRID)
 
     def __call__(
         self,
@@ -128,7 +139,8 @@ class Pipeline:
         Args:
             labels: 0 .. classes - 1 each, or None for no condition; without labels one image of each class, or one
                 where the model has no classes.
-            sampler: a name from `fewstep samplers`, or a plan, which then decides steps, grid and options too.
+            sampler: a name from `fewstep samplers`; or a plan, which then decides steps, grid and options too; or
+                "tuned", the plan of `steps` evaluations that was tuned to this model and lies beside it.
             steps, grid, grid_options, times, sigmas: the time grid, as in `fewstep.compile`.
             options: of the sampler, such as `{"eta": 1}` for "ddim".
             guidance: the scale; 1 is the conditional model alone, at half the cost. None is 2, or the method's usual.
@@ -147,7 +159,7 @@ class Pipeline:
             LostImages: some images are not finite. The others are in it.
         """
         grids = {"steps": steps, "grid": grid, "grid_options": grid_options, "times": times, "sigmas": sigmas}
-        plan = chosen_plan(self.schedule, sampler, {**grids, "options": options}, STEPS, GRID)
+        plan = chosen_plan(self.schedule, *resolved(self, sampler, {**grids, "options": options}), STEPS, GRID)
         weaker = weaker_of(self, weak)
         settings = self._guidance(
             guidance, guidance_method, guidance_options, weaker, self._label(negative), interval, rescale, clip

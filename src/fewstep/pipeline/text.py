@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from fewstep.pipeline.input import Picture
 from fewstep.pipeline.picturerecipe import PictureRecipe
 from fewstep.pipeline.recipe import MAX_SIDE, ImageRecipe, PromptRecipe
 from fewstep.pipeline.tasks import Tasks, redraw
+from fewstep.pipeline.tuned import resolved
 from fewstep.pipeline.weaker import check_weaker, weaker_of
 
 SAMPLER, STEPS, GRID, BATCH = "dpmpp-2m", 20, "trailing", 4
@@ -54,6 +56,8 @@ class TextPipeline(Tasks):
         scheduler: the configuration of the model's scheduler.
         zero_negative: the empty condition is zeros, as SDXL was trained, and not the encoding of no words.
         recommended: the guidance scale that the folder recommends.
+        plans: the folder of the tuned plans that come with the model, for `sampler="tuned"`.
+        in_float32: finds the digest that the model has in float32, where it runs in another dtype.
     """
 
     module: Any
@@ -70,6 +74,8 @@ class TextPipeline(Tasks):
     dtype: torch.dtype = torch.float32
     device: torch.device | str = "cpu"
     recommended: float | None = None
+    plans: Path | None = None
+    in_float32: Callable[[], str] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -77,6 +83,11 @@ class TextPipeline(Tasks):
         side = self.config.get("sample_size") or self.family.side
         height, width = side if isinstance(side, list | tuple) else (side, side)
         return int(height) * self.decoder.factor, int(width) * self.decoder.factor
+
+    @property
+    def weights(self) -> str:
+        """The digest that the model has in float32, by which tuned plans know it, whatever it runs in."""
+        return self.digest if self.in_float32 is None else self.in_float32()
 
     @property
     def multiple(self) -> int:
@@ -127,7 +138,8 @@ class TextPipeline(Tasks):
     ) -> Plan:
         """`fewstep.compile` for this model's schedule at a size, with this module's defaults."""
         given = {"steps": steps, "grid": grid, "grid_options": grid_options, "times": times, "sigmas": sigmas}
-        return chosen_plan(self.schedule_at(height, width), sampler, {**given, "options": options}, STEPS, GRID)
+        sampler, chosen = resolved(self, sampler, {**given, "options": options})
+        return chosen_plan(self.schedule_at(height, width), sampler, chosen, STEPS, GRID)
 
     def denoiser(
         self,
@@ -205,7 +217,8 @@ class TextPipeline(Tasks):
             guidance_options: of the method: eta, norm_limit and momentum of "apg", zero_init of "cfg-zero*", scale and
                 layers of "pag"; see `APG`, `CFGZero` and `PAG`.
             weak: the weaker model of "autoguidance": a loaded pipeline, or what `fewstep.load` takes.
-            sampler: a name from `fewstep samplers`, or a plan, which then decides steps, grid and options too.
+            sampler: a name from `fewstep samplers`; or a plan, which then decides steps, grid and options too; or
+                "tuned", the plan of `steps` evaluations that was tuned to this model and lies in its folder `plans`.
             steps, grid, grid_options, times, sigmas: the time grid, as in `fewstep.compile`.
             options: of the sampler, such as `{"eta": 1}` for "ddim".
             interval: (low, high) in sigma / alpha where guidance acts; `rescale`: of "cfg", see `Guided`.
