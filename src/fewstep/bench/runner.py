@@ -249,7 +249,8 @@ class _Row:
             return draws.draw(self.problem, plan, part, work.subject.decode, work.clock)
 
         if turn == 0:
-            drawn, self.times.memory = draws.draw_with_peak(run, torch.device(self.problem.device))
+            drawn, peak = draws.draw_with_peak(run, torch.device(self.problem.device))
+            self.times.memory = peak or None  # 0: the process had as much at hand
             save_strip(work.folder.picture(self.case.key), drawn.pictures[:SHOWN], work.subject.value_range)
         else:
             drawn = run()
