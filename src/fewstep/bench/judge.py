@@ -179,7 +179,7 @@ def _thumbnails(subject: Subject) -> Features:
     """Pictures at a size of 8 x 8, or their own where that is less."""
     pipe = subject.pipe
     shape = pipe.decoder.pixels(pipe.latent_shape()) if subject.words else pipe.pixel_shape  # type: ignore[union-attr]
-    channels, sides = shape[0], tuple(min(side, THUMBNAIL) for side in shape[1:])
+    channels, sides = shape[0], (min(shape[1], THUMBNAIL), min(shape[2], THUMBNAIL))
     return FunctionFeatures(
         lambda pictures: torch.nn.functional.adaptive_avg_pool2d(pictures, sides),
         f"thumbnails {channels}x{sides[0]}x{sides[1]}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -70,10 +71,10 @@ def bench(ctx: click.Context, /, model: str, as_json: bool, **given: Any) -> Non
         def watch(now: Progress) -> None:
             nonlocal told
             bar(now.done, of=now.of, words=now.words)
-            stage = now.words.partition(",")[0]
-            if stage != told and not sys.stderr.isatty():
-                note(f"{stage}: {now.done / max(now.of, 1):.0%} done")
-            told = stage
+            tenths = f"{math.floor(10 * now.done / max(now.of, 1))}0%"
+            if tenths != told and not sys.stderr.isatty():
+                note(f"{tenths} done, now {now.words}")
+            told = tenths
 
         found = run(model, sweep, announce=announce, watch=watch, **given)
     if as_json:
@@ -101,8 +102,8 @@ def announce(estimate: Estimate) -> None:
         for (scale, precision), seconds in estimate.evaluation.items()
     )
     note(
-        f"{estimate.rows} rows of {estimate.images} images{again}: about {duration(estimate.seconds)}, as an evaluation "
-        f"of an image takes {each}. Ctrl-C keeps what is done"
+        f"{estimate.rows} rows of {estimate.images} images{again}: about {duration(estimate.seconds)}, as an "
+        f"evaluation of an image takes {each}. Ctrl-C keeps what is done"
     )
 
 
