@@ -39,7 +39,8 @@ def generate_command(run: Run, folder: str | os.PathLike[str]) -> str:
     if run.plan_file is not None:
         words += ["--plan", os.path.join(folder, run.plan_file)]
         # A model in another precision has another digest than the one that the plan names.
-        words += ["--force"] * (run.kind == "tuned" and run.options.get("model") != run.model.digest)
+        same = run.precision == "float32" and run.options.get("model") in (None, run.model.digest)
+        words += ["--force"] * (run.kind == "tuned" and not same)
     else:
         words += ["--sampler", run.sampler, "--steps", str(run.steps), "--grid", run.grid]
         words += _pairs("--grid-option", run.grid_options) + _pairs("--option", run.options)

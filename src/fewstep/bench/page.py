@@ -73,7 +73,7 @@ def _group(folder: Folder, group: Group, rows: Sequence[Run], marks: plots.Marks
                 logarithmic=False,
             )
         )
-    left = len(rows) - len(known)
+    left, read = len(rows) - len(known), _had(rows, READ)
     words = (
         f"<p>{left} rows draw noise on the way or lost images, so they have no error to compare.</p>" if left else ""
     )
@@ -82,7 +82,7 @@ def _group(folder: Folder, group: Group, rows: Sequence[Run], marks: plots.Marks
 <div class="plots">{"".join(f"<figure>{svg}</figure>" for svg in drawn if svg)}</div>
 {_legend(rows, marks)}{words}
 <h3>What no other row beats</h3>
-<div class="wide"><table>{_head(rows)}{"".join(_row(run, rows, front) for run in best)}</table></div>
+<div class="wide"><table>{_head(read)}{"".join(_row(run, read, front) for run in best)}</table></div>
 {_strips(folder, best)}
 <h3>Draw with them</h3>
 <pre>{escape(chr(10).join(generate_command(run, folder.path) for run in best))}</pre>
@@ -99,10 +99,10 @@ def _verdict(best: Sequence[Run], front: Front) -> str:
         return "No row has an error to compare."
     first, last = rows[0], rows[-1]
     words = f"The least error, {_error(last):.3g}, has {plots.name_of(last)} ({last.evaluations:g} evaluations)."
-    half = next((run for run in rows if run.figures["quality"].value >= 0.99), None)
-    if half is not None and half is not last:
-        words += f" 99% of the variance are first reached by {plots.name_of(half)} ({half.evaluations:g})."
-    if first is not last and first is not half:
+    most = next((run for run in rows if run.figures["quality"].value >= 0.99), None)
+    if most is not None and most is not last:
+        words += f" 99% of the variance are first reached by {plots.name_of(most)} ({most.evaluations:g})."
+    if first is not last and first is not most:
         words += (
             f" In the fewest evaluations, {first.evaluations:g}, {plots.name_of(first)} has error {_error(first):.3g}."
         )
@@ -120,23 +120,23 @@ def _legend(rows: Sequence[Run], marks: plots.Marks) -> str:
     return f"<ul class='legend'>{samplers}</ul><ul class='legend'>{grids}{hollow}<li>ringed: beaten by none</li></ul>"
 
 
-def _columns(rows: Sequence[Run]) -> list[str]:
-    return [name for name in ("psnr", "diversity", "saturation", *READ) if any(name in run.figures for run in rows)]
+def _had(rows: Sequence[Run], names: Iterable[str]) -> list[str]:
+    return [name for name in names if any(name in run.figures for run in rows)]
 
 
-def _head(rows: Sequence[Run]) -> str:
-    names = ["sampler", "grid", "steps", "evaluations", "error", "quality", *_columns(rows), "ms an image", "best in"]
+def _head(figures: Sequence[str]) -> str:
+    names = ["sampler", "grid", "steps", "evaluations", "error", "quality", *figures, "ms an image", "best in"]
     return f"<tr>{''.join(f'<th>{escape(name)}</th>' for name in names)}</tr>\n"
 
 
-def _row(run: Run, rows: Sequence[Run], front: Front) -> str:
+def _row(run: Run, figures: Sequence[str], front: Front) -> str:
     best = [name for name, keys in (("evaluations", front.evaluations), ("time", front.seconds)) if run.key in keys]
     precision = "" if run.precision == "float32" else f" in {run.precision}"
     tuned = " (tuned)" if run.kind == "tuned" else ""
     options = "".join(f" {name}={value}" for name, value in run.grid_options.items())
     cells = [run.sampler + tuned + precision, run.grid + options]
     numbers = [f"{run.steps}", f"{run.evaluations:g}", *(_figure(run, name) for name in ("error", "quality"))]
-    numbers += [_figure(run, name) for name in _columns(rows)]
+    numbers += [_figure(run, name) for name in figures]
     low, high = 1e3 * run.seconds.low, 1e3 * run.seconds.high
     numbers.append(f"{1e3 * run.seconds.value:.3g}<small> {low:.3g} to {high:.3g}</small>")
     lost = [f"{run.lost} lost"] if run.lost else []
@@ -179,8 +179,11 @@ def _everything(runs: Sequence[Run]) -> str:
     tables = []
     for group, rows in groups(runs).items():
         front = front_of(rows)
-        body = "".join(_row(run, rows, front) for run in sorted(rows, key=lambda run: (run.evaluations, run.sampler)))
-        tables.append(f"<h3>{escape(str(group))}</h3><div class='wide'><table>{_head(rows)}{body}</table></div>")
+        figures = _had(rows, ("psnr", "diversity", "saturation", *READ))
+        body = "".join(
+            _row(run, figures, front) for run in sorted(rows, key=lambda run: (run.evaluations, run.sampler))
+        )
+        tables.append(f"<h3>{escape(str(group))}</h3><div class='wide'><table>{_head(figures)}{body}</table></div>")
     return f"<h2>Everything</h2><details><summary>All {len(runs)} rows</summary>{''.join(tables)}</details>"
 
 
