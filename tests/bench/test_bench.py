@@ -17,9 +17,14 @@ from fewstep.core.errors import InvalidInput
 from fewstep.tune.table import plan_of, table_of
 from pipeline.tiny import broken, write
 
-from .tiny import ROWS, measure
+from .tiny import ROWS, measure, solved_once
 
 FEW = Sweep(samplers=("ddim", "unipc-2"), grids=("karras",), steps=(2, 4))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved_once(monkeypatch)
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ def test_nothing_is_measured_twice_and_a_larger_sweep_adds_only_what_is_new(
     monkeypatch.setattr(
         draws, "draw", lambda problem, plan, *more: drawn.append(plan.nfe) or original(problem, plan, *more)
     )
-    monkeypatch.setattr("fewstep.bench.converged.find_teacher", None)
+    monkeypatch.setattr("fewstep.bench.converged.solve", None)
     again = measure(model, tmp_path / "out", FEW)
     assert drawn == []
     assert len(again.runs) == 4
@@ -81,7 +86,7 @@ def test_nothing_is_measured_twice_and_a_larger_sweep_adds_only_what_is_new(
 
 def test_ctrl_c_and_the_end_of_the_time_keep_what_is_done(model: Path, tmp_path: Path) -> None:
     def interrupt(now: Progress) -> None:
-        if now.done > 12:
+        if now.done > 14.5:  # in the third row
             raise KeyboardInterrupt
 
     sweep = Sweep(samplers=("ddim",), grids=("trailing", "karras"), steps=(7, 8))

@@ -5,11 +5,17 @@ from pathlib import Path
 
 import pytest
 
+from bench.tiny import solved_once
 from fewstep.bench import read_runs
 
 from .conftest import Call
 
 QUICK = ("--samplers", "ddim,heun", "--grids", "karras", "--images", 4, "--batch", 4)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    solved_once(monkeypatch)
 
 
 def test_it_says_the_cost_prints_what_none_beats_and_goes_on(call: Call, here: Path) -> None:
@@ -53,12 +59,14 @@ def test_ctrl_c_ends_with_its_code_and_says_what_is_left(
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Work, "_measure", interrupted)
-    result = call("bench", "tiny.safetensors", *QUICK, "--steps", "2")
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "_measure", interrupted)
+        result = call("bench", "tiny.safetensors", *QUICK, "--steps", "2")
     assert result.exit_code == 130
     assert "interrupted: 0 rows are done, 2 are left; the same command goes on" in result.stderr
-    monkeypatch.undo()
-    assert call("bench", str(here / "tiny.safetensors"), *QUICK, "--steps", "2", "--output", "x").exit_code == 0
+    again = call("bench", "tiny.safetensors", *QUICK, "--steps", "2")
+    assert again.exit_code == 0
+    assert len(read_runs("out/bench-tiny/runs.jsonl")) == 2
 
 
 @pytest.mark.parametrize(

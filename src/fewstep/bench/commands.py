@@ -15,8 +15,10 @@ from fewstep.bench.sweep import Sweep
 def bench_command(subject: Subject, sweep: Sweep, images: int, clip: str | os.PathLike[str] | None) -> str:
     """The `fewstep bench` that measures a sweep."""
     words = ["fewstep", "bench", subject.model.source]
-    words += ["--samplers", ",".join(dict.fromkeys(sweep.samplers)), "--grids", ",".join(dict.fromkeys(sweep.grids))]
-    words += ["--nfe" if sweep.nfe else "--steps", ",".join(map(str, sweep.counts))]
+    words += ["--samplers", ",".join(dict.fromkeys(sweep.samplers)) or "none"]
+    if sweep.samplers:
+        words += ["--grids", ",".join(dict.fromkeys(sweep.grids))]
+        words += ["--nfe" if sweep.nfe else "--steps", ",".join(map(str, sweep.counts))]
     scales = [subject.scale(scale) for scale in sweep.guidance]
     if subject.guided:
         words += ["--guidance", ",".join(f"{scale:g}" for scale in dict.fromkeys(scales))]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,9 +95,8 @@ def opened(path: str | os.PathLike[str], model: Model) -> Iterator[Folder]:
         try:
             yield Folder(place, model)
         except BaseException:
-            if [each.name for each in place.iterdir()] == [LOCK]:
-                lock.unlink()
-                place.rmdir()
+            if [each for each in place.rglob("*") if each.is_file()] == [lock]:
+                shutil.rmtree(place)
             raise
 
 

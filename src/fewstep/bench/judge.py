@@ -22,6 +22,7 @@ from fewstep.measure.kernel import kernel_distance
 from fewstep.measure.saturation import saturation
 from fewstep.measure.spread import diversity
 from fewstep.measure.summary import Summary
+from fewstep.pipeline import Pipeline
 
 LEAST_KERNEL, FRECHET_WIDTHS = 16, 10
 """Images that a kernel distance needs, and how many times the width of the features a Frechet distance needs: that of
@@ -172,13 +173,12 @@ class Tally:
 
 def _are_digits(subject: Subject) -> bool:
     pipe = subject.pipe
-    return not subject.words and pipe.classes == 10 and tuple(pipe.pixel_shape) == (1, 8, 8)  # type: ignore[union-attr]
+    return isinstance(pipe, Pipeline) and pipe.classes == 10 and tuple(subject.pixel_shape) == (1, 8, 8)
 
 
 def _thumbnails(subject: Subject) -> Features:
     """Pictures at a size of 8 x 8, or their own where that is less."""
-    pipe = subject.pipe
-    shape = pipe.decoder.pixels(pipe.latent_shape()) if subject.words else pipe.pixel_shape  # type: ignore[union-attr]
+    shape = subject.pixel_shape
     channels, sides = shape[0], (min(shape[1], THUMBNAIL), min(shape[2], THUMBNAIL))
     return FunctionFeatures(
         lambda pictures: torch.nn.functional.adaptive_avg_pool2d(pictures, sides),

@@ -121,8 +121,7 @@ class Work:
                 if not case.entry.plan.stochastic:
                     self.solution(case.guidance)
             # The first block is measured even where it takes too long, or the same limit would never end.
-            expected = 0.0 if first else sum(map(self._cost, block))
-            if limit is not None and self.clock() - began + expected > limit:
+            if limit is not None and not first and self.clock() - began + sum(map(self._cost, block)) > limit:
                 return False
             self._measure(block)
             first = False
