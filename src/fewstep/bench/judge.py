@@ -120,7 +120,7 @@ class Tally:
         self.scores.setdefault(name, []).append(values.double().cpu())
 
     def figures(self) -> dict[str, Figure]:
-        """All that can be said; nothing of fewer than 2 images."""
+        """All that can be said with an interval; nothing of fewer than 2 images."""
         if len(self.numbers) < 2:
             return {}
         scores = {name: torch.cat(parts) for name, parts in self.scores.items()}
@@ -137,7 +137,8 @@ class Tally:
         if self.judge.reference is not None and len(self.numbers) >= LEAST_KERNEL:
             enough = len(self.numbers) >= FRECHET_WIDTHS * self.judge.features.width
             found["distance"] = (frechet_distance if enough else kernel_distance)(self.summary, self.judge.reference)
-        return found
+        # A bootstrap of a handful of images may draw one image alone, which has no diversity.
+        return {name: figure for name, figure in found.items() if math.isfinite(figure.low + figure.high)}
 
     def _prompts(self) -> list[str]:
         return [self.judge.subject.condition(n) for n in self.numbers]
