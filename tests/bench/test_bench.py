@@ -86,12 +86,12 @@ def test_nothing_is_measured_twice_and_a_larger_sweep_adds_only_what_is_new(
 
 def test_ctrl_c_and_the_end_of_the_time_keep_what_is_done(model: Path, tmp_path: Path) -> None:
     def interrupt(now: Progress) -> None:
-        if now.done > 14.5:  # in the third row
+        if now.done > 14.9:  # in the third row
             raise KeyboardInterrupt
 
     sweep = Sweep(samplers=("ddim",), grids=("trailing", "karras"), steps=(7, 8))
     # A clock by which an evaluation of an image takes 5 seconds, so that no two rows are drawn in turns.
-    slow = {"images": 4, "batch": 1, "clock": itertools.count(0, 5).__next__}
+    slow = {"images": 6, "batch": 1, "clock": itertools.count(0, 5).__next__}
     found = measure(model, tmp_path / "out", sweep, watch=interrupt, **slow)
     assert (found.stopped, found.left) == ("interrupted", 2)
     assert len(found.runs) == len(read_runs(tmp_path / "out" / "runs.jsonl")) == 2
@@ -113,8 +113,14 @@ def test_what_it_will_cost_is_said_before_anything_is_drawn(model: Path, tmp_pat
     assert told[0].rows == 4
     # a second for an evaluation of a batch of 4; 3 batches are timed of each row
     assert told[0].evaluation == {(2.0, "float32"): 0.25}
-    assert told[0].seconds == (2 + 4 + 2 + 4) * (6 + 4) * 0.25 + 150 * 6 * 0.25
+    assert told[0].seconds == (2 + 4 + 2 + 4) * (6 + 4) * 0.25 + (216 + 96) * 6 * 0.25
     assert not (tmp_path / "out").exists()
+
+
+def test_a_figure_whose_interval_is_not_to_be_had_is_left_out(model: Path, tmp_path: Path) -> None:
+    sweep = Sweep(samplers=("ddim",), grids=("karras",), steps=(2,))
+    (run,) = measure(model, tmp_path / "out", sweep, images=2).runs  # a bootstrap of 2 often draws one twice
+    assert set(run.figures) == {"error", "quality", "psnr", "saturation"}
 
 
 def test_guidance_has_its_own_solution_and_costs_two_evaluations(model: Path, tmp_path: Path) -> None:

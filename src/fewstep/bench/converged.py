@@ -18,8 +18,11 @@ from fewstep.tune import Problem
 from fewstep.tune.teacher import find_teacher
 
 KIND = "converged solution"
-PILOT, SHARE = 16, 0.02
-"""On how many images the plan that solves is found, and what share of the judged plan's error its own may be."""
+PILOT, SHARE = 8, 0.05
+"""On how many images the plan that solves is found, and what share of the judged plan's error its last doubling of
+steps may have moved them; of a third order, it is then within an eighth of that."""
+FINDING, SOLVING = 216, 96
+"""Evaluations of one image that finding the plan takes, about, and solving with it."""
 
 
 @dataclass(frozen=True, eq=False)

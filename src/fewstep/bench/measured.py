@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from fewstep.bench.commands import bench_command
+from fewstep.bench.converged import PILOT, SHARE
 from fewstep.bench.folder import opened
 from fewstep.bench.judge import Judge
 from fewstep.bench.machine import device_name
@@ -102,7 +103,7 @@ def bench(
         "images": images,
         "batch": min(subject.batch, images),
         "device": device_name(subject.device),
-        "judged": judge.facts,
+        "judged": [*judge.facts, PILOT, SHARE],
     }
     cases = [
         Case(entry, scale, precision, key_of({**facts, "plan": entry.plan.digest, "guidance": scale, "in": precision}))

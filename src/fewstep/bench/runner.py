@@ -31,8 +31,6 @@ BLOCK_SECONDS, BLOCK_ROWS = 15.0, 32
 """Rows that together take about so long are drawn in turns, at most so many."""
 KEPT_BYTES = 1 << 30
 """Converged pictures up to so many bytes are decoded once."""
-TEACHING = 150
-"""Evaluations an image that a converged solution takes, about."""
 
 
 class Case(NamedTuple):
@@ -110,7 +108,8 @@ class Work:
         seconds = sum(self._cost(case) for case in left)
         for scale in dict.fromkeys(case.guidance for case in left if not case.entry.plan.stochastic):
             if not self._solution_file(scale).exists():
-                seconds += TEACHING * self.images * self.evaluation.get((scale, "float32"), 0.0)
+                solving = converged.FINDING * min(self.images, converged.PILOT) + converged.SOLVING * self.images
+                seconds += solving * self.evaluation.get((scale, "float32"), 0.0)
         return Estimate(len(left), len(self.cases) - len(left), self.images, seconds, dict(self.evaluation))
 
     def run(self, limit: float | None = None) -> bool:
@@ -163,6 +162,7 @@ class Work:
             "seed": self.subject.seed,
             "images": self.images,
             "batch": self.batch,
+            "solved": [converged.PILOT, converged.SHARE],
         }
         return self.folder.converged(key_of(facts))
 
