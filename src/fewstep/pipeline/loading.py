@@ -159,6 +159,7 @@ def _of_zoo(loaded: zoo.Loaded, name: str, device: torch.device | str, dtype: to
         classes=spec.classes,
         value_range=spec.value_range,
         device=device,
+        dtype=dtype,
     )
 
 
