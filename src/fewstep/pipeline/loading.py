@@ -161,6 +161,7 @@ def _of_zoo(path: Path, name: str, device: torch.device | str, dtype: torch.dtyp
         classes=spec.classes,
         value_range=spec.value_range,
         device=device,
+        dtype=dtype,
         plans=plans_of(path),
     )
 

@@ -221,7 +221,7 @@ class UNet(nn.Module):
             )
         if label is None:
             label = torch.full(t.shape, self.config.null_class, dtype=torch.int64, device=x.device)
-        features = time_features(t, self.config.embedding)
+        features = time_features(t, self.config.embedding).to(self.time1.weight.dtype)
         condition = self.time2(functional.silu(self.time1(features))) + self.label(label)
         condition = functional.silu(condition)
         h, kept = self.enter(x), []
