@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import random
 import signal
+from collections.abc import Iterator
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -36,14 +37,19 @@ def decided(run: Run) -> dict[str, Any]:
     return document
 
 
-def test_ten_kills_at_random_end_with_the_same_rows_bit_for_bit(tmp_path: Path, starter: ForkServerContext) -> None:
-    model = write(tmp_path / "tiny.safetensors")
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As the processes have it: more round otherwise, and rows say how many there were."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    try:
-        whole = measure(model, tmp_path / "whole")
-    finally:
-        torch.set_num_threads(threads)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_ten_kills_at_random_end_with_the_same_rows_bit_for_bit(tmp_path: Path, starter: ForkServerContext) -> None:
+    model = write(tmp_path / "tiny.safetensors")
+    whole = measure(model, tmp_path / "whole")
     file, length = tmp_path / "killed" / "runs.jsonl", (tmp_path / "whole" / "runs.jsonl").stat().st_size
     rng, killed = random.Random(7), 0
     goals = sorted(rng.randrange(9 * length // 10) for _ in range(KILLS - 2))

@@ -67,7 +67,7 @@ def drawing(
         pipe.schedule_at() if words else pipe.schedule,
         tuple(pipe.latent_shape() if words else pipe.sample_shape),
         name=pipe.name,
-        digest=pipe.digest,
+        digest=pipe.weights,
         settings={"guidance": scale},
         elsewhere={f"guidance {other:g}": drawn(other) for other in others},
         seed=seed,

@@ -227,7 +227,7 @@ def _plan(pipe: Pipeline | TextPipeline, given: dict[str, Any]) -> fs.Plan | Non
     if not given["force"]:
         from fewstep.tune.table import check_model
 
-        check_model(plan, pipe.name, pipe.digest, "tune one for it with `fewstep tune`, or use --force")
+        check_model(plan, pipe.name, pipe.weights, "tune one for it with `fewstep tune`, or use --force")
     return plan
 
 
