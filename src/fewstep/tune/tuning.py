@@ -86,6 +86,7 @@ def tune(
     iterations: int = 1500,
     samplers: Sequence[str] | None = None,
     sizes: Sizes | None = None,
+    factors: bool = True,
     watch: Watch | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Tuned:
@@ -103,6 +104,8 @@ def tune(
         iterations: of learning, at most.
         samplers: to search among; None is every one that draws no noise.
         sizes: how many images are used; None takes as many as the time allows.
+        factors: under classifier-free guidance of a constant scale, learn by how much each row takes it further or
+            less far (`fewstep.denoise.factors`); the converged solution stays that of the constant scale.
         watch: told the stage, how much of it is done, of how much, and the best error so far in words.
 
     Raises:
@@ -122,7 +125,9 @@ def tune(
             f"{problem.schedule.kind} are tuned for: compile it for the same"
         )
     plans = search.untuned(problem.schedule, nfe, samplers)
-    return _Tuning(problem, nfe, default, plans, float(seconds), iterations, sizes, watch or _unseen, clock).run()
+    by_row = factors and problem.guided
+    watch = watch or _unseen
+    return _Tuning(problem, nfe, default, plans, float(seconds), iterations, sizes, by_row, watch, clock).run()
 
 
 def _unseen(stage: str, done: int, of: int, words: str) -> None:
@@ -140,6 +145,7 @@ class _Tuning:
     allowed: float
     iterations: int
     sizes: Sizes | None
+    factors: bool
     watch: Watch
     clock: Callable[[], float]
     best: Plan | None = None
@@ -283,6 +289,7 @@ class _Tuning:
             batch=min(self.problem.batch, max(32, min(256, len(train.numbers) // 4))),
             options=self.options,
             seed=self.problem.seed,
+            factors=self.factors,
             seconds=lambda: ends - self.elapsed,
             watch=see,
         )
