@@ -19,7 +19,7 @@ from rich.table import Table
 from torch import Tensor
 
 import fewstep as fs
-from fewstep.cli.tune import problem_of
+from fewstep.bench.problems import problem_of
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser, Level
 from fewstep.tune import Known, Problem, search, tune
