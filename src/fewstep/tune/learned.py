@@ -140,8 +140,8 @@ class Parameters:
         times, alphas, sigmas = self.levels()
         weights = self.weights()
         n = len(self.gaps)
-        factors = [None] * n if self.factors is None else self.factors.unbind()
-        outputs = [first if slope is None else first + (factors[0] - 1).to(x) * slope]
+        by_row = [None] * n if self.factors is None else self.factors.unbind()
+        outputs = [first if slope is None else first + (by_row[0] - 1).to(x) * slope]
         for i in range(n):
             share = sigmas[i + 1] / sigmas[0]
             factors = (alphas[i + 1] - alphas[0] * share) * weights[i, : i + 1]
@@ -152,9 +152,9 @@ class Parameters:
                 return state
             level = (times[i + 1], alphas[i + 1], sigmas[i + 1])
             if again:
-                row = checkpoint(estimate, denoiser, state, *level, i + 1, factors[i + 1], use_reentrant=False)
+                row = checkpoint(estimate, denoiser, state, *level, i + 1, by_row[i + 1], use_reentrant=False)
             else:
-                row = estimate(denoiser, state, *level, i + 1, factors[i + 1])
+                row = estimate(denoiser, state, *level, i + 1, by_row[i + 1])
             outputs.append(row)
         raise AssertionError("a table has a row at least")
 
