@@ -1,16 +1,20 @@
 """Tuned plans against the best untuned samplers, at equal and at twice the network evaluations, on held-out noise.
 
-    python benchmarks/tune.py [--nfe 4,5,6,8] [--seconds 120] [--mixture] [--threads 2] [--json]
+    python benchmarks/tune.py [--nfe 4,5,6,8] [--seconds 120] [--mixture | --scenes] [--constant-guidance]
+                              [--threads 2] [--processor-time] [--json]
 
 The bars: at N evaluations the tuned plan has no more error than the best of all untuned samplers at 2 N; and within 120
 seconds on two cores half the error of the best at N. The model is the shipped digits, or, with `--mixture`, the exact
-denoiser of a mixture of Gaussians around 64 of the images that it was trained on.
+denoiser of a mixture of Gaussians around 64 of the images that it was trained on, or, with `--scenes`, the shipped
+text-to-image model at guidance 3. `--processor-time` counts the seconds of one core that the process had, which other
+work on the machine does not change.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from typing import Any
 
 import torch
@@ -42,8 +46,10 @@ class Mixture(Denoiser):
         return (near + alpha * self.std**2 / variance * (flat - alpha * near)).reshape(x.shape)
 
 
-def problem(mixture: bool) -> Problem:
-    if not mixture:
+def problem(kind: str) -> Problem:
+    if kind == "scenes":
+        return problem_of(fs.load("scenes"), 3.0, None, 64, 0)
+    if kind == "digits":
         return problem_of(fs.load("digits"), None, None, 64, 0)
     from fewstep.zoo import digits
 
@@ -63,8 +69,9 @@ def best_untuned(given: Problem, nfe: int, teacher: fs.Plan) -> tuple[str, float
     return f"{recipe.sampler} on {recipe.grid}", error
 
 
-def measured(given: Problem, nfe: int, seconds: float) -> dict[str, Any]:
-    found = tune(given, nfe, seconds=seconds).certificate
+def measured(given: Problem, nfe: int, seconds: float, factors: bool, processor_time: bool) -> dict[str, Any]:
+    clock = time.process_time if processor_time else time.perf_counter
+    found = tune(given, nfe, seconds=seconds, factors=factors, clock=clock).certificate
     steps = found.teacher["nfe"]
     teacher = fs.compile(found.teacher["sampler"], schedule=given.schedule, steps=steps, grid=found.teacher["grid"])
     name, twice = best_untuned(given, 2 * nfe, teacher)
@@ -77,6 +84,9 @@ def measured(given: Problem, nfe: int, seconds: float) -> dict[str, Any]:
         "untuned_name": f"{equal.sampler} on {equal.grid}",
         "gain": found.over_untuned.value,
         "gain_low": found.over_untuned.low,
+        "gain_high": found.over_untuned.high,
+        "images": dict(found.images),
+        "elsewhere": {name: list(one) for name, one in found.elsewhere.items()},
         "untuned_at_twice": twice,
         "untuned_at_twice_name": name,
         "of_twice": twice / own.rmse.value,
@@ -89,12 +99,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nfe", default="4,5,6,8")
     parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--mixture", action="store_true")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--mixture", dest="kind", action="store_const", const="mixture", default="digits")
+    which.add_argument("--scenes", dest="kind", action="store_const", const="scenes")
+    parser.add_argument("--constant-guidance", action="store_true")
+    parser.add_argument("--processor-time", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    rows = [measured(problem(given.mixture), int(n), given.seconds) for n in given.nfe.split(",")]
+    rows = [
+        measured(problem(given.kind), int(n), given.seconds, not given.constant_guidance, given.processor_time)
+        for n in given.nfe.split(",")
+    ]
     if given.json:
         print(json.dumps(rows, indent=2))
         return
