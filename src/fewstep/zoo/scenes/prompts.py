@@ -1,4 +1,4 @@
-"""Prompts like those of training and prompts that no training saw, and how many of the pictures drawn for them are right."""
+"""Prompts of training and prompts that no training saw, and how many of the pictures drawn for them are right."""
 
 from __future__ import annotations
 
