@@ -140,8 +140,11 @@ class Parameters:
         times, alphas, sigmas = self.levels()
         weights = self.weights()
         n = len(self.gaps)
-        by_row = [None] * n if self.factors is None else self.factors.unbind()
-        outputs = [first if slope is None else first + (by_row[0] - 1).to(x) * slope]
+        by_row: Sequence[Tensor | None] = [None] * n
+        outputs = [first]
+        if self.factors is not None and slope is not None:
+            by_row = self.factors.unbind()
+            outputs = [first + (self.factors[0] - 1).to(x) * slope]
         for i in range(n):
             share = sigmas[i + 1] / sigmas[0]
             factors = (alphas[i + 1] - alphas[0] * share) * weights[i, : i + 1]

@@ -120,8 +120,9 @@ class Problem:
     def guided(self) -> bool:
         """Whether images are under classifier-free guidance by a constant scale, whose factors can be learned."""
         denoiser = self.begun(range(1))
-        plain = isinstance(denoiser, Guided) and not denoiser.rescale and denoiser.scale.interval == EVERYWHERE
-        return plain and not denoiser.scale.idle and all(isinstance(w, float) for w in denoiser.scale.each)
+        if not isinstance(denoiser, Guided) or denoiser.rescale or denoiser.scale.interval != EVERYWHERE:
+            return False
+        return not denoiser.scale.idle and all(isinstance(w, float) for w in denoiser.scale.each)
 
     def parts(self, numbers: Sequence[int]) -> list[Sequence[int]]:
         """The numbers in batches."""
