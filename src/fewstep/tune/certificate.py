@@ -96,8 +96,7 @@ class Certificate:
         teacher: the reference: its sampler, NFE and own error.
         images: how many were used for what.
         search: how many plans were tried, and on how many images.
-        learning: iterations from all starts, how many starts, and after how many iterations the best came; None where
-            nothing was learned.
+        learning: iterations, and after how many the best came; None where nothing was learned.
         seconds: by stage; `total`, and `twice`, until a plan had half the error of the best untuned one, None where
             none had.
         stopped: why it ended early, or "".

@@ -36,8 +36,6 @@ FINALISTS, FAMILIES, MOVED = 6, 4, 2
 TEACHER_SHARE, SEARCH_SHARE, TIMES_SHARE = 0.2, 0.4, 0.6
 """Of the time: what the converged solutions may take, and when the search and the moving of times are over."""
 LEAST_IMAGES, MOST_IMAGES = 16, 4096
-STARTS = 3
-"""Tables that are learned from, one after the other: neighbouring starts end in different places."""
 
 Watch = Callable[[str, int, int, str], None]
 
@@ -234,11 +232,10 @@ class _Tuning:
             with suppress(InvalidInput):  # weights so large that rounding alone departs from the schedule
                 scored.append((self.tried(plan_of(table, problem.schedule, self.options)), table))
         scored.sort(key=lambda one: one[0])
-        distinct = {error: table for error, table in scored if error < math.inf}  # the same table has the same error
-        return list(distinct.values())
+        return [table for error, table in scored if error < math.inf]
 
     def learn(self, tables: Sequence[Table], train: Known) -> None:
-        """Learn from the best table, and where it ends before the time does, from the next ones."""
+        """Learn from the best table for the rest of the time."""
         assert self.sizes is not None
         held = self.sizes.held_out
         reserve = self.each * held * (self.nfe * (FINALISTS + 7) + 30 * len(self.problem.elsewhere))
@@ -247,34 +244,25 @@ class _Tuning:
             self.stopped = "" if not self.iterations else "no time was left to learn"
             return
 
-        before, starts, reached = 0, 0, 0
-
         def see(done: int, of: int, best: Learned) -> None:
-            nonlocal reached
-            if best.rmse < self.best_rmse:
-                reached = before + best.best
             self.note(best.plan, best.rmse)
-            self.learning = {"iterations": before + done, "starts": starts, "best": reached}
+            self.learning = {"iterations": done, "at_most": self.iterations, "best": best.best}
             self.watch("learning", done, of, f"error {self.best_rmse:.4g}, best untuned {self.untuned_rmse:.4g}")
 
         ends = self.elapsed + left
-        for table in tables[:STARTS]:
-            if self.elapsed >= ends:
-                break
-            starts += 1
-            before += learn(
-                self.problem,
-                table,
-                train,
-                self.validation,
-                iterations=self.iterations,
-                batch=min(self.problem.batch, max(32, min(256, len(train.numbers) // 4))),
-                options=self.options,
-                seed=self.problem.seed,
-                factors=self.factors,
-                seconds=lambda: ends - self.elapsed,
-                watch=see,
-            ).iterations
+        learn(
+            self.problem,
+            tables[0],
+            train,
+            self.validation,
+            iterations=self.iterations,
+            batch=min(self.problem.batch, max(32, min(256, len(train.numbers) // 4))),
+            options=self.options,
+            seed=self.problem.seed,
+            factors=self.factors,
+            seconds=lambda: ends - self.elapsed,
+            watch=see,
+        )
 
     # --- what is kept ----------------------------------------------------------------------------------------
 
