@@ -1,16 +1,20 @@
 """Tuned plans against the best untuned samplers, at equal and at twice the network evaluations, on held-out noise.
 
-    python benchmarks/tune.py [--nfe 4,5,6,8] [--seconds 120] [--mixture] [--threads 2] [--json]
+    python benchmarks/tune.py [--nfe 4,5,6,8] [--seconds 120] [--mixture | --scenes] [--constant-guidance]
+                              [--threads 2] [--processor-time] [--json]
 
 The bars: at N evaluations the tuned plan has no more error than the best of all untuned samplers at 2 N; and within 120
 seconds on two cores half the error of the best at N. The model is the shipped digits, or, with `--mixture`, the exact
-denoiser of a mixture of Gaussians around 64 of the images that it was trained on.
+denoiser of a mixture of Gaussians around 64 of the images that it was trained on, or, with `--scenes`, the shipped
+text-to-image model at guidance 3. `--processor-time` counts the seconds of one core that the process had, which other
+work on the machine does not change.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from typing import Any
 
 import torch
@@ -42,8 +46,10 @@ class Mixture(Denoiser):
         return (near + alpha * self.std**2 / variance * (flat - alpha * near)).reshape(x.shape)
 
 
-def problem(mixture: bool) -> Problem:
-    if not mixture:
+def problem(kind: str) -> Problem:
+    if kind == "scenes":
+        return problem_of(fs.load("scenes"), 3.0, None, 64, 0)
+    if kind == "digits":
         return problem_of(fs.load("digits"), None, None, 64, 0)
     from fewstep.zoo import digits
 
@@ -51,8 +57,8 @@ def problem(mixture: bool) -> Problem:
     return Problem.of(Mixture(schedule, digits.load().images[:64], 0.2), (1, 8, 8), name="mixture", batch=256)
 
 
-def best_untuned(given: Problem, nfe: int, teacher: fs.Plan) -> tuple[str, float]:
-    """The best untuned sampler, chosen and measured as the tuning does, and the least error of the finalists."""
+def best_untuned(given: Problem, nfe: int, teacher: fs.Plan, tuned: fs.Plan) -> tuple[str, float, float]:
+    """The best untuned sampler, chosen as the tuning does, its error, and that of `tuned` on the same images."""
     rungs, count = (8, 32, 128), 256
     train = Known(range(TRAIN, TRAIN + 128), given.solve(teacher, range(TRAIN, TRAIN + 128)))
     held = range(HELD_OUT, HELD_OUT + count)
@@ -60,14 +66,15 @@ def best_untuned(given: Problem, nfe: int, teacher: fs.Plan) -> tuple[str, float
     found = search.halving(given, search.untuned(given.schedule, nfe), train, rungs)
     errors = [(rmse(given.errors(one.plan, held_out)), one.plan.recipe) for one in found[:6]]
     error, recipe = min(errors, key=lambda pair: pair[0])
-    return f"{recipe.sampler} on {recipe.grid}", error
+    return f"{recipe.sampler} on {recipe.grid}", error, rmse(given.errors(tuned, held_out))
 
 
-def measured(given: Problem, nfe: int, seconds: float) -> dict[str, Any]:
-    found = tune(given, nfe, seconds=seconds).certificate
+def measured(given: Problem, nfe: int, seconds: float, factors: bool, processor_time: bool) -> dict[str, Any]:
+    clock = time.process_time if processor_time else time.perf_counter
+    plan, found = tune(given, nfe, seconds=seconds, factors=factors, clock=clock)
     steps = found.teacher["nfe"]
     teacher = fs.compile(found.teacher["sampler"], schedule=given.schedule, steps=steps, grid=found.teacher["grid"])
-    name, twice = best_untuned(given, 2 * nfe, teacher)
+    name, twice, same = best_untuned(given, 2 * nfe, teacher, plan)
     own = next(row for row in found.compared if row.digest == found.plan)
     equal = min((row for row in found.compared if row.kind in ("untuned", "default")), key=lambda row: row.rmse.value)
     return {
@@ -77,9 +84,13 @@ def measured(given: Problem, nfe: int, seconds: float) -> dict[str, Any]:
         "untuned_name": f"{equal.sampler} on {equal.grid}",
         "gain": found.over_untuned.value,
         "gain_low": found.over_untuned.low,
+        "gain_high": found.over_untuned.high,
+        "images": dict(found.images),
+        "elsewhere": {name: list(one) for name, one in found.elsewhere.items()},
         "untuned_at_twice": twice,
         "untuned_at_twice_name": name,
-        "of_twice": twice / own.rmse.value,
+        "tuned_on_the_same_images": same,
+        "of_twice": twice / same,
         "seconds": found.seconds["total"],
         "seconds_until_twice": found.seconds["twice"],
     }
@@ -89,12 +100,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nfe", default="4,5,6,8")
     parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--mixture", action="store_true")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--mixture", dest="kind", action="store_const", const="mixture", default="digits")
+    which.add_argument("--scenes", dest="kind", action="store_const", const="scenes")
+    parser.add_argument("--constant-guidance", action="store_true")
+    parser.add_argument("--processor-time", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    rows = [measured(problem(given.mixture), int(n), given.seconds) for n in given.nfe.split(",")]
+    rows = [
+        measured(problem(given.kind), int(n), given.seconds, not given.constant_guidance, given.processor_time)
+        for n in given.nfe.split(",")
+    ]
     if given.json:
         print(json.dumps(rows, indent=2))
         return

@@ -541,3 +541,13 @@ def test_wrong_steps_are_refused_and_leave_the_run_as_it_was():
         scheduler.step(x, scheduler.timesteps[1], x)
     with pytest.raises(fs.InvalidInput, match=r"0 \.\. 1"):
         scheduler.set_begin_index(2)
+
+
+def test_a_plan_with_guidance_by_row_is_refused_as_a_scheduler_cannot_guide():
+    from fewstep.denoise.factors import FACTORS
+    from fewstep.tune.table import plan_of, table_of
+
+    schedule = fs.schedules.from_diffusers(CONFIG)
+    plan = plan_of(table_of(fs.compile("unipc-2", schedule=schedule, steps=3)), schedule, {FACTORS: [1.0, 0.5, 1.0]})
+    with pytest.raises(fs.InvalidInput, match="fewstep tune --constant-guidance"):
+        PlanScheduler.from_plan(plan, CONFIG)

@@ -1,11 +1,15 @@
 """`fewstep tune`: the plan, its certificate, and that a plan of another model is refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 import fewstep as fs
+from fewstep.tune import budget
+from fewstep.tune.budget import Fitting
 
 from .conftest import Call
 
@@ -54,7 +58,10 @@ def test_a_plan_tuned_for_another_model_is_refused_unless_forced(call: Call, her
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "Missing option '--nfe'"),
+        ((), "give --nfe N, the network evaluations of the plan, or --ms M"),
+        (("--nfe", 4, "--ms", 100), "give --nfe N, the network evaluations of the plan, or --ms M"),
+        (("--ms", 0), "x>0"),
+        (("--ms", 1e-6), "no plan meets 1e-06 ms an image here: the least, 2 evaluations, takes"),
         (("--nfe", 1), "2<=x<=32"),
         (("--nfe", 4, "--output", "plan.txt"), "must end in .json"),
         (("--nfe", 4, "--prompts", "p.txt"), "--prompts is for models that take prompts"),
@@ -67,3 +74,42 @@ def test_bad_input_is_refused_in_one_line(call: Call, here: Path, words: tuple[o
     assert result.exit_code == 2
     assert message in result.stderr
     assert len([line for line in result.stderr.splitlines() if "error" in line]) == 1
+
+
+def test_milliseconds_become_the_evaluations_that_fit(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fitting(run: Callable[[int], None], images: int, ms: float, **more: object) -> Fitting:
+        run(2)
+        assert (images, ms) == (2, 40.0)
+        return Fitting(3, 38.5)
+
+    monkeypatch.setattr(budget, "fitting_nfe", fitting)
+    result = call("tune", "tiny.safetensors", "--ms", 40, "--batch", 2, *QUICK, "--samplers", "ddim", "--iterations", 0)
+    assert result.exit_code == 0, result.stderr
+    assert "3 evaluations take 38.5 ms an image" in result.stderr
+    assert fs.Plan.load("out/tiny-3-nfe.json").nfe == 3
+
+
+def test_a_plan_that_guides_by_row_is_followed_and_drawn_again(call: Call, here: Path) -> None:
+    from fewstep.denoise.factors import FACTORS
+    from fewstep.pipeline import read
+    from fewstep.tune.table import plan_of, table_of
+
+    pipe = fs.load("tiny.safetensors")
+    table = table_of(fs.compile("unipc-2", schedule=pipe.schedule, steps=2))
+    assert table is not None
+    for name, factors in (("by_row", [0.5, 2.0]), ("constant", [1.0, 1.0])):
+        plan_of(table, pipe.schedule, {"model": pipe.digest, FACTORS: factors}).save(f"{name}.json")
+        drawn = call(
+            "generate", "tiny.safetensors", "--plan", f"{name}.json", "--guidance", 3, "--output", f"{name}.png"
+        )
+        assert drawn.exit_code == 0, drawn.stderr
+    assert Path("by_row.png").read_bytes() != Path("constant.png").read_bytes()
+    recipe = read(Path("by_row.png")).recipe
+    assert recipe is not None
+    plan = fs.Plan.load("by_row.json")
+    drawn = pipe(recipe.labels, sampler=plan, guidance=3.0, seed=recipe.seed, batch=recipe.batch)
+    assert torch.equal(pipe.redraw(recipe).tensor, drawn.tensor)
+    refused = call("generate", "tiny.safetensors", "--plan", "by_row.json", "--guidance-method", "apg")
+    assert refused.exit_code == 2
+    assert "was tuned with guidance by row" in refused.stderr
+    assert "--constant-guidance" in refused.stderr

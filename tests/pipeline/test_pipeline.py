@@ -9,7 +9,9 @@ import pytest
 import torch
 
 import fewstep as fs
+from fewstep.denoise.factors import FACTORS
 from fewstep.pipeline import LostImages, Pipeline, PlanSource, load, read
+from fewstep.tune.table import plan_of, table_of
 
 from .tiny import CLASSES, LOST, broken, write
 
@@ -274,3 +276,20 @@ def test_threads_share_a_pipeline(pipe: Pipeline) -> None:
     with ThreadPoolExecutor(8) as pool:
         parallel = list(pool.map(work, range(8)))
     assert all(torch.equal(a, b) and n == m == 8 for (a, n), (b, m) in zip(serial, parallel, strict=True))
+
+
+def test_a_plan_tuned_with_guidance_by_row_is_drawn_with_it(pipe: Pipeline) -> None:
+    table = table_of(fs.compile("unipc-2", schedule=pipe.schedule, steps=3))
+    assert table is not None
+    plan = plan_of(table, pipe.schedule, {FACTORS: [0.5, 1.0, 1.5]})
+    images = pipe([0, 2], sampler=plan, guidance=3.0, seed=11)
+    network = fs.Network(pipe.network, pipe.schedule, pipe.prediction)
+    by_row = fs.GuidanceSchedule.rows([2.0, 3.0, 4.0])
+    null = {"label": torch.full((2,), CLASSES)}
+    denoiser = fs.Guided(network, {"label": torch.tensor([0, 2])}, null, by_row)
+    assert torch.equal(images.tensor, fs.sample(plan, denoiser, shape=(2, 1, 4, 4), seed=11))
+    own = pipe.denoiser([0, 2], guidance=3.0, plan=plan)
+    assert torch.equal(images.tensor, fs.sample(plan, own, shape=(2, 1, 4, 4), seed=11))
+    assert torch.equal(pipe.redraw(images.recipe).tensor, images.tensor)
+    with pytest.raises(fs.InvalidInput, match="was tuned with guidance by row"):
+        pipe([0], sampler=plan, guidance_method="apg")

@@ -19,6 +19,7 @@ from fewstep import schedules
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import BetaSchedule, Schedule
+from fewstep.denoise.factors import factors_of
 
 Settings = Mapping[str, Any]
 Choice = tuple[str, dict[str, Any]]
@@ -297,10 +298,15 @@ def arguments_of(
 
 
 def check_fit(plan: Plan, schedule: Schedule) -> None:
-    """Raise `InvalidInput` where the plan was compiled for another noise schedule."""
+    """Raise `InvalidInput` where the plan was compiled for another noise schedule, or guides by row."""
     if plan.recipe.schedule_fingerprint != schedule.fingerprint:
         raise InvalidInput(
             f"the plan was compiled for the noise schedule {json.dumps(dict(plan.recipe.schedule))[:100]}, this "
             f"configuration has {schedule.kind!r} ({schedule.fingerprint}): compile it with "
             "schedule=fewstep.schedules.from_diffusers(pipe.scheduler.config)"
+        )
+    if factors_of(plan) is not None:
+        raise InvalidInput(
+            f"the plan {plan.digest} was tuned with guidance by row, and a scheduler cannot set the guidance of its "
+            "pipeline: tune with `fewstep tune --constant-guidance`, or draw with fewstep.load"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from fewstep.tune.tuning import HELD_OUT
 
 Conditions = Sequence[Any]
 """Labels or prompts; image i has number i modulo their count."""
-TUNED_ON = 64
-"""Prompts that a model of scenes is tuned on where none are given, the first of them."""
+TUNED_ON = 256
+"""Captions of the kind that a model of scenes was trained on that it is tuned on where no prompts are given."""
 
 
 def problem_of(
@@ -37,13 +38,18 @@ def problem_of(
         scale = scale_of(pipe, guidance)
         others = [] if pipe.classes == 0 else sorted({1.0, 1.5 * scale} - {scale})
         return drawing(pipe, lambda n: labels[n % len(labels)], scale, seed, batch, others)
-    train, held_out = _split(prompts_of(pipe, prompt_file, TUNED_ON))
+    train, held_out = _split(_tuned_on(pipe, prompt_file))
 
     def prompt(number: int) -> str:
         own = held_out if number >= HELD_OUT else train
         return own[number % len(own)]
 
-    return drawing(pipe, prompt, scale_of(pipe, guidance), seed, batch)
+    def seen(numbers: Sequence[int]) -> Denoiser:
+        return pipe.denoiser([train[n % len(train)] for n in numbers], guidance=scale)
+
+    scale = scale_of(pipe, guidance)
+    problem = drawing(pipe, prompt, scale, seed, batch, sorted({1.0, 1.5 * scale} - {scale}))
+    return replace(problem, elsewhere={"prompts it learned from": seen, **problem.elsewhere})
 
 
 def drawing(
@@ -105,6 +111,15 @@ def prompts_of(pipe: TextPipeline, prompt_file: str | os.PathLike[str] | None, c
     except UnicodeDecodeError as error:
         raise InvalidInput(f"{prompt_file} is no text in UTF-8 ({error.reason}): give a prompt a line") from error
     return [line for line in dict.fromkeys(lines) if line]
+
+
+def _tuned_on(pipe: TextPipeline, prompt_file: str | os.PathLike[str] | None) -> list[str]:
+    """The prompts to tune on: those of adherence, which no training saw, are left to those who measure it."""
+    if prompt_file is not None or pipe.name != "scenes":
+        return prompts_of(pipe, prompt_file, TUNED_ON)
+    from fewstep.zoo.scenes.prompts import training_prompts
+
+    return list(dict.fromkeys(prompt.text for prompt in training_prompts(TUNED_ON)))
 
 
 def _split(prompts: list[str]) -> tuple[list[str], list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,16 +12,26 @@ from fewstep.cli.output import note, progress, show_json, show_table
 from fewstep.cli.values import Several
 
 if TYPE_CHECKING:
-    from fewstep.tune import Certificate
+    from fewstep.pipeline import Pipeline, TextPipeline
+    from fewstep.tune import Certificate, Problem
 
 
 @click.command()
 @click.argument("model", default="digits")
-@click.option("--nfe", type=click.IntRange(2, 32), required=True, help="Network evaluations of the plan, 2 to 32.")
+@click.option("--nfe", type=click.IntRange(2, 32), metavar="N", help="Network evaluations of the plan, 2 to 32.")
+@click.option(
+    "--ms",
+    type=click.FloatRange(0, min_open=True),
+    metavar="M",
+    help="Milliseconds an image may take here, in place of --nfe: what fits is measured.",
+)
 @click.option(
     "--seconds", type=click.FloatRange(1), default=120.0, show_default=True, metavar="S", help="How long it may take."
 )
 @click.option("--guidance", type=float, metavar="S", help="Guidance scale to tune for.  [default: the model's own]")
+@click.option(
+    "--constant-guidance", is_flag=True, help="The same guidance in all rows, as diffusers pipelines need it."
+)
 @click.option("--prompts", "prompt_file", type=click.Path(), help="A prompt a line, for a model that takes prompts.")
 @click.option(
     "--samplers",
@@ -53,9 +63,11 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 def tune(
     model: str,
-    nfe: int,
+    nfe: int | None,
+    ms: float | None,
     seconds: float,
     guidance: float | None,
+    constant_guidance: bool,
     prompt_file: str | None,
     samplers: tuple[str, ...] | None,
     iterations: int,
@@ -74,17 +86,23 @@ def tune(
     \b
         fewstep tune --nfe 6
         fewstep generate --plan out/digits-6-nfe.json
+        fewstep tune scenes --ms 300 --guidance 3
     """
     from fewstep.bench.problems import problem_of
     from fewstep.pipeline import load
     from fewstep.tune import Sizes
     from fewstep.tune import tune as run
 
+    if (nfe is None) == (ms is None):
+        raise click.UsageError("give --nfe N, the network evaluations of the plan, or --ms M, the time of an image")
+    if output is not None and not output.endswith(".json"):
+        raise click.UsageError(f"--output {output} must end in .json: a plan is a JSON file")
     pipe = load(model)
     problem = problem_of(pipe, guidance, prompt_file, batch, seed)
+    if nfe is None:
+        assert ms is not None
+        nfe = _fitting(pipe, problem, ms)
     target = Path(output or f"out/{pipe.name}-{nfe}-nfe.json")
-    if target.suffix != ".json":
-        raise click.UsageError(f"--output {target} must end in .json: a plan is a JSON file")
     os.makedirs(target.parent, exist_ok=True)
     default = pipe.plan(steps=nfe)
     note(
@@ -110,6 +128,7 @@ def tune(
             iterations=iterations,
             samplers=samplers,
             sizes=sizes,
+            factors=not constant_guidance,
             watch=watch,
         )
     found.plan.save(target)
@@ -121,6 +140,26 @@ def tune(
     click.echo()
     click.echo(target)
     note(f"certificate: {paths[1]}")
+
+
+def _fitting(pipe: Pipeline | TextPipeline, problem: Problem, ms: float) -> int:
+    """The evaluations that fit in `ms` milliseconds an image, in the problem's batches and with decoding; says them."""
+    from fewstep.pipeline import Pipeline
+    from fewstep.tune.budget import fitting_nfe
+
+    given: dict[str, Any] = {"guidance": problem.settings["guidance"], "batch": problem.batch}
+
+    def run(steps: int) -> None:
+        if isinstance(pipe, Pipeline):
+            labels = [n % pipe.classes if pipe.classes else None for n in range(problem.batch)]
+            pipe(labels, steps=steps, **given)
+        else:
+            pipe("a picture", count=problem.batch, steps=steps, **given)
+
+    note(f"Measuring what fits in {ms:g} ms an image, in batches of {problem.batch} ..")
+    found = fitting_nfe(run, problem.batch, ms, device=problem.device)
+    note(f"{found.nfe} evaluations take {found.ms:.3g} ms an image")
+    return found.nfe
 
 
 def quiet(stage: str) -> None:

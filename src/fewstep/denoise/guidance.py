@@ -15,10 +15,11 @@ from typing import Any
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
+from fewstep.core.plan import Plan
 from fewstep.denoise.base import Level, Value
 from fewstep.denoise.branches import ConditionGuidance
 from fewstep.denoise.convert import Network
-from fewstep.denoise.scale import EVERYWHERE, Weight
+from fewstep.denoise.scale import EVERYWHERE, GuidanceSchedule, Weight, column
 
 
 class Guided(ConditionGuidance):
@@ -60,3 +61,23 @@ class Guided(ConditionGuidance):
             std = conditional.std(dim=dims, keepdim=True) / guided.std(dim=dims, keepdim=True)
             guided = guided * (1 + self.rescale * (std - 1))
         return guided
+
+    def estimate_by(self, factor: Tensor, x: Tensor, level: Level) -> Tensor:
+        """The estimate of x0 with 1 + (w - 1) `factor` in place of w; it is differentiable in the factor, ()."""
+        images = range(x.shape[0])
+        conditional, negative = self.both(x, level, images)
+        weight = 1 + (column(self.scale.weights(len(images), level), x) - 1) * factor.to(x)
+        skip, out = self.coefficients_at(level)
+        return skip * x + out * self.combine(conditional, negative, weight, x, level, images)
+
+    def following(self, plan: Plan) -> Guided:
+        """This denoiser, its weights as the rows of a tuned plan take them; see `GuidanceSchedule.following`."""
+        each = [GuidanceSchedule.following(w, plan) for w in self.scale.each]
+        return Guided(
+            self.network,
+            self.condition,
+            self.negative,
+            each,
+            interval=self.scale.interval,
+            rescale=self.rescale,
+        )

@@ -18,6 +18,7 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.base import Level, Value
+from fewstep.denoise.factors import factors_of
 
 Weight = Any
 """A number; a `GuidanceSchedule`; or any function of sigma / alpha, inf where alpha is 0."""
@@ -78,6 +79,16 @@ class GuidanceSchedule:
             )
 
         return GuidanceSchedule(no_row, weights)
+
+    @staticmethod
+    def following(scale: Weight, plan: Plan | None) -> Weight:
+        """`scale` as the rows of a tuned plan take it, see `fewstep.denoise.factors`; itself where none has a say."""
+        factors = factors_of(plan)
+        if plan is None or factors is None or scale == 1:
+            return scale
+        w = _weight(scale)
+        each = [w.at(_ratio(row[:3]), i) if isinstance(w, GuidanceSchedule) else w for i, row in enumerate(plan.rows)]
+        return GuidanceSchedule.rows([1 + (at - 1) * r for at, r in zip(each, factors, strict=True)])
 
     def at(self, ratio: float, row: int | None) -> float:
         """The weight at sigma / alpha, in row `row` of a plan."""
@@ -151,6 +162,12 @@ class Scale:
                 )
         if self.idle:
             return
+        if factors_of(plan) is not None and not self.by_row:
+            raise InvalidInput(
+                f"the plan {plan.digest} was tuned with guidance by row, which classifier-free guidance alone follows: "
+                "leave the guidance method out; give `GuidanceSchedule.following(scale, plan)` to a denoiser of your "
+                "own, or plan= to `pipe.denoiser`; or tune with --constant-guidance"
+            )
         acts = [
             self._at(image, row[:3], i) != self.off
             for i, row in enumerate(plan.rows)

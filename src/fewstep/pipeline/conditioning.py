@@ -14,6 +14,7 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.base import Denoiser
 from fewstep.denoise.convert import Network
+from fewstep.denoise.factors import factors_of
 from fewstep.pipeline.draw import Counted
 from fewstep.pipeline.families import Conditions
 from fewstep.pipeline.guidance import Guidance, usual_scale
@@ -71,6 +72,11 @@ def check_guidance(
             f"{pipe.name} is told its guidance scale, so that {settings.method} has nothing to guide: leave the "
             "guidance method out"
         )
+    if pipe.distilled and factors_of(plan) is not None:
+        raise InvalidInput(
+            f"{pipe.name} is told its guidance scale, and the plan was tuned with guidance by row, which needs a "
+            "negative branch: tune with --constant-guidance"
+        )
     weaker = None if weak is None else _network(weak)
     alone = replace(settings, scale=1.0) if pipe.distilled else settings
     check_steering(alone, _network(pipe), plan, weaker=weaker, module=pipe.module)
@@ -121,6 +127,7 @@ def conditioned(
     channels: Tensor | None = None,
     weak: TextPipeline | None = None,
     counted: Counted = lambda network: network,
+    plan: Plan | None = None,
 ) -> Denoiser:
     """The denoiser of a batch with these pairs.
 
@@ -129,6 +136,7 @@ def conditioned(
         channels: those beside the latents, (1, c, h, w).
         weak: the weaker model of autoguidance.
         counted: makes a network one whose evaluations are counted.
+        plan: that is run, whose guidance by row is followed where it has one.
     """
     if (channels is None) != (pipe.family.extra(pipe.config) == 0):
         raise InvalidInput(f"{pipe.name} was trained to inpaint and needs a picture and a mask: use inpaint")
@@ -150,6 +158,7 @@ def conditioned(
         stacked(pipe, [e.negative for e in found]) if _guided(pipe, settings) else None,
         weaker=None if weak is None else _network(weak, counted).given(stacked(weak, [e.weak for e in found])),
         module=pipe.module,
+        plan=plan,
     )
 
 

@@ -147,7 +147,7 @@ def interpolate(
         pixels=pipe.decoder.pixels(shape),
         value_range=(-1.0, 1.0),
         denoiser=lambda counted, part: conditioned(
-            pipe, embedded, pairs[part], recipe.guidance, size, weak=weak, counted=counted
+            pipe, embedded, pairs[part], recipe.guidance, size, weak=weak, counted=counted, plan=plan
         ),
         decode=lambda latents: pipe.decoder(latents, sliced=recipe.sliced, tiled=recipe.tiled),
         overlap=wanted.means.overlap,

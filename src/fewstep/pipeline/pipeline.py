@@ -88,13 +88,17 @@ class Pipeline:
         interval: tuple[float, float] = EVERYWHERE,
         rescale: float = 0.0,
         clip: bool = False,
+        plan: Plan | None = None,
     ) -> Denoiser:
-        """The denoiser of a batch with these labels, for `fewstep.sample`; for the arguments see `__call__`."""
+        """The denoiser of a batch with these labels, for `fewstep.sample`; for the arguments see `__call__`.
+
+        `plan` is the one it will run, whose guidance by row it then follows.
+        """
         weaker = weaker_of(self, weak)
         settings = self._guidance(
             guidance, guidance_method, guidance_options, weaker, self._label(negative), interval, rescale, clip
         )
-        return self._denoiser(self._labels(labels), settings, weaker)
+        return self._denoiser(self._labels(labels), settings, weaker, plan=plan)
 
     def plan(
         self,
@@ -208,7 +212,9 @@ class Pipeline:
             shape=self.sample_shape,
             pixels=self.pixel_shape,
             value_range=self.value_range,
-            denoiser=lambda counted, part: self._denoiser(recipe.labels[part], recipe.guidance, means.weak, counted),
+            denoiser=lambda counted, part: self._denoiser(
+                recipe.labels[part], recipe.guidance, means.weak, counted, plan
+            ),
             decode=self.decoder,
             device=self.device,
         )
@@ -266,13 +272,21 @@ class Pipeline:
         settings: Guidance,
         weak: Pipeline | None,
         counted: Counted = lambda network: network,
+        plan: Plan | None = None,
     ) -> Denoiser:
         if settings.clip and self.decoder is not None:
             raise InvalidInput("clip is for pixels, and this model draws latents, which have no range: leave it out")
-        guided = self._guided(labels, settings, weak, counted)
+        guided = self._guided(labels, settings, weak, counted, plan)
         return clip(guided, *self.value_range) if settings.clip else guided
 
-    def _guided(self, labels: Sequence[Label], settings: Guidance, weak: Pipeline | None, counted: Counted) -> Denoiser:
+    def _guided(
+        self,
+        labels: Sequence[Label],
+        settings: Guidance,
+        weak: Pipeline | None,
+        counted: Counted,
+        plan: Plan | None,
+    ) -> Denoiser:
         network, module = self._network(counted), module_of(self.network)
         weaker = None if weak is None else weak._network(counted)
         if self.classes == 0:
@@ -297,6 +311,7 @@ class Pipeline:
             scale=scales if len(set(scales)) > 1 else scales[0],
             weaker=None if weaker is None else weaker.given({"label": own}),
             module=module,
+            plan=plan,
         )
 
     def _labels(self, labels: Sequence[Label] | int | None) -> tuple[Label, ...]:

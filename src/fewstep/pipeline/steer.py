@@ -18,6 +18,7 @@ from fewstep.denoise.base import Denoiser
 from fewstep.denoise.cfgpp import CFGPlusPlus
 from fewstep.denoise.cfgzero import CFGZero
 from fewstep.denoise.convert import Network
+from fewstep.denoise.factors import factors_of
 from fewstep.denoise.guidance import Guided
 from fewstep.denoise.pag import PAG
 from fewstep.pipeline.guidance import EVERYWHERE, Guidance
@@ -34,6 +35,7 @@ def steered(
     scale: float | Sequence[float] | None = None,
     weaker: Network | None = None,
     module: nn.Module | None = None,
+    plan: Plan | None = None,
 ) -> Denoiser:
     """A network under a condition, guided as `settings` say.
 
@@ -43,6 +45,7 @@ def steered(
         scale: of one image each, in place of that of `settings`.
         weaker: the network of autoguidance, with its condition.
         module: where the self-attention layers of perturbed attention are.
+        plan: that is run; where it was tuned with guidance by row, "cfg" follows it.
 
     Raises:
         InvalidInput: the method cannot be used with this network or at this scale.
@@ -74,7 +77,8 @@ def steered(
         case "cfg-zero*":
             return CFGZero(*branches, **options, interval=interval)
         case _:
-            return Guided(*branches, interval=interval, rescale=settings.rescale)
+            guided = Guided(*branches, interval=interval, rescale=settings.rescale)
+            return guided if factors_of(plan) is None or plan is None else guided.following(plan)
 
 
 def check_steering(
@@ -88,7 +92,7 @@ def check_steering(
     """Raise `InvalidInput` where a method cannot be used with a network or a plan, before any condition is there."""
     everywhere = replace(settings, interval=EVERYWHERE)  # of an interval that no row is in a run warns
     negative = None if settings.method == "pag" and settings.scale == 1 else {}
-    denoiser = steered(everywhere, network, {}, negative, weaker=weaker, module=module)
+    denoiser = steered(everywhere, network, {}, negative, weaker=weaker, module=module, plan=plan)
     if plan is not None:
         denoiser.check(plan)
 

@@ -155,8 +155,12 @@ class TextPipeline(Tasks):
         clip_skip: int | None = None,
         height: int | None = None,
         width: int | None = None,
+        plan: Plan | None = None,
     ) -> Denoiser:
-        """The denoiser of a batch of latents with these prompts, for `fewstep.sample`; arguments as in `__call__`."""
+        """The denoiser of a batch of latents with these prompts, for `fewstep.sample`; arguments as in `__call__`.
+
+        `plan` is the one it will run, whose guidance by row it then follows.
+        """
         texts = given_texts(prompts, "prompt")
         negatives = given_negatives(negative, len(texts), 1)
         size = self._size(height, width)
@@ -173,7 +177,7 @@ class TextPipeline(Tasks):
         )
         pairs = [(text, negatives[i % len(negatives)]) for i, text in enumerate(texts)]
         embedded = embed(self, pairs, settings, clip_skip, weaker)
-        return conditioned(self, embedded, pairs, settings, size, weak=weaker)
+        return conditioned(self, embedded, pairs, settings, size, weak=weaker, plan=plan)
 
     def __call__(
         self,
@@ -317,7 +321,7 @@ class TextPipeline(Tasks):
         def denoiser(counted: Counted, part: slice) -> Denoiser:
             own = [pair if pair in embedded else drawn[0] for pair in pairs[part]]  # of the others no image is kept
             size = recipe.height, recipe.width
-            more: dict[str, Any] = {"channels": given.channels, "weak": means.weak, "counted": counted}
+            more: dict[str, Any] = {"channels": given.channels, "weak": means.weak, "counted": counted, "plan": plan}
             return given.around(conditioned(self, embedded, own, settings, size, **more))
 
         canvas = Canvas(

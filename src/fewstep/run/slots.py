@@ -115,7 +115,7 @@ class Slots:
         guidance: float | GuidanceSchedule = 1.0,
     ) -> int:
         """Put an image in a free slot and return its ticket. `noise`, `start` and conditions are without batch
-        dimension.
+        dimension. `guidance` is taken by row where the plan was tuned so.
 
         Raises:
             InvalidInput: if no slot is free, or the plan needs more registers, a pair, or another noise schedule.
@@ -136,6 +136,7 @@ class Slots:
                 "guidance is a finite number or a GuidanceSchedule and, other than 1, needs a negative condition: got "
                 f"guidance={guidance!r} and negative={sorted(negative or {})}"
             )
+        guidance = GuidanceSchedule.following(guidance, plan)
         Scale(guidance, self.interval).check(plan)
         table = self._table(plan)
         place = self._slots.index(None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fewstep.tune.certificate import Certificate, Compared, Interval
 from fewstep.tune.problem import Known, Problem
-from fewstep.tune.tuning import Sizes, Tuned, tune
+from fewstep.tune.sizes import Sizes
+from fewstep.tune.tuning import Tuned, tune
 
 __all__ = ["Certificate", "Compared", "Interval", "Known", "Problem", "Sizes", "Tuned", "tune"]

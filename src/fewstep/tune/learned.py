@@ -1,4 +1,5 @@
-"""Plans learned by gradient: the times and weights of a `Table` that bring its result nearest to the converged one.
+"""Plans learned by gradient: the times and weights of a `Table` that bring its result nearest to the converged one,
+and under guidance the factor by which each row takes it further or less far.
 
 Times are a softmax of gaps, summed up in lambda, so that they always decrease. The weights of a state are those of
 successive differences of the outputs,
@@ -28,6 +29,8 @@ from torch.utils.checkpoint import checkpoint
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import RATIO_CAP, Schedule
 from fewstep.denoise.base import Denoiser, Level
+from fewstep.denoise.factors import FACTORS
+from fewstep.denoise.guidance import Guided
 from fewstep.tune.problem import Known, Problem, rmse
 from fewstep.tune.table import Table, plan_of, whole
 from fewstep.tune.teacher import Watched
@@ -66,11 +69,14 @@ def lambda_of(schedule: Schedule, t: float) -> float:
 
 
 class Parameters:
-    """What is learned, `gaps` (N,) and `shifts` (N, N), and the table that it stands for."""
+    """What is learned, `gaps` (N,), `shifts` (N, N) and maybe `factors` (N,), and the table that it stands for."""
 
-    def __init__(self, table: Table, schedule: Schedule, outputs: Tensor):
-        """`outputs`: (N, B, ..), of the rows of `table` for some images."""
+    def __init__(self, table: Table, schedule: Schedule, outputs: Tensor, factors: bool = False):
+        """`outputs`: (N, B, ..), of the rows of `table` for some images; `factors`: whether those of guidance are
+        learned.
+        """
         n = len(outputs)
+        self.factors = torch.ones(n, dtype=torch.float64, requires_grad=True) if factors else None
         self.schedule, self.first, self.last = schedule, float(table.times[0]), float(table.times[-1])
         self.low = lambda_of(schedule, self.first)
         self.span = lambda_of(schedule, max(self.last, schedule.t_min)) - self.low
@@ -113,16 +119,32 @@ class Parameters:
             times = np.array([float(t) for t in self.levels()[0]])
             return Table(times, self.weights().numpy())
 
-    def run(self, denoiser: Denoiser, x: Tensor, first: Tensor, again: bool) -> Tensor:
+    @property
+    def learned(self) -> tuple[Tensor, ...]:
+        """All that is learned."""
+        return (self.gaps, self.shifts) if self.factors is None else (self.gaps, self.shifts, self.factors)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the recipe of the plan says of the factors as they are now."""
+        return {} if self.factors is None else {FACTORS: self.factors.tolist()}
+
+    def run(self, denoiser: Denoiser, x: Tensor, first: Tensor, again: bool, slope: Tensor | None = None) -> Tensor:
         """The result from the start `x` (B, ..), with gradients.
 
         Args:
             first: the output of the first row, whose input never changes.
+            slope: of `first` in the factor of its row, where factors are learned.
             again: compute rows again for their gradient, in place of keeping their activations.
         """
         times, alphas, sigmas = self.levels()
         weights = self.weights()
-        outputs, n = [first], len(self.gaps)
+        n = len(self.gaps)
+        by_row: Sequence[Tensor | None] = [None] * n
+        outputs = [first]
+        if self.factors is not None and slope is not None:
+            by_row = self.factors.unbind()
+            outputs = [first + (self.factors[0] - 1).to(x) * slope]
         for i in range(n):
             share = sigmas[i + 1] / sigmas[0]
             factors = (alphas[i + 1] - alphas[0] * share) * weights[i, : i + 1]
@@ -133,18 +155,22 @@ class Parameters:
                 return state
             level = (times[i + 1], alphas[i + 1], sigmas[i + 1])
             if again:
-                row = checkpoint(estimate, denoiser, state, *level, i + 1, use_reentrant=False)
+                row = checkpoint(estimate, denoiser, state, *level, i + 1, by_row[i + 1], use_reentrant=False)
             else:
-                row = estimate(denoiser, state, *level, i + 1)
+                row = estimate(denoiser, state, *level, i + 1, by_row[i + 1])
             outputs.append(row)
         raise AssertionError("a table has a row at least")
 
 
-def estimate(denoiser: Denoiser, x: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, row: int) -> Tensor:
-    """The estimate of the data at a level whose three numbers may carry gradients."""
+def estimate(
+    denoiser: Denoiser, x: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, row: int, factor: Tensor | None = None
+) -> Tensor:
+    """The estimate of the data at a level whose three numbers may carry gradients, as may the factor of guidance."""
     shape = (x.shape[0],) + (1,) * (x.ndim - 1)
     host = [(t.item(), alpha.item(), sigma.item())]
     level = Level(t.to(x).expand(x.shape[0]), alpha.to(x).expand(shape), sigma.to(x).expand(shape), host, (row,))
+    if factor is not None and isinstance(denoiser, Guided):
+        return denoiser.estimate_by(factor, x, level)
     return denoiser.estimate(x, level)[0]
 
 
@@ -182,6 +208,7 @@ def learn(
     every: int = 25,
     patience: int = 12,
     seed: int = 0,
+    factors: bool = False,
     seconds: Callable[[], float] = lambda: math.inf,
     watch: Callable[[int, int, Learned], None] = lambda done, of, best: None,
 ) -> Learned:
@@ -196,15 +223,17 @@ def learn(
         batch: training images of one iteration.
         rate: first step of each coordinate, as a share of the error; a unit shift moves a state by as much as the data.
         every: iterations between looks at the validation images; it ends after `patience` looks without a better one.
+        factors: learn those of guidance too; the problem is `guided`.
         watch: told at each look the iterations done, of how many, and the best so far.
 
     Where the table itself makes no finite images, nothing is learned.
     """
     outputs = first_outputs(problem, table, train.numbers)
-    parameters = Parameters(table, problem.schedule, outputs)
+    parameters = Parameters(table, problem.schedule, outputs, factors)
     again = too_large(problem, parameters, train.first(batch), outputs[0])
     starts = problem.noise(train.numbers) * float(problem.schedule.sigma(table.times[0]))
-    learned = (parameters.gaps, parameters.shifts)
+    slopes = outputs[0] - unguided(problem, table, train.numbers) if factors else None
+    learned = parameters.learned
     optimiser = torch.optim.Adam(learned, betas=BETAS)
     order = torch.Generator().manual_seed(seed)
     best, kept = Learned(plan_of(table, problem.schedule, options), math.inf, 0, 0), learned
@@ -212,7 +241,7 @@ def learn(
     total, began = iterations, seconds()
     for done in count():
         if done % every == 0 or done >= total:
-            plan = plan_of(parameters.table(), problem.schedule, options)
+            plan = plan_of(parameters.table(), problem.schedule, {**options, **parameters.options})
             error = rmse(problem.errors(plan, validation))
             if error < best.rmse:
                 best, kept = Learned(plan, error, done, done), tuple(tensor.detach().clone() for tensor in learned)
@@ -231,7 +260,8 @@ def learn(
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, best.rmse / scale) * 0.5 * (1 + math.cos(math.pi * done / total))
         denoiser = problem.begun([train.numbers[i] for i in chosen])
-        result = parameters.run(denoiser, starts[chosen], outputs[0][chosen], again)
+        slope = None if slopes is None else slopes[chosen]
+        result = parameters.run(denoiser, starts[chosen], outputs[0][chosen], again, slope)
         loss = (result.double() - train.targets[chosen].double()).square().mean().log()
         gradients = torch.autograd.grad(loss, learned)  # of no network's weights
         for tensor, gradient in zip(learned, gradients, strict=True):
@@ -251,6 +281,20 @@ def first_outputs(problem: Problem, table: Table, numbers: Sequence[int]) -> Ten
     plan = plan_of(table, problem.schedule, {})
     problem.solve(plan, numbers, around)
     return torch.stack([torch.cat([one.data[i] for one in watched]) for i in range(plan.nfe)])
+
+
+def unguided(problem: Problem, table: Table, numbers: Sequence[int]) -> Tensor:
+    """(B, ..), what the first row of `table` answers for these images at factor 0, the conditional model alone."""
+    start, schedule = float(table.times[0]), problem.schedule
+    t, alpha, sigma = (
+        torch.tensor(float(v), dtype=torch.float64) for v in (start, schedule.alpha(start), schedule.sigma(start))
+    )
+    zero, found = torch.zeros((), dtype=torch.float64), []
+    with torch.no_grad():
+        for part in problem.parts(numbers):
+            x = problem.noise(part) * float(sigma)
+            found.append(estimate(problem.begun(part), x, t, alpha, sigma, 0, zero))
+    return torch.cat(found)
 
 
 def too_large(problem: Problem, parameters: Parameters, images: Known, first: Tensor) -> bool:

@@ -33,7 +33,7 @@ def page_of(certificate: Mapping[str, Any]) -> str:
 <p class="verdict">{escape(certificate["verdict"])}</p>
 <h2>Compared on {certificate["images"]["held_out"]} images of held-out noise</h2>
 <table><tr><th>plan</th><th></th><th>NFE</th><th>error</th><th>{certificate["confidence"]:.0%} interval</th>
-<th></th></tr>
+<th>median image</th><th></th></tr>
 {"".join(_row(one, most, one["digest"] == certificate["plan"]) for one in compared)}
 </table>
 <p>The error is the root mean square distance to the converged solution from the same noise
@@ -56,8 +56,9 @@ def _row(one: Mapping[str, Any], most: float, own: bool) -> str:
     interval = f"{_number(error['low'])} to {_number(error['high'])}"
     cells = f"<td>{escape(name)}</td><td>{escape(one['kind'])}</td><td class='n'>{one['nfe']}</td>"
     cells += f"<td class='n'>{_number(error['value'])}</td><td class='n'>{interval}</td>"
+    cells += f"<td class='n'>{_number(one['quantiles'].get('0.5'))}</td>"
     mark = " class='own'" if own else ""
-    return f"<tr{mark}>{cells}<td style='width:30%'><div class='bar' style='width:{width:.1f}%'></div></td></tr>\n"
+    return f"<tr{mark}>{cells}<td style='width:25%'><div class='bar' style='width:{width:.1f}%'></div></td></tr>\n"
 
 
 def _elsewhere(figures: Mapping[str, Any]) -> str:
@@ -76,6 +77,8 @@ def _facts(certificate: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     for part in ("settings", "images", "search", "learning", "machine"):
         if certificate[part]:
             yield part, ", ".join(f"{key} {value}" for key, value in certificate[part].items())
+    if certificate["factors"]:
+        yield "guidance by row, of its excess over 1", ", ".join(f"{r:.2f}" for r in certificate["factors"])
     yield "schedule", certificate["schedule"]
     yield "seed", certificate["seed"]
     yield "versions", f"fewstep {certificate['fewstep']}, torch {certificate['torch']}"

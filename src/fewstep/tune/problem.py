@@ -13,6 +13,8 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser, as_denoiser
+from fewstep.denoise.guidance import Guided
+from fewstep.denoise.scale import EVERYWHERE
 from fewstep.run.eager import NonFinite, sample
 from fewstep.run.noise import START, unit_noise
 
@@ -104,12 +106,23 @@ class Problem:
         """
         results = []
         for part in self.parts(numbers):
-            denoiser = self.begun(part) if around is None else around(self.begun(part))
+            denoiser = self.begun(part)
+            if isinstance(denoiser, Guided):
+                denoiser = denoiser.following(plan)
+            denoiser = denoiser if around is None else around(denoiser)
             try:
                 results.append(sample(plan, denoiser, noise=self.noise(part), seed=list(part)))
             except NonFinite as lost:
                 results.append(lost.result)
         return torch.cat(results)
+
+    @property
+    def guided(self) -> bool:
+        """Whether images are under classifier-free guidance by a constant scale, whose factors can be learned."""
+        denoiser = self.begun(range(1))
+        if not isinstance(denoiser, Guided) or denoiser.rescale or denoiser.scale.interval != EVERYWHERE:
+            return False
+        return not denoiser.scale.idle and all(isinstance(w, float) for w in denoiser.scale.each)
 
     def parts(self, numbers: Sequence[int]) -> list[Sequence[int]]:
         """The numbers in batches."""

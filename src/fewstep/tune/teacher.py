@@ -22,6 +22,8 @@ from fewstep.tune.problem import Problem, rmse, squares
 
 FAMILIES = (("deis-3", "quadratic"), ("unipc-3", "quadratic"), ("unipc-3", "exponential"))
 FEWEST, MOST = 24, 384
+SHARE = 0.03
+"""Of the error of the default: that of the reference is less than its last change, which is bounded by this."""
 
 
 class Teacher(NamedTuple):
@@ -36,7 +38,7 @@ class Teacher(NamedTuple):
 
 
 def find_teacher(
-    problem: Problem, numbers: Sequence[int], judged: Plan, share: float = 0.01, most: int = MOST
+    problem: Problem, numbers: Sequence[int], judged: Plan, share: float = SHARE, most: int = MOST
 ) -> Teacher:
     """The cheapest plan of `FAMILIES` whose last doubling changed these images by at most `share` of the error of the
     plan that is `judged` by it.

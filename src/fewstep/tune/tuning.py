@@ -14,6 +14,7 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float
+from fewstep.denoise.factors import factors_of
 from fewstep.solvers.compile import compile
 from fewstep.tune import search
 from fewstep.tune.certificate import Certificate, Compared, Interval, gain
@@ -21,6 +22,7 @@ from fewstep.tune.dynamic import cheapest_times, step_costs
 from fewstep.tune.fitted import fitted_table, moved_times
 from fewstep.tune.learned import Learned, learn
 from fewstep.tune.problem import Known, Problem, rmse
+from fewstep.tune.sizes import Sizes
 from fewstep.tune.table import LEARNED, Table, plan_of, table_of
 from fewstep.tune.teacher import Path, Teacher, find_teacher, path_of
 
@@ -36,38 +38,6 @@ TEACHER_SHARE, SEARCH_SHARE, TIMES_SHARE = 0.2, 0.4, 0.6
 LEAST_IMAGES, MOST_IMAGES = 16, 4096
 
 Watch = Callable[[str, int, int, str], None]
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How many images are used for what; `rungs`, `pilot` and `path` are of the training images."""
-
-    train: int = 256
-    validation: int = 128
-    held_out: int = 256
-    pilot: int = 16
-    path: int = 64
-    rungs: tuple[int, ...] = (8, 32, 128)
-
-    def __post_init__(self) -> None:
-        counts = (self.train, self.validation, self.held_out, self.pilot, self.path, *self.rungs)
-        if not all(type(n) is int and n >= 2 for n in counts) or not self.rungs:
-            raise InvalidInput(f"sizes are whole numbers of at least 2, with a rung at least, got {self}")
-        if max(self.pilot, self.path, *self.rungs) > self.train or list(self.rungs) != sorted(self.rungs):
-            raise InvalidInput(f"pilot, path and the increasing rungs are of the {self.train} training images: {self}")
-
-    @staticmethod
-    def of(train: int) -> Sizes:
-        """The other sizes that go well with so many training images, 8 or more."""
-        rungs = tuple(sorted({min(n, train) for n in (8, 32, 128)}))
-        return Sizes(
-            train, max(8, train // 2), max(16, train), min(16, train), max(min(64, train), min(256, train // 4)), rungs
-        )
-
-    @property
-    def solved(self) -> int:
-        """How many converged solutions are needed."""
-        return self.train + self.validation + self.held_out
 
 
 class Tuned(NamedTuple):
@@ -86,6 +56,7 @@ def tune(
     iterations: int = 1500,
     samplers: Sequence[str] | None = None,
     sizes: Sizes | None = None,
+    factors: bool = True,
     watch: Watch | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Tuned:
@@ -103,6 +74,8 @@ def tune(
         iterations: of learning, at most.
         samplers: to search among; None is every one that draws no noise.
         sizes: how many images are used; None takes as many as the time allows.
+        factors: under classifier-free guidance of a constant scale, learn by how much each row takes it further or
+            less far (`fewstep.denoise.factors`); the converged solution stays that of the constant scale.
         watch: told the stage, how much of it is done, of how much, and the best error so far in words.
 
     Raises:
@@ -122,7 +95,9 @@ def tune(
             f"{problem.schedule.kind} are tuned for: compile it for the same"
         )
     plans = search.untuned(problem.schedule, nfe, samplers)
-    return _Tuning(problem, nfe, default, plans, float(seconds), iterations, sizes, watch or _unseen, clock).run()
+    by_row = factors and problem.guided
+    watch = watch or _unseen
+    return _Tuning(problem, nfe, default, plans, float(seconds), iterations, sizes, by_row, watch, clock).run()
 
 
 def _unseen(stage: str, done: int, of: int, words: str) -> None:
@@ -140,6 +115,7 @@ class _Tuning:
     allowed: float
     iterations: int
     sizes: Sizes | None
+    factors: bool
     watch: Watch
     clock: Callable[[], float]
     best: Plan | None = None
@@ -283,6 +259,7 @@ class _Tuning:
             batch=min(self.problem.batch, max(32, min(256, len(train.numbers) // 4))),
             options=self.options,
             seed=self.problem.seed,
+            factors=self.factors,
             seconds=lambda: ends - self.elapsed,
             watch=see,
         )
@@ -373,6 +350,7 @@ class _Tuning:
             learning=self.learning,
             seconds=self.spent,
             stopped=self.stopped,
+            factors=factors_of(chosen),
         )
         return Tuned(chosen, certificate)
 

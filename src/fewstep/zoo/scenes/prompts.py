@@ -1,4 +1,4 @@
-"""Prompts that no training saw, and how many of the pictures drawn for them are right."""
+"""Prompts of training and prompts that no training saw, and how many of the pictures drawn for them are right."""
 
 from __future__ import annotations
 
@@ -23,8 +23,16 @@ class Prompt(NamedTuple):
 
 def held_out_prompts(count: int, seed: int = 0) -> list[Prompt]:
     """`count` prompts of the held-out part, in varied English; the first ones of a longer list are the same."""
-    rng = np.random.default_rng((seed, 3))
-    descriptions = (draw_description(rng, held_out=True) for _ in range(count))
+    return _prompts(count, np.random.default_rng((seed, 3)), held_out=True)
+
+
+def training_prompts(count: int, seed: int = 0) -> list[Prompt]:
+    """`count` prompts of the part that training draws from; the first ones of a longer list are the same."""
+    return _prompts(count, np.random.default_rng((seed, 4)), held_out=False)
+
+
+def _prompts(count: int, rng: np.random.Generator, held_out: bool) -> list[Prompt]:
+    descriptions = (draw_description(rng, held_out=held_out) for _ in range(count))
     return [Prompt(caption(description, rng), description) for description in descriptions]
 
 
