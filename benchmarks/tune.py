@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fewstep as fs
-from fewstep.cli.tune import problem_of
+from fewstep.bench.problems import problem_of
 from fewstep.tune import Known, Problem, search, tune
 from fewstep.tune.problem import rmse
 from fewstep.tune.tuning import HELD_OUT, TRAIN

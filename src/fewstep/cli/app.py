@@ -30,6 +30,7 @@ COMMANDS = {
     "samplers": Entry("fewstep.cli.lists", "List the samplers, or the options of one."),
     "grids": Entry("fewstep.cli.lists", "List the time grids and their options."),
     "plan": Entry("fewstep.cli.plan", "Compile a sampler and show its table of coefficients."),
+    "bench": Entry("fewstep.cli.bench", "Measure samplers, grids and steps on the same noise; resume at will."),
     "tune": Entry("fewstep.cli.tune", "Fit a plan of few evaluations to a model, with a certificate."),
     "show": Entry("fewstep.cli.show", "Draw pictures that teach: paths, errors, schedules, steps."),
     "train": Entry("fewstep.cli.train", "Train a small model; interrupt and resume at will."),

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from fewstep.cli.output import note, progress, show_json, show_table
 from fewstep.cli.values import Several
-from fewstep.core.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from fewstep.pipeline import Pipeline, TextPipeline
-    from fewstep.tune import Certificate, Problem
+    from fewstep.tune import Certificate
 
 
 @click.command()
@@ -78,6 +75,7 @@ def tune(
         fewstep tune --nfe 6
         fewstep generate --plan out/digits-6-nfe.json
     """
+    from fewstep.bench.problems import problem_of
     from fewstep.pipeline import load
     from fewstep.tune import Sizes
     from fewstep.tune import tune as run
@@ -131,77 +129,6 @@ def quiet(stage: str) -> None:
 
     if not sys.stderr.isatty():
         note(f"{stage} ..")
-
-
-def problem_of(
-    pipe: Pipeline | TextPipeline, guidance: float | None, prompt_file: str | None, batch: int, seed: int
-) -> Problem:
-    """What a pipeline draws, as a problem of tuning: its classes in turn, or the prompts of a file."""
-    from fewstep.pipeline import Pipeline
-    from fewstep.pipeline.pipeline import GUIDANCE
-    from fewstep.tune import Problem
-
-    if isinstance(pipe, Pipeline):
-        if prompt_file is not None:
-            raise click.UsageError(f"--prompts is for models that take prompts, and {pipe.name} draws classes")
-        if pipe.classes == 0 and guidance not in (None, 1):
-            raise click.UsageError(
-                f"{pipe.name} takes no condition, so there is nothing to guide: leave out --guidance"
-            )
-        scale = 1.0 if pipe.classes == 0 else GUIDANCE if guidance is None else guidance
-        others = [] if pipe.classes == 0 else sorted({1.0, 1.5 * scale} - {scale})
-        labels: Sequence[Any] = range(pipe.classes) or (None,)
-
-        def drawn(at: float) -> Callable[[Sequence[int]], Any]:
-            return lambda numbers: pipe.denoiser([labels[n % len(labels)] for n in numbers], guidance=at)
-
-        shape, schedule = pipe.sample_shape, pipe.schedule
-    else:
-        train, held_out = _split(_prompts(prompt_file, pipe.name))
-        scale = guidance if guidance is not None else pipe.guidance
-        others = []
-
-        def drawn(at: float) -> Callable[[Sequence[int]], Any]:
-            from fewstep.tune.tuning import HELD_OUT
-
-            def of(numbers: Sequence[int]) -> Any:
-                words = [held_out[n % len(held_out)] if n >= HELD_OUT else train[n % len(train)] for n in numbers]
-                return pipe.denoiser(words, guidance=at)
-
-            return of
-
-        shape, schedule = pipe.latent_shape(), pipe.schedule_at()
-    return Problem(
-        drawn(scale),
-        schedule,
-        tuple(shape),
-        name=pipe.name,
-        digest=pipe.digest,
-        settings={"guidance": scale},
-        elsewhere={f"guidance {other:g}": drawn(other) for other in others},
-        seed=seed,
-        batch=batch,
-        device=pipe.device,
-    )
-
-
-def _prompts(prompt_file: str | None, name: str) -> list[str]:
-    from fewstep.zoo.scenes.prompts import held_out_prompts
-
-    if prompt_file is None:
-        if name != "scenes":
-            raise click.UsageError(f"{name} draws from words: give --prompts FILE, a prompt a line")
-        return [prompt.text for prompt in held_out_prompts(64)]
-    lines = [line.strip() for line in Path(prompt_file).read_text(encoding="utf-8").splitlines()]
-    return [line for line in dict.fromkeys(lines) if line]
-
-
-def _split(prompts: list[str]) -> tuple[list[str], list[str]]:
-    """The prompts that are learned from, and a quarter that is held out."""
-    if len(prompts) < 8:
-        raise InvalidInput(f"tuning needs at least 8 different prompts, a quarter of them held out, got {len(prompts)}")
-    held = len(prompts) // 4
-    return prompts[held:], prompts[:held]
 
 
 def show(certificate: Certificate) -> None:

@@ -96,6 +96,26 @@ class Labels(Several):
         return tuple(found)
 
 
+class Numbers(Several):
+    """Whole numbers; `4-6` means 4, 5, 6."""
+
+    def __init__(self, low: int, high: int) -> None:
+        super().__init__(int, "a number of steps", low, high, most=1000)
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[int, ...]:
+        if not isinstance(value, str):
+            return value
+        found: list[int] = []
+        for part in value.split(","):
+            first, dash, last = part.strip().partition("-")
+            low = self.one(first, param, ctx)
+            high = self.one(last, param, ctx) if dash else low
+            if low > high:
+                self.fail(f"{part.strip()} is not a range such as 4-6", param, ctx)
+            found.extend(range(low, high + 1))
+        return tuple(dict.fromkeys(found))
+
+
 class Seeds(Several):
     """Different seeds; `2-5` means 2, 3, 4, 5."""
 

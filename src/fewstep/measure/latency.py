@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def cost(
     device = torch.device(device)
     for _ in range(warmup):
         run()
-    peak, memory = _peak(run, device)
+    peak, memory = peak_memory(run, device)
     times = []
     for _ in range(repeats):
         synchronize(device)
@@ -70,20 +70,19 @@ def cost(
         run()
         synchronize(device)
         times.append(clock() - began)
-    drawn = resampling(repeats, replicates, seed) * repeats
+    figure = median_of(times, f"device={device}", replicates=replicates, confidence=confidence, seed=seed)
+    return Cost(figure, tuple(times), peak, memory)
+
+
+def median_of(
+    times: Sequence[float], settings: str, *, replicates: int = REPLICATES, confidence: float = 0.95, seed: int = 0
+) -> Figure:
+    """The median of the seconds of runs, with the interval of a bootstrap over runs."""
+    drawn = resampling(len(times), replicates, seed) * len(times)
     samples = torch.tensor(times, dtype=torch.float64)
     medians = torch.stack([samples.repeat_interleave(row.round().long()).quantile(0.5) for row in drawn])
-    figure = figure_of(
-        "latency",
-        statistics.median(times),
-        medians,
-        n=repeats,
-        better="less",
-        settings=f"device={device}",
-        confidence=confidence,
-        seed=seed,
-    )
-    return Cost(figure, tuple(times), peak, memory)
+    facts: dict[str, Any] = {"n": len(times), "better": "less", "settings": settings}
+    return figure_of("latency", statistics.median(times), medians, confidence=confidence, seed=seed, **facts)
 
 
 def synchronize(device: torch.device) -> None:
@@ -92,7 +91,8 @@ def synchronize(device: torch.device) -> None:
         getattr(torch, device.type).synchronize(*([device] if device.type == "cuda" else []))
 
 
-def _peak(run: Callable[[], Any], device: torch.device) -> tuple[int | None, str]:
+def peak_memory(run: Callable[[], Any], device: torch.device) -> tuple[int | None, str]:
+    """The most bytes that one `run()` had in use beyond what was before, and of what; see `Cost`."""
     if device.type == "cuda":
         synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)

@@ -1,0 +1,58 @@
+"""Commands that measure a row again, or draw with it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fewstep.bench.row import Run
+from fewstep.bench.subject import Subject
+from fewstep.bench.sweep import Sweep
+
+
+def bench_command(subject: Subject, sweep: Sweep, images: int, clip: str | os.PathLike[str] | None) -> str:
+    """The `fewstep bench` that measures a sweep."""
+    words = ["fewstep", "bench", subject.model.source]
+    words += ["--samplers", ",".join(dict.fromkeys(sweep.samplers)), "--grids", ",".join(dict.fromkeys(sweep.grids))]
+    words += ["--nfe" if sweep.nfe else "--steps", ",".join(map(str, sweep.counts))]
+    scales = [subject.scale(scale) for scale in sweep.guidance]
+    if subject.guided:
+        words += ["--guidance", ",".join(f"{scale:g}" for scale in dict.fromkeys(scales))]
+    words += ["--precision", ",".join(dict.fromkeys(sweep.precisions))]
+    for plan in sweep.plans:
+        words += ["--plan", str(plan)]
+    if sweep.force:
+        words.append("--force")
+    for option, value in (("--prompts", subject.prompts), ("--clip", clip)):
+        if value is not None:
+            words += [option, str(value)]
+    words += ["--images", str(images), "--batch", str(subject.batch), "--seed", str(subject.seed)]
+    device = str(subject.device)
+    return _joined(words + ([] if device == "cpu" else ["--device", device]))
+
+
+def generate_command(run: Run, folder: str | os.PathLike[str]) -> str:
+    """The `fewstep generate` that draws with the plan of a row."""
+    words = ["fewstep", "generate", run.model.source]
+    if run.plan_file is not None:
+        words += ["--plan", os.path.join(folder, run.plan_file)]
+        # A model in another precision has another digest than the one that the plan names.
+        words += ["--force"] * (run.kind == "tuned" and run.options.get("model") != run.model.digest)
+    else:
+        words += ["--sampler", run.sampler, "--steps", str(run.steps), "--grid", run.grid]
+        words += _pairs("--grid-option", run.grid_options) + _pairs("--option", run.options)
+    if run.guidance is not None:
+        words += ["--guidance", f"{run.guidance:g}"]
+    if run.precision != "float32":
+        words += ["--dtype", run.precision]
+    return _joined(words)
+
+
+def _pairs(option: str, values: Mapping[str, Any]) -> list[str]:
+    return [word for name, value in values.items() for word in (option, f"{name}={value}")]
+
+
+def _joined(words: Sequence[str]) -> str:
+    return " ".join(shlex.quote(word) for word in words)

@@ -1,0 +1,138 @@
+"""What is measured: a model in some precisions, the images that it draws, and what its pictures are judged by."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fewstep.bench.problems import drawing, labels_of, prompts_of, scale_of
+from fewstep.bench.row import PRECISIONS, Model, key_of
+from fewstep.core.errors import InvalidInput, one_of
+from fewstep.pipeline import Pipeline, TextPipeline, load
+from fewstep.tune import Problem
+
+FIRST = 3 * 2**28
+"""The numbers of the images of a bench begin here: no tuning meets their noise."""
+PROMPTS, PROMPTS_SEED = 64, 1
+"""Prompts of scenes where none are given; no tuning meets these words."""
+BATCHES = {Pipeline: 16, TextPipeline: 4}
+"""Images that the network sees at once unless the caller says otherwise."""
+
+
+@dataclass(eq=False)
+class Subject:
+    """A model to be measured.
+
+    Attributes:
+        source: what `fewstep.load` takes, or a pipeline that it made, in float32.
+        prompts: a file with a prompt a line, for a model of words; None are those of scenes.
+        seed: of the noise; `batch`: images that the network sees at once.
+    """
+
+    source: Any
+    prompts: str | os.PathLike[str] | None = None
+    seed: int = 0
+    batch: int | None = None
+    device: torch.device | str = "cpu"
+    _loaded: dict[str, Pipeline | TextPipeline] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        given = isinstance(self.source, Pipeline | TextPipeline)
+        self._loaded["float32"] = self.source if given else load(self.source, device=self.device)
+        if given and getattr(self.source, "dtype", None) not in (None, torch.float32):
+            raise InvalidInput(
+                f"a loaded model is measured in float32, this one is in {self.source.dtype}: give its path"
+            )
+        self.batch = BATCHES[type(self.pipe)] if self.batch is None else self.batch
+        self.device = self.pipe.device
+        if not self.conditions:
+            raise InvalidInput(f"{self.prompts} has no prompt: give one a line")
+        self.problem(None)  # refuses a seed or a batch out of range
+
+    @property
+    def pipe(self) -> Pipeline | TextPipeline:
+        """The model in float32."""
+        return self._loaded["float32"]
+
+    @property
+    def model(self) -> Model:
+        """Its name, digest and source, as rows have them."""
+        given = isinstance(self.source, Pipeline | TextPipeline) or callable(self.source)
+        return Model(self.pipe.name, self.pipe.digest, self.pipe.name if given else str(self.source))
+
+    @cached_property
+    def known_prompts(self) -> list[Any] | None:
+        """The prompts of scenes with what they name, where these are drawn; None elsewhere."""
+        from fewstep.zoo.scenes.prompts import held_out_prompts
+
+        pipe = self.pipe
+        if not isinstance(pipe, TextPipeline) or self.prompts is not None or pipe.name != "scenes":
+            return None
+        return held_out_prompts(PROMPTS, PROMPTS_SEED)
+
+    @cached_property
+    def conditions(self) -> Sequence[Any]:
+        """The labels or prompts that images have in turn."""
+        pipe = self.pipe
+        if isinstance(pipe, TextPipeline):
+            return prompts_of(pipe, self.prompts, PROMPTS, PROMPTS_SEED)
+        return labels_of(pipe, self.prompts)
+
+    @property
+    def conditions_digest(self) -> str:
+        """Of the labels or prompts."""
+        return key_of({"conditions": list(self.conditions)})
+
+    @property
+    def words(self) -> bool:
+        """Whether its conditions are prompts."""
+        return isinstance(self.pipe, TextPipeline)
+
+    @property
+    def guided(self) -> bool:
+        """Whether it has a guidance scale."""
+        return self.words or self.pipe.classes > 0  # type: ignore[union-attr]
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Of the pictures."""
+        pipe = self.pipe
+        return pipe.value_range if isinstance(pipe, Pipeline) and pipe.decoder is None else (-1.0, 1.0)
+
+    @property
+    def decode(self) -> Callable[[Tensor], Tensor]:
+        """From states at the end of a run to pictures (B, C, H, W), float32."""
+        decoder = self.pipe.decoder
+        return (lambda states: states.float().cpu()) if decoder is None else decoder
+
+    def scale(self, guidance: float | None) -> float | None:
+        """The guidance scale as rows have it: the model's own for None, and None where there is nothing to guide."""
+        scale = scale_of(self.pipe, guidance)
+        return scale if self.guided else None
+
+    def condition(self, number: int) -> Any:
+        """The label or prompt of an image."""
+        return self.conditions[(number - FIRST) % len(self.conditions)]
+
+    def loaded(self, precision: str) -> Pipeline | TextPipeline:
+        """The model in a precision. Raises `InvalidInput` for a loaded pipeline, which has its own."""
+        one_of("precision", precision, PRECISIONS)
+        if precision not in self._loaded:
+            if isinstance(self.source, Pipeline | TextPipeline):
+                raise InvalidInput(
+                    f"a loaded model cannot be measured in {precision} too: give what it was loaded from"
+                )
+            self._loaded[precision] = load(self.source, device=self.device, dtype=precision)
+        return self._loaded[precision]
+
+    def problem(self, scale: float | None, precision: str = "float32") -> Problem:
+        """What is drawn, at a guidance scale, in a precision; images are numbered from `FIRST`."""
+        pipe = self.loaded(precision)
+        batch = BATCHES[type(pipe)] if self.batch is None else self.batch
+        return drawing(pipe, self.condition, scale_of(pipe, scale), self.seed, batch)
