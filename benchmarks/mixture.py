@@ -29,7 +29,7 @@ class Mixture(Denoiser):
 
 
 def mixture_of_digits(schedule: Schedule | None = None) -> Problem:
-    """The mixture around the first 64 images that the digits model was trained on, on the linear schedule or another."""
+    """The mixture around 64 of the images that the digits model was trained on, on the linear schedule or another."""
     from fewstep.zoo import digits
 
     schedule = schedule or fs.schedules.linear()

@@ -1,4 +1,4 @@
-"""Every deterministic scheduler of diffusers with every sensible setting, driven on a `Problem` as a pipeline drives it.
+"""Every deterministic scheduler of diffusers with every sensible setting, driven on a `Problem` as by a pipeline.
 
     state -> scale_model_input -> network -> step -> state
 
@@ -44,7 +44,9 @@ class Setting(NamedTuple):
     options: Mapping[str, Any] = {}
 
     def __str__(self) -> str:
-        words = [f"{k}={v}" for k, v in {**self.config, **self.options}.items() if k not in ("tau_func", "trained_betas")]
+        words = [
+            f"{k}={v}" for k, v in {**self.config, **self.options}.items() if k not in ("tau_func", "trained_betas")
+        ]
         return f"{self.scheduler}({', '.join(words)})"
 
 
@@ -61,7 +63,11 @@ def tau_zero(_t: Any) -> float:
 
 def settings(schedule: Schedule, nfe: int) -> list[Setting]:
     """What there is to try on a schedule of betas, or on a flow."""
-    return [*_flows()] if schedule.kind == "flow" else [*_old(schedule, nfe), *_k_diffusion(), *_solvers(), *_edm(schedule)]
+    return (
+        [*_flows()]
+        if schedule.kind == "flow"
+        else [*_old(schedule, nfe), *_k_diffusion(), *_solvers(), *_edm(schedule)]
+    )
 
 
 def _old(schedule: Schedule, nfe: int) -> Iterator[Setting]:
@@ -240,9 +246,8 @@ def _of_angle(schedule: Schedule, alpha: float, sigma: float) -> float:
 
 def peer_errors(problem: Problem, peer: Peer, images: Known) -> Tensor:
     """Mean squared distance of each image (B,) from its converged solution; infinite where it is lost."""
-    results = []
-    for part in problem.parts(images.numbers):
-        results.append(drawn(peer, problem.schedule, problem.begun(part), problem.noise(part)))
+    parts = problem.parts(images.numbers)
+    results = [drawn(peer, problem.schedule, problem.begun(part), problem.noise(part)) for part in parts]
     return squares(torch.cat(results), images.targets)
 
 

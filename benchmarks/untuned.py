@@ -44,9 +44,9 @@ class Case(NamedTuple):
 
 def case(name: str) -> Case:
     if name == "mixture":
-        return Case(mixture_of_digits(), (16, 128, 512), (16, 128, 1024))
+        return Case(mixture_of_digits(), (128, 512), (128, 1024))
     if name == "flow":
-        return Case(mixture_of_digits(fs.schedules.flow()), (16, 128, 512), (16, 128, 1024))
+        return Case(mixture_of_digits(fs.schedules.flow()), (128, 512), (128, 1024))
     model, _, guidance = name.partition(":")
     problem = problem_of(fs.load(model), float(guidance) if guidance else None, None, 64, 0)
     return Case(problem, (4, 8, 16), (4, 8, 24)) if model == "scenes" else Case(problem, (8, 32, 128), (8, 32, 256))
