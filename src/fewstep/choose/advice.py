@@ -21,7 +21,6 @@ class Advice(NamedTuple):
         others: samplers for all other models, the first of which `fewstep choose` proposes.
         grid: of the proposal; `options` of its sampler.
         expect: what a model that is not distilled gives, in words.
-        rows: evaluations a step of the proposal.
     """
 
     least: int
@@ -31,7 +30,6 @@ class Advice(NamedTuple):
     grid: str
     options: Mapping[str, Any]
     expect: str
-    rows: int = 1
 
 
 BLUR = "a blur, about the mean of all images: one step needs a distilled model"
@@ -42,8 +40,8 @@ ADVICE: tuple[Advice, ...] = (
     Advice(2, 4, "lcm or tcd, with their distilled models", ("ddim",), "trailing", {}, OUTLINES),
     Advice(5, 14, "", ("dpmpp-2m", "unipc-2"), "trailing", {}, "usable images, with errors that can be seen"),
     Advice(15, 29, "", ("dpmpp-2m", "edm"), "karras", {}, "images close to the converged ones"),
-    Advice(30, 50, "", ("edm",), "karras", {"s_churn": 10.0}, "converged images, with fresh noise to mend errors", 2),
-    Advice(51, None, "", ("edm",), "karras", {"s_churn": 40.0}, "hardly more than of 50", 2),
+    Advice(30, 50, "", ("edm",), "karras", {"s_churn": 10.0}, "converged images, with fresh noise to mend errors"),
+    Advice(51, None, "", ("edm",), "karras", {"s_churn": 40.0}, "hardly more than of 50"),
 )
 
 
