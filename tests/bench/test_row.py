@@ -97,7 +97,7 @@ def test_a_file_cut_anywhere_in_its_last_line_keeps_the_others_and_is_mended_by_
     first = path.stat().st_size
     rows.append(row(steps=2))
     whole = path.read_bytes()
-    for end in range(first, len(whole)):
+    for end in range(first, len(whole), 29):
         path.write_bytes(whole[:end])
         assert [run.steps for run in read_runs(path)] == [1]
         again = Rows(path)

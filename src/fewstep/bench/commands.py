@@ -15,8 +15,10 @@ from fewstep.bench.sweep import Sweep
 def bench_command(subject: Subject, sweep: Sweep, images: int, clip: str | os.PathLike[str] | None) -> str:
     """The `fewstep bench` that measures a sweep."""
     words = ["fewstep", "bench", subject.model.source]
-    words += ["--samplers", ",".join(dict.fromkeys(sweep.samplers)), "--grids", ",".join(dict.fromkeys(sweep.grids))]
-    words += ["--nfe" if sweep.nfe else "--steps", ",".join(map(str, sweep.counts))]
+    words += ["--samplers", ",".join(dict.fromkeys(sweep.samplers)) or "none"]
+    if sweep.samplers:
+        words += ["--grids", ",".join(dict.fromkeys(sweep.grids))]
+        words += ["--nfe" if sweep.nfe else "--steps", ",".join(map(str, sweep.counts))]
     scales = [subject.scale(scale) for scale in sweep.guidance]
     if subject.guided:
         words += ["--guidance", ",".join(f"{scale:g}" for scale in dict.fromkeys(scales))]
@@ -39,7 +41,8 @@ def generate_command(run: Run, folder: str | os.PathLike[str]) -> str:
     if run.plan_file is not None:
         words += ["--plan", os.path.join(folder, run.plan_file)]
         # A model in another precision has another digest than the one that the plan names.
-        words += ["--force"] * (run.kind == "tuned" and run.options.get("model") != run.model.digest)
+        same = run.precision == "float32" and run.options.get("model") in (None, run.model.digest)
+        words += ["--force"] * (run.kind == "tuned" and not same)
     else:
         words += ["--sampler", run.sampler, "--steps", str(run.steps), "--grid", run.grid]
         words += _pairs("--grid-option", run.grid_options) + _pairs("--option", run.options)

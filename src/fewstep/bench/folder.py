@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from fewstep.core.plan import Plan
 from fewstep.files import write_whole
 
 VERSION = 1
+LOCK = ".lock"
 
 
 class Folder:
@@ -85,11 +87,17 @@ def opened(path: str | os.PathLike[str], model: Model) -> Iterator[Folder]:
     if place.exists() and not place.is_dir():
         raise InvalidInput(f"{place} is a file, and the rows need a folder: give another --output")
     place.mkdir(parents=True, exist_ok=True)
+    lock = place / LOCK
     # The system lets go of the lock of a process that was killed; the empty file stays and means nothing.
-    with (place / ".lock").open("ab") as file:
+    with lock.open("ab") as file:
         if not _locked(file):
             raise InvalidInput(f"another process is measuring into {place}: wait for it, or give another --output")
-        yield Folder(place, model)
+        try:
+            yield Folder(place, model)
+        except BaseException:
+            if [each for each in place.rglob("*") if each.is_file()] == [lock]:
+                shutil.rmtree(place)
+            raise
 
 
 def _locked(file: Any) -> bool:

@@ -22,6 +22,7 @@ from fewstep.measure.kernel import kernel_distance
 from fewstep.measure.saturation import saturation
 from fewstep.measure.spread import diversity
 from fewstep.measure.summary import Summary
+from fewstep.pipeline import Pipeline
 
 LEAST_KERNEL, FRECHET_WIDTHS = 16, 10
 """Images that a kernel distance needs, and how many times the width of the features a Frechet distance needs: that of
@@ -119,7 +120,7 @@ class Tally:
         self.scores.setdefault(name, []).append(values.double().cpu())
 
     def figures(self) -> dict[str, Figure]:
-        """All that can be said; nothing of fewer than 2 images."""
+        """All that can be said with an interval; nothing of fewer than 2 images."""
         if len(self.numbers) < 2:
             return {}
         scores = {name: torch.cat(parts) for name, parts in self.scores.items()}
@@ -136,7 +137,8 @@ class Tally:
         if self.judge.reference is not None and len(self.numbers) >= LEAST_KERNEL:
             enough = len(self.numbers) >= FRECHET_WIDTHS * self.judge.features.width
             found["distance"] = (frechet_distance if enough else kernel_distance)(self.summary, self.judge.reference)
-        return found
+        # A bootstrap of a handful of images may draw one image alone, which has no diversity.
+        return {name: figure for name, figure in found.items() if math.isfinite(figure.low + figure.high)}
 
     def _prompts(self) -> list[str]:
         return [self.judge.subject.condition(n) for n in self.numbers]
@@ -172,14 +174,13 @@ class Tally:
 
 def _are_digits(subject: Subject) -> bool:
     pipe = subject.pipe
-    return not subject.words and pipe.classes == 10 and tuple(pipe.pixel_shape) == (1, 8, 8)  # type: ignore[union-attr]
+    return isinstance(pipe, Pipeline) and pipe.classes == 10 and tuple(subject.pixel_shape) == (1, 8, 8)
 
 
 def _thumbnails(subject: Subject) -> Features:
     """Pictures at a size of 8 x 8, or their own where that is less."""
-    pipe = subject.pipe
-    shape = pipe.decoder.pixels(pipe.latent_shape()) if subject.words else pipe.pixel_shape  # type: ignore[union-attr]
-    channels, sides = shape[0], tuple(min(side, THUMBNAIL) for side in shape[1:])
+    shape = subject.pixel_shape
+    channels, sides = shape[0], (min(shape[1], THUMBNAIL), min(shape[2], THUMBNAIL))
     return FunctionFeatures(
         lambda pictures: torch.nn.functional.adaptive_avg_pool2d(pictures, sides),
         f"thumbnails {channels}x{sides[0]}x{sides[1]}",

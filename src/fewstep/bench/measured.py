@@ -110,6 +110,9 @@ def bench(
         for precision in dict.fromkeys(sweep.precisions)
         for entry in entries.plans
     ]
+    order = {case.key: i for i, case in enumerate(cases)}
+    # Measured in the order of their keys, which is none, so that a slow hour of the machine favours no sampler.
+    cases.sort(key=lambda case: (scales.index(case.guidance), case.key))
     for precision in sweep.precisions:
         subject.loaded(precision)
     place = Path(output) if output is not None else Path("out") / f"bench-{subject.pipe.name}"
@@ -122,11 +125,11 @@ def bench(
         except KeyboardInterrupt:
             stopped = "interrupted"
         write_page(folder)
-        own = {case.key for case in cases}
+        done = [run for run in folder.rows.runs if run.key in order]
         return Bench(
             folder=folder.path,
             page=folder.page,
-            runs=[run for run in folder.rows.runs if run.key in own],
+            runs=sorted(done, key=lambda run: order[run.key]),
             left=len(work.left),
             stopped=stopped,
             skipped=entries.skipped,

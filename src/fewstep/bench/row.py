@@ -53,8 +53,8 @@ class Run:
         nfe: rows of the plan; `evaluations`: of networks for an image, as counted.
         images: how many were drawn; `lost`: how many of them were not finite. Figures are of the others.
         conditions: digest of the labels or prompts.
-        figures: by name: error, quality, psnr, diversity, saturation, adherence, distance; without replicates. Those
-            that were not to be had are absent.
+        figures: by name: error, quality, psnr, diversity, saturation, adherence, clip, distance; without replicates.
+            Those that were not to be had are absent.
         seconds: for an image, of synchronised clocks; `memory`: peak bytes of a batch, None where unknown.
     """
 
@@ -168,15 +168,17 @@ class Rows:
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
         self.runs: list[Run] = []
+        self._keys: set[str] = set()
         if not self.path.exists():
             return
         self.runs = read_runs(self.path)
+        self._keys = {run.key for run in self.runs}
         _, torn = _split(self.path.read_bytes())
         if torn:
             os.truncate(self.path, self.path.stat().st_size - torn)
 
     def __contains__(self, key: object) -> bool:
-        return any(run.key == key for run in self.runs)
+        return key in self._keys
 
     def append(self, run: Run) -> None:
         """Write one row, in one piece, to the disk. Raises `InvalidInput` for a key that is there."""
@@ -188,6 +190,7 @@ class Rows:
                 line = line[file.write(line) :]
             os.fsync(file.fileno())
         self.runs.append(run)
+        self._keys.add(run.key)
 
 
 def _split(content: bytes) -> tuple[list[bytes], int]:

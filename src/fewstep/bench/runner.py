@@ -6,9 +6,11 @@ them and not one. A row is written when its last batch is judged.
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -25,7 +27,7 @@ from fewstep.bench.sweep import Entry, words_of
 from fewstep.core.errors import InvalidInput
 from fewstep.tune import Problem
 
-BLOCK_SECONDS, BLOCK_ROWS = 10.0, 16
+BLOCK_SECONDS, BLOCK_ROWS = 15.0, 32
 """Rows that together take about so long are drawn in turns, at most so many."""
 KEPT_BYTES = 1 << 30
 """Converged pictures up to so many bytes are decoded once."""
@@ -98,7 +100,7 @@ class Work:
         return min(self.subject.batch, self.images)
 
     def estimate(self) -> Estimate:
-        """Measure one evaluation of each kind that is left, twice, and multiply.
+        """Measure one evaluation of each kind that is left, some times, and multiply.
 
         Raises `InvalidInput` where the device cannot compute in a precision.
         """
@@ -112,17 +114,17 @@ class Work:
         return Estimate(len(left), len(self.cases) - len(left), self.images, seconds, dict(self.evaluation))
 
     def run(self, limit: float | None = None) -> bool:
-        """Measure what is left; False where `limit` seconds were over before the end."""
-        began = self.clock()
-        left = self.left
-        for block in self._blocks(left):
-            self.folder.path.stat()  # a folder that was taken away ends it before the work, not after
+        """Measure what is left; False where `limit` seconds were over, or would be, before the end."""
+        began, first = self.clock(), True
+        for block in self._blocks(self.left):
             for case in block:
                 if not case.entry.plan.stochastic:
                     self.solution(case.guidance)
-            if limit is not None and self.clock() - began + sum(map(self._cost, block)) > limit:
+            # The first block is measured even where it takes too long, or the same limit would never end.
+            if limit is not None and not first and self.clock() - began + sum(map(self._cost, block)) > limit:
                 return False
             self._measure(block)
+            first = False
         return True
 
     def solution(self, scale: float | None) -> converged.Converged:
@@ -150,10 +152,10 @@ class Work:
         )
         file = self._solution_file(scale)
         first = self.subject.decode(found.solution[:SHOWN].to(self.subject.device))
-        save_strip(self.folder.picture(file.stem), first, self.subject.value_range)
+        save_strip(self.folder.picture(f"converged-{found.digest}"), first, self.subject.value_range)
         converged.save(file, found, file.stem)
 
-    def _solution_file(self, scale: float | None):
+    def _solution_file(self, scale: float | None) -> Path:
         facts = {
             "model": self.subject.pipe.digest,
             "guidance": scale,
@@ -173,7 +175,7 @@ class Work:
         plan = self.subject.pipe.plan("ddim", steps=1)
         part = problem.parts(self.numbers)[0]
         try:
-            found = [draws.draw(problem, plan, part, lambda states: states, self.clock) for _ in range(3)]
+            found = [draws.draw(problem, plan, part, lambda states: states, self.clock) for _ in range(4)]
         except RuntimeError as error:
             if precision == "float32":
                 raise
@@ -181,7 +183,7 @@ class Work:
                 f"{device_name(self.subject.device)} cannot run {self.subject.pipe.name} in {precision} ({error}): "
                 "leave it out"
             ) from error
-        return min(one.seconds for one in found) / len(part)
+        return statistics.median(one.seconds for one in found[1:]) / len(part)
 
     def _cost(self, case: Case) -> float:
         """About how many seconds a case takes."""

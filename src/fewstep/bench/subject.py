@@ -21,6 +21,8 @@ FIRST = 3 * 2**28
 """The numbers of the images of a bench begin here: no tuning meets their noise."""
 PROMPTS, PROMPTS_SEED = 64, 1
 """Prompts of scenes where none are given; no tuning meets these words."""
+SCENE = (3, 64, 64)
+"""Pictures that can be read for what their prompts name."""
 BATCHES = {Pipeline: 16, TextPipeline: 4}
 """Images that the network sees at once unless the caller says otherwise."""
 
@@ -72,9 +74,9 @@ class Subject:
         from fewstep.zoo.scenes.prompts import held_out_prompts
 
         pipe = self.pipe
-        if not isinstance(pipe, TextPipeline) or self.prompts is not None or pipe.name != "scenes":
+        if not isinstance(pipe, TextPipeline) or self.prompts is not None or self.pixel_shape != SCENE:
             return None
-        return held_out_prompts(PROMPTS, PROMPTS_SEED)
+        return held_out_prompts(PROMPTS, PROMPTS_SEED)  # `conditions` has refused other models without prompts
 
     @cached_property
     def conditions(self) -> Sequence[Any]:
@@ -98,6 +100,12 @@ class Subject:
     def guided(self) -> bool:
         """Whether it has a guidance scale."""
         return self.words or self.pipe.classes > 0  # type: ignore[union-attr]
+
+    @property
+    def pixel_shape(self) -> tuple[int, ...]:
+        """(C, H, W) of a picture."""
+        pipe = self.pipe
+        return pipe.decoder.pixels(pipe.latent_shape()) if isinstance(pipe, TextPipeline) else pipe.pixel_shape
 
     @property
     def value_range(self) -> tuple[float, float]:

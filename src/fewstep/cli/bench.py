@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,12 @@ NAMES, STEPS = Several(str, "a name", most=100), Numbers(1, 1000)
 
 @click.command()
 @click.argument("model", default="digits")
-@click.option("--samplers", type=NAMES, metavar="NAME,..", help="[default: ddim,dpmpp-2m,unipc-3,deis-3,heun]")
+@click.option(
+    "--samplers",
+    type=NAMES,
+    metavar="NAME,..",
+    help="Or none, for plans alone.  [default: ddim,dpmpp-2m,unipc-3,deis-3,heun]",
+)
 @click.option("--grids", type=NAMES, metavar="NAME,..", help="[default: trailing,quadratic,karras]")
 @click.option("--steps", type=STEPS, metavar="N,..", help="Such as 4-10,15,20.  [default: 4-6,8,10,12,15,20]")
 @click.option(
@@ -60,8 +66,9 @@ def bench(ctx: click.Context, /, model: str, as_json: bool, **given: Any) -> Non
     from fewstep.bench import Sweep, table
     from fewstep.bench import bench as run
 
-    names = {"samplers": "samplers", "grids": "grids", "steps": "steps", "nfe": "nfe", "guidance": "guidance"}
-    chosen = {field: given.pop(name) for name, field in names.items()}
+    chosen = {name: given.pop(name) for name in ("samplers", "grids", "steps", "nfe", "guidance")}
+    if chosen["samplers"] == ("none",):
+        chosen["samplers"] = ()
     fixed = {"precisions": given.pop("precision"), "plans": given.pop("plans"), "force": given.pop("force")}
     sweep = Sweep(**{name: value for name, value in chosen.items() if value is not None}, **fixed)
     with progress("measuring", 1) as bar:
@@ -70,10 +77,10 @@ def bench(ctx: click.Context, /, model: str, as_json: bool, **given: Any) -> Non
         def watch(now: Progress) -> None:
             nonlocal told
             bar(now.done, of=now.of, words=now.words)
-            stage = now.words.partition(",")[0]
-            if stage != told and not sys.stderr.isatty():
-                note(f"{stage}: {now.done / max(now.of, 1):.0%} done")
-            told = stage
+            tenths = f"{10 * math.floor(10 * now.done / max(now.of, 1))}%"
+            if tenths != told and not sys.stderr.isatty():
+                note(f"{tenths} done, now {now.words}")
+            told = tenths
 
         found = run(model, sweep, announce=announce, watch=watch, **given)
     if as_json:
@@ -101,8 +108,8 @@ def announce(estimate: Estimate) -> None:
         for (scale, precision), seconds in estimate.evaluation.items()
     )
     note(
-        f"{estimate.rows} rows of {estimate.images} images{again}: about {duration(estimate.seconds)}, as an evaluation "
-        f"of an image takes {each}. Ctrl-C keeps what is done"
+        f"{estimate.rows} rows of {estimate.images} images{again}: about {duration(estimate.seconds)}, as an "
+        f"evaluation of an image takes {each}. Ctrl-C keeps what is done"
     )
 
 
