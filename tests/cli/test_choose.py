@@ -11,6 +11,8 @@ import fewstep as fs
 
 from .conftest import Call
 
+QUICK = ("--measure-seconds", 600, "--images", 4)
+
 
 def rows() -> list[dict[str, Any]]:
     """What was measured."""
@@ -18,7 +20,7 @@ def rows() -> list[dict[str, Any]]:
 
 
 def test_it_measures_what_is_missing_once_and_its_command_draws(call: Call, here: Path) -> None:
-    words = ("choose", "tiny.safetensors", "--budget-nfe", 3, "--measure-seconds", 600)
+    words = ("choose", "tiny.safetensors", "--budget-nfe", 3, *QUICK)
     result = call(*words, "--json")
     assert result.exit_code == 0, result.stderr
     assert "Nothing is measured at 3 evaluations: measuring into out/bench-tiny" in result.stderr
@@ -52,7 +54,7 @@ def test_advice_says_that_it_is_advice(call: Call, here: Path) -> None:
 
 
 def test_a_budget_that_nothing_meets_is_told_the_least(call: Call, here: Path) -> None:
-    assert call("choose", "tiny.safetensors", "--budget-nfe", 4, "--measure-seconds", 600).exit_code == 0
+    assert call("choose", "tiny.safetensors", "--budget-nfe", 4, *QUICK).exit_code == 0
     result = call("choose", "tiny.safetensors", "--budget-nfe", 2, "--no-measure")
     assert result.exit_code == 2
     assert "the least is 4 evaluations" in result.stderr
@@ -72,7 +74,7 @@ def test_a_plan_tuned_for_another_model_is_refused(call: Call, here: Path) -> No
     result = call("choose", "tiny.safetensors", "--budget-nfe", 3, "--results", "other.json", "--no-measure")
     assert result.exit_code == 2
     assert "was tuned for a model with digest 0000000000000000" in result.stderr
-    words = ("choose", "tiny.safetensors", "--budget-nfe", 3, "--results", "other.json", "--measure-seconds", 600)
+    words = ("choose", "tiny.safetensors", "--budget-nfe", 3, "--results", "other.json", *QUICK)
     forced = call(*words, "--force", "--json")
     assert forced.exit_code == 0, forced.stderr
     assert [row["sampler"] for row in rows() if row["kind"] == "tuned"] == ["learned"]
@@ -108,6 +110,6 @@ def test_ctrl_c_while_measuring_keeps_the_rows_and_says_interrupted(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Rows, "append", once)
-    result = call("choose", "tiny.safetensors", "--budget-nfe", 3, "--measure-seconds", 600)
+    result = call("choose", "tiny.safetensors", "--budget-nfe", 3, *QUICK)
     assert result.exit_code == 130
     assert len(rows()) == 1

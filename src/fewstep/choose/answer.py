@@ -70,6 +70,7 @@ def choose(
     paths: Sequence[str | os.PathLike[str]] = (),
     prompts: str | os.PathLike[str] | None = None,
     seconds: float | None = 60.0,
+    images: int | None = None,
     force: bool = False,
     begin: Callable[[Need, Path], None] = lambda need, folder: None,
     announce: Callable[[Estimate], None] = lambda estimate: None,
@@ -84,6 +85,7 @@ def choose(
         paths: see `gather`.
         prompts: a file with a prompt a line that the measurements are to be of.
         seconds: what may be spent to measure what is missing, about; None measures nothing.
+        images: of each row that is measured, None as `bench` has them; rows that are there already decide it.
         force: take plans that were tuned for another model.
         begin: told what will be measured, and into which folder, before it is; `announce` and `watch` are of `bench`.
 
@@ -119,7 +121,7 @@ def choose(
             need.sweep(scale, force),
             output=folder,
             prompts=prompts,
-            images=None if group is None else group.images,
+            images=images if group is None else group.images,
             seed=0 if group is None else group.seed,
             seconds=seconds,
             device=pipe.device,

@@ -43,6 +43,12 @@ if TYPE_CHECKING:
     metavar="S",
     help="About how long what is missing may be measured.",
 )
+@click.option(
+    "--images",
+    type=click.IntRange(2, 100_000),
+    metavar="N",
+    help="Of each row, where none is there.  [default: 64, or 16 from prompts]",
+)
 @click.option("--no-measure", is_flag=True, help="Measure nothing; without any measurement you get advice.")
 @click.option("--force", is_flag=True, help="Take plans that were tuned for another model.")
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs, such as cuda.")
