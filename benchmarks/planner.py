@@ -1,4 +1,4 @@
-"""Whether `fewstep choose` chooses well: its choice on one noise, judged on noise that it never saw, for random budgets.
+"""Whether `fewstep choose` chooses well: its choice on one noise, judged on noise that it never saw, in random budgets.
 
     python benchmarks/planner.py [--model digits] [--images 128] [--budgets 20] [--folder DIR] [--json]
 
