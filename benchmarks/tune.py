@@ -18,43 +18,21 @@ import time
 from typing import Any
 
 import torch
+from mixture import mixture_of_digits
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
 import fewstep as fs
 from fewstep.bench.problems import problem_of
-from fewstep.core.schedule import Schedule
-from fewstep.denoise.base import Denoiser, Level
 from fewstep.tune import Known, Problem, search, tune
 from fewstep.tune.problem import rmse
 from fewstep.tune.tuning import HELD_OUT, TRAIN
 
 
-class Mixture(Denoiser):
-    """E[x0 | x_t] for equally likely images (M, C, H, W) with Gaussian noise of standard deviation `std`."""
-
-    def __init__(self, schedule: Schedule, images: Tensor, std: float):
-        self.schedule, self.images, self.std = schedule, images.flatten(1), std
-
-    def output(self, x: Tensor, level: Level) -> Tensor:
-        alpha, sigma = (v.flatten(1) if isinstance(v, Tensor) else v for v in (level.alpha, level.sigma))
-        flat, images = x.flatten(1), self.images.to(x)
-        variance = alpha**2 * self.std**2 + sigma**2
-        logits = (alpha * (flat @ images.mT) - 0.5 * alpha**2 * images.square().sum(1)) / variance
-        near = torch.softmax(logits, 1) @ images
-        return (near + alpha * self.std**2 / variance * (flat - alpha * near)).reshape(x.shape)
-
-
 def problem(kind: str) -> Problem:
-    if kind == "scenes":
-        return problem_of(fs.load("scenes"), 3.0, None, 64, 0)
-    if kind == "digits":
-        return problem_of(fs.load("digits"), None, None, 64, 0)
-    from fewstep.zoo import digits
-
-    schedule = fs.schedules.linear()
-    return Problem.of(Mixture(schedule, digits.load().images[:64], 0.2), (1, 8, 8), name="mixture", batch=256)
+    if kind == "mixture":
+        return mixture_of_digits()
+    return problem_of(fs.load(kind), 3.0 if kind == "scenes" else None, None, 64, 0)
 
 
 def best_untuned(given: Problem, nfe: int, teacher: fs.Plan, tuned: fs.Plan) -> tuple[str, float, float]:

@@ -1,0 +1,113 @@
+"""Whether `fewstep choose` chooses well: its choice on one noise, judged on noise that it never saw, in random budgets.
+
+    python benchmarks/planner.py [--model digits] [--images 128] [--budgets 20] [--folder DIR] [--json]
+
+A bench of samplers x grids x steps is measured twice, with one seed to choose by and another to judge by. Each random
+budget limits the evaluations or the milliseconds, or asks for a quality. The ratio is the error of the choice on the
+held-out noise over the least error there within the same budget; for a quality, among those that cost no more than the
+choice. Milliseconds are those of the first bench on both sides: it is the noise that is held out, not the clock. The
+bar: at most 1.05 in 20 of 20 budgets.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from fewstep.bench import Run, Sweep, bench
+from fewstep.bench.machine import machine_of
+from fewstep.choose import Budget, Candidate, decide
+from fewstep.choose.candidate import of_run
+from fewstep.choose.planner import fits
+
+BAR = 1.05
+
+
+def measured(model: str, images: int, seed: int, folder: Path, sweep: Sweep, batch: int) -> list[Run]:
+    found = bench(model, sweep, output=folder / f"seed-{seed}", images=images, seed=seed, batch=batch)
+    assert not found.left, f"{found.stopped}: {found.left} rows are left, call it again with the same --folder"
+    return [run for run in found.runs if not run.lost]
+
+
+def random_budget(rng: Random, known: list[Candidate]) -> Budget:
+    """Of any of the three kinds, within what was measured."""
+    kind = rng.choice(("nfe", "ms", "quality"))
+    if kind == "nfe":
+        counts = [one.nfe for one in known]
+        return Budget(nfe=rng.randint(min(counts), max(counts)))
+    if kind == "ms":
+        ms = [1e3 * one.seconds.value for one in known if one.seconds]
+        return Budget(ms=math.exp(rng.uniform(math.log(min(ms)), math.log(max(ms)))))
+    missed = [1 - one.figures["quality"].value for one in known]
+    least, usual = min(missed), sorted(missed)[len(missed) // 2]
+    return Budget(quality=1 - math.exp(rng.uniform(math.log(least), math.log(usual))))
+
+
+def judged(budget: Budget, known: list[Candidate], held: dict[str, Run]) -> dict[str, Any]:
+    choice = decide(known, budget)
+    chosen = choice.chosen
+    rivals = [one for one in known if (one.nfe <= chosen.nfe if budget.quality is not None else fits(one, budget))]
+    errors = {one.plan: held[one.plan].figures["error"].value for one in rivals}
+    best = min(errors, key=lambda plan: errors[plan])
+    name = next(one for one in rivals if one.plan == best)
+    quality = held[chosen.plan].figures["quality"]
+    return {
+        "budget": str(budget),
+        "chosen": f"{chosen.name}, {chosen.nfe}",
+        "error": errors[chosen.plan],
+        "best": f"{name.name}, {name.nfe}",
+        "best_error": errors[best],
+        "ratio": errors[chosen.plan] / errors[best],
+        "feasible": len(rivals),
+        "promised": chosen.figures["error"]._asdict(),
+        "quality_holds": None if budget.quality is None else quality.high >= budget.quality,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="digits")
+    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--steps", default="4,5,6,8,10,12,15,20")
+    parser.add_argument("--budgets", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0, help="of the random budgets")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--folder", type=Path, help="keeps the rows, so that a run is continued")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    sweep = Sweep(steps=[int(n) for n in given.steps.split(",")])
+    folder = given.folder or Path(tempfile.mkdtemp())
+    runs, again = (measured(given.model, given.images, seed, folder, sweep, given.batch) for seed in (0, 1))
+    held = {run.plan: run for run in again}
+    here = machine_of("cpu")
+    known = [of_run(run, folder, here) for run in runs if run.plan in held and "error" in run.figures]
+    rng = Random(given.seed)
+    rows = [judged(random_budget(rng, known), known, held) for _ in range(given.budgets)]
+    met = sum(row["ratio"] <= BAR for row in rows)
+    if given.json:
+        print(json.dumps({"model": given.model, "images": given.images, "met": met, "rows": rows}, indent=2))
+        return
+    table = Table("budget", "chosen", "error, held out", "best there", "its error", "ratio", "quality holds")
+    for row in rows:
+        holds = {None: "", True: "yes", False: "no"}[row["quality_holds"]]
+        table.add_row(
+            row["budget"], row["chosen"], f"{row['error']:.5f}", row["best"], f"{row['best_error']:.5f}",
+            f"{row['ratio']:.3f}", holds,
+        )  # fmt: skip
+    Console(width=200).print(table)
+    print(f"within {BAR:g} in {met} of {len(rows)}; worst {max(row['ratio'] for row in rows):.3f}; {len(known)} plans")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The best untuned sampler against the best of all schedulers of diffusers, at equal network evaluations.
+
+    python benchmarks/untuned.py [--nfe 5,8,10,15] [--models digits:1,digits:2,mixture,flow,scenes] [--json FILE]
+
+Error is the root mean square distance to the converged solution from the same noise. Ours is chosen among all samplers
+on all grids, and on grids with parameters for the best of them, on other noise than it is reported on. Theirs is the
+best on the very noise that is reported: every deterministic scheduler with every sensible setting (`peers.py`). The
+bar: no more error than theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from mixture import mixture_of_digits
+from peers import best_peers
+from rich.console import Console
+from rich.table import Table
+
+import fewstep as fs
+from fewstep.bench.problems import problem_of
+from fewstep.tune import Known, Problem, search
+from fewstep.tune.certificate import gain
+from fewstep.tune.problem import rmse
+from fewstep.tune.teacher import find_teacher
+from fewstep.tune.tuning import HELD_OUT, TRAIN
+
+FAMILIES = 8
+"""Samplers whose grids' parameters are searched."""
+
+
+class Case(NamedTuple):
+    """A model, and how many images select ours, and judge both, in rungs."""
+
+    problem: Problem
+    ours: tuple[int, ...]
+    held: tuple[int, ...]
+
+
+def case(name: str) -> Case:
+    if name == "mixture":
+        return Case(mixture_of_digits(), (128, 512), (128, 1024))
+    if name == "flow":
+        return Case(mixture_of_digits(fs.schedules.flow()), (128, 512), (128, 1024))
+    model, _, guidance = name.partition(":")
+    problem = problem_of(fs.load(model), float(guidance) if guidance else None, None, 64, 0)
+    return Case(problem, (4, 8, 16), (4, 8, 24)) if model == "scenes" else Case(problem, (8, 32, 128), (8, 32, 256))
+
+
+_compiled: dict[tuple[Any, ...], list[fs.Plan]] = {}
+
+
+def untuned(given: Problem, nfe: int) -> list[fs.Plan]:
+    """All samplers on all grids; compiled once for all models of one noise schedule."""
+    key = (given.schedule.fingerprint, nfe)
+    if key not in _compiled:
+        _compiled[key] = search.untuned(given.schedule, nfe)
+    return _compiled[key]
+
+
+def variants(given: Problem, nfe: int, families: list[str]) -> list[fs.Plan]:
+    found: list[fs.Plan] = []
+    for name in families:
+        key = (given.schedule.fingerprint, nfe, name)
+        if key not in _compiled:
+            _compiled[key] = search.variants(given.schedule, nfe, [name])
+        found += _compiled[key]
+    return found
+
+
+def named(plan: fs.Plan) -> str:
+    recipe = plan.recipe
+    options = ", ".join(f"{k}={v}" for k, v in recipe.grid_options.items())
+    return f"{recipe.sampler} on {recipe.grid}" + (f"({options})" if options else "")
+
+
+def measured(name: str, given: Case, nfe: int, chosen: Known, held: Known, reference: float) -> dict[str, Any]:
+    problem, began = given.problem, time.perf_counter()
+    plain = search.halving(problem, untuned(problem, nfe), chosen, given.ours)
+    families = list(dict.fromkeys(one.plan.recipe.sampler for one in plain))[:FAMILIES]
+    shaped = search.halving(problem, variants(problem, nfe, families), chosen, given.ours)
+    best = min([*plain, *shaped], key=lambda one: one.rmse).plan
+    errors = {plan.digest: problem.errors(plan, held) for plan in (plain[0].plan, best)}
+    ours_seconds = time.perf_counter() - began
+    theirs, tried = best_peers(problem, nfe, held, given.held, 8)
+    ratio = gain(theirs[0][1], errors[best.digest])
+    return {
+        "model": name,
+        "nfe": nfe,
+        "ours": rmse(errors[best.digest]),
+        "ours_name": named(best),
+        "plain": rmse(errors[plain[0].plan.digest]),
+        "plain_name": named(plain[0].plan),
+        "diffusers": rmse(theirs[0][1]),
+        "diffusers_name": f"{theirs[0][0].setting} {theirs[0][0].steps} steps",
+        "diffusers_next": [[str(peer.setting), rmse(error)] for peer, error in theirs[1:5]],
+        "times_less": ratio._asdict(),
+        "plain_times_less": gain(theirs[0][1], errors[plain[0].plan.digest])._asdict(),
+        "met": ratio.value >= 1,
+        "reference_error": reference,
+        "images": len(held.numbers),
+        "plans": len(untuned(problem, nfe)) + len(variants(problem, nfe, families)),
+        "settings": tried,
+        "seconds": [ours_seconds, time.perf_counter() - began - ours_seconds],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nfe", default="5,8,10,15")
+    parser.add_argument("--models", default="digits:1,digits:2,mixture,flow,scenes")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="a file, written anew after each line")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    rows: list[dict[str, Any]] = []
+    for name in given.models.split(","):
+        one = case(name)
+        problem, counts = one.problem, [int(n) for n in given.nfe.split(",")]
+        judged = fs.compile("deis-3", schedule=problem.schedule, steps=max(counts), grid="quadratic")
+        teacher = find_teacher(problem, range(TRAIN, TRAIN + 16), judged)
+        chosen, held = (
+            Known(numbers, problem.solve(teacher.plan, numbers))
+            for numbers in (range(TRAIN, TRAIN + one.ours[-1]), range(HELD_OUT, HELD_OUT + one.held[-1]))
+        )
+        for nfe in counts:
+            rows.append(measured(name, one, nfe, chosen, held, teacher.error))
+            if given.json:
+                given.json.write_text(json.dumps(rows, indent=2))
+            Console(width=200, stderr=True).print(rows[-1])
+    heads = ["model", "NFE", "ours", "untuned grids alone", "best of diffusers", "times less (95%)", "met"]
+    table = Table(*heads)
+    for row in rows:
+        less = row["times_less"]
+        table.add_row(
+            row["model"],
+            str(row["nfe"]),
+            f"{row['ours']:.5f} {row['ours_name']}",
+            f"{row['plain']:.5f} {row['plain_name']}",
+            f"{row['diffusers']:.5f} {row['diffusers_name']}",
+            f"{less['value']:.3f} ({less['low']:.3f} to {less['high']:.3f})",
+            "yes" if row["met"] else "no",
+        )
+    Console(width=220).print(table)
+
+
+if __name__ == "__main__":
+    main()

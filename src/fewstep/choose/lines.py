@@ -1,0 +1,61 @@
+"""What to type for a choice: the command, the same in Python, and in a pipeline of diffusers."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from fewstep.choose.candidate import Candidate
+
+
+class Lines(NamedTuple):
+    """The same choice three times. `diffusers` is None for models that are no pipeline of diffusers."""
+
+    command: str
+    python: str
+    diffusers: str | None
+
+
+def lines_of(source: str, one: Candidate, words: bool) -> Lines:
+    """The lines that draw with a candidate. `source` is what `fewstep.load` takes; `words`: whether from prompts."""
+    command = ["fewstep", "generate", source, *(["PROMPT"] if words else [])]
+    call: dict[str, Any] = {}
+    if one.plan_file is not None:
+        command += ["--plan", str(one.plan_file)] + ["--force"] * one.force
+        start = f'sampler=fs.Plan.load("{one.plan_file}")'
+    else:
+        command += ["--sampler", one.sampler, "--steps", str(one.steps), "--grid", one.grid]
+        command += _pairs("--grid-option", one.grid_options) + _pairs("--option", one.options)
+        start = f'sampler="{one.sampler}", steps={one.steps}, grid="{one.grid}"'
+        call = {"grid_options": dict(one.grid_options), "options": dict(one.options)}
+    if one.guidance is not None:
+        command += ["--guidance", f"{one.guidance:g}"]
+        call["guidance"] = one.guidance
+    named = [start, *(f"{name}={value!r}" for name, value in call.items() if value not in ({}, None))]
+    load = repr(source) if one.precision == "float32" else f"{source!r}, dtype={one.precision!r}"
+    if one.precision != "float32":
+        command += ["--dtype", one.precision]
+    given = '"PROMPT", ' if words else ""
+    python = f"images = fs.load({load})({given}{', '.join(named)})".replace("'", '"')
+    return Lines(shlex.join(command), python, _diffusers(one) if is_folder(source) or words else None)
+
+
+def is_folder(source: str) -> bool:
+    """Whether a model is in the format of diffusers, as far as its name tells: no single file and not the digits."""
+    return source != "digits" and Path(source).suffix != ".safetensors"
+
+
+def _diffusers(one: Candidate) -> str:
+    if one.plan_file is not None:
+        return f'pipe.scheduler = PlanScheduler.from_plan("{one.plan_file}")'
+    grid = f", grid_options={dict(one.grid_options)!r}" if one.grid_options else ""
+    options = "".join(f", {name}={value!r}" for name, value in one.options.items())
+    line = f'PlanScheduler.from_config(pipe.scheduler, sampler="{one.sampler}", grid="{one.grid}"{grid}{options})'
+    scale = "" if one.guidance is None else f", guidance_scale={one.guidance:g}"
+    return f"pipe.scheduler = {line}; pipe(.., num_inference_steps={one.steps}{scale})".replace("'", '"')
+
+
+def _pairs(option: str, values: Mapping[str, Any]) -> list[str]:
+    return [word for name, value in values.items() for word in (option, f"{name}={value}")]

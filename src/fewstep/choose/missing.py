@@ -1,0 +1,77 @@
+"""What a budget asks for and nobody measured yet, as a small sweep that fills it in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fewstep.bench import Sweep
+from fewstep.choose.candidate import Candidate
+from fewstep.choose.planner import Budget
+from fewstep.choose.results import Results
+
+SAMPLERS, GRIDS = ("ddim", "dpmpp-2m", "unipc-3", "deis-3"), ("trailing", "quadratic", "karras")
+"""What is measured quickly: one sampler of each family that leads somewhere in few steps."""
+FIRST = (4, 8, 12, 20)
+"""Evaluations to begin with where nothing is known."""
+MORE = (30, 50)
+"""Where 20 do not reach a quality."""
+MOST = 50
+"""Evaluations beyond which nothing is measured quickly: errors are small by then, and measuring takes long."""
+
+
+class Need(NamedTuple):
+    """What to measure, and why, in words. `plans` are files of tuned plans."""
+
+    nfe: tuple[int, ...]
+    plans: tuple[Path, ...]
+    why: str
+
+    def sweep(self, guidance: float | None, force: bool) -> Sweep:
+        """As a sweep of a bench, at a guidance scale."""
+        return Sweep(SAMPLERS, GRIDS, nfe=self.nfe, guidance=(guidance,), plans=self.plans, force=force)
+
+
+def lacking(results: Results, budget: Budget, measure: str) -> Need | None:
+    """What the results lack for a budget; None where they have it.
+
+    A budget of evaluations lacks its own count; one of milliseconds the most evaluations that should fit; a quality
+    that nothing reaches, more evaluations. A figure that no row has lacks all counts, and a plan that was not measured
+    on the same noise lacks that.
+    """
+    known = [one for one in results.candidates if measure in one.figures and one.source.startswith("bench")]
+    if budget.ms is not None:
+        known = [one for one in known if one.seconds is not None]
+    counts, why = _counts(known, budget)
+    plans = tuple(results.unmeasured)
+    if not counts and not plans:
+        return None
+    if plans and not counts:
+        counts = (min(budget.nfe or FIRST[1], MOST),)
+        why = f"{', '.join(map(str, plans))} is not measured on the same noise as others"
+    return Need(counts, plans, why)
+
+
+def _counts(known: Sequence[Candidate], budget: Budget) -> tuple[tuple[int, ...], str]:
+    """Evaluations to measure, and why."""
+    if budget.nfe is not None:
+        wanted = min(budget.nfe, MOST)
+        if any(one.nfe == wanted for one in known) or (known and max(one.nfe for one in known) > wanted == MOST):
+            return (), ""
+        return (wanted,), f"nothing is measured at {wanted} evaluations"
+    if not known:
+        return FIRST, "nothing is measured"
+    if budget.ms is not None:
+        each = min(1e3 * one.seconds.value / one.nfe for one in known if one.seconds is not None)
+        fitting = min(math.floor(budget.ms / each), MOST)
+        if fitting < 1 or any(fitting - 1 <= one.nfe <= fitting + 1 for one in known):
+            return (), ""
+        return (fitting,), f"about {fitting} evaluations fit into {budget.ms:g} ms, and nothing near is measured"
+    assert budget.quality is not None
+    if any("quality" in one.figures and one.figures["quality"].value >= budget.quality for one in known):
+        return (), ""
+    most = max(one.nfe for one in known)
+    more = tuple(count for count in (*FIRST, *MORE) if count > most)
+    return more, f"nothing reaches a quality of {budget.quality:g} in {most} evaluations"

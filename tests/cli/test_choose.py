@@ -1,0 +1,115 @@
+"""`fewstep choose`: what it measures, what it answers, and what it refuses."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fewstep as fs
+
+from .conftest import Call
+
+QUICK = ("--measure-seconds", 600, "--images", 4)
+
+
+def rows() -> list[dict[str, Any]]:
+    """What was measured."""
+    return [json.loads(line) for line in Path("out/bench-tiny/runs.jsonl").read_text().splitlines()]
+
+
+def test_it_measures_what_is_missing_once_and_its_command_draws(call: Call, here: Path) -> None:
+    words = ("choose", "tiny.safetensors", "--budget-nfe", 3, *QUICK)
+    result = call(*words, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "Nothing is measured at 3 evaluations: measuring into out/bench-tiny" in result.stderr
+    found = json.loads(result.stdout)
+    assert found["kind"] == "measured"
+    chosen = found["chosen"]
+    assert chosen["nfe"] == 3
+    assert chosen["figures"]["quality"]["low"] <= chosen["figures"]["quality"]["value"] <= 1
+    assert chosen["seconds"]["value"] > 0
+    errors = [row["figures"]["error"]["value"] for row in rows()]
+    assert chosen["figures"]["error"]["value"] <= 1.01 * min(errors)
+    again = call(*words)
+    assert again.exit_code == 0
+    assert "measuring" not in again.stderr
+    assert "Nothing that was measured is better" in again.stdout
+    command = next(line for line in again.stdout.splitlines() if line.startswith("command: "))
+    drawn = call(*shlex.split(command)[2:], "--count", 1, "--json")
+    assert json.loads(drawn.stdout)["recipe"]["plan"]["digest"] == chosen["plan"]
+
+
+def test_advice_says_that_it_is_advice(call: Call, here: Path) -> None:
+    result = call("choose", "tiny.safetensors", "--budget-nfe", 3, "--no-measure")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("Nothing is measured of this model: this is the field's advice, not a measurement")
+    assert "lcm" in result.stdout
+    assert "of a model that is not distilled" in result.stdout.lower()
+    assert "--sampler ddim --steps 3" in result.stdout
+    found = json.loads(call("choose", "tiny.safetensors", "--budget-nfe", 20, "--no-measure", "--json").stdout)
+    assert (found["kind"], found["chosen"]["figures"]) == ("advice", {})
+    assert not Path("out").exists()
+
+
+def test_a_budget_that_nothing_meets_is_told_the_least(call: Call, here: Path) -> None:
+    assert call("choose", "tiny.safetensors", "--budget-nfe", 4, *QUICK).exit_code == 0
+    result = call("choose", "tiny.safetensors", "--budget-nfe", 2, "--no-measure")
+    assert result.exit_code == 2
+    assert "the least is 4 evaluations" in result.stderr
+    result = call("choose", "tiny.safetensors", "--budget-ms", 1e-6, "--no-measure")
+    assert result.exit_code == 2
+    assert "the least is" in result.stderr
+    assert "ms an image" in result.stderr
+
+
+def test_a_plan_tuned_for_another_model_is_refused(call: Call, here: Path) -> None:
+    from fewstep.tune.table import plan_of, table_of
+
+    schedule = fs.load("tiny.safetensors").schedule
+    table = table_of(fs.compile("unipc-2", schedule=schedule, steps=3))
+    assert table is not None
+    plan_of(table, schedule, {"model": "0" * 16}).save("other.json")
+    result = call("choose", "tiny.safetensors", "--budget-nfe", 3, "--results", "other.json", "--no-measure")
+    assert result.exit_code == 2
+    assert "was tuned for a model with digest 0000000000000000" in result.stderr
+    words = ("choose", "tiny.safetensors", "--budget-nfe", 3, "--results", "other.json", *QUICK)
+    forced = call(*words, "--force", "--json")
+    assert forced.exit_code == 0, forced.stderr
+    assert [row["sampler"] for row in rows() if row["kind"] == "tuned"] == ["learned"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "give --budget-nfe N, --budget-ms MS or --quality Q"),
+        (("--budget-nfe", 0), "1<=x<=10000"),
+        (("--quality", 1.5), "0<x<=1"),
+        (("--budget-ms", 5, "--no-measure"), "advice knows no milliseconds"),
+        (("--budget-nfe", 4, "--results", "nowhere.json"), "nothing is there: nowhere.json"),
+        (("--budget-nfe", 4, "--prompts", "p.txt", "--no-measure"), "--prompts is for models that take prompts"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(call: Call, here: Path, words: tuple[object, ...], message: str) -> None:
+    result = call("choose", "tiny.safetensors", *words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len([line for line in result.stderr.splitlines() if "error" in line]) == 1
+
+
+def test_ctrl_c_while_measuring_keeps_the_rows_and_says_interrupted(
+    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fewstep.bench.row import Rows
+
+    append = Rows.append
+
+    def once(self: Rows, run: object) -> None:
+        append(self, run)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Rows, "append", once)
+    result = call("choose", "tiny.safetensors", "--budget-nfe", 3, *QUICK)
+    assert result.exit_code == 130
+    assert len(rows()) == 1
