@@ -103,7 +103,8 @@ class Work:
         Raises `InvalidInput` where the device cannot compute in a precision.
         """
         left = self.left
-        for kind in dict.fromkeys((case.guidance, case.precision) for case in left):
+        kinds = dict.fromkeys((case.guidance, case.precision) for case in left)
+        for kind in sorted(kinds, key=lambda kind: kind[1] != "float32"):  # first what every device can do
             self.evaluation[kind] = self._evaluation(*kind)
         seconds = sum(self._cost(case) for case in left)
         for scale in dict.fromkeys(case.guidance for case in left if not case.entry.plan.stochastic):
