@@ -18,15 +18,13 @@ from fewstep.measure.adherence import ClipScore, mean_score, prompts_digest
 from fewstep.measure.features import Features, FunctionFeatures
 from fewstep.measure.figure import REPLICATES, Figure, figure_of, resampling
 from fewstep.measure.frechet import frechet_distance
-from fewstep.measure.kernel import kernel_distance
 from fewstep.measure.saturation import saturation
 from fewstep.measure.spread import diversity
 from fewstep.measure.summary import Summary
 from fewstep.pipeline import Pipeline
 
-LEAST_KERNEL, FRECHET_WIDTHS = 16, 10
-"""Images that a kernel distance needs, and how many times the width of the features a Frechet distance needs: that of
-fewer images is mostly their number."""
+FRECHET_WIDTHS = 10
+"""A Frechet distance needs so many images for each number of the features: that of fewer is mostly their number."""
 THUMBNAIL = 8
 FLOOR = 1e-20
 
@@ -45,21 +43,23 @@ class Judge:
         digits = _are_digits(subject)
         if not digits:
             self.no_distance = "no features and no real images of this model are known"
-        elif images < LEAST_KERNEL:
-            self.no_distance = f"{images} images are too few for a distance, which needs {LEAST_KERNEL}: use --images"
         else:
-            self._use_digits()
+            self._use_digits(images)
         self.clip = None
         if clip is not None:
             if not subject.words:
                 raise InvalidInput(f"--clip scores pictures under prompts, and {subject.pipe.name} draws classes")
             self.clip = ClipScore(clip, device=subject.device)
 
-    def _use_digits(self) -> None:
+    def _use_digits(self, images: int) -> None:
         from fewstep.zoo import classifier, digits
         from fewstep.zoo.trainclassifier import HELD_OUT, SPLIT_SEED
 
         self.features = classifier.load_shipped()
+        least = FRECHET_WIDTHS * self.features.width
+        if images < least:
+            self.no_distance = f"{images} images are too few for a distance, which needs {least}: use --images"
+            return
         try:
             real = digits.load().split(HELD_OUT, SPLIT_SEED)[0].images
         except InvalidInput as error:
@@ -134,9 +134,8 @@ class Tally:
             found["adherence"] = mean_score("adherence", scores["adherence"], reference=words)
         if self.judge.clip is not None:
             found["clip"] = self.judge.clip.figure(scores["clip"], self._prompts())
-        if self.judge.reference is not None and len(self.numbers) >= LEAST_KERNEL:
-            enough = len(self.numbers) >= FRECHET_WIDTHS * self.judge.features.width
-            found["distance"] = (frechet_distance if enough else kernel_distance)(self.summary, self.judge.reference)
+        if self.judge.reference is not None:
+            found["distance"] = frechet_distance(self.summary, self.judge.reference)
         # A bootstrap of a handful of images may draw one image alone, which has no diversity.
         return {name: figure for name, figure in found.items() if math.isfinite(figure.low + figure.high)}
 
