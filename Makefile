@@ -25,7 +25,7 @@ help:  ## list the targets
 
 demo: runtime  ## draw a grid of images with the shipped text-to-image model
 	$(BIN)/fewstep generate "a red circle left of a blue square" "two small yellow stars on a black background" \
-	  "a large green triangle above a purple circle" "three orange squares on pink" --count 8 --preset interactive --batch 16
+	  "a large green triangle above a purple circle" "three orange squares on pink" --count 8 --sampler unipc-2 --steps 8 --batch 16
 
 test: dev  ## run the whole suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)

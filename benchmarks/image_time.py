@@ -58,7 +58,7 @@ def cases() -> list[Case]:
                 None,
                 {},
                 50,
-                fs.preset("interactive") | {"guidance": None},
+                {"sampler": "unipc-2", "steps": 8, "guidance": None},
             )
         )
     return found

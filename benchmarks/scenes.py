@@ -31,7 +31,7 @@ from fewstep.zoo.scenes.scene import BACKGROUNDS, COLOURS, SHAPES, placed
 GUIDANCE, BATCH = 5.0, 128
 SETTINGS: dict[str, dict[str, Any]] = {
     "20 steps, guidance 5": {"steps": 20, "guidance": GUIDANCE},
-    "recommended: preset interactive, 8 steps": fs.preset("interactive") | {"batch": BATCH},
+    "recommended: unipc-2, 8 steps": {"sampler": "unipc-2", "steps": 8, "batch": BATCH},
     "DDIM, 50 steps, guidance 5": {"sampler": "ddim", "steps": 50, "guidance": GUIDANCE},
     "DDIM, 50 steps, recommended guidance": {"sampler": "ddim", "steps": 50},
 }
