@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fewstep.core.errors import InvalidInput
 
@@ -10,11 +10,14 @@ if TYPE_CHECKING:
     from fewstep.pipeline import Pipeline
 
 
-def load_classes(model: str, command: str) -> Pipeline:
-    """The pipeline of a model that takes no prompts. Raises `InvalidInput` for one that does."""
+def load_classes(model: str, command: str, **where: Any) -> Pipeline:
+    """The pipeline of a model that takes no prompts. Raises `InvalidInput` for one that does.
+
+    `where`: more arguments of `fewstep.load`.
+    """
     from fewstep.pipeline import Pipeline, load
 
-    pipe = load(model)
+    pipe = load(model, **where)
     if not isinstance(pipe, Pipeline):
         raise InvalidInput(
             f"{pipe.name} draws from prompts, and `fewstep {command}` knows classes only: use `fewstep generate`, or "

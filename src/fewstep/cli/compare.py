@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 from click.core import ParameterSource
 
-from fewstep.cli import methods
+from fewstep.cli import methods, place
 from fewstep.cli.classes import load_classes
 from fewstep.cli.output import note, progress, show_json, show_table
 from fewstep.cli.values import Labels, Pair, Several, mapping
@@ -68,6 +68,7 @@ class Outcome(NamedTuple):
     metavar="N",
     help="Steps of the converged reference, deis-3.",
 )
+@place.OPTIONS
 @click.option("--output", type=click.Path(), default="out/compare.png", show_default=True, help="The PNG to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
@@ -92,6 +93,7 @@ def compare(
     reference_steps: int,
     output: str,
     as_json: bool,
+    **where: Any,
 ) -> None:
     """Draw the same noise with several samplers and step counts of MODEL, and measure how far each is from converged.
 
@@ -121,7 +123,7 @@ def compare(
     for name in samplers:
         if name not in SAMPLERS:
             raise unknown_name("sampler", name, SAMPLERS)
-    pipe = load_classes(model, "compare")
+    pipe = load_classes(model, "compare", **place.arguments(where))
     chosen: list[int | None] = list(range(pipe.classes) if labels is None else labels)
     if len(chosen) * count > 1000:
         raise click.UsageError(f"{len(chosen)} labels with {count} images each are more than 1000: give fewer")
@@ -183,7 +185,7 @@ def _compare_scales(ctx: click.Context) -> None:
     for name in ("samplers", "steps"):
         if name in said and len(given[name]) > 1:
             raise click.UsageError(f"give one of --{name} where several guidance scales are compared")
-    pipe = load(given["model"])
+    pipe = load(given["model"], **place.arguments(given))
     known = None
     if isinstance(pipe, TextPipeline):
         subjects, known = _prompts(pipe, said)

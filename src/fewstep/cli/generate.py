@@ -101,7 +101,7 @@ def generate(ctx: click.Context, model: str | None, **given: Any) -> None:
         defaults.apply(given, config.decided(defaults, given, _named(ctx), BY_RECIPE, BY_PLAN))
     stamp = None if like is None else read(like)
     name = model or (source.default(given) if stamp is None else _shipped(str(like), stamp))
-    pipe = load(name, **text.place(given))
+    pipe = load(name, **text.loading(given))
     if defaults is not None:
         defaults.tell(given, isinstance(pipe, TextPipeline))
     if many:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fewstep.cli import place
 from fewstep.cli.output import note
 
 if TYPE_CHECKING:
@@ -27,30 +28,23 @@ _OPTIONS = (
     click.option("--overlap", is_flag=True, help="Decode a batch while the next is denoised."),
     click.option("--cache", type=click.Path(), help="Folder for embeddings of prompts, used again by later runs."),
     click.option("--timings", is_flag=True, help="Say what each stage took, and what the cache saved."),
-    click.option("--device", default="cpu", help="Where the model runs, such as cuda.  [default: cpu]"),
-    click.option("--dtype", help="float32, float16 or bfloat16.  [default: float32]"),
-    click.option("--variant", help="Of a diffusers model's files, such as fp16."),
-    click.option(
-        "--model-config", help="Folder or hub id with the configurations of a MODEL that is one original checkpoint."
-    ),
-    click.option("--allow-pickle", is_flag=True, help="Load weights that are only there as a pickle, never code."),
 )
 
 
 def OPTIONS(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options to a command."""
+    command = place.OPTIONS(command)
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
 
 
-def place(given: dict[str, Any]) -> dict[str, Any]:
+def loading(given: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `fewstep.load`."""
     from fewstep.pipeline import TensorCache
 
     cache = None if given["cache"] is None else TensorCache(folder=given["cache"])
-    names = ("device", "dtype", "variant", "allow_pickle")
-    return {"cache": cache, "config": given["model_config"], **{name: given[name] for name in names}}
+    return {"cache": cache, **place.arguments(given)}
 
 
 def refuse_classes(pipe: TextPipeline, given: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fewstep.cli import place
 from fewstep.cli.output import note, progress, show_json, show_table
 from fewstep.cli.values import Several
 
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
 @click.option(
     "--seed", type=click.IntRange(0, 2**20 - 1), default=0, show_default=True, metavar="N", help="Of the noise."
 )
+@place.OPTIONS
 @click.option("--output", type=click.Path(dir_okay=False), help="The plan to write.  [default: out/MODEL-N-nfe.json]")
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 def tune(
@@ -76,6 +78,7 @@ def tune(
     seed: int,
     output: str | None,
     as_json: bool,
+    **where: Any,
 ) -> None:
     """Find a better plan of N network evaluations for MODEL: search, then learn times and weights by gradient.
 
@@ -97,7 +100,7 @@ def tune(
         raise click.UsageError("give --nfe N, the network evaluations of the plan, or --ms M, the time of an image")
     if output is not None and not output.endswith(".json"):
         raise click.UsageError(f"--output {output} must end in .json: a plan is a JSON file")
-    pipe = load(model)
+    pipe = load(model, **place.arguments(where))
     problem = problem_of(pipe, guidance, prompt_file, batch, seed)
     if nfe is None:
         assert ms is not None
