@@ -156,6 +156,7 @@ def test_commands_draw_what_was_measured() -> None:
         "fewstep generate digits --sampler ddim --steps 6 --grid quadratic --guidance 2"
     )
     tuned = row("learned", kind="tuned", plan_file="plans/p.json", options={"model": MODEL.digest}, guidance=None)
+    assert generate_command(row(), "out", prompted=True).startswith("fewstep generate digits PROMPT --sampler ")
     assert generate_command(tuned, "out/b d") == "fewstep generate digits --plan 'out/b d/plans/p.json'"
     foreign = row("learned", kind="tuned", plan_file="plans/p.json", options={"model": "f" * 16}, precision="bfloat16")
     assert generate_command(foreign, "out").endswith("--plan out/plans/p.json --force --guidance 2 --dtype bfloat16")

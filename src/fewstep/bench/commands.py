@@ -35,9 +35,9 @@ def bench_command(subject: Subject, sweep: Sweep, images: int, clip: str | os.Pa
     return _joined(words + ([] if device == "cpu" else ["--device", device]))
 
 
-def generate_command(run: Run, folder: str | os.PathLike[str]) -> str:
-    """The `fewstep generate` that draws with the plan of a row."""
-    words = ["fewstep", "generate", run.model.source]
+def generate_command(run: Run, folder: str | os.PathLike[str], prompted: bool = False) -> str:
+    """The `fewstep generate` that draws with the plan of a row, and where the model is `prompted`, with a PROMPT."""
+    words = ["fewstep", "generate", run.model.source, *["PROMPT"] * prompted]
     if run.plan_file is not None:
         words += ["--plan", os.path.join(folder, run.plan_file)]
         # A model in another precision has another digest than the one that the plan names.

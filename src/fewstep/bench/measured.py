@@ -125,7 +125,7 @@ def bench(
             stopped = "" if work.run(seconds) else "out of time"
         except KeyboardInterrupt:
             stopped = "interrupted"
-        write_page(folder)
+        write_page(folder, subject.words)
         done = [run for run in folder.rows.runs if run.key in order]
         return Bench(
             folder=folder.path,

@@ -21,17 +21,17 @@ READ = ("adherence", "clip", "distance")
 """Figures that not every model has, with plots of their own."""
 
 
-def write_page(folder: Folder) -> None:
-    """Write the page of all rows in the folder."""
-    write_whole(folder.page, page_of(folder).encode())
+def write_page(folder: Folder, words: bool) -> None:
+    """Write the page of all rows in the folder; `words`: whether the model takes prompts."""
+    write_whole(folder.page, page_of(folder, words).encode())
 
 
-def page_of(folder: Folder) -> str:
+def page_of(folder: Folder, words: bool = False) -> str:
     """HTML of the rows."""
     runs, model = folder.rows.runs, folder.model
     marks = plots.Marks.of(runs)
     title = f"{model.name}: {len(runs)} runs measured"
-    sections = "".join(_group(folder, group, rows, marks) for group, rows in groups(runs).items())
+    sections = "".join(_group(folder, group, rows, marks, words) for group, rows in groups(runs).items())
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{escape(title)}</title><style>{STYLE}</style></head><body>
@@ -51,7 +51,7 @@ over images. Seconds run from the noise to the picture.</p>
 """
 
 
-def _group(folder: Folder, group: Group, rows: Sequence[Run], marks: plots.Marks) -> str:
+def _group(folder: Folder, group: Group, rows: Sequence[Run], marks: plots.Marks, prompted: bool) -> str:
     front = front_of(rows)
     best = sorted((run for run in rows if run.key in front), key=lambda run: (run.evaluations, _error(run)))
     known = ranked(rows)
@@ -85,7 +85,7 @@ def _group(folder: Folder, group: Group, rows: Sequence[Run], marks: plots.Marks
 <div class="wide"><table>{_head(read)}{"".join(_row(run, read, front) for run in best)}</table></div>
 {_strips(folder, best)}
 <h3>Draw with them</h3>
-<pre>{escape(chr(10).join(generate_command(run, folder.path) for run in best))}</pre>
+<pre>{escape(chr(10).join(generate_command(run, folder.path, prompted) for run in best))}</pre>
 """
 
 
