@@ -13,7 +13,7 @@ from fewstep.bench.machine import machine_of
 from fewstep.bench.problems import scale_of
 from fewstep.bench.subject import Subject
 from fewstep.choose.advice import Advice, advice_for
-from fewstep.choose.candidate import Candidate
+from fewstep.choose.candidate import Candidate, facts_of
 from fewstep.choose.lines import Lines, lines_of
 from fewstep.choose.missing import Need, lacking
 from fewstep.choose.planner import Budget, Choice, decide
@@ -169,20 +169,13 @@ def _advised(
     plan = next(
         search.fitting(advice.others[0], schedule, budget.nfe, grid=advice.grid, **advice.options), None
     ) or next(search.fitting("ddim", schedule, budget.nfe))  # fmt: skip
-    recipe = plan.recipe
     rows = 2.0 if scale not in (None, 1.0) and not getattr(pipe, "distilled", False) else 1.0
     chosen = Candidate(
-        plan=plan.digest,
+        **facts_of(plan),
         plan_file=None,
         kind="untuned",
-        sampler=recipe.sampler,
-        options=dict(recipe.options),
-        grid=recipe.grid,
-        grid_options=dict(recipe.grid_options),
-        steps=recipe.steps,
         guidance=scale,
         precision="float32",
-        nfe=plan.nfe,
         evaluations=rows * plan.nfe,
         figures={},
         images=0,

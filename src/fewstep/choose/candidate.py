@@ -112,19 +112,12 @@ def of_certificate(plan: Plan, file: Path, error: Interval, images: int, force: 
     if variance is not None:
         ends = (1 - value**2 / variance for value in (error.value, error.high, error.low))
         figures["quality"] = Interval(*ends)
-    recipe = plan.recipe
     return Candidate(
-        plan=plan.digest,
+        **facts_of(plan),
         plan_file=file,
         kind="tuned",
-        sampler=recipe.sampler,
-        options=dict(recipe.options),
-        grid=recipe.grid,
-        grid_options=dict(recipe.grid_options),
-        steps=recipe.steps,
         guidance=like.guidance,
         precision="float32",
-        nfe=plan.nfe,
         evaluations=plan.nfe * like.evaluations / like.nfe,
         figures=figures,
         images=images,
@@ -133,6 +126,20 @@ def of_certificate(plan: Plan, file: Path, error: Interval, images: int, force: 
         more=frozenset({"quality"}),
         force=force,
     )
+
+
+def facts_of(plan: Plan) -> dict[str, Any]:
+    """What a candidate says of its plan."""
+    recipe = plan.recipe
+    return {
+        "plan": plan.digest,
+        "sampler": recipe.sampler,
+        "options": dict(recipe.options),
+        "grid": recipe.grid,
+        "grid_options": dict(recipe.grid_options),
+        "steps": recipe.steps,
+        "nfe": plan.nfe,
+    }
 
 
 def variance_of(candidate: Candidate) -> float | None:

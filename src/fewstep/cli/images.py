@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fewstep.cli import methods
+from fewstep.cli import methods, place
 from fewstep.cli.output import note, progress, show_json
 from fewstep.cli.values import Pair, Several, mapping
 
@@ -34,11 +34,7 @@ _GRID = (
 )
 _PLACE = (
     click.option("--cache", type=click.Path(), help="Folder for embeddings and latents, used again by later runs."),
-    click.option("--device", default="cpu", help="Where the model runs, such as cuda.  [default: cpu]"),
-    click.option("--dtype", help="float32, float16 or bfloat16.  [default: float32]"),
-    click.option(
-        "--model-config", help="Folder or hub id with the configurations of a MODEL that is one original checkpoint."
-    ),
+    place.OPTIONS,
     click.option("--output", type=click.Path(), help="The file to write.  [default: in out/]"),
     click.option("--json", "as_json", is_flag=True, help="Print JSON."),
 )
@@ -197,7 +193,7 @@ def _load(model: str, given: dict[str, Any]) -> TextPipeline:
     if given["output"] is not None:  # before the work
         png_path(given["output"])
     cache = None if given["cache"] is None else TensorCache(folder=given["cache"])
-    pipe = load(model, cache=cache, config=given["model_config"], device=given["device"], dtype=given["dtype"])
+    pipe = load(model, cache=cache, **place.arguments(given))
     if not isinstance(pipe, TextPipeline):
         raise click.UsageError(f"{pipe.name} draws classes; this needs a model that takes prompts")
     return pipe
