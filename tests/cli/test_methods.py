@@ -1,6 +1,7 @@
 """`--guidance-method` in every command that draws."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -127,9 +128,70 @@ def test_a_default_method_is_used_and_said(
     assert read("b.png").recipe.guidance.method == "cfg"
 
 
+def test_weights_by_row_are_said_and_repeated(
+    call: Call, here: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = call("generate", model, "lion", *QUICK, "--guidance-schedule", "1,4", "--output", "a.png")
+    assert result.exit_code == 0, result.stderr
+    assert "NFE 3 each" in result.stderr
+    assert "guidance by row 1, 4" in result.stderr
+    assert read("a.png").recipe.guidance.scale == (1.0, 4.0)
+    assert "the same pixels as a.png" in call("generate", model, "--like", "a.png", "--output", "b.png").stderr
+    refused = call("generate", model, "--like", "a.png", "--guidance-schedule", "1,4")
+    assert "--like cannot be combined with --guidance-schedule" in refused.stderr
+    linear = ("--guidance-schedule", "linear:1,6", "--sampler", "ddim")
+    result = call("img2img", model, "a.png", "lion", *QUICK, *linear, "--strength", 0.5, "--json", "--output", "c.png")
+    assert len(json.loads(result.stdout)["recipe"]["guidance"]["scale"]) == 1
+    Path("mine.toml").write_text("[generate]\nguidance = 3\n")
+    monkeypatch.setenv("FEWSTEP_CONFIG", "mine.toml")
+    result = call("generate", model, "lion", "--seeds", "0-1", *QUICK, *linear, "--output", "job", "--json")
+    assert result.exit_code == 0, result.stderr
+    weights = [json.loads(line)["guidance"] for line in Path("job/manifest.jsonl").read_text().splitlines()]
+    assert weights[0] == weights[1]
+    assert 1 < weights[0][0] < weights[0][1] < 6
+
+
+def test_a_schedule_is_compared_over_samplers_and_weights_over_none(call: Call, here: Path) -> None:
+    few = ("compare", "tiny.safetensors", "--count", 1, "--reference-steps", 100, "--samplers", "ddim", "--steps", 2)
+    result = call(*few, "--guidance-schedule", "cosine:1,3", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert len(json.loads(result.stdout)["guidance"]) == 100
+    result = call(*few, "--guidance-schedule", "1,3")
+    message = "has 100 rows); give --guidance-schedule linear:NOISY,CLEAN"
+    assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+    result = call("compare", "tiny.safetensors", "--guidance", "1,2", "--guidance-schedule", "1,3")
+    assert (result.exit_code, "is in its place: give one" in result.stderr) == (2, True), result.stderr
+
+
+def test_a_threshold_is_for_pixels(call: Call, here: Path, model: Path) -> None:
+    words = ("--labels", 1, "--count", 1, "--steps", 3, "--guidance", 7, "--dynamic-threshold")
+    for given, pair in (("0.9", (0.9, math.inf)), ("0.9,1.5", (0.9, 1.5))):
+        result = call("generate", "tiny.safetensors", *words, given, "--output", "a.png")
+        assert result.exit_code == 0, result.stderr
+        assert read("a.png").recipe.guidance.threshold == pair
+        again = call("generate", "tiny.safetensors", "--like", "a.png", "--output", "b.png")
+        assert "the same pixels as a.png" in again.stderr
+    for given, message in (
+        ("2", "percentile above 0 and up to 1"),
+        ("1,2,3", "is not a percentile"),
+        ("x", "not a per"),
+    ):
+        result = call("generate", "tiny.safetensors", *words, given, "--output", "c.png")
+        assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+    result = call("generate", model, "lion", "--dynamic-threshold", 0.9, "--output", "c.png")
+    assert (result.exit_code, "is for models of pixels, and sd draws latents" in result.stderr) == (2, True)
+    assert not Path("c.png").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["--guidance-schedule", "1,2,3"], "3 guidance weights were given by row, this plan of dpmpp-2m has 2 rows"),
+        (["--guidance-schedule", "1,2", "--guidance", "3"], "--guidance is one scale for all rows"),
+        (["--guidance-schedule", "linear:1"], "such as linear:1,7.5"),
+        (["--guidance-schedule", "steps:1,2"], "such as linear:1,7.5"),
+        (["--guidance-schedule", "1,x"], "'x' in the list is not a weight"),
+        (["--guidance-schedule", "1,nan"], "nan in the list is outside"),
         (["--guidance-method", "apq"], "unknown guidance method 'apq': did you mean 'apg'"),
         (["--guidance-method", "apg", "--guidance-option", "norm=1"], "did you mean 'norm_limit'"),
         (["--guidance-option", "eta=1"], "the guidance method cfg has no options"),

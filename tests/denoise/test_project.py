@@ -129,3 +129,20 @@ def test_clipping_works_on_guidance_too():
 def test_impossible_limits_are_refused(function, arguments, message):
     with pytest.raises(fs.InvalidInput, match=message):
         function(fs.Network(same, SCHEDULE), *arguments)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-2.0, 4.0)])
+def test_a_threshold_in_another_range_is_that_of_minus_one_to_one_moved_there(low, high):
+    network = fs.Network(same, SCHEDULES["edm"], "sample")
+    usual = fs.dynamic_threshold(network, 0.9, 1.5)(X, 1.0)
+    middle, half = (low + high) / 2, (high - low) / 2
+    moved = fs.dynamic_threshold(network, 0.9, 1.5, low=low, high=high)(middle + half * X, 1.0)
+    torch.testing.assert_close(moved, middle + half * usual)
+    assert (float(moved.min()), float(moved.max())) == pytest.approx((low, high))
+
+
+def test_a_batch_of_more_values_than_one_quantile_takes_is_thresholded_in_parts(monkeypatch):
+    network = fs.Network(same, SCHEDULES["edm"], "sample")
+    whole = fs.dynamic_threshold(network, 0.9, 9.0)(torch.cat([X, 2 * X]), 1.0)
+    monkeypatch.setattr("fewstep.denoise.project._QUANTILE_LIMIT", 3 * X[0].numel())
+    assert torch.equal(fs.dynamic_threshold(network, 0.9, 9.0)(torch.cat([X, 2 * X]), 1.0), whole)

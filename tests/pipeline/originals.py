@@ -162,6 +162,69 @@ def sd3(module: Any) -> Tensors:
     return result
 
 
+def flux(module: Any) -> Tensors:
+    """Of a FluxTransformer2DModel: double_blocks and single_blocks, query, key and value in one tensor."""
+    state, result = module.state_dict(), {}
+    ends = {
+        "time_text_embed.timestep_embedder.linear_1.": "time_in.in_layer.",
+        "time_text_embed.timestep_embedder.linear_2.": "time_in.out_layer.",
+        "time_text_embed.text_embedder.linear_1.": "vector_in.in_layer.",
+        "time_text_embed.text_embedder.linear_2.": "vector_in.out_layer.",
+        "time_text_embed.guidance_embedder.linear_1.": "guidance_in.in_layer.",
+        "time_text_embed.guidance_embedder.linear_2.": "guidance_in.out_layer.",
+        "context_embedder.": "txt_in.",
+        "x_embedder.": "img_in.",
+        "proj_out.": "final_layer.linear.",
+        "norm_out.linear.": "final_layer.adaLN_modulation.1.",
+    }
+    double = {
+        "norm1.linear.": "img_mod.lin.",
+        "norm1_context.linear.": "txt_mod.lin.",
+        "attn.norm_q.": "img_attn.norm.query_norm.",
+        "attn.norm_k.": "img_attn.norm.key_norm.",
+        "attn.norm_added_q.": "txt_attn.norm.query_norm.",
+        "attn.norm_added_k.": "txt_attn.norm.key_norm.",
+        "ff.net.0.proj.": "img_mlp.0.",
+        "ff.net.2.": "img_mlp.2.",
+        "ff_context.net.0.proj.": "txt_mlp.0.",
+        "ff_context.net.2.": "txt_mlp.2.",
+        "attn.to_out.0.": "img_attn.proj.",
+        "attn.to_add_out.": "txt_attn.proj.",
+    }
+    single = {
+        "norm.linear.": "modulation.lin.",
+        "attn.norm_q.": "norm.query_norm.",
+        "attn.norm_k.": "norm.key_norm.",
+        "proj_out.": "linear2.",
+    }
+    fused = {
+        "transformer_blocks": {
+            "attn.to_q.": ("img_attn.qkv.", ["attn.to_q.", "attn.to_k.", "attn.to_v."]),
+            "attn.add_q_proj.": ("txt_attn.qkv.", ["attn.add_q_proj.", "attn.add_k_proj.", "attn.add_v_proj."]),
+        },
+        "single_transformer_blocks": {
+            "attn.to_q.": ("linear1.", ["attn.to_q.", "attn.to_k.", "attn.to_v.", "proj_mlp."]),
+        },
+    }
+    places = {"transformer_blocks": ("double_blocks", double), "single_transformer_blocks": ("single_blocks", single)}
+    for name, tensor in state.items():
+        kind = name.partition(".")[0]
+        if kind not in places:
+            tensor = torch.cat(tensor.chunk(2)[::-1]) if name.startswith("norm_out.") else tensor
+            start, _, end = name.rpartition(".")
+            result[ends[f"{start}."] + end] = tensor
+            continue
+        (place, names), (_, number, rest) = places[kind], name.split(".", 2)
+        start, _, end = rest.rpartition(".")
+        if f"{start}." in fused[kind]:
+            into, several = fused[kind][f"{start}."]
+            result[f"{place}.{number}.{into}{end}"] = torch.cat([state[f"{kind}.{number}.{s}{end}"] for s in several])
+        elif f"{start}." in names:
+            into = names[f"{start}."]
+            result[f"{place}.{number}.{into}{'scale' if '_norm.' in into else end}"] = tensor
+    return result
+
+
 def write(path: Path, **parts: Tensors) -> Path:
     """A file with the tensors of each part, whose prefix is its name with dots for double underscores."""
     tensors = {

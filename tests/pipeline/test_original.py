@@ -5,14 +5,18 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
 import torch
+from diffusers import FluxTransformer2DModel
+from diffusers.loaders import single_file_utils
+from safetensors.torch import save_file
 
 import fewstep as fs
 from fewstep.pipeline import TextPipeline, load
-from fewstep.pipeline.original import default_config
+from fewstep.pipeline.original import _diffusers_names, default_config
 from fewstep.zoo import container
 
 from . import originals
@@ -110,6 +114,47 @@ def test_t5_of_sd3_is_in_the_file_or_left_out(models: Models, tmp_path: Path) ->
     same(load(path, config=config), whole)
     found: Any = load(originals.write(tmp_path / "clips.safetensors", **parts), config=config)
     assert set(found.encoder.readers) == {"text_encoder", "text_encoder_2"}
+
+
+def flux_of_width(width: int) -> Any:
+    """The converter of diffusers, which knows the width of the one FLUX there is, 3072, for a FLUX of another."""
+    function = single_file_utils.convert_flux_transformer_checkpoint_to_diffusers
+    consts = tuple(width if const == 3072 else const for const in function.__code__.co_consts)
+    assert consts != function.__code__.co_consts
+    return FunctionType(function.__code__.replace(co_consts=consts), function.__globals__)
+
+
+@pytest.mark.parametrize(("prefix", "told"), [("", True), ("model.diffusion_model.", False)])
+def test_flux_as_one_file(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str, told: bool
+) -> None:
+    whole, own, folder = models("flux") if told else models("flux", guidance=False)
+    assert whole.distilled == told
+    tensors = originals.flux(own.transformer)
+    width = own.transformer.config.num_attention_heads * own.transformer.config.attention_head_dim
+    name = "convert_flux_transformer_checkpoint_to_diffusers"
+    monkeypatch.setattr(single_file_utils, name, flux_of_width(width))
+    path = tmp_path / "flux.safetensors"
+    save_file({prefix + name: tensor.clone() for name, tensor in tensors.items()}, path)
+    without = shutil.copytree(folder, tmp_path / "without")
+    for file in (without / "transformer").glob("*.safetensors"):
+        file.unlink()
+    found: Any = load(path, config=without)
+    assert found.distilled == told
+    plan, start = whole.plan("euler", steps=3, **SIZE), noise((2, *whole.latent_shape(**SIZE)))
+    a, b = (fs.sample(plan, p.denoiser(PROMPTS, **SIZE), noise=start) for p in (found, whole))
+    assert apart(a, b) < 1e-5
+
+
+def test_all_tensors_of_a_whole_flux_are_placed() -> None:
+    """Of FLUX.1-dev, in its real size, without memory for it."""
+    with torch.device("meta"):
+        module = FluxTransformer2DModel(guidance_embeds=True)  # the defaults are those of FLUX.1
+    tensors = originals.flux(module)
+    assert len(tensors) == 780
+    found = _diffusers_names("FluxTransformer2DModel", "", tensors, module)
+    wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    assert {name: tensor.shape for name, tensor in found.items()} == wanted
 
 
 def test_clip_l_of_sd3_is_not_projected(models: Models, tmp_path: Path) -> None:

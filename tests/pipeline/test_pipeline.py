@@ -212,7 +212,7 @@ def test_progress_counts_over_all_batches_and_can_cancel(pipe: Pipeline) -> None
         ({"seed": 1.5}, "whole number"),
         ({"batch": 0}, "batch must be a whole number from 1 to 1024, got 0"),
         ({"guidance": math.nan}, "guidance must be a finite number"),
-        ({"guidance": "2"}, "guidance must be a finite number"),
+        ({"guidance": "2"}, "guidance is a number, one for each row of the plan"),
         ({"rescale": 1.5}, r"rescale must lie in \[0, 1\]"),
         ({"interval": (3.0, 2.0)}, "interval needs 0 <= low < high"),
         ({"sampler": "dimm"}, "unknown sampler 'dimm': did you mean 'ddim'"),

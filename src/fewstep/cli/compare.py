@@ -162,15 +162,19 @@ def _check(pipe: Pipeline, settings: dict[str, Any], plans: list[Plan]) -> None:
     """Refuse what cannot be guided so before the first network evaluation."""
     from fewstep.core.errors import InvalidInput
 
-    denoiser = pipe.denoiser(**{name: value for name, value in settings.items() if name != "seed"})
+    given = {name: value for name, value in settings.items() if name != "seed"}
+
+    def check(plan: Plan) -> None:
+        pipe.denoiser(**given, plan=plan).check(plan)
+
     for plan in plans:
-        denoiser.check(plan)
+        check(plan)
     try:
-        denoiser.check(pipe.plan(steps=100))
+        check(pipe.plan(steps=100))
     except InvalidInput as error:
-        raise click.UsageError(
-            f"the converged reference cannot be drawn so ({error}); compare guidance scales"
-        ) from None
+        by_row = getattr(given.get("guidance"), "values", None) is not None
+        instead = "give --guidance-schedule linear:NOISY,CLEAN" if by_row else "compare guidance scales"
+        raise click.UsageError(f"the converged reference cannot be drawn so ({error}); {instead}") from None
 
 
 def _compare_scales(ctx: click.Context) -> None:
@@ -325,7 +329,7 @@ def _report(path: Path, pipe: Pipeline, reference: Images, change: float, outcom
         "model": pipe.name,
         "model_digest": pipe.digest,
         "images": len(reference),
-        "guidance": reference.recipe.guidance.scale,
+        "guidance": reference.recipe.guidance.to_json()["scale"],  # of a schedule, the reference's rows
         "guidance_method": reference.recipe.guidance.method,
         "reference": {
             "sampler": plan.sampler,

@@ -132,6 +132,8 @@ def decided(
         found |= set(by_plan)
     if given["times"] is not None or given["sigmas"] is not None:
         found |= {"steps", "grid"}
+    if given["guidance_schedule"] is not None:
+        found.add("guidance")
     if defaults.values.get("batch") == "auto" and given["prompt_file"] is None and given["seeds"] is None:
         found.add("batch")  # one picture has no batches to find a size for
     if "preset" in named:

@@ -13,7 +13,7 @@ from fewstep.cli import bulk, config, methods, source
 from fewstep.cli import prompts as text
 from fewstep.cli.app import Failure
 from fewstep.cli.output import note, progress, show_json
-from fewstep.cli.values import BatchSize, Label, Labels, Pair, Seeds, Several, Span, mapping
+from fewstep.cli.values import BatchSize, Label, Labels, Pair, Seeds, Several, Span, Threshold, mapping
 
 if TYPE_CHECKING:
     import fewstep as fs
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 COUNT, MOST = 10, 10_000
 BY_RECIPE = (
     "prompts", "prompt_file", "seeds", "labels", "count", "sampler", "steps", "grid", "grid_option", "bias", "times",
-    "sigmas", "option", "guidance", "guidance_method", "guidance_option", "negative", "guidance_interval", "rescale",
-    "clip", "seed", "batch", "height", "width", "preset", "clip_skip", "sliced", "tiled", "overlap",
+    "sigmas", "option", "guidance", "guidance_schedule", "guidance_method", "guidance_option", "negative",
+    "guidance_interval", "rescale", "clip", "dynamic_threshold", "seed", "batch", "height", "width", "preset",
+    "clip_skip", "sliced", "tiled", "overlap",
 )  # fmt: skip
 """What a recipe decides, so that `--like` leaves no choice."""
 BY_PLAN = ("sampler", "steps", "grid", "grid_option", "bias", "times", "sigmas", "option")
@@ -51,6 +52,7 @@ NUMBERS = Several(float, "a number")
 @click.option("--rescale", type=click.FloatRange(0, 1), help="Bring the guided contrast back by this share.")
 @methods.OPTIONS
 @click.option("--clip", is_flag=True, help="Clip the estimated data to its range at each evaluation.")
+@click.option("--dynamic-threshold", type=Threshold(), help="Clip it to its own percentile instead, such as 0.995.")
 @click.option("--seed", type=click.IntRange(0, 2**63), help="Of the first image; the next ones count up.  [default: 0]")
 @click.option(
     "--batch", "--batch-size", "batch", type=BatchSize(), help="Images seen at once; auto: what fits.  [default: 100]"
@@ -212,7 +214,10 @@ def _wanted(pipe: Pipeline | TextPipeline, given: dict[str, Any]) -> dict[str, A
     settings |= {k: given[k] for k in ("steps", "grid", "times", "sigmas", "guidance", "rescale", "seed", "batch")}
     settings |= {"negative": given["negative"], **methods.chosen(pipe, given)}
     wanted = {name: value for name, value in settings.items() if value is not None}
-    return text.wanted(wanted, given) if isinstance(pipe, fs.TextPipeline) else {**wanted, "clip": given["clip"]}
+    if isinstance(pipe, fs.TextPipeline):
+        return text.wanted(wanted, given)
+    inside = {} if given["dynamic_threshold"] is None else {"dynamic_threshold": given["dynamic_threshold"]}
+    return {**wanted, **inside, "clip": given["clip"]}
 
 
 def _plan(pipe: Pipeline | TextPipeline, given: dict[str, Any]) -> fs.Plan | None:

@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fewstep.cli.values import Pair, mapping
+from fewstep.cli.values import Pair, ScheduleOfWeights, mapping
 
 if TYPE_CHECKING:
     from fewstep.pipeline import Guidance, Pipeline, TextPipeline
 
 _OPTIONS = (
+    click.option(
+        "--guidance-schedule",
+        type=ScheduleOfWeights(),
+        metavar="W,W,..",
+        help="In place of --guidance: W,W,.. for each row, or linear:NOISY,CLEAN or cosine:NOISY,CLEAN.",
+    ),
     click.option("--guidance-method", help="cfg, apg, cfg++, cfg-zero, pag or autoguidance.  [default: cfg]"),
     click.option(
         "--guidance-option",
@@ -35,7 +41,10 @@ def chosen(pipe: Pipeline | TextPipeline, given: dict[str, Any]) -> dict[str, An
     """The arguments that were chosen; the weaker model is loaded once, where `pipe` is."""
     from fewstep.pipeline.weaker import weaker_of
 
+    if given["guidance_schedule"] is not None and given["guidance"] is not None:
+        raise click.UsageError("--guidance is one scale for all rows, --guidance-schedule is in its place: give one")
     found = {
+        "guidance": given["guidance_schedule"],
         "guidance_method": given["guidance_method"],
         "guidance_options": mapping(given["guidance_option"], "--guidance-option") or None,
         "weak": weaker_of(pipe, given["weak"]),
@@ -44,5 +53,9 @@ def chosen(pipe: Pipeline | TextPipeline, given: dict[str, Any]) -> dict[str, An
 
 
 def words(guidance: Guidance) -> str:
-    """What a line for people adds about a method other than the usual one."""
-    return "" if guidance.method == "cfg" else f", guided by {guidance.method}"
+    """What a line for people adds about a method other than the usual one, and about weights by row."""
+    method = "" if guidance.method == "cfg" else f", guided by {guidance.method}"
+    if not isinstance(guidance.scale, tuple):
+        return method
+    each = ", ".join(f"{w:.3g}" for w in guidance.scale[:8]) + (", .." if len(guidance.scale) > 8 else "")
+    return f"{method}, guidance by row {each}"

@@ -49,9 +49,14 @@ def loading(given: dict[str, Any]) -> dict[str, Any]:
 
 def refuse_classes(pipe: TextPipeline, given: dict[str, Any]) -> None:
     """Raise for options that only classes have."""
-    for name in ("labels", "clip"):
+    if given["labels"]:
+        raise click.UsageError(f"--labels is for models of classes, and {pipe.name} takes prompts: give a PROMPT")
+    for name in ("clip", "dynamic_threshold"):
         if given[name]:
-            raise click.UsageError(f"--{name} is for models of classes, and {pipe.name} takes prompts: give a PROMPT")
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} is for models of pixels, and {pipe.name} draws latents, which have no "
+                "range: use --rescale or --guidance-method apg against colours that are too strong"
+            )
 
 
 def layout(pipe: TextPipeline, stamp: Stamp | None, given: dict[str, Any]) -> Layout:

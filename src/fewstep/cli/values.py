@@ -215,6 +215,52 @@ class Span(click.ParamType):
         return found
 
 
+class Threshold(click.ParamType):
+    """`percentile` or `percentile,maximum`."""
+
+    name = "p[,max]"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> float | tuple[float, float]:
+        if not isinstance(value, str):
+            return value
+        try:
+            numbers = [float(part) for part in value.split(",")]
+        except ValueError:
+            numbers = []
+        if not 1 <= len(numbers) <= 2:
+            self.fail(f"{value!r} is not a percentile, or one and a maximum, such as 0.995 or 0.995,1.5", param, ctx)
+        return (numbers[0], numbers[1]) if len(numbers) == 2 else numbers[0]
+
+
+class ScheduleOfWeights(Several):
+    """Guidance by row, `1,3,5,2`, or from pure noise to clean data, `linear:1,7.5` or `cosine:1,7.5`.
+
+    It becomes a `GuidanceSchedule`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(float, "a weight", -1e6, 1e6)
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
+        from fewstep import GuidanceSchedule
+
+        if not isinstance(value, str):
+            return value
+        kind, colon, rest = value.partition(":")
+        weights = super().convert(rest if colon else value, param, ctx)
+        shapes = {"linear": GuidanceSchedule.linear, "cosine": GuidanceSchedule.cosine}
+        if not colon:
+            return GuidanceSchedule.rows(weights)
+        if kind not in shapes or len(weights) != 2:
+            self.fail(
+                f"{value!r} is neither weights by row, such as 1,3,5,2, nor linear:NOISY,CLEAN or cosine:NOISY,CLEAN, "
+                "such as linear:1,7.5",
+                param,
+                ctx,
+            )
+        return shapes[kind](*weights)
+
+
 class ScheduleName(click.ParamType):
     """A noise schedule, its parameters after a colon: `flow:shift=3`, `linear:beta_end=0.03,zero_snr=true`."""
 

@@ -10,6 +10,9 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput
 from fewstep.denoise.base import Denoiser, Wrapper
 
+_QUANTILE_LIMIT = 16_000_000
+"""Most values that `torch.quantile` takes at once."""
+
 
 class Projected(Wrapper):
     """A denoiser whose estimate of x0 passes through `function`; solvers that ask see the one before it, too."""
@@ -27,21 +30,34 @@ def clip(denoiser: Denoiser | Callable[[Tensor, Tensor], Tensor], low: float = -
 
 
 def dynamic_threshold(
-    denoiser: Denoiser | Callable[[Tensor, Tensor], Tensor], percentile: float = 0.995, maximum: float = 1.0
+    denoiser: Denoiser | Callable[[Tensor, Tensor], Tensor],
+    percentile: float = 0.995,
+    maximum: float = 1.0,
+    *,
+    low: float = -1.0,
+    high: float = 1.0,
 ) -> Projected:
     """Clip each image to its own percentile of absolute values, s in [1, maximum], and divide by s.
 
-    Saharia et al. 2022, arXiv 2205.11487, section 2.3. A percentile below 1 counts as 1.
+    Saharia et al. 2022, arXiv 2205.11487, section 2.3, who have no maximum, `math.inf`. A percentile below 1 counts as
+    1, so that with maximum 1, the default of diffusers, it is `clip`. For data from `low` to `high` all is relative to
+    their middle and half their distance.
     """
     if not 0 < percentile <= 1:
         raise InvalidInput(f"percentile must lie in (0, 1], got {percentile}")
     if not maximum >= 1:
         raise InvalidInput(f"maximum must be at least 1, got {maximum}")
+    if not low < high:
+        raise InvalidInput(f"dynamic_threshold needs low < high, got {low} and {high}")
+    middle, half = (low + high) / 2, (high - low) / 2
 
-    def threshold(x0: Tensor) -> Tensor:
-        flat = x0.flatten(1).abs()
-        s = torch.quantile(flat.float(), percentile, dim=1).to(x0.dtype).clamp(1, maximum)
+    def threshold(data: Tensor) -> Tensor:
+        x0 = data if (middle, half) == (0, 1) else (data - middle) / half
+        flat = x0.flatten(1).abs().float()
+        parts = flat.split(max(1, _QUANTILE_LIMIT // flat.shape[1]))
+        s = torch.cat([torch.quantile(part, percentile, dim=1) for part in parts]).to(x0.dtype).clamp(1, maximum)
         s = s.reshape(-1, *[1] * (x0.ndim - 1))
-        return torch.minimum(torch.maximum(x0, -s), s) / s
+        inside = torch.minimum(torch.maximum(x0, -s), s) / s
+        return inside if x0 is data else middle + half * inside
 
     return Projected(denoiser, threshold)

@@ -87,8 +87,21 @@ class GuidanceSchedule:
         if plan is None or factors is None or scale == 1:
             return scale
         w = _weight(scale)
-        each = [w.at(_ratio(row[:3]), i) if isinstance(w, GuidanceSchedule) else w for i, row in enumerate(plan.rows)]
+        each = w.over(plan) if isinstance(w, GuidanceSchedule) else [w] * plan.nfe
         return GuidanceSchedule.rows([1 + (at - 1) * r for at, r in zip(each, factors, strict=True)])
+
+    def over(self, plan: Plan) -> list[float]:
+        """The weight in each row of a plan. Raises `InvalidInput` where they are by row, and it has other rows."""
+        self.check(plan)
+        return [self.at(_ratio(row[:3]), i) for i, row in enumerate(plan.rows)]
+
+    def check(self, plan: Plan) -> None:
+        """Raise `InvalidInput` where there are weights by row, and the plan has another number of rows."""
+        if self.values is not None and len(self.values) != plan.nfe:
+            raise InvalidInput(
+                f"{len(self.values)} guidance weights were given by row, this plan of {plan.recipe.sampler} has "
+                f"{plan.nfe} rows"
+            )
 
     def at(self, ratio: float, row: int | None) -> float:
         """The weight at sigma / alpha, in row `row` of a plan."""
@@ -155,11 +168,8 @@ class Scale:
     def check(self, plan: Plan) -> None:
         """Raise `InvalidInput` where the weights do not fit the rows of `plan`; warn where all of them are `off`."""
         for w in self.each:
-            if isinstance(w, GuidanceSchedule) and w.values is not None and len(w.values) != plan.nfe:
-                raise InvalidInput(
-                    f"{len(w.values)} guidance weights were given by row, this plan of {plan.recipe.sampler} has "
-                    f"{plan.nfe} rows"
-                )
+            if isinstance(w, GuidanceSchedule):
+                w.check(plan)
         if self.idle:
             return
         if factors_of(plan) is not None and not self.by_row:

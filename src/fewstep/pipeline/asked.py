@@ -13,7 +13,7 @@ from fewstep.core.schedule import Schedule
 from fewstep.pipeline.choices import given_negatives, given_seeds, given_texts
 from fewstep.pipeline.conditioning import chosen_guidance
 from fewstep.pipeline.draw import Means, OnRow
-from fewstep.pipeline.guidance import EVERYWHERE
+from fewstep.pipeline.guidance import EVERYWHERE, GivenScale
 from fewstep.pipeline.recipe import MAX_IMAGES, PlanSource, PromptRecipe
 from fewstep.pipeline.tuned import resolved
 from fewstep.pipeline.weaker import weaker_of
@@ -37,7 +37,7 @@ class Words(TypedDict, total=False):
     """How the words act, as in `TextPipeline.__call__`."""
 
     negative: str | Sequence[str] | None
-    guidance: float | None
+    guidance: GivenScale
     guidance_method: str
     guidance_options: Mapping[str, Any] | None
     weak: TextPipeline | str | os.PathLike[str] | None
@@ -100,7 +100,7 @@ def asked(
     plan_of: Callable[[Schedule, str | Plan | None, dict[str, Any]], Plan],
     *,
     negative: str | Sequence[str] | None = None,
-    guidance: float | None = None,
+    guidance: GivenScale = None,
     guidance_method: str = "cfg",
     guidance_options: Mapping[str, Any] | None = None,
     weak: TextPipeline | str | os.PathLike[str] | None = None,

@@ -192,7 +192,9 @@ def _sized(job: Job) -> tuple[Job, Images | None]:
         return job, None
     guidance = job.guidance(job.items[0])
     steps = 1 if guidance.method == "cfg" else 2 + guidance.options.get("zero_init", 0)  # some act in no single row
-    few_steps = job.pipe.plan("ddim", steps=steps)
+    few_steps = (
+        None if isinstance(guidance.scale, tuple) else job.pipe.plan("ddim", steps=steps)
+    )  # weights by row fit one
     size = first_size(len(job.items), job.pipe.device, lambda: replace(job, batch=1).draw([0], plan=few_steps))
     if torch.device(job.pipe.device).type != "cuda":
         return replace(job, batch=size), None

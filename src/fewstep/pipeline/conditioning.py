@@ -17,7 +17,7 @@ from fewstep.denoise.convert import Network
 from fewstep.denoise.factors import factors_of
 from fewstep.pipeline.draw import Counted
 from fewstep.pipeline.families import Conditions
-from fewstep.pipeline.guidance import Guidance, usual_scale
+from fewstep.pipeline.guidance import GivenScale, Guidance
 from fewstep.pipeline.steer import check_steering, steered
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def chosen_guidance(
     negatives: Sequence[str | None],
     plan: Plan | None = None,
     *,
-    guidance: float | None,
+    guidance: GivenScale,
     method: str,
     options: Mapping[str, Any] | None,
     weak: TextPipeline | None,
@@ -52,9 +52,9 @@ def chosen_guidance(
     rescale: float,
 ) -> Guidance:
     """The guidance that a caller chose, checked; a scale of None is the usual one of the method or of the model."""
-    scale = usual_scale(method, pipe.guidance) if guidance is None else guidance
-    digest = None if weak is None else weak.digest
-    settings = Guidance(scale, None, interval, rescale, False, method, options or {}, digest)
+    settings = Guidance.given(
+        guidance, plan, pipe.guidance, interval=interval, rescale=rescale, method=method, options=options, weak=weak
+    )
     check_guidance(pipe, settings, negatives, plan, weak)
     return settings
 
@@ -71,6 +71,10 @@ def check_guidance(
         raise InvalidInput(
             f"{pipe.name} is told its guidance scale, so that {settings.method} has nothing to guide: leave the "
             "guidance method out"
+        )
+    if pipe.distilled and isinstance(settings.scale, tuple):
+        raise InvalidInput(
+            f"{pipe.name} is told its guidance scale, one for all rows, and got {len(settings.scale)} by row: give one"
         )
     if pipe.distilled and factors_of(plan) is not None:
         raise InvalidInput(
@@ -145,7 +149,7 @@ def conditioned(
     def stacked(model: TextPipeline, rows: Sequence[Conditions]) -> Conditions:
         more = model.family.sizes(model.config, len(rows), *size)
         if model.distilled:
-            more["guidance"] = torch.full((len(rows),), settings.scale)
+            more["guidance"] = torch.full((len(rows),), settings.weights[0])
         if channels is not None:
             more["channels"] = channels.expand(len(rows), -1, -1, -1)
         joined = {name: torch.cat([row[name] for row in rows]) for name in rows[0]} | more

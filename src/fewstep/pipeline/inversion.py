@@ -120,6 +120,8 @@ def invert(
     [text] = given_texts(prompt, "prompt") if isinstance(prompt, str) else _refuse_prompt(prompt)
     schedule = pipe.schedule_at(*size)
     down = down_plan(schedule, sampler, grid_of(**grid), WHOLE)
+    if guidance is not None and not isinstance(guidance, int | float):
+        raise InvalidInput(f"inversion is guided by one number both ways, up and down, got {guidance!r:.80}")
     words: Words = {"negative": negative, "guidance": guidance, "clip_skip": clip_skip}
     words |= {"guidance_method": guidance_method, "guidance_options": guidance_options, "weak": weak}
     denoiser = pipe.denoiser(text, height=size[0], width=size[1], **words)

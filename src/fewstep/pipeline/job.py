@@ -17,7 +17,7 @@ from fewstep.core.plan import Plan
 from fewstep.pipeline.choices import given_texts
 from fewstep.pipeline.conditioning import check_guidance
 from fewstep.pipeline.draw import LostImages
-from fewstep.pipeline.guidance import EVERYWHERE, Guidance, usual_scale
+from fewstep.pipeline.guidance import GivenScale, Guidance, given_scale
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.pipeline import GUIDANCE, Pipeline
 from fewstep.pipeline.recipe import MAX_BATCH, MAX_SIDE, SEED_LIMIT
@@ -29,7 +29,7 @@ MAX_ITEMS = 1_000_000
 _BOTH = ("guidance_method", "guidance_options", "weak", "interval", "rescale")
 SETTINGS = {
     TextPipeline: (*_BOTH, "clip_skip", "height", "width", "sliced", "tiled"),
-    Pipeline: (*_BOTH, "clip"),
+    Pipeline: (*_BOTH, "clip", "dynamic_threshold"),
 }
 """Arguments of the pipelines' calls that are one for all images of a job."""
 
@@ -41,13 +41,13 @@ class Item:
     Attributes:
         subject: a prompt; or a label, None for no condition, where the model draws classes.
         negative: what is guided away from, of the same kind; None is the model's own empty condition.
-        guidance: None is the model's usual one.
+        guidance: as pipelines take it; None is the model's usual one. A job keeps it as a number, or a tuple by row.
     """
 
     subject: str | int | None
     seed: int = 0
     negative: str | int | None = None
-    guidance: float | None = None
+    guidance: GivenScale = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,22 +85,18 @@ class Job:
         weak = weaker_of(self.pipe, self.settings.get("weak"))
         object.__setattr__(self, "settings", {**self.settings, **({} if weak is None else {"weak": weak})})
         model = GUIDANCE if isinstance(self.pipe, Pipeline) else self.pipe.guidance
-        own = usual_scale(self.settings.get("guidance_method", "cfg"), model)
-        filled = tuple(i if i.guidance is not None else replace(i, guidance=own) for i in self.items)
-        object.__setattr__(self, "items", filled)
+        method = self.settings.get("guidance_method", "cfg")
+        given = {id(i.guidance): i.guidance for i in self.items}  # which many items share
+        scales = {key: given_scale(scale, self.plan, method, model) for key, scale in given.items()}
+        object.__setattr__(self, "items", tuple(replace(i, guidance=scales[id(i.guidance)]) for i in self.items))
         _check(self)
 
     def guidance(self, item: Item) -> Guidance:
         """How an image is guided, but for the negative condition."""
-        given, weak = self.settings, self.settings.get("weak")
-        return Guidance(
-            item.guidance,  # type: ignore[arg-type]
-            interval=given.get("interval", EVERYWHERE),
-            rescale=given.get("rescale", 0.0),
-            method=given.get("guidance_method", "cfg"),
-            options=given.get("guidance_options") or {},
-            weak=None if weak is None else weak.digest,
-        )
+        names = {"guidance_method": "method", "guidance_options": "options", "dynamic_threshold": "threshold"}
+        shared = ("interval", "rescale", "clip", "weak", *names)
+        given = {names.get(name, name): self.settings[name] for name in shared if name in self.settings}
+        return Guidance.given(item.guidance, self.plan, 1.0, **given)
 
     def batches(self) -> list[tuple[int, ...]]:
         """Indices of the images that are drawn together, in the order of drawing.
@@ -123,6 +119,7 @@ class Job:
         settings["interval"] = guidance["interval"]
         settings |= {"guidance_method": guidance.get("method"), "guidance_options": guidance.get("options")}
         settings["weak"] = guidance.get("weak")
+        settings |= {"dynamic_threshold": guidance.get("threshold")} if "dynamic_threshold" in settings else {}
         items = hashlib.sha256()
         for i in self.items:
             items.update(json.dumps([i.subject, i.seed, i.negative, i.guidance]).encode() + b"\n")
@@ -183,4 +180,5 @@ def _check(job: Job) -> None:
     for label, negative in dict.fromkeys((item.subject, item.negative) for item in job.items):
         if type(label) is str or type(negative) is str:
             raise InvalidInput(f"{pipe.name} draws classes, and {label or negative!r} is words: give labels")
-        pipe.denoiser([label], negative=negative, clip=bool(settings.get("clip")))  # type: ignore[list-item, arg-type]
+        inside = {name: settings[name] for name in ("clip", "dynamic_threshold") if name in settings}
+        pipe.denoiser([label], negative=negative, **inside)  # type: ignore[list-item, arg-type]

@@ -15,12 +15,12 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
 from fewstep.denoise.convert import Network
-from fewstep.denoise.project import clip
+from fewstep.denoise.project import clip, dynamic_threshold
 from fewstep.denoise.scale import check_negative
 from fewstep.pipeline.choices import check_model, chosen_plan, given_seeds
 from fewstep.pipeline.decode import Decoder
 from fewstep.pipeline.draw import Canvas, Counted, Means, OnRow, draw
-from fewstep.pipeline.guidance import EVERYWHERE, METHODS, Guidance, usual_scale
+from fewstep.pipeline.guidance import EVERYWHERE, METHODS, GivenScale, Guidance, Threshold
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.recipe import ImageRecipe, PlanSource
 from fewstep.pipeline.steer import check_steering, module_of, steered
@@ -80,7 +80,7 @@ class Pipeline:
         self,
         labels: Sequence[Label] | int | None = None,
         *,
-        guidance: float | None = None,
+        guidance: GivenScale = None,
         guidance_method: str = "cfg",
         guidance_options: Mapping[str, Any] | None = None,
         weak: Pipeline | str | os.PathLike[str] | None = None,
@@ -88,15 +88,26 @@ class Pipeline:
         interval: tuple[float, float] = EVERYWHERE,
         rescale: float = 0.0,
         clip: bool = False,
+        dynamic_threshold: Threshold | None = None,
         plan: Plan | None = None,
     ) -> Denoiser:
         """The denoiser of a batch with these labels, for `fewstep.sample`; for the arguments see `__call__`.
 
-        `plan` is the one it will run, whose guidance by row it then follows.
+        `plan` is the one it will run, whose guidance by row it then follows; guidance by row or by a schedule needs it.
         """
         weaker = weaker_of(self, weak)
-        settings = self._guidance(
-            guidance, guidance_method, guidance_options, weaker, self._label(negative), interval, rescale, clip
+        settings = Guidance.given(
+            guidance,
+            plan,
+            GUIDANCE,
+            negative=self._label(negative),
+            interval=interval,
+            rescale=rescale,
+            clip=clip,
+            threshold=dynamic_threshold,
+            method=guidance_method,
+            options=guidance_options,
+            weak=weaker,
         )
         return self._denoiser(self._labels(labels), settings, weaker, plan=plan)
 
@@ -126,7 +137,7 @@ class Pipeline:
         options: Mapping[str, Any] | None = None,
         times: Sequence[float] | None = None,
         sigmas: Sequence[float] | None = None,
-        guidance: float | None = None,
+        guidance: GivenScale = None,
         guidance_method: str = "cfg",
         guidance_options: Mapping[str, Any] | None = None,
         weak: Pipeline | str | os.PathLike[str] | None = None,
@@ -134,6 +145,7 @@ class Pipeline:
         interval: tuple[float, float] = EVERYWHERE,
         rescale: float = 0.0,
         clip: bool = False,
+        dynamic_threshold: Threshold | None = None,
         seed: int | Sequence[int] = 0,
         batch: int = BATCH,
         on_row: OnRow | None = None,
@@ -147,12 +159,16 @@ class Pipeline:
                 "tuned", the plan of `steps` evaluations that was tuned to this model and lies beside it.
             steps, grid, grid_options, times, sigmas: the time grid, as in `fewstep.compile`.
             options: of the sampler, such as `{"eta": 1}` for "ddim".
-            guidance: the scale; 1 is the conditional model alone, at half the cost. None is 2, or the method's usual.
+            guidance: the scale; 1 is the conditional model alone, at half the cost. None is 2, or the method's usual. A
+                sequence is one weight for each row of the plan, its evaluations in order; a `GuidanceSchedule` follows
+                the level.
             guidance_method, guidance_options, weak: as in `TextPipeline.__call__`. "pag" and "autoguidance" guide a
                 model without classes, too.
             negative: the label to be guided away from; None is the null class.
             interval: (low, high) in sigma / alpha where guidance acts; `rescale`: of "cfg", see `Guided`.
             clip: clip the estimate of the data to its range at each evaluation.
+            dynamic_threshold: clip it to its own percentile instead and divide by that, see
+                `fewstep.dynamic_threshold`: the percentile, such as 0.995, or it and a maximum.
             seed: of the first image, the next ones counting up; or one for each image.
             batch: images that the network sees at once, 1 to 1024; it bounds the memory.
             on_row: called after each network evaluation of each batch; True cancels with `Cancelled`.
@@ -165,8 +181,18 @@ class Pipeline:
         grids = {"steps": steps, "grid": grid, "grid_options": grid_options, "times": times, "sigmas": sigmas}
         plan = chosen_plan(self.schedule, *resolved(self, sampler, {**grids, "options": options}), STEPS, GRID)
         weaker = weaker_of(self, weak)
-        settings = self._guidance(
-            guidance, guidance_method, guidance_options, weaker, self._label(negative), interval, rescale, clip
+        settings = Guidance.given(
+            guidance,
+            plan,
+            GUIDANCE,
+            negative=self._label(negative),
+            interval=interval,
+            rescale=rescale,
+            clip=clip,
+            threshold=dynamic_threshold,
+            method=guidance_method,
+            options=guidance_options,
+            weak=weaker,
         )
         recipe = ImageRecipe(
             model=self.name,
@@ -220,22 +246,6 @@ class Pipeline:
         )
         return draw(recipe, plan, canvas, means.on_row)
 
-    def _guidance(
-        self,
-        scale: float | None,
-        method: str,
-        options: Mapping[str, Any] | None,
-        weak: Pipeline | None,
-        negative: Label,
-        interval: tuple[float, float],
-        rescale: float,
-        clip: bool,
-    ) -> Guidance:
-        """The guidance that a caller chose; a scale of None is the method's usual one."""
-        scale = usual_scale(method, GUIDANCE) if scale is None else scale
-        digest = None if weak is None else weak.digest
-        return Guidance(scale, negative, interval, rescale, clip, method, options or {}, digest)
-
     def _check(self, settings: Guidance, plan: Plan | None = None, weak: Pipeline | None = None) -> None:
         """Raise `InvalidInput` where the network or the plan cannot be guided so, and for an idle negative label."""
         if settings.negative is not None:
@@ -274,10 +284,17 @@ class Pipeline:
         counted: Counted = lambda network: network,
         plan: Plan | None = None,
     ) -> Denoiser:
-        if settings.clip and self.decoder is not None:
-            raise InvalidInput("clip is for pixels, and this model draws latents, which have no range: leave it out")
+        if self.decoder is not None and (settings.clip or settings.threshold is not None):
+            what = "clip" if settings.clip else "dynamic_threshold"
+            raise InvalidInput(
+                f"{what} is for pixels, and this model draws latents, which have no range: leave it out, or use "
+                'rescale or guidance_method="apg" against colours that are too strong'
+            )
         guided = self._guided(labels, settings, weak, counted, plan)
-        return clip(guided, *self.value_range) if settings.clip else guided
+        low, high = self.value_range
+        if settings.threshold is not None:
+            return dynamic_threshold(guided, *settings.threshold, low=low, high=high)
+        return clip(guided, low, high) if settings.clip else guided
 
     def _guided(
         self,
@@ -302,7 +319,8 @@ class Pipeline:
         other = torch.full_like(own, known(settings.negative))
         idle = METHODS[settings.method].idle
         same = settings.uses_negative  # a label guided away from itself is the conditional model's
-        scales = [idle if same and label == settings.negative else settings.scale for label in labels]
+        acting = settings.weight
+        scales = [idle if same and label == settings.negative else acting for label in labels]
         return steered(
             settings,
             network,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.pipeline.guidance import GivenScale
 from fewstep.pipeline.job import MAX_ITEMS, Item
 from fewstep.pipeline.recipe import SEED_LIMIT
 
@@ -32,9 +33,9 @@ class Line(NamedTuple):
     subject: str | int | None
     negative: str | int | None = None
     seeds: tuple[int, ...] = ()
-    guidance: float | None = None
+    guidance: float | list[float] | None = None
 
-    def items(self, seeds: Sequence[int], negative: str | int | None, guidance: float | None) -> list[Item]:
+    def items(self, seeds: Sequence[int], negative: str | int | None, guidance: GivenScale) -> list[Item]:
         """One for each seed; what the line does not say is as given."""
         negative = negative if self.negative is None else self.negative
         guidance = guidance if self.guidance is None else self.guidance
@@ -102,10 +103,16 @@ def _seeds(value: Any, where: str) -> tuple[int, ...]:
     return tuple(seeds)
 
 
-def _guidance(value: dict[str, Any], where: str) -> float | None:
-    scale = value.get("guidance")
+def _guidance(value: dict[str, Any], where: str) -> float | list[float] | None:
+    scale: Any = value.get("guidance")
     if scale is None:
         return None
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
-        raise InvalidInput(f"{where}: guidance has to be a finite number, got {scale!r:.60}")
-    return float(scale)
+    by_row = isinstance(scale, list) and len(scale) > 0
+    weights: list[Any] = scale if by_row else [scale]
+    if not all(isinstance(w, int | float) and not isinstance(w, bool) and math.isfinite(w) for w in weights):
+        raise InvalidInput(
+            f"{where}: guidance has to be a finite number, or a list with one for each row of the plan, got "
+            f"{scale!r:.60}"
+        )
+    numbers = [float(w) for w in weights]
+    return numbers if by_row else numbers[0]

@@ -21,6 +21,7 @@ from fewstep.denoise.convert import Network
 from fewstep.denoise.factors import factors_of
 from fewstep.denoise.guidance import Guided
 from fewstep.denoise.pag import PAG
+from fewstep.denoise.scale import Weight
 from fewstep.pipeline.guidance import EVERYWHERE, Guidance
 
 Conditions = Mapping[str, Any]
@@ -32,7 +33,7 @@ def steered(
     condition: Conditions,
     negative: Conditions | None,
     *,
-    scale: float | Sequence[float] | None = None,
+    scale: Weight | Sequence[Weight] | None = None,
     weaker: Network | None = None,
     module: nn.Module | None = None,
     plan: Plan | None = None,
@@ -50,7 +51,7 @@ def steered(
     Raises:
         InvalidInput: the method cannot be used with this network or at this scale.
     """
-    w: Any = settings.scale if scale is None else scale
+    w: Any = settings.weight if scale is None else scale
     options, interval = settings.options, settings.interval
     if settings.method == "pag":
         if not self_attention(module):

@@ -26,7 +26,7 @@ from fewstep.pipeline.decode import Decoder
 from fewstep.pipeline.draw import WORDS_ALONE, Canvas, Counted, Given, Means, OnRow, check_cost, draw
 from fewstep.pipeline.encode import TextEncoder
 from fewstep.pipeline.families import Family, shift_of
-from fewstep.pipeline.guidance import EVERYWHERE
+from fewstep.pipeline.guidance import EVERYWHERE, GivenScale
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.input import Picture
 from fewstep.pipeline.picturerecipe import PictureRecipe
@@ -146,7 +146,7 @@ class TextPipeline(Tasks):
         prompts: str | Sequence[str],
         *,
         negative: str | Sequence[str] | None = None,
-        guidance: float | None = None,
+        guidance: GivenScale = None,
         guidance_method: str = "cfg",
         guidance_options: Mapping[str, Any] | None = None,
         weak: TextPipeline | str | os.PathLike[str] | None = None,
@@ -159,7 +159,7 @@ class TextPipeline(Tasks):
     ) -> Denoiser:
         """The denoiser of a batch of latents with these prompts, for `fewstep.sample`; arguments as in `__call__`.
 
-        `plan` is the one it will run, whose guidance by row it then follows.
+        `plan` is the one it will run, whose guidance by row it then follows; guidance by row or by a schedule needs it.
         """
         texts = given_texts(prompts, "prompt")
         negatives = given_negatives(negative, len(texts), 1)
@@ -168,6 +168,7 @@ class TextPipeline(Tasks):
         settings = chosen_guidance(
             self,
             negatives,
+            plan,
             guidance=guidance,
             method=guidance_method,
             options=guidance_options,
@@ -184,7 +185,7 @@ class TextPipeline(Tasks):
         prompts: str | Sequence[str],
         *,
         negative: str | Sequence[str] | None = None,
-        guidance: float | None = None,
+        guidance: GivenScale = None,
         guidance_method: str = "cfg",
         guidance_options: Mapping[str, Any] | None = None,
         weak: TextPipeline | str | os.PathLike[str] | None = None,
@@ -215,7 +216,8 @@ class TextPipeline(Tasks):
             negative: what to be guided away from: one for all, or one for each prompt; None is the model's own empty
                 condition.
             guidance: the scale; 1 is the conditional model alone, at half the cost. Where the model is `distilled` it
-                is told the scale, at no cost. None is the family's usual one, or the method's.
+                is told the scale, at no cost. None is the family's usual one, or the method's. A sequence is one weight
+                for each row of the plan, its evaluations in order; a `GuidanceSchedule` follows the level.
             guidance_method: "cfg", classifier-free guidance; "apg", "cfg++" (scale in [0, 1], by default 0.6),
                 "cfg-zero*" or "cfg-zero", "pag" (beside `guidance`, at one more evaluation), or "autoguidance".
             guidance_options: of the method: eta, norm_limit and momentum of "apg", zero_init of "cfg-zero*", scale and
