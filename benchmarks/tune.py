@@ -1,13 +1,13 @@
 """Tuned plans against the best untuned samplers, at equal and at twice the network evaluations, on held-out noise.
 
     python benchmarks/tune.py [--nfe 4,5,6,8] [--seconds 120] [--mixture | --scenes] [--constant-guidance]
-                              [--threads 2] [--processor-time] [--json]
+                              [--objective rmse] [--threads 2] [--processor-time] [--json FILE]
 
 The bars: at N evaluations the tuned plan has no more error than the best of all untuned samplers at 2 N; and within 120
 seconds on two cores half the error of the best at N. The model is the shipped digits, or, with `--mixture`, the exact
 denoiser of a mixture of Gaussians around 64 of the images that it was trained on, or, with `--scenes`, the shipped
-text-to-image model at guidance 3. `--processor-time` counts the seconds of one core that the process had, which other
-work on the machine does not change.
+text-to-image model at its own guidance. `--objective` is what all errors are, as in `fewstep tune`. `--processor-time`
+counts the seconds of one core that the process had, which other work on the machine does not change.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,26 +27,26 @@ from rich.table import Table
 import fewstep as fs
 from fewstep.bench.problems import problem_of
 from fewstep.tune import Known, Problem, search, tune
-from fewstep.tune.problem import rmse
+from fewstep.tune.problem import OBJECTIVES
 from fewstep.tune.tuning import HELD_OUT, TRAIN
 
 
-def problem(kind: str) -> Problem:
+def problem(kind: str, objective: str) -> Problem:
     if kind == "mixture":
-        return mixture_of_digits()
-    return problem_of(fs.load(kind), 3.0 if kind == "scenes" else None, None, 64, 0)
+        return replace(mixture_of_digits(), objective=objective)
+    return replace(problem_of(fs.load(kind), None, None, 64, 0), objective=objective)
 
 
 def best_untuned(given: Problem, nfe: int, teacher: fs.Plan, tuned: fs.Plan) -> tuple[str, float, float]:
     """The best untuned sampler, chosen as the tuning does, its error, and that of `tuned` on the same images."""
-    rungs, count = (8, 32, 128), 256
-    train = Known(range(TRAIN, TRAIN + 128), given.solve(teacher, range(TRAIN, TRAIN + 128)))
+    rungs, count = ((4, 8, 24), 48) if given.name == "scenes" else ((8, 32, 128), 256)
+    train = Known(range(TRAIN, TRAIN + rungs[-1]), given.solve(teacher, range(TRAIN, TRAIN + rungs[-1])))
     held = range(HELD_OUT, HELD_OUT + count)
     held_out = Known(held, given.solve(teacher, held))
     found = search.halving(given, search.untuned(given.schedule, nfe), train, rungs)
-    errors = [(rmse(given.errors(one.plan, held_out)), one.plan.recipe) for one in found[:6]]
+    errors = [(given.error(one.plan, held_out), one.plan.recipe) for one in found[:6]]
     error, recipe = min(errors, key=lambda pair: pair[0])
-    return f"{recipe.sampler} on {recipe.grid}", error, rmse(given.errors(tuned, held_out))
+    return f"{recipe.sampler} on {recipe.grid}", error, given.error(tuned, held_out)
 
 
 def measured(given: Problem, nfe: int, seconds: float, factors: bool, processor_time: bool) -> dict[str, Any]:
@@ -54,11 +56,14 @@ def measured(given: Problem, nfe: int, seconds: float, factors: bool, processor_
     teacher = fs.compile(found.teacher["sampler"], schedule=given.schedule, steps=steps, grid=found.teacher["grid"])
     name, twice, same = best_untuned(given, 2 * nfe, teacher, plan)
     own = next(row for row in found.compared if row.digest == found.plan)
-    equal = min((row for row in found.compared if row.kind in ("untuned", "default")), key=lambda row: row.rmse.value)
+    rivals = [row for row in found.compared if row.kind in ("untuned", "default")]
+    equal = min(rivals, key=lambda row: row.error(given.objective).value)
     return {
+        "model": given.name,
+        "objective": given.objective,
         "nfe": nfe,
-        "tuned": own.rmse.value,
-        "untuned": equal.rmse.value,
+        "tuned": own.error(given.objective).value,
+        "untuned": equal.error(given.objective).value,
         "untuned_name": f"{equal.sampler} on {equal.grid}",
         "gain": found.over_untuned.value,
         "gain_low": found.over_untuned.low,
@@ -82,18 +87,18 @@ def main() -> None:
     which.add_argument("--mixture", dest="kind", action="store_const", const="mixture", default="digits")
     which.add_argument("--scenes", dest="kind", action="store_const", const="scenes")
     parser.add_argument("--constant-guidance", action="store_true")
+    parser.add_argument("--objective", choices=OBJECTIVES, default="rmse")
     parser.add_argument("--processor-time", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--json", type=Path, help="a file, written anew after each line")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    rows = [
-        measured(problem(given.kind), int(n), given.seconds, not given.constant_guidance, given.processor_time)
-        for n in given.nfe.split(",")
-    ]
-    if given.json:
-        print(json.dumps(rows, indent=2))
-        return
+    rows: list[dict[str, Any]] = []
+    for n in given.nfe.split(","):
+        one = problem(given.kind, given.objective)
+        rows.append(measured(one, int(n), given.seconds, not given.constant_guidance, given.processor_time))
+        if given.json:
+            given.json.write_text(json.dumps(rows, indent=2))
     heads = ["NFE", "tuned", "untuned", "times better", "untuned at 2 NFE", "of the bar", "half after", "seconds"]
     table = Table(*heads)
     for row in rows:

@@ -40,6 +40,15 @@ def test_json_is_the_certificate(call: Call, here: Path) -> None:
     assert {row["kind"] for row in found["compared"]} >= {"default"}
 
 
+def test_the_typical_image_can_be_the_objective(call: Call, here: Path) -> None:
+    result = call("tune", "tiny.safetensors", "--nfe", 3, *QUICK, "--objective", "psnr")
+    assert result.exit_code == 0, result.stderr
+    assert "typical error" in result.stdout.splitlines()[0]
+    assert json.loads(Path("out/tiny-3-nfe.certificate.json").read_text())["objective"] == "psnr"
+    refused = call("tune", "tiny.safetensors", "--nfe", 3, *QUICK, "--objective", "ssim")
+    assert (refused.exit_code, "'ssim' is not one of 'rmse', 'psnr'" in refused.stderr) == (2, True)
+
+
 def test_a_plan_tuned_for_another_model_is_refused_unless_forced(call: Call, here: Path) -> None:
     from fewstep.tune.table import plan_of, table_of
 

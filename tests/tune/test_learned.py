@@ -99,7 +99,7 @@ def test_least_squares_and_then_learning_take_error_away():
     fitted = held(plan_of(table, LINEAR, {}))
     learned = learn(problem, table, train, validation, iterations=100, options={"model": "x"}, batch=64)
     assert held(plan_of(first.table, LINEAR, {})) < held(fs.compile("deis-3", schedule=LINEAR, times=times)) / 1.3
-    assert moved.rmse < first.rmse
+    assert moved.error < first.error
     assert held(learned.plan) < fitted
     assert learned.plan.recipe.options == {"model": "x"}
     again = learn(problem, table, train, validation, iterations=100, options={"model": "x"}, batch=64)
@@ -117,7 +117,7 @@ def test_learning_ends_when_the_time_is_over_and_keeps_the_best_so_far():
     )  # fmt: skip
     assert learned.iterations in (5, 6)
     assert seen[0] == (0, 1000)
-    assert learned.rmse <= rmse(problem.errors(plan_of(table, LINEAR, {}), images)) + 1e-9
+    assert learned.error <= rmse(problem.errors(plan_of(table, LINEAR, {}), images)) + 1e-9
 
 
 def test_a_denoiser_that_remembers_rows_is_refused():

@@ -47,7 +47,7 @@ def test_halving_ends_on_the_best_and_stops_when_it_is_told_to():
     best = halving(problem, plans, images, (4, 32))
     assert (best[0].plan.nfe, best[0].images) == (50, 32)
     assert len(best) == 2
-    assert best[0].rmse == rmse(problem.errors(plans[2], images))
+    assert best[0].error == rmse(problem.errors(plans[2], images))
     first = halving(problem, plans, images, (4, 32), enough=lambda part: True)
     assert [s.plan.nfe for s in first] == [3]
 

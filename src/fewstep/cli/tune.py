@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,13 @@ if TYPE_CHECKING:
 @click.option("--guidance", type=float, metavar="S", help="Guidance scale to tune for.  [default: the model's own]")
 @click.option(
     "--constant-guidance", is_flag=True, help="The same guidance in all rows, as diffusers pipelines need it."
+)
+@click.option(
+    "--objective",
+    type=click.Choice(("rmse", "psnr")),
+    default="rmse",
+    show_default=True,
+    help="What becomes small: the error over all images, or the typical image's, which goes with their mean PSNR.",
 )
 @click.option("--prompts", "prompt_file", type=click.Path(), help="A prompt a line, for a model that takes prompts.")
 @click.option(
@@ -70,6 +78,7 @@ def tune(
     seconds: float,
     guidance: float | None,
     constant_guidance: bool,
+    objective: str,
     prompt_file: str | None,
     samplers: tuple[str, ...] | None,
     iterations: int,
@@ -101,7 +110,7 @@ def tune(
     if output is not None and not output.endswith(".json"):
         raise click.UsageError(f"--output {output} must end in .json: a plan is a JSON file")
     pipe = load(model, **place.arguments(where))
-    problem = problem_of(pipe, guidance, prompt_file, batch, seed)
+    problem = replace(problem_of(pipe, guidance, prompt_file, batch, seed), objective=objective)
     if nfe is None:
         assert ms is not None
         nfe = _fitting(pipe, problem, ms)
@@ -175,19 +184,21 @@ def quiet(stage: str) -> None:
 
 def show(certificate: Certificate) -> None:
     """Print the comparison and the verdict."""
+    objective = certificate.objective
+    head = "error" if objective == "rmse" else "typical error"
     show_table(
-        ["plan", "kind", "NFE", "error", "95% interval"],
+        ["plan", "kind", "NFE", head, "95% interval"],
         [
             [
                 f"{row.sampler} on {row.grid}",
                 row.kind,
                 str(row.nfe),
-                f"{row.rmse.value:.4g}",
-                f"{row.rmse.low:.4g} to {row.rmse.high:.4g}",
+                f"{row.error(objective).value:.4g}",
+                f"{row.error(objective).low:.4g} to {row.error(objective).high:.4g}",
             ]
             for row in certificate.compared
         ],
-        right=("NFE", "error", "95% interval"),
+        right=("NFE", head, "95% interval"),
     )
     click.echo()
     click.echo(certificate.verdict)

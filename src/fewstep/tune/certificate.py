@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fewstep.core.plan import Plan
 from fewstep.files import write_whole
+from fewstep.tune.problem import LEAST_ERROR
 
 FORMAT = 1
 DRAWS, LEVEL = 2000, 0.95
@@ -35,32 +36,45 @@ class Interval(NamedTuple):
         return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
-def error_interval(errors: Tensor, seed: int = 0) -> Interval:
-    """The root mean square of the errors (B,) of images."""
-    return _interval(lambda rows: np.sqrt(rows.mean(axis=-1)), errors.numpy(force=True)[None], seed)
+def error_interval(errors: Tensor, objective: str = "rmse", seed: int = 0) -> Interval:
+    """The error of a plan from those of images (B,), see `fewstep.tune.problem.overall`."""
+    return _interval(lambda rows: _overall(rows, objective)[0], errors.numpy(force=True)[None], seed)
 
 
-def gain(before: Tensor, after: Tensor, seed: int = 0) -> Interval:
-    """How many times smaller the root mean square of `after` (B,) is than that of `before`, the same images of both."""
-    both = np.stack([before.numpy(force=True), after.numpy(force=True)])
-    return _interval(
-        lambda rows: np.sqrt(rows[0].mean(axis=-1) / np.maximum(rows[1].mean(axis=-1), 1e-300)), both, seed
-    )
+def gain(before: Tensor, after: Tensor, objective: str = "rmse", seed: int = 0) -> Interval:
+    """How many times smaller the error is by `after` (B,) than by `before`, the same images of both."""
+
+    def ratio(rows: np.ndarray) -> np.ndarray:
+        worse, better = _overall(rows, objective)
+        return worse / np.maximum(better, 1e-150)
+
+    return _interval(ratio, np.stack([before.numpy(force=True), after.numpy(force=True)]), seed)
+
+
+def _overall(rows: np.ndarray, objective: str) -> np.ndarray:
+    """`overall` over the last axis."""
+    if objective == "psnr":
+        return np.exp(np.log(np.maximum(rows, LEAST_ERROR)).mean(axis=-1) / 2)
+    return np.sqrt(rows.mean(axis=-1))
 
 
 def _interval(figure: Any, columns: np.ndarray, seed: int) -> Interval:
     """The percentile bootstrap over images (Efron & Tibshirani 1993, chapter 13)."""
     drawn = np.random.default_rng(seed).integers(columns.shape[1], size=(DRAWS, columns.shape[1]))
-    low, high = np.quantile(figure(columns[:, drawn]), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1).reshape(2)
-    return Interval(float(np.reshape(figure(columns), ())), float(low), float(high))
+    with np.errstate(invalid="ignore"):  # of two infinite ones
+        value = float(np.reshape(figure(columns), ()))
+        ends = np.quantile(figure(columns[:, drawn]), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=-1).reshape(2)
+    low, high = np.nan_to_num(ends, nan=np.inf, posinf=np.inf)
+    return Interval(value, float(low), float(high))
 
 
 @dataclass(frozen=True)
 class Compared:
     """One plan on the held-out images. `kind`: default, untuned, searched or learned.
 
-    `quantiles`: the error (root mean square) that the given share of the images stays below. Where the last is many
-    times the median, few images decide `rmse`: those whose path forks.
+    `rmse` and `typical` are the errors by the objectives "rmse" and "psnr". `quantiles`: the error (root mean square)
+    that the given share of the images stays below. Where the last is many times the median, few images decide `rmse`:
+    those whose path forks.
     """
 
     kind: str
@@ -70,6 +84,7 @@ class Compared:
     nfe: int
     digest: str
     rmse: Interval
+    typical: Interval
     quantiles: Mapping[str, float] = field(default_factory=dict)
 
     @staticmethod
@@ -78,9 +93,12 @@ class Compared:
         recipe = plan.recipe
         options, each = dict(recipe.grid_options), errors.sqrt().numpy(force=True)
         quantiles = {f"{share:g}": float(np.quantile(each, share, method="nearest")) for share in SHARES}
-        return Compared(
-            kind, recipe.sampler, recipe.grid, options, plan.nfe, plan.digest, error_interval(errors), quantiles
-        )
+        both = error_interval(errors), error_interval(errors, "psnr")
+        return Compared(kind, recipe.sampler, recipe.grid, options, plan.nfe, plan.digest, *both, quantiles)
+
+    def error(self, objective: str) -> Interval:
+        """The one that is judged by."""
+        return self.typical if objective == "psnr" else self.rmse
 
 
 @dataclass(frozen=True)
@@ -101,6 +119,7 @@ class Certificate:
             none had.
         stopped: why it ended early, or "".
         factors: of guidance by row, where the plan has them.
+        objective: what the errors, gains and the teacher's error are, "rmse" or "psnr".
     """
 
     plan: str
@@ -121,6 +140,7 @@ class Certificate:
     seconds: Mapping[str, float | None]
     stopped: str = ""
     factors: Sequence[float] | None = None
+    objective: str = "rmse"
 
     @property
     def verdict(self) -> str:
@@ -130,7 +150,8 @@ class Certificate:
                 f"Nothing beats the default at {self.nfe} evaluations beyond noise on held-out noise, so the default "
                 "is returned."
             )
-        times = f"{self.over_default.value:.3g} times less error than the default"
+        what = "error" if self.objective == "rmse" else "error of the typical image"
+        times = f"{self.over_default.value:.3g} times less {what} than the default"
         untuned = f"{self.over_untuned.value:.3g} times less than the best untuned sampler"
         return (
             f"At {self.nfe} evaluations the {self.kind} plan has {times} ({self.over_default.low:.3g} to "

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fewstep.core.schedule import Float
 from fewstep.tune.learned import estimate, ridged
-from fewstep.tune.problem import Problem, rmse, squares
+from fewstep.tune.problem import Problem, overall, squares
 from fewstep.tune.table import Table, whole
 from fewstep.tune.teacher import Path
 
@@ -24,7 +24,7 @@ class Fitted(NamedTuple):
     """A table, and its error (root mean square) on the images it was fitted to."""
 
     table: Table
-    rmse: float
+    error: float
 
 
 def fitted_table(problem: Problem, path: Path, times: Float, numbers: Sequence[int]) -> Fitted:
@@ -56,7 +56,7 @@ def fitted_table(problem: Problem, path: Path, times: Float, numbers: Sequence[i
     weights = torch.eye(n, dtype=torch.float64)
     weights[:, :-1] += sums[:, :-1]
     weights[:, 1:] -= sums[:, :-1]
-    error = rmse(squares(state, targets[-1]))
+    error = overall(squares(state, targets[-1]), problem.objective)
     return Fitted(Table(np.asarray(times, np.float64), whole(np.tril(weights.numpy()))), error)
 
 
@@ -84,7 +84,7 @@ def moved_times(
                     return fitted
                 trial = [*places[:k], places[k] + move, *places[k + 1 :]]
                 found = fitted_table(problem, path, path.times[trial], numbers)
-                if found.rmse < fitted.rmse:
+                if found.error < fitted.error:
                     fitted, places, better = found, trial, True
                     break
         width = width if better else width // 2

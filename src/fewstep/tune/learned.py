@@ -8,7 +8,8 @@ successive differences of the outputs,
 
 which sum to one whatever c is: the marginals hold by construction. Outputs of neighbouring rows are much alike, and
 Adam scales coordinates one by one, so c is learned in the basis in which the differences are uncorrelated and of unit
-size (their Gram matrix is measured once). Loss: the log of the mean squared distance to the converged solution.
+size (their Gram matrix is measured once). Loss: the log of the mean squared distance to the converged solution, of all
+images together or, by the objective "psnr", of each.
 
 Learned times and coefficients as in Tong et al. 2024 (LD3, arXiv 2405.15506), Shaul et al. 2024 (arXiv 2403.01329)
 and Frankel et al. 2025 (S4S, arXiv 2502.17423).
@@ -31,7 +32,7 @@ from fewstep.core.schedule import RATIO_CAP, Schedule
 from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.factors import FACTORS
 from fewstep.denoise.guidance import Guided
-from fewstep.tune.problem import Known, Problem, rmse
+from fewstep.tune.problem import LEAST_ERROR, Known, Problem
 from fewstep.tune.table import Table, plan_of, whole
 from fewstep.tune.teacher import Watched
 
@@ -190,7 +191,7 @@ class Learned(NamedTuple):
     """The best plan on the validation images, its error there, and after how many of the `iterations` it came."""
 
     plan: Plan
-    rmse: float
+    error: float
     best: int
     iterations: int
 
@@ -242,27 +243,29 @@ def learn(
     for done in count():
         if done % every == 0 or done >= total:
             plan = plan_of(parameters.table(), problem.schedule, {**options, **parameters.options})
-            error = rmse(problem.errors(plan, validation))
-            if error < best.rmse:
+            error = problem.error(plan, validation)
+            if error < best.error:
                 best, kept = Learned(plan, error, done, done), tuple(tensor.detach().clone() for tensor in learned)
-            elif not error <= SETBACK * best.rmse or (done - best.best) % (PLATEAU * every) == 0:
+            elif not error <= SETBACK * best.error or (done - best.best) % (PLATEAU * every) == 0:
                 rate /= 2
                 with torch.no_grad():
                     for tensor, good in zip(learned, kept, strict=True):
                         tensor.copy_(good)
             watch(done, total, best)
             stale = (done - best.best) // every >= patience
-            if done >= total or stale or seconds() <= 0 or best.rmse == math.inf:
+            if done >= total or stale or seconds() <= 0 or best.error == math.inf:
                 return best._replace(iterations=done)
             if done in (every, 4 * every) and began < math.inf:  # now it is known how long an iteration takes
                 total = max(done, min(total, int(began * done / max(began - seconds(), 1e-9))))
         chosen = torch.randperm(len(train.numbers), generator=order)[:batch].tolist()
         for group in optimiser.param_groups:
-            group["lr"] = rate * min(1.0, best.rmse / scale) * 0.5 * (1 + math.cos(math.pi * done / total))
+            group["lr"] = rate * min(1.0, best.error / scale) * 0.5 * (1 + math.cos(math.pi * done / total))
         denoiser = problem.begun([train.numbers[i] for i in chosen])
         slope = None if slopes is None else slopes[chosen]
         result = parameters.run(denoiser, starts[chosen], outputs[0][chosen], again, slope)
-        loss = (result.double() - train.targets[chosen].double()).square().mean().log()
+        squared = (result.double() - train.targets[chosen].double()).square().flatten(1).mean(dim=1)
+        by_image = problem.objective == "psnr"
+        loss = squared.clamp(min=LEAST_ERROR).log().mean() if by_image else squared.mean().log()
         gradients = torch.autograd.grad(loss, learned)  # of no network's weights
         for tensor, gradient in zip(learned, gradients, strict=True):
             tensor.grad = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)

@@ -25,20 +25,24 @@ def page_of(certificate: Mapping[str, Any]) -> str:
     model, seconds = certificate["model"], certificate["seconds"]
     title = f"Tuned plan for {model['name']} at {certificate['nfe']} evaluations"
     compared = certificate["compared"]
-    most = max(one["rmse"]["value"] or 0 for one in compared) or 1
+    judged, other = ("typical", "rmse") if certificate["objective"] == "psnr" else ("rmse", "typical")
+    heads = {"rmse": "error", "typical": "typical image"}
+    most = max(one[judged]["value"] or 0 for one in compared) or 1
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{escape(title)}</title><style>{STYLE}</style></head><body>
 <h1>{escape(title)}</h1>
 <p class="verdict">{escape(certificate["verdict"])}</p>
 <h2>Compared on {certificate["images"]["held_out"]} images of held-out noise</h2>
-<table><tr><th>plan</th><th></th><th>NFE</th><th>error</th><th>{certificate["confidence"]:.0%} interval</th>
-<th>median image</th><th></th></tr>
-{"".join(_row(one, most, one["digest"] == certificate["plan"]) for one in compared)}
+<table><tr><th>plan</th><th></th><th>NFE</th><th>{heads[judged]}</th><th>{certificate["confidence"]:.0%} interval</th>
+<th>{heads[other]}</th><th></th></tr>
+{"".join(_row(one, judged, other, most, one["digest"] == certificate["plan"]) for one in compared)}
 </table>
 <p>The error is the root mean square distance to the converged solution from the same noise
 ({escape(str(certificate["teacher"]["sampler"]))} in {certificate["teacher"]["nfe"]} evaluations, itself within about
-{_number(certificate["teacher"]["error"])}). Intervals are a bootstrap over images.</p>
+{_number(certificate["teacher"]["error"])}), over all images; that of the typical image is the geometric mean over
+images, the one that goes with their mean PSNR. The plan was chosen by the {heads[judged]}. Intervals are a bootstrap
+over images.</p>
 {_elsewhere(certificate["elsewhere"])}
 <h2>What it took</h2>
 <table>{"".join(_pair(name, _seconds(value)) for name, value in seconds.items())}</table>
@@ -48,15 +52,15 @@ def page_of(certificate: Mapping[str, Any]) -> str:
 """
 
 
-def _row(one: Mapping[str, Any], most: float, own: bool) -> str:
-    error = one["rmse"]
+def _row(one: Mapping[str, Any], judged: str, other: str, most: float, own: bool) -> str:
+    error = one[judged]
     width = 100 * min(1.0, (error["value"] or most) / most)
     options = ", ".join(f"{key} {value}" for key, value in one["grid_options"].items())
     name = f"{one['sampler']} on {one['grid']}" + (f" ({options})" if options else "")
     interval = f"{_number(error['low'])} to {_number(error['high'])}"
     cells = f"<td>{escape(name)}</td><td>{escape(one['kind'])}</td><td class='n'>{one['nfe']}</td>"
     cells += f"<td class='n'>{_number(error['value'])}</td><td class='n'>{interval}</td>"
-    cells += f"<td class='n'>{_number(one['quantiles'].get('0.5'))}</td>"
+    cells += f"<td class='n'>{_number(one[other]['value'])}</td>"
     mark = " class='own'" if own else ""
     return f"<tr{mark}>{cells}<td style='width:25%'><div class='bar' style='width:{width:.1f}%'></div></td></tr>\n"
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fewstep.core.errors import InvalidInput
+from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser, as_denoiser
@@ -18,6 +18,10 @@ from fewstep.denoise.scale import EVERYWHERE
 from fewstep.run.eager import NonFinite, sample
 from fewstep.run.noise import START, unit_noise
 
+OBJECTIVES = ("rmse", "psnr")
+"""What a plan is judged by, see `overall`."""
+LEAST_ERROR = 1e-24
+"""Of an image, mean squared: as if exact."""
 FIRST_SEED = 2**40
 """Seeds of the noise for tuning start here, far from those that people draw with."""
 
@@ -46,6 +50,7 @@ class Problem:
         elsewhere: other settings of the same model, by name, on which the tuned plan is tried too.
         seed: names another endless row of noise.
         batch: images that the network sees at once.
+        objective: "rmse" or "psnr", what the error of a plan is, see `overall`.
     """
 
     denoiser: Callable[[Sequence[int]], Denoiser]
@@ -58,6 +63,7 @@ class Problem:
     seed: int = 0
     batch: int = 64
     device: torch.device | str = "cpu"
+    objective: str = "rmse"
 
     @staticmethod
     def of(
@@ -83,6 +89,9 @@ class Problem:
             raise InvalidInput(f"seed must be a whole number from 0 to {2**20 - 1}, got {self.seed!r}")
         if type(self.batch) is not int or self.batch < 1:
             raise InvalidInput(f"batch must be a whole number of at least 1, got {self.batch!r}")
+
+        if self.objective not in OBJECTIVES:
+            raise unknown_name("objective", str(self.objective), OBJECTIVES)
 
     def noise(self, numbers: Sequence[int]) -> Tensor:
         """Unit noise of these images, (B, *shape), float32."""
@@ -132,11 +141,27 @@ class Problem:
         """Mean squared distance of each image from its target, (B,), float64; infinite where an image is lost."""
         return squares(self.solve(plan, images.numbers), images.targets)
 
+    def error(self, plan: Plan, images: Known) -> float:
+        """The error of a plan on these images, by the objective."""
+        return overall(self.errors(plan, images), self.objective)
+
 
 def squares(results: Tensor, targets: Tensor) -> Tensor:
     """Mean squared distance of each image, (B,), float64; infinite where a result is not finite."""
     each = (results.double() - targets.double()).square().flatten(1).mean(dim=1)
     return each.nan_to_num(nan=torch.inf)
+
+
+def overall(errors: Tensor, objective: str) -> float:
+    """The error of a plan from the errors (B,) of images, mean squared.
+
+    By "rmse" it is the root mean square over all of them; where the paths of a few images fork, these decide it. By
+    "psnr" it is the geometric mean of the images' root mean squares, the one that goes with their mean PSNR: each image
+    counts by its own factor.
+    """
+    if objective == "psnr":
+        return float(errors.clamp(min=LEAST_ERROR).log().mean().div(2).exp())
+    return rmse(errors)
 
 
 def rmse(errors: Tensor) -> float:

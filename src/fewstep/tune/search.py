@@ -18,7 +18,7 @@ from fewstep.core.schedule import Float, Schedule
 from fewstep.measure.impulse import impulse
 from fewstep.solvers.compile import compile
 from fewstep.solvers.registry import SAMPLERS
-from fewstep.tune.problem import Known, Problem, rmse
+from fewstep.tune.problem import Known, Problem, overall
 
 KEPT = 4
 """One in so many goes on to the next rung."""
@@ -36,10 +36,10 @@ FORMS: tuple[tuple[str, Mapping[str, Any]], ...] = (
 
 
 class Scored(NamedTuple):
-    """A plan, and its error (root mean square) on so many images."""
+    """A plan, and its error by the problem's objective on so many images."""
 
     plan: Plan
-    rmse: float
+    error: float
     images: int
 
 
@@ -135,8 +135,8 @@ def halving(
                 if plan is going[-1] and not scores:
                     raise
                 continue
-            scores.append(Scored(plan, rmse(errors), len(errors)))
-        scores = sorted((s for s in scores if s.rmse < float("inf")), key=lambda s: s.rmse)
+            scores.append(Scored(plan, overall(errors, problem.objective), len(errors)))
+        scores = sorted((s for s in scores if s.error < float("inf")), key=lambda s: s.error)
         if not scores:
             raise InvalidInput(f"no plan gives finite images of {problem.name}: try `fewstep doctor`")
         going = [score.plan for score in scores[: max(1, round(len(scores) / KEPT))]]

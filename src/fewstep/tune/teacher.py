@@ -18,7 +18,7 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float, Schedule
 from fewstep.denoise.base import Denoiser, Level, Wrapper
 from fewstep.solvers.compile import compile
-from fewstep.tune.problem import Problem, rmse, squares
+from fewstep.tune.problem import Problem, overall, squares
 
 FAMILIES = (("deis-3", "quadratic"), ("unipc-3", "quadratic"), ("unipc-3", "exponential"))
 FEWEST, MOST = 24, 384
@@ -56,10 +56,10 @@ def find_teacher(
             now = problem.solve(plan, numbers)
             evaluations += plan.nfe * len(numbers)
             if family in last:
-                change = rmse(squares(last[family], now))
+                change = overall(squares(last[family], now), problem.objective)
                 if best is None or change < best.error:
                     best = Teacher(plan, change, evaluations)
-                    usual = rmse(squares(own, now))
+                    usual = overall(squares(own, now), problem.objective)
             last[family] = now
         if best is not None and best.error < torch.inf and best.error <= share * usual:
             return best._replace(evaluations=evaluations)

@@ -21,7 +21,7 @@ from fewstep.tune.certificate import Certificate, Compared, Interval, gain
 from fewstep.tune.dynamic import cheapest_times, step_costs
 from fewstep.tune.fitted import fitted_table, moved_times
 from fewstep.tune.learned import Learned, learn
-from fewstep.tune.problem import Known, Problem, rmse
+from fewstep.tune.problem import Known, Problem, overall
 from fewstep.tune.sizes import Sizes
 from fewstep.tune.table import LEARNED, Table, plan_of, table_of
 from fewstep.tune.teacher import Path, Teacher, find_teacher, path_of
@@ -119,8 +119,8 @@ class _Tuning:
     watch: Watch
     clock: Callable[[], float]
     best: Plan | None = None
-    best_rmse: float = math.inf
-    untuned_rmse: float = math.inf
+    best_error: float = math.inf
+    untuned_error: float = math.inf
     untuned: list[Plan] = field(default_factory=list)
     spent: dict[str, float | None] = field(default_factory=dict)
     bests: list[tuple[float, Plan]] = field(default_factory=list)
@@ -196,7 +196,7 @@ class _Tuning:
         )
         self.untuned = [scored.plan for scored in found[:FINALISTS]]
         for plan in (self.default, *self.untuned):
-            self.untuned_rmse = min(self.untuned_rmse, self.tried(plan))
+            self.untuned_error = min(self.untuned_error, self.tried(plan))
         path = path_of(problem, teacher, train.numbers[: min(self.sizes.path, problem.batch)])
         costs = step_costs(path, schedule)
         dynamic = [cheapest_times(path, costs, nfe, discount) for discount in DISCOUNTS if nfe < len(path.times)]
@@ -222,9 +222,9 @@ class _Tuning:
             times = tables[0].times
             through = path_of(problem, teacher, numbers, times)
             tables.append(fitted_table(problem, through, times, numbers).table)
-        fitted.sort(key=lambda one: one.rmse)
+        fitted.sort(key=lambda one: one.error)
         for i, one in enumerate(fitted[:MOVED]):
-            self.watch("times", i, MOVED, f"error {one.rmse:.4g}")
+            self.watch("times", i, MOVED, f"error {one.error:.4g}")
             enough = self.after(SEARCH_SHARE + (i + 1) / MOVED * (TIMES_SHARE - SEARCH_SHARE))
             tables += [one.table, moved_times(problem, path, one, numbers, enough).table]
         scored = []
@@ -245,9 +245,9 @@ class _Tuning:
             return
 
         def see(done: int, of: int, best: Learned) -> None:
-            self.note(best.plan, best.rmse)
+            self.note(best.plan, best.error)
             self.learning = {"iterations": done, "at_most": self.iterations, "best": best.best}
-            self.watch("learning", done, of, f"error {self.best_rmse:.4g}, best untuned {self.untuned_rmse:.4g}")
+            self.watch("learning", done, of, f"error {self.best_error:.4g}, best untuned {self.untuned_error:.4g}")
 
         ends = self.elapsed + left
         learn(
@@ -273,14 +273,14 @@ class _Tuning:
 
     def tried(self, plan: Plan) -> float:
         """The error of a plan on the validation images; it may be the best so far."""
-        error = rmse(self.problem.errors(plan, self.validation))
+        error = self.problem.error(plan, self.validation)
         self.note(plan, error)
         return error
 
     def note(self, plan: Plan, error: float) -> None:
         """Keep `plan`, and when it came, where it is the best so far."""
-        if error < self.best_rmse:
-            self.best, self.best_rmse = plan, error
+        if error < self.best_error:
+            self.best, self.best_error = plan, error
             self.bests.append((self.elapsed, plan))
 
     def twice(self, held_out: Known, untuned: float) -> float | None:
@@ -291,7 +291,7 @@ class _Tuning:
         low, high = 0, len(self.bests)
         while low < high:
             middle = (low + high) // 2
-            if rmse(self.problem.errors(self.bests[middle][1], held_out)) <= 0.5 * untuned:
+            if self.problem.error(self.bests[middle][1], held_out) <= 0.5 * untuned:
                 high = middle
             else:
                 low = middle + 1
@@ -317,12 +317,17 @@ class _Tuning:
         for i, (digest, plan) in enumerate(plans.items()):
             self.watch("certificate", i, len(plans), "")
             errors[digest] = problem.errors(plan, held_out)
-        over = gain(errors[self.default.digest], errors[best.digest])
-        told_apart = rmse(errors[self.default.digest]) > teacher.error
+        objective = problem.objective
+
+        def error(plan: Plan) -> float:
+            return overall(errors[plan.digest], objective)
+
+        over = gain(errors[self.default.digest], errors[best.digest], objective)
+        told_apart = error(self.default) > teacher.error
         chosen = best if over.low > 1 and told_apart else self.default
-        rival = min([self.default, *self.untuned], key=lambda plan: rmse(errors[plan.digest]))
+        rival = min([self.default, *self.untuned], key=error)
         rows = [Compared.of(self.kind(plan), plan, errors[digest]) for digest, plan in plans.items()]
-        self.spent["twice"] = self.twice(held_out, rmse(errors[rival.digest]))
+        self.spent["twice"] = self.twice(held_out, error(rival))
         elsewhere = self.elsewhere(teacher, chosen, rival, len(held_out.numbers) // 4)
         self.spent["total"] = self.elapsed
         assert self.sizes is not None
@@ -335,9 +340,9 @@ class _Tuning:
             settings=dict(problem.settings),
             schedule=problem.schedule.fingerprint,
             seed=problem.seed,
-            compared=sorted(rows, key=lambda row: row.rmse.value),
+            compared=sorted(rows, key=lambda row: row.error(objective).value),
             over_default=over if chosen is best else Interval(1.0, 1.0, 1.0),
-            over_untuned=gain(errors[rival.digest], errors[chosen.digest]),
+            over_untuned=gain(errors[rival.digest], errors[chosen.digest], objective),
             elsewhere=elsewhere,
             teacher={
                 "sampler": teacher.plan.recipe.sampler,
@@ -351,6 +356,7 @@ class _Tuning:
             seconds=self.spent,
             stopped=self.stopped,
             factors=factors_of(chosen),
+            objective=objective,
         )
         return Tuned(chosen, certificate)
 
@@ -368,5 +374,5 @@ class _Tuning:
             other = replace(self.problem, denoiser=denoiser, elsewhere={})
             numbers = range(HELD_OUT, HELD_OUT + count)
             images = Known(numbers, other.solve(teacher.plan, numbers))
-            found[name] = gain(other.errors(rival, images), other.errors(plan, images))
+            found[name] = gain(other.errors(rival, images), other.errors(plan, images), other.objective)
         return found
