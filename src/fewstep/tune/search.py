@@ -31,6 +31,7 @@ FORMS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     *(("beta", {"a": a, "b": b, "space": space}) for a, b in QUANTILES for space in ("time", "lambda")),
     *((name, {"bias": bias}) for name in ("trailing", "quadratic", "exponential", "karras") for bias in BIASES),
     *(("ays", {"model": model}) for model in AYS_RATIOS),
+    *((name, {"final": "sigma_min"}) for name in ("trailing", "quadratic", "exponential", "karras", "ays")),
 )
 """Grids with parameters of their own."""
 
