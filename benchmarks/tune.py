@@ -1,13 +1,15 @@
 """Tuned plans against the best untuned samplers, at equal and at twice the network evaluations, on held-out noise.
 
     python benchmarks/tune.py [--nfe 4,5,6,8] [--seconds 120] [--mixture | --scenes] [--constant-guidance]
-                              [--objective rmse] [--threads 2] [--processor-time] [--json FILE]
+                              [--interval] [--objective rmse] [--threads 2] [--processor-time] [--json FILE]
 
-The bars: at N evaluations the tuned plan has no more error than the best of all untuned samplers at 2 N; and within 120
-seconds on two cores half the error of the best at N. The model is the shipped digits, or, with `--mixture`, the exact
-denoiser of a mixture of Gaussians around 64 of the images that it was trained on, or, with `--scenes`, the shipped
-text-to-image model at its own guidance. `--objective` is what all errors are, as in `fewstep tune`. `--processor-time`
-counts the seconds of one core that the process had, which other work on the machine does not change.
+The bars: at N evaluations the tuned plan has no more error than the best of all untuned samplers at 2 N; and within
+120 seconds on two cores half the error of the best at N. The model is the shipped digits, or, with `--mixture`, the
+exact denoiser of a mixture of Gaussians around 64 of the images that it was trained on, or, with `--scenes`, the
+shipped text-to-image model at its own guidance. `--interval` guides some rows alone, so that there are more of them
+at the cost of N guided ones; all figures are at equal evaluations of the network, 2 N an image under guidance.
+`--objective` is what all errors are, as in `fewstep tune`. `--processor-time` counts the seconds of one core that the
+process had, which other work on the machine does not change.
 """
 
 from __future__ import annotations
@@ -49,9 +51,11 @@ def best_untuned(given: Problem, nfe: int, teacher: fs.Plan, tuned: fs.Plan) -> 
     return f"{recipe.sampler} on {recipe.grid}", error, given.error(tuned, held_out)
 
 
-def measured(given: Problem, nfe: int, seconds: float, factors: bool, processor_time: bool) -> dict[str, Any]:
+def measured(
+    given: Problem, nfe: int, seconds: float, factors: bool, interval: bool, processor_time: bool
+) -> dict[str, Any]:
     clock = time.process_time if processor_time else time.perf_counter
-    plan, found = tune(given, nfe, seconds=seconds, factors=factors, clock=clock)
+    plan, found = tune(given, nfe, seconds=seconds, factors=factors, interval=interval, clock=clock)
     steps = found.teacher["nfe"]
     teacher = fs.compile(found.teacher["sampler"], schedule=given.schedule, steps=steps, grid=found.teacher["grid"])
     name, twice, same = best_untuned(given, 2 * nfe, teacher, plan)
@@ -62,6 +66,8 @@ def measured(given: Problem, nfe: int, seconds: float, factors: bool, processor_
         "model": given.name,
         "objective": given.objective,
         "nfe": nfe,
+        "evaluations": own.evaluations,
+        "factors": found.factors,
         "tuned": own.error(given.objective).value,
         "untuned": equal.error(given.objective).value,
         "untuned_name": f"{equal.sampler} on {equal.grid}",
@@ -87,6 +93,7 @@ def main() -> None:
     which.add_argument("--mixture", dest="kind", action="store_const", const="mixture", default="digits")
     which.add_argument("--scenes", dest="kind", action="store_const", const="scenes")
     parser.add_argument("--constant-guidance", action="store_true")
+    parser.add_argument("--interval", action="store_true")
     parser.add_argument("--objective", choices=OBJECTIVES, default="rmse")
     parser.add_argument("--processor-time", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
@@ -96,7 +103,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for n in given.nfe.split(","):
         one = problem(given.kind, given.objective)
-        rows.append(measured(one, int(n), given.seconds, not given.constant_guidance, given.processor_time))
+        how = not given.constant_guidance, given.interval, given.processor_time
+        rows.append(measured(one, int(n), given.seconds, *how))
         if given.json:
             given.json.write_text(json.dumps(rows, indent=2))
     heads = ["NFE", "tuned", "untuned", "times better", "untuned at 2 NFE", "of the bar", "half after", "seconds"]

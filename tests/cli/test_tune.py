@@ -40,6 +40,24 @@ def test_json_is_the_certificate(call: Call, here: Path) -> None:
     assert {row["kind"] for row in found["compared"]} >= {"default"}
 
 
+def test_some_rows_alone_can_be_guided(call: Call, here: Path) -> None:
+    result = call("tune", "tiny.safetensors", "--nfe", 3, *QUICK, "--interval", "--guidance", 3)
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].split()[2:4] == ["rows", "evaluations"]
+    found = json.loads(Path("out/tiny-3-nfe.certificate.json").read_text())
+    assert found["search"]["layouts"] > 3
+    assert {row["evaluations"] for row in found["compared"]} == {6}
+    drawn = call("generate", "tiny.safetensors", "--plan", "out/tiny-3-nfe.json", "--guidance", 3, "--json")
+    assert json.loads(drawn.stdout)["nfe"] == 6
+    for words, message in (
+        (["--guidance", 1], "an interval is of classifier-free guidance"),
+        (["--constant-guidance"], "give one of them"),
+    ):
+        refused = call("tune", "tiny.safetensors", "--nfe", 3, *QUICK, "--interval", *words)
+        assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr
+
+
 def test_the_typical_image_can_be_the_objective(call: Call, here: Path) -> None:
     result = call("tune", "tiny.safetensors", "--nfe", 3, *QUICK, "--objective", "psnr")
     assert result.exit_code == 0, result.stderr

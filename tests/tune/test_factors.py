@@ -80,7 +80,7 @@ def test_a_run_with_factors_is_what_the_plan_makes_and_its_gradient_is_that_of_s
     given = problem()
     table = table_of(fs.compile("unipc-2", schedule=FLOW, steps=3))
     outputs = first_outputs(given, table, range(8))
-    parameters = Parameters(table, FLOW, outputs, factors=True)
+    parameters = Parameters(table, FLOW, outputs, factors=[1.0] * 3)
     with torch.no_grad():
         parameters.factors += torch.tensor([-0.5, 0.25, 0.1])
     start, slope = given.noise(range(8)), outputs[0] - unguided(given, table, range(8))
@@ -113,7 +113,7 @@ def test_learned_factors_take_error_away_that_times_and_weights_cannot():
                 held_out,
             )
         )
-        for by_row in (False, True)
+        for by_row in (None, [1.0] * 3)
     ]
     assert errors[1] < errors[0] / 1.1
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from fewstep.bench import Machine, Run
 from fewstep.core.plan import Plan
+from fewstep.denoise.factors import guided_rows
 from fewstep.tune.certificate import Interval
 
 
@@ -104,8 +105,8 @@ def of_run(run: Run, folder: Path, here: Machine) -> Candidate:
 def of_certificate(plan: Plan, file: Path, error: Interval, images: int, force: bool, like: Candidate) -> Candidate:
     """A tuned plan of which only the certificate tells, on noise of its own.
 
-    `like` is a measured candidate of the same model and guidance. Its variance turns the error into a quality, and its
-    evaluations a row into those of this plan.
+    `like` is a measured candidate of the same model and guidance. Its variance turns the error into a quality, and
+    where it took more evaluations than rows, so does this plan, one more for each guided row.
     """
     figures = {"error": error}
     variance = variance_of(like)
@@ -118,7 +119,7 @@ def of_certificate(plan: Plan, file: Path, error: Interval, images: int, force: 
         kind="tuned",
         guidance=like.guidance,
         precision="float32",
-        evaluations=plan.nfe * like.evaluations / like.nfe,
+        evaluations=plan.nfe + (guided_rows(plan) if like.evaluations > like.nfe else 0),
         figures=figures,
         images=images,
         seconds=None,

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     "--constant-guidance", is_flag=True, help="The same guidance in all rows, as diffusers pipelines need it."
 )
 @click.option(
+    "--interval",
+    is_flag=True,
+    help="Guide only some rows, so that there are more at the cost of N guided ones; one that is not costs half.",
+)
+@click.option(
     "--objective",
     type=click.Choice(("rmse", "psnr")),
     default="rmse",
@@ -78,6 +83,7 @@ def tune(
     seconds: float,
     guidance: float | None,
     constant_guidance: bool,
+    interval: bool,
     objective: str,
     prompt_file: str | None,
     samplers: tuple[str, ...] | None,
@@ -107,6 +113,8 @@ def tune(
 
     if (nfe is None) == (ms is None):
         raise click.UsageError("give --nfe N, the network evaluations of the plan, or --ms M, the time of an image")
+    if interval and constant_guidance:
+        raise click.UsageError("--interval guides some rows alone, --constant-guidance all alike: give one of them")
     if output is not None and not output.endswith(".json"):
         raise click.UsageError(f"--output {output} must end in .json: a plan is a JSON file")
     pipe = load(model, **place.arguments(where))
@@ -141,6 +149,7 @@ def tune(
             samplers=samplers,
             sizes=sizes,
             factors=not constant_guidance,
+            interval=interval,
             watch=watch,
         )
     found.plan.save(target)
@@ -187,18 +196,19 @@ def show(certificate: Certificate) -> None:
     objective = certificate.objective
     head = "error" if objective == "rmse" else "typical error"
     show_table(
-        ["plan", "kind", "NFE", head, "95% interval"],
+        ["plan", "kind", "rows", "evaluations", head, "95% interval"],
         [
             [
                 f"{row.sampler} on {row.grid}",
                 row.kind,
                 str(row.nfe),
+                str(row.evaluations),
                 f"{row.error(objective).value:.4g}",
                 f"{row.error(objective).low:.4g} to {row.error(objective).high:.4g}",
             ]
             for row in certificate.compared
         ],
-        right=("NFE", head, "95% interval"),
+        right=("rows", "evaluations", head, "95% interval"),
     )
     click.echo()
     click.echo(certificate.verdict)

@@ -16,6 +16,12 @@ from fewstep.core.plan import Plan
 FACTORS = "guidance_factors"
 
 
+def guided_rows(plan: Plan) -> int:
+    """How many rows of a plan are guided, where all the others say that they are not, by a factor of 0."""
+    factors = factors_of(plan)
+    return plan.nfe if factors is None else sum(r != 0 for r in factors)
+
+
 def factors_of(plan: Plan | None) -> tuple[float, ...] | None:
     """The factors of a plan's rows, (nfe,); None where it has none. Raises `InvalidInput` where they are unusable."""
     given = None if plan is None else plan.recipe.options.get(FACTORS)

@@ -72,6 +72,7 @@ def _interval(figure: Any, columns: np.ndarray, seed: int) -> Interval:
 class Compared:
     """One plan on the held-out images. `kind`: default, untuned, searched or learned.
 
+    `nfe` are its rows, `evaluations` those of the network for an image; a guided row has two.
     `rmse` and `typical` are the errors by the objectives "rmse" and "psnr". `quantiles`: the error (root mean square)
     that the given share of the images stays below. Where the last is many times the median, few images decide `rmse`:
     those whose path forks.
@@ -83,18 +84,20 @@ class Compared:
     grid_options: Mapping[str, Any]
     nfe: int
     digest: str
+    evaluations: int
     rmse: Interval
     typical: Interval
     quantiles: Mapping[str, float] = field(default_factory=dict)
 
     @staticmethod
-    def of(kind: str, plan: Plan, errors: Tensor) -> Compared:
-        """From the errors (B,) of images."""
+    def of(kind: str, plan: Plan, errors: Tensor, evaluations: int | None = None) -> Compared:
+        """From the errors (B,) of images; None evaluations are as many as rows."""
         recipe = plan.recipe
         options, each = dict(recipe.grid_options), errors.sqrt().numpy(force=True)
         quantiles = {f"{share:g}": float(np.quantile(each, share, method="nearest")) for share in SHARES}
         both = error_interval(errors), error_interval(errors, "psnr")
-        return Compared(kind, recipe.sampler, recipe.grid, options, plan.nfe, plan.digest, *both, quantiles)
+        cost = plan.nfe if evaluations is None else evaluations
+        return Compared(kind, recipe.sampler, recipe.grid, options, plan.nfe, plan.digest, cost, *both, quantiles)
 
     def error(self, objective: str) -> Interval:
         """The one that is judged by."""
@@ -153,8 +156,15 @@ class Certificate:
         what = "error" if self.objective == "rmse" else "error of the typical image"
         times = f"{self.over_default.value:.3g} times less {what} than the default"
         untuned = f"{self.over_untuned.value:.3g} times less than the best untuned sampler"
+        where = f"At {self.nfe} evaluations the {self.kind} plan"
+        if self.factors and 0 in self.factors:
+            guided = sum(r != 0 for r in self.factors)
+            where = (
+                f"At the cost of {self.nfe} guided rows, {2 * self.nfe} evaluations an image, the {self.kind} plan of "
+                f"{len(self.factors)} rows, {guided} of them guided,"
+            )
         return (
-            f"At {self.nfe} evaluations the {self.kind} plan has {times} ({self.over_default.low:.3g} to "
+            f"{where} has {times} ({self.over_default.low:.3g} to "
             f"{self.over_default.high:.3g}) and {untuned} ({self.over_untuned.low:.3g} to "
             f"{self.over_untuned.high:.3g}), on held-out noise."
         )

@@ -21,16 +21,20 @@ from fewstep.tune.teacher import Path
 
 
 class Fitted(NamedTuple):
-    """A table, and its error (root mean square) on the images it was fitted to."""
+    """A table, its error on the images it was fitted to, and the factors of guidance it was fitted with."""
 
     table: Table
     error: float
+    factors: tuple[float, ...] | None = None
 
 
-def fitted_table(problem: Problem, path: Path, times: Float, numbers: Sequence[int]) -> Fitted:
+def fitted_table(
+    problem: Problem, path: Path, times: Float, numbers: Sequence[int], factors: Sequence[float] | None = None
+) -> Fitted:
     """The table whose states are one by one the nearest to the `path` of these images, by least squares.
 
-    `times` (N + 1,) are among the path's. It costs one evaluation of each row and no gradient.
+    `times` (N + 1,) are among the path's; `factors` (N,) are those of guidance by row. It costs one evaluation of each
+    row and no gradient.
     """
     targets, schedule = path.at(times), problem.schedule
     x = problem.noise(numbers) * float(schedule.sigma(times[0]))
@@ -38,10 +42,11 @@ def fitted_table(problem: Problem, path: Path, times: Float, numbers: Sequence[i
     n = len(times) - 1
     sums, state, denoiser = torch.zeros(n, n, dtype=torch.float64), x, problem.begun(numbers)
     outputs: list[Tensor] = []
+    by_row = [None] * n if factors is None else [torch.tensor(r) if r else 0.0 for r in factors]
     with torch.no_grad():
         for i in range(n):
             t, a, s = (torch.tensor(v[i], dtype=torch.float64) for v in (times, alpha, sigma))
-            outputs.append(estimate(denoiser, state, t, a, s, i))
+            outputs.append(estimate(denoiser, state, t, a, s, i, by_row[i]))
             share = sigma[i + 1] / sigma[0]
             total = alpha[i + 1] - alpha[0] * share
             missing = (targets[i + 1] - share * x) / total - outputs[i]
@@ -57,7 +62,8 @@ def fitted_table(problem: Problem, path: Path, times: Float, numbers: Sequence[i
     weights[:, :-1] += sums[:, :-1]
     weights[:, 1:] -= sums[:, :-1]
     error = overall(squares(state, targets[-1]), problem.objective)
-    return Fitted(Table(np.asarray(times, np.float64), whole(np.tril(weights.numpy()))), error)
+    table = Table(np.asarray(times, np.float64), whole(np.tril(weights.numpy())))
+    return Fitted(table, error, None if factors is None else tuple(factors))
 
 
 def moved_times(
@@ -83,7 +89,7 @@ def moved_times(
                 if enough():
                     return fitted
                 trial = [*places[:k], places[k] + move, *places[k + 1 :]]
-                found = fitted_table(problem, path, path.times[trial], numbers)
+                found = fitted_table(problem, path, path.times[trial], numbers, fitted.factors)
                 if found.error < fitted.error:
                     fitted, places, better = found, trial, True
                     break

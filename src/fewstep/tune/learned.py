@@ -72,12 +72,13 @@ def lambda_of(schedule: Schedule, t: float) -> float:
 class Parameters:
     """What is learned, `gaps` (N,), `shifts` (N, N) and maybe `factors` (N,), and the table that it stands for."""
 
-    def __init__(self, table: Table, schedule: Schedule, outputs: Tensor, factors: bool = False):
-        """`outputs`: (N, B, ..), of the rows of `table` for some images; `factors`: whether those of guidance are
-        learned.
+    def __init__(self, table: Table, schedule: Schedule, outputs: Tensor, factors: Sequence[float] | None = None):
+        """`outputs`: (N, B, ..), of the rows of `table` for some images; `factors`: where those of guidance start that
+        are learned, but 0 stays 0: such a row is not guided.
         """
         n = len(outputs)
-        self.factors = torch.ones(n, dtype=torch.float64, requires_grad=True) if factors else None
+        self.factors = None if factors is None else torch.tensor(factors, dtype=torch.float64, requires_grad=True)
+        self.guided = [True] * n if factors is None else [r != 0 for r in factors]
         self.schedule, self.first, self.last = schedule, float(table.times[0]), float(table.times[-1])
         self.low = lambda_of(schedule, self.first)
         self.span = lambda_of(schedule, max(self.last, schedule.t_min)) - self.low
@@ -128,7 +129,9 @@ class Parameters:
     @property
     def options(self) -> dict[str, Any]:
         """What the recipe of the plan says of the factors as they are now."""
-        return {} if self.factors is None else {FACTORS: self.factors.tolist()}
+        if self.factors is None:
+            return {}
+        return {FACTORS: [r if guided else 0.0 for r, guided in zip(self.factors.tolist(), self.guided, strict=True)]}
 
     def run(self, denoiser: Denoiser, x: Tensor, first: Tensor, again: bool, slope: Tensor | None = None) -> Tensor:
         """The result from the start `x` (B, ..), with gradients.
@@ -141,11 +144,11 @@ class Parameters:
         times, alphas, sigmas = self.levels()
         weights = self.weights()
         n = len(self.gaps)
-        by_row: Sequence[Tensor | None] = [None] * n
+        by_row: Sequence[Tensor | float | None] = [None] * n
         outputs = [first]
         if self.factors is not None and slope is not None:
-            by_row = self.factors.unbind()
-            outputs = [first + (self.factors[0] - 1).to(x) * slope]
+            by_row = [r if guided else 0.0 for r, guided in zip(self.factors.unbind(), self.guided, strict=True)]
+            outputs = [first + torch.as_tensor(by_row[0] - 1).to(x) * slope]
         for i in range(n):
             share = sigmas[i + 1] / sigmas[0]
             factors = (alphas[i + 1] - alphas[0] * share) * weights[i, : i + 1]
@@ -164,14 +167,25 @@ class Parameters:
 
 
 def estimate(
-    denoiser: Denoiser, x: Tensor, t: Tensor, alpha: Tensor, sigma: Tensor, row: int, factor: Tensor | None = None
+    denoiser: Denoiser,
+    x: Tensor,
+    t: Tensor,
+    alpha: Tensor,
+    sigma: Tensor,
+    row: int,
+    factor: Tensor | float | None = None,
 ) -> Tensor:
-    """The estimate of the data at a level whose three numbers may carry gradients, as may the factor of guidance."""
+    """The estimate of the data at a level whose three numbers may carry gradients, as may the factor of guidance; the
+    number 0 is no guidance, at one evaluation.
+    """
     shape = (x.shape[0],) + (1,) * (x.ndim - 1)
     host = [(t.item(), alpha.item(), sigma.item())]
     level = Level(t.to(x).expand(x.shape[0]), alpha.to(x).expand(shape), sigma.to(x).expand(shape), host, (row,))
-    if factor is not None and isinstance(denoiser, Guided):
+    if isinstance(denoiser, Guided) and isinstance(factor, Tensor):
         return denoiser.estimate_by(factor, x, level)
+    if isinstance(denoiser, Guided) and factor == 0:
+        skip, out = denoiser.coefficients_at(level)
+        return skip * x + out * denoiser.alone(x, level)
     return denoiser.estimate(x, level)[0]
 
 
@@ -209,7 +223,7 @@ def learn(
     every: int = 25,
     patience: int = 12,
     seed: int = 0,
-    factors: bool = False,
+    factors: Sequence[float] | None = None,
     seconds: Callable[[], float] = lambda: math.inf,
     watch: Callable[[int, int, Learned], None] = lambda done, of, best: None,
 ) -> Learned:
@@ -224,7 +238,7 @@ def learn(
         batch: training images of one iteration.
         rate: first step of each coordinate, as a share of the error; a unit shift moves a state by as much as the data.
         every: iterations between looks at the validation images; it ends after `patience` looks without a better one.
-        factors: learn those of guidance too; the problem is `guided`.
+        factors: learn those of guidance from these, (N,); 0 stays 0, no guidance. The problem is `guided`.
         watch: told at each look the iterations done, of how many, and the best so far.
 
     Where the table itself makes no finite images, nothing is learned.
@@ -233,7 +247,7 @@ def learn(
     parameters = Parameters(table, problem.schedule, outputs, factors)
     again = too_large(problem, parameters, train.first(batch), outputs[0])
     starts = problem.noise(train.numbers) * float(problem.schedule.sigma(table.times[0]))
-    slopes = outputs[0] - unguided(problem, table, train.numbers) if factors else None
+    slopes = None if factors is None else outputs[0] - unguided(problem, table, train.numbers)
     learned = parameters.learned
     optimiser = torch.optim.Adam(learned, betas=BETAS)
     order = torch.Generator().manual_seed(seed)
@@ -292,11 +306,11 @@ def unguided(problem: Problem, table: Table, numbers: Sequence[int]) -> Tensor:
     t, alpha, sigma = (
         torch.tensor(float(v), dtype=torch.float64) for v in (start, schedule.alpha(start), schedule.sigma(start))
     )
-    zero, found = torch.zeros((), dtype=torch.float64), []
+    found = []
     with torch.no_grad():
         for part in problem.parts(numbers):
             x = problem.noise(part) * float(sigma)
-            found.append(estimate(problem.begun(part), x, t, alpha, sigma, 0, zero))
+            found.append(estimate(problem.begun(part), x, t, alpha, sigma, 0, 0.0))
     return torch.cat(found)
 
 

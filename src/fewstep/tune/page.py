@@ -34,8 +34,8 @@ def page_of(certificate: Mapping[str, Any]) -> str:
 <h1>{escape(title)}</h1>
 <p class="verdict">{escape(certificate["verdict"])}</p>
 <h2>Compared on {certificate["images"]["held_out"]} images of held-out noise</h2>
-<table><tr><th>plan</th><th></th><th>NFE</th><th>{heads[judged]}</th><th>{certificate["confidence"]:.0%} interval</th>
-<th>{heads[other]}</th><th></th></tr>
+<table><tr><th>plan</th><th></th><th>rows</th><th>evaluations</th><th>{heads[judged]}</th>
+<th>{certificate["confidence"]:.0%} interval</th><th>{heads[other]}</th><th></th></tr>
 {"".join(_row(one, judged, other, most, one["digest"] == certificate["plan"]) for one in compared)}
 </table>
 <p>The error is the root mean square distance to the converged solution from the same noise
@@ -59,6 +59,7 @@ def _row(one: Mapping[str, Any], judged: str, other: str, most: float, own: bool
     name = f"{one['sampler']} on {one['grid']}" + (f" ({options})" if options else "")
     interval = f"{_number(error['low'])} to {_number(error['high'])}"
     cells = f"<td>{escape(name)}</td><td>{escape(one['kind'])}</td><td class='n'>{one['nfe']}</td>"
+    cells += f"<td class='n'>{one['evaluations']}</td>"
     cells += f"<td class='n'>{_number(error['value'])}</td><td class='n'>{interval}</td>"
     cells += f"<td class='n'>{_number(one[other]['value'])}</td>"
     mark = " class='own'" if own else ""

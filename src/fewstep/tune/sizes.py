@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from fewstep.core.errors import InvalidInput
 
+LEAST_IMAGES, MOST_IMAGES = 16, 4096
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -32,6 +34,16 @@ class Sizes:
         return Sizes(
             train, max(8, train // 2), max(16, train), min(16, train), max(min(64, train), min(256, train // 4)), rungs
         )
+
+    @staticmethod
+    def affordable(seconds: float, each: float) -> Sizes:
+        """With the most training images, a power of two, whose converged solutions take at most `seconds`, `each` for
+        one image.
+        """
+        train = MOST_IMAGES
+        while train > LEAST_IMAGES and each * Sizes.of(train).solved > seconds:
+            train //= 2
+        return Sizes.of(train)
 
     @property
     def solved(self) -> int:

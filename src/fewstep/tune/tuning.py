@@ -13,29 +13,31 @@ from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.core.schedule import Float
-from fewstep.denoise.factors import factors_of
+from fewstep.denoise.factors import factors_of, guided_rows
 from fewstep.solvers.compile import compile
 from fewstep.tune import search
 from fewstep.tune.certificate import Certificate, Compared, Interval, gain
 from fewstep.tune.dynamic import cheapest_times, step_costs
-from fewstep.tune.fitted import fitted_table, moved_times
+from fewstep.tune.intervals import fitted_layouts
 from fewstep.tune.learned import Learned, learn
 from fewstep.tune.problem import Known, Problem, overall
 from fewstep.tune.sizes import Sizes
-from fewstep.tune.table import LEARNED, Table, plan_of, table_of
-from fewstep.tune.teacher import Path, Teacher, find_teacher, path_of
+from fewstep.tune.starts import MOVED, Start, fitted_starts
+from fewstep.tune.table import LEARNED
+from fewstep.tune.teacher import Teacher, find_teacher, path_of
 
 TRAIN, VALIDATION, HELD_OUT = 0, 2**28, 2**29
 """The numbers of the images of each part begin here, so that parts never meet whatever their sizes."""
 LEAST, MOST = 2, 32
 """Network evaluations that can be tuned for; a table of N rows holds N states."""
 DISCOUNTS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.25)
-FINALISTS, FAMILIES, MOVED = 6, 4, 2
-"""Untuned plans that are compared on held-out noise, samplers whose grids are searched, and times that are moved."""
-TEACHER_SHARE, SEARCH_SHARE, TIMES_SHARE = 0.2, 0.4, 0.6
-"""Of the time: what the converged solutions may take, and when the search and the moving of times are over."""
-LEAST_IMAGES, MOST_IMAGES = 16, 4096
+FINALISTS, FAMILIES = 6, 4
+"""Untuned plans that are compared on held-out noise, and samplers whose grids are searched."""
+TEACHER_SHARE, SEARCH_SHARE, TIMES_SHARE, INTERVAL_SHARE = 0.2, 0.4, 0.6, 0.7
+"""Of the time: what the converged solutions may take, and when the search, the moving of times and that of an interval
+of guidance are over."""
+RACED, RACE, RACE_SHARE = 3, 100, 0.3
+"""Layouts of guidance that learn against each other, iterations of each, and their share of the time to learn."""
 
 Watch = Callable[[str, int, int, str], None]
 
@@ -57,6 +59,7 @@ def tune(
     samplers: Sequence[str] | None = None,
     sizes: Sizes | None = None,
     factors: bool = True,
+    interval: bool = False,
     watch: Watch | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Tuned:
@@ -76,11 +79,13 @@ def tune(
         sizes: how many images are used; None takes as many as the time allows.
         factors: under classifier-free guidance of a constant scale, learn by how much each row takes it further or
             less far (`fewstep.denoise.factors`); the converged solution stays that of the constant scale.
+        interval: guide some rows alone, so that there are more of them at the cost of `nfe` guided ones
+            (`fewstep.tune.intervals`), where that is nearer.
         watch: told the stage, how much of it is done, of how much, and the best error so far in words.
 
     Raises:
-        InvalidInput: for counts out of range, unknown samplers, a default of other NFE or another noise schedule, and
-            a model that gives no finite images.
+        InvalidInput: for counts out of range, unknown samplers, a default of other NFE or another noise schedule, an
+            interval where guidance is not classifier-free by a constant scale, and a model that gives no finite images.
         KeyboardInterrupt: where there is no plan yet.
     """
     if type(nfe) is not int or not LEAST <= nfe <= MOST:
@@ -96,12 +101,15 @@ def tune(
         )
     plans = search.untuned(problem.schedule, nfe, samplers)
     by_row = factors and problem.guided
-    watch = watch or _unseen
-    return _Tuning(problem, nfe, default, plans, float(seconds), iterations, sizes, by_row, watch, clock).run()
-
-
-def _unseen(stage: str, done: int, of: int, words: str) -> None:
-    pass
+    if interval and not by_row:
+        raise InvalidInput(
+            f"an interval is of classifier-free guidance by a constant scale whose factors are learned, and "
+            f"{problem.name} is tuned without: leave it out, or tune at a scale other than 1"
+        )
+    watch = watch or (lambda stage, done, of, words: None)
+    return _Tuning(
+        problem, nfe, default, plans, float(seconds), iterations, sizes, by_row, interval, watch, clock
+    ).run()
 
 
 @dataclass
@@ -116,6 +124,7 @@ class _Tuning:
     iterations: int
     sizes: Sizes | None
     factors: bool
+    interval: bool
     watch: Watch
     clock: Callable[[], float]
     best: Plan | None = None
@@ -135,9 +144,9 @@ class _Tuning:
         self.validation = validation
         try:
             with self.stage("search"):
-                tables = self.search(teacher, train)
+                starts = self.search(teacher, train)
             with self.stage("learning"):
-                self.learn(tables, train)
+                self.learn(starts, train)
         except KeyboardInterrupt:
             if self.best is None:
                 raise
@@ -165,7 +174,8 @@ class _Tuning:
         self.watch("teacher", 0, 4, "how many steps converge")
         teacher = find_teacher(problem, range(TRAIN, TRAIN + pilot), self.default)
         self.each = self.elapsed / teacher.evaluations
-        self.sizes = sizes = self.sizes or self.affordable(teacher)
+        share = TEACHER_SHARE * self.allowed
+        self.sizes = sizes = self.sizes or Sizes.affordable(share, self.each * teacher.plan.nfe)
         parts = []
         for first, count in ((TRAIN, sizes.train), (VALIDATION, sizes.validation), (HELD_OUT, sizes.held_out)):
             numbers = range(first, first + count)
@@ -173,18 +183,9 @@ class _Tuning:
             parts.append(Known(numbers, problem.solve(teacher.plan, numbers)))
         return teacher, *parts
 
-    def affordable(self, teacher: Teacher) -> Sizes:
-        """The most training images, a power of two, whose solutions take no more than their share of the time."""
-        train = MOST_IMAGES
-        while train > LEAST_IMAGES:
-            if self.each * teacher.plan.nfe * Sizes.of(train).solved <= TEACHER_SHARE * self.allowed:
-                break
-            train //= 2
-        return Sizes.of(train)
-
-    def search(self, teacher: Teacher, train: Known) -> list[Table]:
-        """Untuned plans, then grids of the best of them; returns the tables to learn from, the best first."""
-        problem, schedule, nfe = self.problem, self.problem.schedule, self.nfe
+    def search(self, teacher: Teacher, train: Known) -> list[Start]:
+        """Untuned plans, then grids of the best of them; returns what to learn from, the best first."""
+        problem, nfe = self.problem, self.nfe
         assert self.sizes is not None
         found = search.halving(
             problem,
@@ -198,10 +199,10 @@ class _Tuning:
         for plan in (self.default, *self.untuned):
             self.untuned_error = min(self.untuned_error, self.tried(plan))
         path = path_of(problem, teacher, train.numbers[: min(self.sizes.path, problem.batch)])
-        costs = step_costs(path, schedule)
+        costs = step_costs(path, problem.schedule)
         dynamic = [cheapest_times(path, costs, nfe, discount) for discount in DISCOUNTS if nfe < len(path.times)]
         families = list(dict.fromkeys(scored.plan.recipe.sampler for scored in found))[:FAMILIES]
-        more = search.variants(schedule, nfe, families, dynamic)
+        more = search.variants(problem.schedule, nfe, families, dynamic)
         tuned = search.halving(
             problem, more, train, self.sizes.rungs, enough=self.within(1.0), watch=self.watching("grids")
         )
@@ -209,38 +210,41 @@ class _Tuning:
             self.tried(scored.plan)
         self.searched = {
             "untuned": len(self.plans), "variants": len(more), "images": list(self.sizes.rungs),
-            "cut": self.elapsed > SEARCH_SHARE * self.allowed,
+            "cut": self.after(SEARCH_SHARE),
         }  # fmt: skip
-        return self.starts(teacher, path, dynamic, [*(s.plan for s in tuned[:2]), *self.untuned[:2]])
+        numbers = train.numbers[: path.states.shape[1]]
+        tables = fitted_starts(
+            problem, teacher, path, dynamic, [*(s.plan for s in tuned[:2]), *self.untuned[:2]], numbers,
+            enough=lambda part: self.after(SEARCH_SHARE + part * (TIMES_SHARE - SEARCH_SHARE)),
+            watch=lambda done, error: self.watch("times", done, MOVED, f"error {error:.4g}"),
+        )  # fmt: skip
+        starts = [Start(table, (1.0,) * nfe if self.factors else None) for table in tables]
+        if self.interval:
+            fitted = fitted_layouts(
+                problem, path, costs, numbers, 2 * nfe, MOST, DISCOUNTS,
+                enough=lambda: self.after(INTERVAL_SHARE),
+                watch=lambda done, of, error: self.watch("interval", done, of, f"error {error:.4g}"),
+            )  # fmt: skip
+            starts += [Start(one.table, one.factors) for one in fitted[:RACED]]
+            self.searched["layouts"] = len(fitted)
+        return self.scored(starts)
 
-    def starts(self, teacher: Teacher, path: Path, dynamic: Sequence[Float], plans: Sequence[Plan]) -> list[Table]:
-        """Tables to learn from, the best on the validation images first: plans, and weights fitted at good times."""
-        problem, numbers = self.problem, range(TRAIN, TRAIN + path.states.shape[1])
-        tables = [table for plan in plans if (table := table_of(plan)) is not None]
-        fitted = [fitted_table(problem, path, times, numbers) for times in dynamic]
-        if tables:
-            times = tables[0].times
-            through = path_of(problem, teacher, numbers, times)
-            tables.append(fitted_table(problem, through, times, numbers).table)
-        fitted.sort(key=lambda one: one.error)
-        for i, one in enumerate(fitted[:MOVED]):
-            self.watch("times", i, MOVED, f"error {one.error:.4g}")
-            enough = self.after(SEARCH_SHARE + (i + 1) / MOVED * (TIMES_SHARE - SEARCH_SHARE))
-            tables += [one.table, moved_times(problem, path, one, numbers, enough).table]
+    def scored(self, starts: Sequence[Start]) -> list[Start]:
+        """Those that give finite images, the best on the validation images first."""
         scored = []
-        for table in tables:
+        for start in starts:
             with suppress(InvalidInput):  # weights so large that rounding alone departs from the schedule
-                scored.append((self.tried(plan_of(table, problem.schedule, self.options)), table))
+                scored.append((self.tried(start.plan(self.problem.schedule, self.options)), start))
         scored.sort(key=lambda one: one[0])
-        return [table for error, table in scored if error < math.inf]
+        return [start for error, start in scored if error < math.inf]
 
-    def learn(self, tables: Sequence[Table], train: Known) -> None:
-        """Learn from the best table for the rest of the time."""
+    def learn(self, starts: Sequence[Start], train: Known) -> None:
+        """Learn from the best start for the rest of the time; of several layouts of guidance, after a short race."""
         assert self.sizes is not None
         held = self.sizes.held_out
         reserve = self.each * held * (self.nfe * (FINALISTS + 7) + 30 * len(self.problem.elsewhere))
         left = self.allowed - self.elapsed - reserve
-        if not tables or not self.iterations or left <= 0:
+        if not starts or not self.iterations or left <= 0:
             self.stopped = "" if not self.iterations else "no time was left to learn"
             return
 
@@ -249,20 +253,32 @@ class _Tuning:
             self.learning = {"iterations": done, "at_most": self.iterations, "best": best.best}
             self.watch("learning", done, of, f"error {self.best_error:.4g}, best untuned {self.untuned_error:.4g}")
 
-        ends = self.elapsed + left
-        learn(
-            self.problem,
-            tables[0],
-            train,
-            self.validation,
-            iterations=self.iterations,
-            batch=min(self.problem.batch, max(32, min(256, len(train.numbers) // 4))),
-            options=self.options,
-            seed=self.problem.seed,
-            factors=self.factors,
-            seconds=lambda: ends - self.elapsed,
-            watch=see,
-        )
+        def learned(start: Start, iterations: int, seconds: float) -> Learned:
+            ends = self.elapsed + seconds
+            return learn(
+                self.problem,
+                start.table,
+                train,
+                self.validation,
+                iterations=iterations,
+                batch=min(self.problem.batch, max(32, min(256, len(train.numbers) // 4))),
+                options=self.options,
+                seed=self.problem.seed,
+                factors=start.factors,
+                seconds=lambda: ends - self.elapsed,
+                watch=see,
+            )
+
+        ends, best = self.elapsed + left, starts[0]
+        layouts: dict[tuple[bool, ...], Start] = {}
+        for one in starts:
+            layouts.setdefault(one.guided, one)
+        if len(layouts) > 1:
+            raced = list(layouts.values())[:RACED]
+            share = RACE_SHARE * left / len(raced)
+            found = [learned(one, min(RACE, self.iterations), share) for one in raced]
+            best = Start.of(min(found, key=lambda one: one.error).plan)
+        learned(best, self.iterations, ends - self.elapsed)
 
     # --- what is kept ----------------------------------------------------------------------------------------
 
@@ -302,9 +318,9 @@ class _Tuning:
         now, end = self.elapsed, share * SEARCH_SHARE * self.allowed
         return lambda part: self.elapsed > now + part * max(end - now, 0.0)
 
-    def after(self, share: float) -> Callable[[], bool]:
+    def after(self, share: float) -> bool:
         """Whether this share of the time is over."""
-        return lambda: self.elapsed > share * self.allowed
+        return self.elapsed > share * self.allowed
 
     def watching(self, stage: str) -> Callable[[int, int], None]:
         return lambda done, of: self.watch(stage, done, of, "")
@@ -326,7 +342,10 @@ class _Tuning:
         told_apart = error(self.default) > teacher.error
         chosen = best if over.low > 1 and told_apart else self.default
         rival = min([self.default, *self.untuned], key=error)
-        rows = [Compared.of(self.kind(plan), plan, errors[digest]) for digest, plan in plans.items()]
+        cost = guided_rows if problem.guided else lambda plan: 0
+        rows = [
+            Compared.of(self.kind(plan), plan, errors[digest], plan.nfe + cost(plan)) for digest, plan in plans.items()
+        ]
         self.spent["twice"] = self.twice(held_out, error(rival))
         elsewhere = self.elsewhere(teacher, chosen, rival, len(held_out.numbers) // 4)
         self.spent["total"] = self.elapsed
@@ -372,6 +391,8 @@ class _Tuning:
         found = {}
         for name, denoiser in self.problem.elsewhere.items():
             other = replace(self.problem, denoiser=denoiser, elsewhere={})
+            if plan.nfe > rival.nfe and not other.guided:
+                continue  # without guidance more rows cost more
             numbers = range(HELD_OUT, HELD_OUT + count)
             images = Known(numbers, other.solve(teacher.plan, numbers))
             found[name] = gain(other.errors(rival, images), other.errors(plan, images), other.objective)
