@@ -246,6 +246,8 @@ def test_a_model_without_condition_has_no_guidance(tmp_path: Path) -> None:
         bench(pipe, Sweep(**few, guidance=(3.0,)), output=tmp_path / "new")
     with pytest.raises(InvalidInput, match="a loaded model cannot be measured in bfloat16 too"):
         bench(pipe, Sweep(**few, precisions=("bfloat16",)), output=tmp_path / "new")
+    with pytest.raises(InvalidInput, match=r"variant and allow_pickle: .* this one is loaded: leave it out"):
+        bench(pipe, Sweep(**few), variant="fp16", allow_pickle=True, output=tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 

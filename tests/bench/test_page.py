@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -13,6 +14,7 @@ from PIL import Image
 
 from fewstep.bench.commands import generate_command
 from fewstep.bench.folder import Folder
+from fewstep.bench.loading import Loading
 from fewstep.bench.page import page_of
 from fewstep.bench.pareto import front_of, table
 from fewstep.bench.plots import Axis, Marks, scatter
@@ -158,10 +160,21 @@ def test_commands_draw_what_was_measured() -> None:
     tuned = row("learned", kind="tuned", plan_file="plans/p.json", options={"model": MODEL.digest}, guidance=None)
     assert generate_command(row(), "out", prompted=True).startswith("fewstep generate digits PROMPT --sampler ")
     assert generate_command(tuned, "out/b d") == "fewstep generate digits --plan 'out/b d/plans/p.json'"
+    for precision, end in (("float32", ""), ("bfloat16", " --dtype bfloat16")):
+        own = replace(tuned, precision=precision)
+        assert generate_command(own, "out") == f"fewstep generate digits --plan out/plans/p.json{end}"
     foreign = row("learned", kind="tuned", plan_file="plans/p.json", options={"model": "f" * 16}, precision="bfloat16")
     assert generate_command(foreign, "out").endswith("--plan out/plans/p.json --force --guidance 2 --dtype bfloat16")
     options = row("ddim", options={"eta": 0.5}, grid_options={"bias": 0.5}, guidance=None)
     assert "--grid-option bias=0.5 --option eta=0.5" in generate_command(options, "out")
+
+
+def test_commands_load_the_model_as_it_was_measured(tmp_path: Path) -> None:
+    loading = Loading("fp16; ls", "con figs/$HOME", True)
+    one = row(grid_options={}, model=MODEL._replace(loading=loading))
+    command = generate_command(one, "out")
+    assert command.endswith(" --guidance 2 --variant 'fp16; ls' --model-config 'con figs/$HOME' --allow-pickle")
+    assert escape(command) in page_with(tmp_path, [one])
 
 
 def test_seconds_are_shown_with_their_interval(tmp_path: Path) -> None:

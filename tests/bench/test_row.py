@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from fewstep.bench.loading import Loading
 from fewstep.bench.row import Rows, Run, key_of, read_runs
 from fewstep.core.errors import InvalidInput
 
-from .rows import figure, row
+from .rows import MODEL, figure, row
 
 
 @pytest.fixture
@@ -26,6 +27,21 @@ def test_a_row_comes_back_from_its_json_with_all_but_the_replicates() -> None:
     assert "replicates" not in one.to_json()["figures"]["error"]
     with_replicates = replace(one, figures={"error": figure(0.3, seed=4, reference="r", replicates=(1, 2))})
     assert with_replicates.to_json() == one.to_json()
+
+
+@pytest.mark.parametrize(
+    ("loading", "told"),
+    [
+        (Loading(), None),
+        (Loading(allow_pickle=True), {"allow_pickle": True}),
+        (Loading("fp16", "a/b", True), {"variant": "fp16", "config": "a/b", "allow_pickle": True}),
+    ],
+)
+def test_how_a_model_was_loaded_is_kept_where_something_was_said(loading: Loading, told: dict[str, Any] | None) -> None:
+    one = row(model=MODEL._replace(loading=loading))
+    document = json.loads(json.dumps(one.to_json()))
+    assert document["model"].get("loading") == told
+    assert Run.from_json(document) == one
 
 
 def test_keys_do_not_depend_on_the_order_of_facts_and_do_on_their_values() -> None:
@@ -55,6 +71,12 @@ def _changed(document: dict[str, Any], where: str, value: Any) -> dict[str, Any]
         ("steps", ..., "a row lacks steps"),
         ("colour", "red", "a row has unknown colour"),
         ("model.source", ..., "model lacks source"),
+        ("model.colour", "red", "model has unknown colour"),
+        ("model.digest", 3, "model of a row must be texts"),
+        ("model.loading", "fp16", "loading must be an object, got 'fp16'"),
+        ("model.loading", {"dtype": "float16"}, "loading has unknown dtype"),
+        ("model.loading", {"variant": 16}, "variant must be a text, got 16"),
+        ("model.loading", {"allow_pickle": 1}, "allow_pickle must be true or false, got 1"),
         ("machine.cores", 2, "machine has unknown cores"),
         ("seconds", 3.0, "seconds must be an object, got 3.0"),
         ("seconds.low", "fast", "seconds of a row must be three finite numbers"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +31,13 @@ def measure_alone(model: Path, output: Path) -> None:
     torch.set_num_threads(1)
     runner.BLOCK_ROWS = 3  # so that rows come now and then
     measure(model, output)
+
+
+def commands(page: Path, start: str) -> list[list[str]]:
+    """The commands on a page that begin with `start`, as the words that a shell makes of them."""
+    blocks = re.findall(r"<pre>(.*?)</pre>", page.read_text(), re.DOTALL)
+    lines = [line for block in blocks for line in html.unescape(block).splitlines()]
+    return [shlex.split(line) for line in lines if line.startswith(start)]
 
 
 def solved_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
 """What is to be typed: it names all that was measured, and runs."""
 
+import ast
 import shlex
 from pathlib import Path
 
 import pytest
 
-from bench.rows import MACHINE, row
+from bench.rows import MACHINE, MODEL, row
+from fewstep.bench.loading import Loading
 from fewstep.choose import lines_of
 from fewstep.choose.candidate import of_run
 
@@ -28,9 +30,31 @@ def test_a_sampler_on_a_grid_with_its_options() -> None:
 
 
 @pytest.mark.parametrize("source", ["digits", "folder/mine.safetensors"])
-def test_a_plan_file_of_a_model_without_prompts(source: str) -> None:
+def test_a_plan_file_that_was_tuned_for_another_model_without_prompts(source: str) -> None:
     tuned = row("learned", 4, kind="tuned", plan_file="plans/p.json", guidance=None, options={"model": "0" * 16})
     lines = lines_of(source, of_run(tuned, Path("out/bench"), MACHINE), words=False)
     assert lines.command == f"fewstep generate {source} --plan out/bench/plans/p.json --force"
     assert lines.python == f'images = fs.load("{source}")(sampler=fs.Plan.load("out/bench/plans/p.json"))'
     assert lines.diffusers is None
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_plan_of_this_model_needs_no_force_in_any_precision(precision: str) -> None:
+    own = {"model": MODEL.digest}
+    tuned = row("learned", 4, kind="tuned", plan_file="p.json", guidance=None, options=own, precision=precision)
+    command = lines_of("digits", of_run(tuned, Path("out"), MACHINE), words=False).command
+    end = " --dtype float16" if precision == "float16" else ""
+    assert command == f"fewstep generate digits --plan out/p.json{end}"
+
+
+def test_the_model_is_loaded_as_it_was_for_the_choice() -> None:
+    one = of_run(row("ddim", 4, grid_options={}, guidance=None, precision="float16"), Path("out"), MACHINE)
+    lines = lines_of("it's mine", one, words=False, loading=Loading("fp16", "con figs", True))
+    assert shlex.split(lines.command)[-7:] == [
+        "--dtype", "float16", "--variant", "fp16", "--model-config", "con figs", "--allow-pickle",
+    ]  # fmt: skip
+    loaded = ast.parse(lines.python.removeprefix("images = "), mode="eval").body.func  # type: ignore[attr-defined]
+    assert ast.literal_eval(loaded.args[0]) == "it's mine"
+    assert {each.arg: ast.literal_eval(each.value) for each in loaded.keywords} == {
+        "dtype": "float16", "variant": "fp16", "config": "con figs", "allow_pickle": True,
+    }  # fmt: skip

@@ -1,12 +1,16 @@
 """`fewstep bench`: what it prints, that it goes on, and that bad input is one line and leaves nothing behind."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
-from bench.tiny import solved_once
-from fewstep.bench import read_runs
+import fewstep as fs
+from bench.tiny import commands, solved_once
+from fewstep.bench import converged, read_runs
+from fewstep.tune.table import plan_of, table_of
+from pipeline import originals, tiny_diffusers
 
 from .conftest import Call
 
@@ -67,6 +71,48 @@ def test_ctrl_c_ends_with_its_code_and_says_what_is_left(
     again = call("bench", "tiny.safetensors", *QUICK, "--steps", "2")
     assert again.exit_code == 0
     assert len(read_runs("out/bench-tiny/runs.jsonl")) == 2
+
+
+def test_the_commands_on_the_page_and_of_a_choice_load_the_same_files(
+    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(converged, "SHARE", 10.0)  # soon solved: figures are not looked at
+    own = tiny_diffusers.write("sd", here / "the sd")
+    originals.write(here / "one.safetensors", **originals.sd_parts(own))
+    Path("prompts.txt").write_text("lion\n")
+    few = ("--samplers", "ddim", "--grids", "karras", "--steps", "2", "--images", 2, "--batch", 2)
+    result = call("bench", "one.safetensors", *few, "--prompts", "prompts.txt", "--model-config", "the sd")
+    assert result.exit_code == 0, result.stderr
+    page = Path("out/bench-one/index.html")
+    (again,) = commands(page, "fewstep bench ")
+    assert "all 1 rows are there" in call(*again[1:]).stderr
+    (draw,) = commands(page, "fewstep generate ")
+    drawn = call(*[{"PROMPT": "lion"}.get(word, word) for word in draw[1:]], "--json")
+    assert drawn.exit_code == 0, drawn.stderr
+    (run,) = read_runs("out/bench-one/runs.jsonl")
+    recipe = json.loads(drawn.stdout)["recipe"]
+    assert (recipe["plan"]["digest"], recipe["model_digest"]) == (run.plan, run.model.digest)
+    where = ("--prompts", "prompts.txt", "--model-config", "the sd")
+    chosen = call("choose", "one.safetensors", "--budget-nfe", 2, "--no-measure", "--json", *where)
+    assert chosen.exit_code == 0, chosen.stderr
+    found = json.loads(chosen.stdout)
+    assert (found["kind"], shlex.split(found["lines"]["command"])) == ("measured", draw)
+
+
+def test_a_tuned_plan_in_half_precision_is_drawn_without_force(call: Call, here: Path) -> None:
+    tiny_diffusers.write("ddpm", here / "ddpm")
+    pipe = fs.load("ddpm")
+    table = table_of(fs.compile("unipc-2", schedule=pipe.schedule, steps=3))
+    assert table is not None
+    plan_of(table, pipe.schedule, {"model": pipe.weights}).save("tuned.json")
+    words = ("--samplers", "none", "--plan", "tuned.json", "--precision", "bfloat16", "--images", 4, "--batch", 4)
+    result = call("bench", "ddpm", *words)
+    assert result.exit_code == 0, result.stderr
+    (draw,) = commands(Path("out/bench-ddpm/index.html"), "fewstep generate ")
+    assert draw[3:] == ["--plan", draw[4], "--dtype", "bfloat16"]
+    drawn = call(*draw[1:], "--count", 1, "--json")
+    assert drawn.exit_code == 0, drawn.stderr
+    assert json.loads(drawn.stdout)["recipe"]["model_digest"] != pipe.digest
 
 
 @pytest.mark.parametrize(

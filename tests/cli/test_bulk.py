@@ -56,6 +56,11 @@ def test_each_image_has_a_file_with_its_recipe_and_a_line(call: Call, here: Path
     assert [json.loads(line)["images"] for line in Path("a/timings.jsonl").read_text().splitlines()] == [5, 5, 2]
 
 
+def test_one_image_is_said_as_one(call: Call, here: Path) -> None:
+    result = call("generate", MODEL, "--labels", 1, "--seeds", 3, "--steps", 2, "--batch-size", 1, "--output", "a")
+    assert result.stderr.splitlines()[-1].endswith("1 image in batches of 1, 1 drawn now, NFE 4 each")
+
+
 def test_an_image_is_the_one_that_is_drawn_alone(call: Call, here: Path) -> None:
     call(*JOB, "--output", "a")
     alone = load(here / MODEL)([1], seed=9, steps=2)

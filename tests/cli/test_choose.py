@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 import fewstep as fs
+from bench.tiny import commands
+from pipeline import tiny_diffusers
 
 from .conftest import Call
 
@@ -39,6 +41,24 @@ def test_it_measures_what_is_missing_once_and_its_command_draws(call: Call, here
     command = next(line for line in again.stdout.splitlines() if line.startswith("command: "))
     drawn = call(*shlex.split(command)[2:], "--count", 1, "--json")
     assert json.loads(drawn.stdout)["recipe"]["plan"]["digest"] == chosen["plan"]
+
+
+def test_a_variant_is_measured_and_drawn_with_the_command_and_the_line_of_python(call: Call, here: Path) -> None:
+    tiny_diffusers.write("ddpm", here / "whole").save_pretrained(here / "half", variant="fp16")
+    words = ("choose", "half", "--budget-nfe", 3, *QUICK, "--variant", "fp16")
+    result = call(*words, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    command = found["lines"]["command"]
+    assert command.endswith(" --variant fp16")
+    drawn = call(*shlex.split(command)[1:], "--count", 1, "--json")
+    assert json.loads(drawn.stdout)["recipe"]["plan"]["digest"] == found["chosen"]["plan"]
+    assert found["lines"]["python"].startswith('images = fs.load("half", variant="fp16")(')
+    page = Path("out/bench-half/index.html")
+    for start in ("fewstep bench half ", "fewstep generate half "):
+        found = commands(page, start)
+        assert found
+        assert all(line[-2:] == ["--variant", "fp16"] for line in found)
 
 
 def test_advice_says_that_it_is_advice(call: Call, here: Path) -> None:

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+from pipeline import tiny_diffusers
+
 from .conftest import Call
 
 
@@ -21,3 +23,13 @@ def test_the_table_ends_with_the_verdict(call: Call, here: Path) -> None:
     assert result.exit_code == 0
     assert result.stdout.splitlines()[0].split()[:2] == ["prediction", "schedule"]
     assert "tiny itself says: v_prediction on linear" in result.stderr
+
+
+def test_a_variant_of_the_files_is_tested(call: Call, here: Path) -> None:
+    tiny_diffusers.write("ddpm", here / "whole").save_pretrained(here / "half", variant="fp16")
+    assert call("doctor", "half", "--images", 2).exit_code == 2
+    half, whole = (
+        call("doctor", *words, "--images", 2, "--json") for words in (["half", "--variant", "fp16"], ["whole"])
+    )
+    assert half.exit_code == 0, half.stderr
+    assert json.loads(half.stdout)["readings"] == json.loads(whole.stdout)["readings"]

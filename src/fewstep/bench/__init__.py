@@ -9,6 +9,7 @@ for run in found.runs:
 
 from __future__ import annotations
 
+from fewstep.bench.loading import Loading
 from fewstep.bench.measured import Bench, bench
 from fewstep.bench.pareto import Front, Group, front_of, groups, table
 from fewstep.bench.row import Machine, Model, Rows, Run, read_runs
@@ -20,6 +21,7 @@ __all__ = [
     "Estimate",
     "Front",
     "Group",
+    "Loading",
     "Machine",
     "Model",
     "Progress",

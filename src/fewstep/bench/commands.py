@@ -32,17 +32,15 @@ def bench_command(subject: Subject, sweep: Sweep, images: int, clip: str | os.Pa
             words += [option, str(value)]
     words += ["--images", str(images), "--batch", str(subject.batch), "--seed", str(subject.seed)]
     device = str(subject.device)
-    return _joined(words + ([] if device == "cpu" else ["--device", device]))
+    words += [] if device == "cpu" else ["--device", device]
+    return _joined(words + subject.loading.words)
 
 
 def generate_command(run: Run, folder: str | os.PathLike[str], prompted: bool = False) -> str:
     """The `fewstep generate` that draws with the plan of a row, and where the model is `prompted`, with a PROMPT."""
     words = ["fewstep", "generate", run.model.source, *["PROMPT"] * prompted]
     if run.plan_file is not None:
-        words += ["--plan", os.path.join(folder, run.plan_file)]
-        # A model in another precision has another digest than the one that the plan names.
-        same = run.precision == "float32" and run.options.get("model") in (None, run.model.digest)
-        words += ["--force"] * (run.kind == "tuned" and not same)
+        words += ["--plan", os.path.join(folder, run.plan_file)] + ["--force"] * run.foreign
     else:
         words += ["--sampler", run.sampler, "--steps", str(run.steps), "--grid", run.grid]
         words += _pairs("--grid-option", run.grid_options) + _pairs("--option", run.options)
@@ -50,7 +48,7 @@ def generate_command(run: Run, folder: str | os.PathLike[str], prompted: bool = 
         words += ["--guidance", f"{run.guidance:g}"]
     if run.precision != "float32":
         words += ["--dtype", run.precision]
-    return _joined(words)
+    return _joined(words + run.model.loading.words)
 
 
 def _pairs(option: str, values: Mapping[str, Any]) -> list[str]:

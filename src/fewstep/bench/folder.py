@@ -67,7 +67,7 @@ class Folder:
         if command in self.commands and (self.path / "bench.json").exists():
             return
         self.commands = [*self.commands, command]
-        document = {"version": VERSION, "model": self.model._asdict(), "commands": self.commands}
+        document = {"version": VERSION, "model": self.model.to_json(), "commands": self.commands}
         write_whole(self.path / "bench.json", json.dumps(document, indent=2).encode())
 
     def _inner(self, name: str) -> Path:

@@ -15,6 +15,7 @@ from fewstep.bench.commands import bench_command
 from fewstep.bench.converged import PILOT, SHARE
 from fewstep.bench.folder import opened
 from fewstep.bench.judge import Judge
+from fewstep.bench.loading import Loading
 from fewstep.bench.machine import device_name
 from fewstep.bench.page import write_page
 from fewstep.bench.row import Run, key_of
@@ -59,6 +60,9 @@ def bench(
     seconds: float | None = None,
     clip: str | os.PathLike[str] | None = None,
     device: torch.device | str = "cpu",
+    variant: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    allow_pickle: bool = False,
     announce: Callable[[Estimate], None] = lambda estimate: None,
     watch: Callable[[Progress], None] = lambda progress: None,
     clock: Callable[[], float] = time.perf_counter,
@@ -77,7 +81,7 @@ def bench(
         seed: names other noise, 0 to 2^20 - 1.
         seconds: about how long it may take.
         clip: a folder with the weights of CLIP, for its score.
-        device: where the model runs.
+        device: where the model runs; `variant`, `config` and `allow_pickle` are of `fewstep.load` too.
         announce: told what it will cost before it starts; what it raises ends it, and nothing is written.
         watch: told what goes on.
 
@@ -86,7 +90,7 @@ def bench(
             guide, a precision that the device cannot do, and a folder that another process writes to.
     """
     sweep = sweep or Sweep()
-    subject = Subject(model, prompts, seed, batch, device)
+    subject = Subject(model, prompts, seed, batch, device, Loading.of(variant, config, allow_pickle))
     images = (PROMPT_IMAGES if subject.words else CLASS_IMAGES) if images is None else images
     if type(images) is not int or not 2 <= images <= MOST_IMAGES:
         raise InvalidInput(f"images must be a whole number from 2 to {MOST_IMAGES}, got {images!r}")

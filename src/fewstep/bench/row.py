@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fewstep.bench.loading import PLAIN, Loading
 from fewstep.core.errors import InvalidInput
 from fewstep.measure.figure import Figure
 from fewstep.tune.certificate import Interval
@@ -24,11 +25,24 @@ PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 class Model(NamedTuple):
-    """Whose images were measured; `source` is what was given to `fewstep.load`."""
+    """Whose images were measured; `source` is what was given to `fewstep.load`, with `loading`."""
 
     name: str
     digest: str
     source: str
+    loading: Loading = PLAIN
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; `loading` is there only where it says something."""
+        told = {"loading": self.loading.given} if self.loading.given else {}
+        return {"name": self.name, "digest": self.digest, "source": self.source, **told}
+
+    @classmethod
+    def from_json(cls, document: Any) -> Model:
+        """The inverse of `to_json`. Raises `InvalidInput` for missing or unknown fields, naming them."""
+        known = _fields_of("model", document, cls._fields, ("loading",))
+        names = tuple(each.name for each in fields(Loading))
+        return cls(**{**known, "loading": Loading(**_fields_of("loading", known.get("loading", {}), names, names))})
 
 
 class Machine(NamedTuple):
@@ -90,13 +104,18 @@ class Run:
         own = f"{self.sampler} on {self.grid}"
         return own if self.kind == "untuned" else f"{own}, tuned"
 
+    @property
+    def foreign(self) -> bool:
+        """Whether its plan was tuned for another model, so that drawing with it takes --force."""
+        return self.kind == "tuned" and self.options.get("model") not in (None, self.model.digest)
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         figures = {name: figure.to_json() for name, figure in self.figures.items()}
         for figure in figures.values():
             del figure["replicates"]
         nested = {
-            "model": self.model._asdict(),
+            "model": self.model.to_json(),
             "figures": figures,
             "seconds": self.seconds._asdict(),
             "machine": self.machine._asdict(),
@@ -121,7 +140,8 @@ class Run:
             )
         known = _fields_of("a row", document, ("version", *_FIELDS))
         del known["version"]
-        for name, kind in (("model", Model), ("machine", Machine), ("seconds", Interval)):
+        known["model"] = Model.from_json(known["model"])
+        for name, kind in (("machine", Machine), ("seconds", Interval)):
             known[name] = kind(**_fields_of(name, known[name], kind._fields))
         if not isinstance(known["figures"], Mapping):
             raise InvalidInput(f"figures must be an object, got {known['figures']!r:.60}")
@@ -199,11 +219,12 @@ def _split(content: bytes) -> tuple[list[bytes], int]:
     return whole, len(rest)
 
 
-def _fields_of(what: str, document: Any, known: tuple[str, ...]) -> dict[str, Any]:
+def _fields_of(what: str, document: Any, known: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, Any]:
     if not isinstance(document, Mapping):
         raise InvalidInput(f"{what} must be an object, got {document!r:.60}")
-    if set(document) != set(known):
-        lacks, extra = sorted(set(known) - set(document)), sorted(map(str, set(document) - set(known)))
+    lacks = sorted(set(known) - set(optional) - set(document))
+    extra = sorted(map(str, set(document) - set(known)))
+    if lacks or extra:
         told = [f"lacks {', '.join(lacks)}"] * bool(lacks) + [f"has unknown {', '.join(extra)}"] * bool(extra)
         raise InvalidInput(f"{what} {' and '.join(told)}")
     return dict(document)
@@ -250,7 +271,7 @@ _KINDS: tuple[tuple[str, Callable[[Any], bool], tuple[str, ...]], ...] = (
     ("a finite number or null", lambda value: value is None or _number(value), ("guidance",)),
     ("a whole number or null", lambda value: value is None or _count(value), ("memory",)),
     ("three finite numbers", lambda value: all(map(_number, value)), ("seconds",)),
-    ("texts", lambda value: all(map(_text, value)), ("model",)),
+    ("texts", lambda value: all(map(_text, value[:3])), ("model",)),
 )
 
 

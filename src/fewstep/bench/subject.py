@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.bench.loading import PLAIN, Loading
 from fewstep.bench.problems import drawing, labels_of, prompts_of, scale_of
 from fewstep.bench.row import PRECISIONS, Model, key_of
 from fewstep.core.errors import InvalidInput, one_of
@@ -35,6 +36,7 @@ class Subject:
         source: what `fewstep.load` takes, or a pipeline that it made, in float32.
         prompts: a file with a prompt a line, for a model of words; None are those of scenes.
         seed: of the noise; `batch`: images that the network sees at once.
+        loading: how the files of `source` are read.
     """
 
     source: Any
@@ -42,11 +44,17 @@ class Subject:
     seed: int = 0
     batch: int | None = None
     device: torch.device | str = "cpu"
+    loading: Loading = PLAIN
     _loaded: dict[str, Pipeline | TextPipeline] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         given = isinstance(self.source, Pipeline | TextPipeline)
-        self._loaded["float32"] = self.source if given else load(self.source, device=self.device)
+        if given and self.loading.given:
+            raise InvalidInput(
+                f"{' and '.join(self.loading.given)}: for reading the files of a model, and this one is loaded: leave "
+                "it out"
+            )
+        self._loaded["float32"] = self.source if given else self._load("float32")
         if given and getattr(self.source, "dtype", None) not in (None, torch.float32):
             raise InvalidInput(
                 f"a loaded model is measured in float32, this one is in {self.source.dtype}: give its path"
@@ -66,7 +74,7 @@ class Subject:
     def model(self) -> Model:
         """Its name, digest and source, as rows have them."""
         given = isinstance(self.source, Pipeline | TextPipeline) or callable(self.source)
-        return Model(self.pipe.name, self.pipe.digest, self.pipe.name if given else str(self.source))
+        return Model(self.pipe.name, self.pipe.digest, self.pipe.name if given else str(self.source), self.loading)
 
     @cached_property
     def known_prompts(self) -> list[Any] | None:
@@ -136,8 +144,11 @@ class Subject:
                 raise InvalidInput(
                     f"a loaded model cannot be measured in {precision} too: give what it was loaded from"
                 )
-            self._loaded[precision] = load(self.source, device=self.device, dtype=precision)
+            self._loaded[precision] = self._load(precision)
         return self._loaded[precision]
+
+    def _load(self, precision: str) -> Pipeline | TextPipeline:
+        return load(self.source, device=self.device, dtype=precision, **self.loading.given)
 
     def problem(self, scale: float | None, precision: str = "float32") -> Problem:
         """What is drawn, at a guidance scale, in a precision; images are numbered from `FIRST`."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.bench import Estimate, Progress, bench
+from fewstep.bench.loading import Loading
 from fewstep.bench.machine import machine_of
 from fewstep.bench.problems import scale_of
 from fewstep.bench.subject import Subject
@@ -72,6 +73,9 @@ def choose(
     seconds: float | None = 60.0,
     images: int | None = None,
     force: bool = False,
+    variant: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    allow_pickle: bool = False,
     begin: Callable[[Need, Path], None] = lambda need, folder: None,
     announce: Callable[[Estimate], None] = lambda estimate: None,
     watch: Callable[[Progress], None] = lambda progress: None,
@@ -79,7 +83,7 @@ def choose(
     """The plan for a budget, chosen among what was measured of a model.
 
     Args:
-        pipe: what `fewstep.load` made of `source`.
+        pipe: what `fewstep.load` made of `source`, with `variant`, `config` and `allow_pickle`.
         measure: the figure of the rows that decides, such as "quality" or "adherence".
         guidance: the scale that is drawn with; None is the model's own.
         paths: see `gather`.
@@ -96,7 +100,10 @@ def choose(
     guided = words or pipe.classes > 0
     scale = scale_of(pipe, guidance) if guided else None
     schedule = pipe.schedule_at() if words else pipe.schedule
-    conditions = None if prompts is None else Subject(source, prompts, device=pipe.device).conditions_digest
+    loading = Loading.of(variant, config, allow_pickle)
+    conditions = None
+    if prompts is not None:
+        conditions = Subject(source, prompts, device=pipe.device, loading=loading).conditions_digest
 
     def known() -> Results:
         return gather(
@@ -125,6 +132,7 @@ def choose(
             seed=0 if group is None else group.seed,
             seconds=seconds,
             device=pipe.device,
+            **loading.given,
             announce=announce,
             watch=watch,
         )
@@ -137,11 +145,11 @@ def choose(
     elif need is not None and results.candidates:
         results.notes.append(f"{need.why}; this is the best of what is measured")
     if not results.candidates:
-        return _advised(pipe, source, schedule, budget, measure, scale, results)
+        chosen, advice, notes = _advised(pipe, schedule, budget, scale, results)
+        return Answer(budget, measure, chosen, None, advice, lines_of(source, chosen, words, loading), notes)
     choice = decide(results.candidates, budget, measure)
-    return Answer(
-        budget, measure, choice.chosen, choice, None, lines_of(source, choice.chosen, words), results.notes
-    )  # fmt: skip
+    lines = lines_of(source, choice.chosen, words, loading)
+    return Answer(budget, measure, choice.chosen, choice, None, lines, results.notes)
 
 
 def _folder(paths: Sequence[str | os.PathLike[str]], name: str) -> Path:
@@ -151,15 +159,11 @@ def _folder(paths: Sequence[str | os.PathLike[str]], name: str) -> Path:
 
 
 def _advised(
-    pipe: Pipeline | TextPipeline,
-    source: str,
-    schedule: Any,
-    budget: Budget,
-    measure: str,
-    scale: float | None,
-    results: Results,
-) -> Answer:
-    """The field's advice for a number of evaluations. Raises `InvalidInput` for other budgets, which need measuring."""
+    pipe: Pipeline | TextPipeline, schedule: Any, budget: Budget, scale: float | None, results: Results
+) -> tuple[Candidate, Advice, list[str]]:
+    """The field's advice for a number of evaluations, and what to know of it. Raises `InvalidInput` for other budgets,
+    which need measuring.
+    """
     if budget.nfe is None:
         raise InvalidInput(
             f"nothing is measured of {pipe.name}, and advice knows no milliseconds and no quality: leave out "
@@ -185,5 +189,4 @@ def _advised(
     notes = [*results.notes]
     if budget.ms is not None or budget.quality is not None:
         notes.append("of the milliseconds and the quality that you ask for nothing is known without measuring")
-    lines = lines_of(source, chosen, isinstance(pipe, TextPipeline))
-    return Answer(budget, measure, chosen, None, advice, lines, notes)
+    return chosen, advice, notes

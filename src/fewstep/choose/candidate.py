@@ -98,7 +98,7 @@ def of_run(run: Run, folder: Path, here: Machine) -> Candidate:
         seconds=run.seconds if same else None,
         source=f"bench, {run.images} images, seed {run.seed}",
         more=frozenset(name for name, one in run.figures.items() if one.better == "more"),
-        force=run.kind == "tuned" and run.options.get("model") != run.model.digest,
+        force=run.foreign,
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fewstep.bench.loading import PLAIN, Loading
 from fewstep.choose.candidate import Candidate
 
 
@@ -18,28 +20,31 @@ class Lines(NamedTuple):
     diffusers: str | None
 
 
-def lines_of(source: str, one: Candidate, words: bool) -> Lines:
-    """The lines that draw with a candidate. `source` is what `fewstep.load` takes; `words`: whether from prompts."""
+def lines_of(source: str, one: Candidate, words: bool, loading: Loading = PLAIN) -> Lines:
+    """The lines that draw with a candidate. `source` is what `fewstep.load` takes, with `loading`; `words`: whether
+    from prompts.
+    """
     command = ["fewstep", "generate", source, *(["PROMPT"] if words else [])]
     call: dict[str, Any] = {}
     if one.plan_file is not None:
         command += ["--plan", str(one.plan_file)] + ["--force"] * one.force
-        start = f'sampler=fs.Plan.load("{one.plan_file}")'
+        start = f"sampler=fs.Plan.load({_literal(str(one.plan_file))})"
     else:
         command += ["--sampler", one.sampler, "--steps", str(one.steps), "--grid", one.grid]
         command += _pairs("--grid-option", one.grid_options) + _pairs("--option", one.options)
-        start = f'sampler="{one.sampler}", steps={one.steps}, grid="{one.grid}"'
+        start = f"sampler={_literal(one.sampler)}, steps={one.steps}, grid={_literal(one.grid)}"
         call = {"grid_options": dict(one.grid_options), "options": dict(one.options)}
     if one.guidance is not None:
         command += ["--guidance", f"{one.guidance:g}"]
         call["guidance"] = one.guidance
-    named = [start, *(f"{name}={value!r}" for name, value in call.items() if value not in ({}, None))]
-    load = repr(source) if one.precision == "float32" else f"{source!r}, dtype={one.precision!r}"
+    load = loading.given
     if one.precision != "float32":
         command += ["--dtype", one.precision]
-    given = '"PROMPT", ' if words else ""
-    python = f"images = fs.load({load})({given}{', '.join(named)})".replace("'", '"')
-    return Lines(shlex.join(command), python, _diffusers(one) if is_folder(source) or words else None)
+        load = {"dtype": one.precision, **load}
+    loaded = ", ".join([_literal(source), *_named(load)])
+    drawn = ", ".join(['"PROMPT"'] * words + [start, *_named(call)])
+    python = f"images = fs.load({loaded})({drawn})"
+    return Lines(shlex.join(command + loading.words), python, _diffusers(one) if is_folder(source) or words else None)
 
 
 def is_folder(source: str) -> bool:
@@ -55,6 +60,17 @@ def _diffusers(one: Candidate) -> str:
     line = f'PlanScheduler.from_config(pipe.scheduler, sampler="{one.sampler}", grid="{one.grid}"{grid}{options})'
     scale = "" if one.guidance is None else f", guidance_scale={one.guidance:g}"
     return f"pipe.scheduler = {line}; pipe(.., num_inference_steps={one.steps}{scale})".replace("'", '"')
+
+
+def _named(values: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={_literal(value)}" for name, value in values.items() if value not in ({}, None)]
+
+
+def _literal(value: Any) -> str:
+    """A value as Python reads it, texts in double quotes."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_literal(name)}: {_literal(inner)}' for name, inner in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _pairs(option: str, values: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fewstep.cli import place
 from fewstep.cli.output import note, progress, show_json, show_table
 from fewstep.cli.values import Numbers, Several
 
@@ -47,7 +48,7 @@ NAMES, STEPS = Several(str, "a name", most=100), Numbers(1, 1000)
 )
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after about so long.")
 @click.option("--clip", type=click.Path(), help="A folder with CLIP's weights, for its score.")
-@click.option("--device", default="cpu", show_default=True, help="Where the model runs, such as cuda.")
+@place.IN_FLOAT32
 @click.option("--output", type=click.Path(file_okay=False), help="The folder.  [default: out/bench-MODEL]")
 @click.option("--json", "as_json", is_flag=True, help="Print all rows as JSON.")
 @click.pass_context

@@ -131,7 +131,8 @@ def _default_batch(pipe: Pipeline | TextPipeline) -> int:
 
 def _summary(report: JobReport) -> str:
     nfe = f", NFE {report.nfe:g} each" if report.drawn else ""
-    return f"{report.images} images in batches of {report.batch}, {report.drawn} drawn now{nfe}"
+    several = "1 image" if report.images == 1 else f"{report.images} images"
+    return f"{several} in batches of {report.batch}, {report.drawn} drawn now{nfe}"
 
 
 def _first(indices: list[int]) -> str:

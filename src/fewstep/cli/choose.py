@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fewstep.cli import place
 from fewstep.cli.output import note, progress, show_json, show_table
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 )
 @click.option("--no-measure", is_flag=True, help="Measure nothing; without any measurement you get advice.")
 @click.option("--force", is_flag=True, help="Take plans that were tuned for another model.")
-@click.option("--device", default="cpu", show_default=True, help="Where the model runs, such as cuda.")
+@place.IN_FLOAT32
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 def choose(model: str, as_json: bool, **given: Any) -> None:
     """Choose a sampler and steps for MODEL by what was measured of it: within a budget the best, or the cheapest of a
@@ -75,7 +76,8 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
     if limits == [None, None, None]:
         raise click.UsageError("give --budget-nfe N, --budget-ms MS or --quality Q, or several of them")
     seconds, quick = given.pop("measure_seconds"), not given.pop("no_measure")
-    pipe = load(model, device=given.pop("device"))
+    pipe = load(model, **place.arguments(given))
+    del given["device"]
     with progress("measuring", 1) as bar:
         told = ""
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import click
 
+from fewstep.cli import place
 from fewstep.cli.classes import load_classes
 from fewstep.cli.output import note, progress, show_json, show_table
 
@@ -21,8 +23,9 @@ from fewstep.cli.output import note, progress, show_json, show_table
     help="Images that each reading is tested with.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**63), default=0, show_default=True, metavar="N", help="Of the noise.")
+@place.options("variant", "allow_pickle")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(model: str, images: int, seed: int, as_json: bool) -> None:
+def doctor(model: str, images: int, seed: int, as_json: bool, **where: Any) -> None:
     """Test which prediction type and noise schedule the outputs of MODEL are consistent with.
 
     A network that is told the wrong thing draws noise, and nothing raises. Every reading is tested on clean images that
@@ -32,7 +35,7 @@ def doctor(model: str, images: int, seed: int, as_json: bool) -> None:
 
     import fewstep as fs
 
-    pipe = load_classes(model, "doctor")
+    pipe = load_classes(model, "doctor", **place.arguments(where))
     condition = {"label": torch.arange(images) % pipe.classes} if pipe.classes else {}
     with progress("testing", 1) as bar:
         found = fs.diagnose(

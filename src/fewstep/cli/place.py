@@ -7,25 +7,40 @@ from typing import Any
 
 import click
 
-NAMES = ("device", "dtype", "variant", "model_config", "allow_pickle")
-_OPTIONS = (
-    click.option("--device", default="cpu", help="Where the model runs, such as cuda.  [default: cpu]"),
-    click.option("--dtype", help="float32, float16 or bfloat16.  [default: float32]"),
-    click.option("--variant", help="Of a diffusers model's files, such as fp16."),
-    click.option(
-        "--model-config", help="Folder or hub id with the configurations of a MODEL that is one original checkpoint."
+Command = Callable[..., Any]
+_OPTIONS = {
+    "device": click.option("--device", default="cpu", help="Where the model runs, such as cuda.  [default: cpu]"),
+    "dtype": click.option("--dtype", help="float32, float16 or bfloat16.  [default: float32]"),
+    "variant": click.option("--variant", help="Of a diffusers model's files, such as fp16."),
+    "config": click.option(
+        "--model-config",
+        "config",
+        help="Folder or hub id with the configurations of a MODEL that is one original checkpoint.",
     ),
-    click.option("--allow-pickle", is_flag=True, help="Load weights that are only there as a pickle, never code."),
-)
+    "allow_pickle": click.option(
+        "--allow-pickle", is_flag=True, help="Load weights that are only there as a pickle, never code."
+    ),
+}
+"""By their names as arguments of `fewstep.load`."""
 
 
-def OPTIONS(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options to a command."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def options(*names: str) -> Callable[[Command], Command]:
+    """Adds some of the options to a command."""
+
+    def add(command: Command) -> Command:
+        for name in reversed(names):
+            command = _OPTIONS[name](command)
+        return command
+
+    return add
+
+
+OPTIONS = options(*_OPTIONS)
+"""Adds all of them."""
+IN_FLOAT32 = options("device", "variant", "config", "allow_pickle")
+"""For a command that measures in float32, or has precisions of its own."""
 
 
 def arguments(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `fewstep.load`."""
-    return {"config" if name == "model_config" else name: given[name] for name in NAMES}
+    """The arguments of `fewstep.load`, of the options that the command has."""
+    return {name: given[name] for name in _OPTIONS if name in given}
