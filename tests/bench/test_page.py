@@ -167,6 +167,8 @@ def test_commands_draw_what_was_measured() -> None:
     assert generate_command(foreign, "out").endswith("--plan out/plans/p.json --force --guidance 2 --dtype bfloat16")
     options = row("ddim", options={"eta": 0.5}, grid_options={"bias": 0.5}, guidance=None)
     assert "--grid-option bias=0.5 --option eta=0.5" in generate_command(options, "out")
+    elsewhere = replace(row(), machine=row().machine._replace(device="cuda (some card)"))
+    assert generate_command(elsewhere, "out").endswith(" --device cuda")
 
 
 def test_commands_load_the_model_as_it_was_measured(tmp_path: Path) -> None:

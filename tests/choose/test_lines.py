@@ -47,6 +47,19 @@ def test_a_plan_of_this_model_needs_no_force_in_any_precision(precision: str) ->
     assert command == f"fewstep generate digits --plan out/p.json{end}"
 
 
+def test_the_device_is_said_where_it_is_not_the_usual_one() -> None:
+    lines = lines_of("models/mine", of_run(row("ddim", 4), Path("out"), MACHINE), words=True, device="cuda")
+    assert lines.command.endswith(" --device cuda")
+    assert lines.python.startswith('images = fs.load("models/mine", device="cuda")("PROMPT"')
+
+
+def test_a_plan_with_guidance_by_row_has_no_line_for_a_scheduler() -> None:
+    for options, there in (({"guidance_factors": [1.0, 0.5]}, False), ({}, True)):
+        tuned = row("learned", 2, kind="tuned", plan_file="p.json", options={"model": MODEL.digest, **options})
+        lines = lines_of("models/mine", of_run(tuned, Path("out"), MACHINE), words=True)
+        assert (lines.diffusers is not None) == there
+
+
 def test_the_model_is_loaded_as_it_was_for_the_choice() -> None:
     one = of_run(row("ddim", 4, grid_options={}, guidance=None, precision="float16"), Path("out"), MACHINE)
     lines = lines_of("it's mine", one, words=False, loading=Loading("fp16", "con figs", True))

@@ -92,7 +92,7 @@ def test_what_is_cut_from_a_prompt_is_said(call: Call, here: Path, model: Path) 
     [
         ([], "sd draws from words: give a PROMPT after the model"),
         (["lion", "--labels", "3"], "--labels is for models of classes"),
-        (["lion", "--clip"], "--clip is for models of classes"),
+        (["lion", "--clip"], "--clip is for models of pixels"),
         (["lion", "--height", "17"], "height is 17; sd makes multiples of 2"),
         (["lion", "--height", "99999"], "1<=x<=16384"),
         (["lion", "--preset", "bets"], "unknown preset 'bets': did you mean 'best'"),

@@ -48,6 +48,8 @@ def generate_command(run: Run, folder: str | os.PathLike[str], prompted: bool = 
         words += ["--guidance", f"{run.guidance:g}"]
     if run.precision != "float32":
         words += ["--dtype", run.precision]
+    device, _, _ = run.machine.device.partition(" ")
+    words += [] if device == "cpu" else ["--device", device]
     return _joined(words + run.model.loading.words)
 
 

@@ -108,7 +108,7 @@ def choose(
     def known() -> Results:
         return gather(
             pipe.name,
-            pipe.digest,
+            pipe.weights,
             machine_of(pipe.device),
             guidance=scale,
             paths=paths,
@@ -146,9 +146,11 @@ def choose(
         results.notes.append(f"{need.why}; this is the best of what is measured")
     if not results.candidates:
         chosen, advice, notes = _advised(pipe, schedule, budget, scale, results)
-        return Answer(budget, measure, chosen, None, advice, lines_of(source, chosen, words, loading), notes)
+        return Answer(
+            budget, measure, chosen, None, advice, lines_of(source, chosen, words, loading, str(pipe.device)), notes
+        )
     choice = decide(results.candidates, budget, measure)
-    lines = lines_of(source, choice.chosen, words, loading)
+    lines = lines_of(source, choice.chosen, words, loading, str(pipe.device))
     return Answer(budget, measure, choice.chosen, choice, None, lines, results.notes)
 
 

@@ -10,19 +10,22 @@ from typing import Any, NamedTuple
 
 from fewstep.bench.loading import PLAIN, Loading
 from fewstep.choose.candidate import Candidate
+from fewstep.denoise.factors import FACTORS
 
 
 class Lines(NamedTuple):
-    """The same choice three times. `diffusers` is None for models that are no pipeline of diffusers."""
+    """The same choice three times. `diffusers` is None for models that are no pipeline of diffusers, and for plans with
+    guidance by row, which a scheduler cannot set.
+    """
 
     command: str
     python: str
     diffusers: str | None
 
 
-def lines_of(source: str, one: Candidate, words: bool, loading: Loading = PLAIN) -> Lines:
-    """The lines that draw with a candidate. `source` is what `fewstep.load` takes, with `loading`; `words`: whether
-    from prompts.
+def lines_of(source: str, one: Candidate, words: bool, loading: Loading = PLAIN, device: str = "cpu") -> Lines:
+    """The lines that draw with a candidate. `source` is what `fewstep.load` takes, with `loading` and `device`;
+    `words`: whether from prompts.
     """
     command = ["fewstep", "generate", source, *(["PROMPT"] if words else [])]
     call: dict[str, Any] = {}
@@ -41,10 +44,14 @@ def lines_of(source: str, one: Candidate, words: bool, loading: Loading = PLAIN)
     if one.precision != "float32":
         command += ["--dtype", one.precision]
         load = {"dtype": one.precision, **load}
+    if device != "cpu":
+        command += ["--device", device]
+        load = {**load, "device": device}
     loaded = ", ".join([_literal(source), *_named(load)])
     drawn = ", ".join(['"PROMPT"'] * words + [start, *_named(call)])
     python = f"images = fs.load({loaded})({drawn})"
-    return Lines(shlex.join(command + loading.words), python, _diffusers(one) if is_folder(source) or words else None)
+    theirs = (is_folder(source) or words) and FACTORS not in one.options
+    return Lines(shlex.join(command + loading.words), python, _diffusers(one) if theirs else None)
 
 
 def is_folder(source: str) -> bool:
