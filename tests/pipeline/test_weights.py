@@ -12,7 +12,7 @@ import torch
 
 import fewstep as fs
 from fewstep.denoise.factors import FACTORS
-from fewstep.pipeline import Guidance, Item, Job, Pipeline, draw_job, load, read, read_prompts
+from fewstep.pipeline import Guidance, Item, Job, Pipeline, TextPipeline, draw_job, load, read, read_prompts
 from fewstep.tune.table import plan_of, table_of
 
 from .by_hand import APG, base, said
@@ -217,3 +217,23 @@ def test_hostile_weights_are_refused_by_field(changes: dict[str, Any], message: 
     assert Guidance.from_json(json.loads(json.dumps(good))) == Guidance((1.0, 2.0), threshold=(0.9, math.inf))
     with pytest.raises(fs.InvalidInput, match=message):
         Guidance.from_json({**good, **changes})
+
+
+def test_perturbed_attention_and_autoguidance_take_weights_by_row_too(
+    models: Models, weak: TextPipeline, tmp_path: Path
+) -> None:
+    sd = models("sd").native
+    network, own, empty = base(sd), said(sd, ["lion"]), said(sd, [""])
+    theirs = base(weak).given(said(weak, ["lion"]))
+    rows = fs.GuidanceSchedule.rows(ROWS)
+    shape = (1, *sd.latent_shape(16, 16))
+    for method, more, denoiser, nfe in (
+        ("pag", {}, fs.PAG(network, own, 3.0, layers=["mid"], negative=empty, guidance=rows, module=sd.module), 8),
+        ("autoguidance", {"weak": weak}, fs.AutoGuided(network.given(own), theirs, rows), 5),
+    ):
+        images = sd("lion", guidance=ROWS, guidance_method=method, sampler="ddim", **more, **QUICK)
+        latents = fs.sample(sd.plan("ddim", **QUICK), denoiser, shape=shape)
+        torch.testing.assert_close(images.tensor, sd.decoder(latents))
+        assert images.nfe == nfe
+        stamp = read(images.save(tmp_path / "a.png"))
+        assert sd.redraw(stamp.recipe, **more).digest == stamp.pixels
