@@ -106,7 +106,9 @@ def test_the_certificate_says_what_it_costs(tuned):
     assert set(found.elsewhere) == {"guidance 2"}  # without guidance it costs more rows
     assert set(tuned[False].certificate.elsewhere) == {"guidance 1", "guidance 2"}
     assert found.search["layouts"] > 3
-    assert f"<td class='n'>{rows}</td><td class='n'>6</td>" in page_of(found.to_json())
+    page = page_of(found.to_json())
+    assert f"<td class='n'>{rows}</td><td class='n'>6</td>" in page
+    assert "at the cost of 3 guided rows</title>" in page
 
 
 def test_the_same_seed_gives_the_same_plan(tuned):

@@ -23,7 +23,10 @@ code { background: #f2f4f7; padding: .1rem .3rem }
 def page_of(certificate: Mapping[str, Any]) -> str:
     """HTML of what `Certificate.to_json` gives."""
     model, seconds = certificate["model"], certificate["seconds"]
-    title = f"Tuned plan for {model['name']} at {certificate['nfe']} evaluations"
+    cost = f"at {certificate['nfe']} evaluations"
+    if 0 in (certificate["factors"] or ()):
+        cost = f"at the cost of {certificate['nfe']} guided rows"
+    title = f"Tuned plan for {model['name']} {cost}"
     compared = certificate["compared"]
     judged, other = ("typical", "rmse") if certificate["objective"] == "psnr" else ("rmse", "typical")
     heads = {"rmse": "error", "typical": "typical image"}
