@@ -192,9 +192,8 @@ def _sized(job: Job) -> tuple[Job, Images | None]:
         return job, None
     guidance = job.guidance(job.items[0])
     steps = 1 if guidance.method == "cfg" else 2 + guidance.options.get("zero_init", 0)  # some act in no single row
-    few_steps = (
-        None if isinstance(guidance.scale, tuple) else job.pipe.plan("ddim", steps=steps)
-    )  # weights by row fit one
+    by_row = isinstance(guidance.scale, tuple)  # these weights fit no other plan
+    few_steps = None if by_row else job.pipe.plan("ddim", steps=steps)
     size = first_size(len(job.items), job.pipe.device, lambda: replace(job, batch=1).draw([0], plan=few_steps))
     if torch.device(job.pipe.device).type != "cuda":
         return replace(job, batch=size), None
