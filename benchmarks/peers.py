@@ -27,7 +27,7 @@ from torch import Tensor
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
 from fewstep.tune import Known, Problem
-from fewstep.tune.problem import rmse, squares
+from fewstep.tune.problem import overall, squares
 
 SPACINGS = ({}, {"timestep_spacing": "leading"}, {"timestep_spacing": "trailing"})
 SIGMAS = ({"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True})
@@ -281,8 +281,8 @@ def best_peers(problem: Problem, nfe: int, images: Known, rungs: Sequence[int], 
             except Exception:  # noqa: BLE001 what a peer refuses, it refuses in its own ways
                 tried -= size == rungs[0]
                 continue
-            if math.isfinite(rmse(errors)):
+            if math.isfinite(overall(errors, problem.objective)):
                 scored.append((peer, errors))
-        scored.sort(key=lambda one: rmse(one[1]))
+        scored.sort(key=lambda one: overall(one[1], problem.objective))
         going = [peer for peer, _ in scored[: max(1, len(scored) // kept)]]
     return scored, tried

@@ -1,6 +1,7 @@
 """The best untuned sampler against the best of all schedulers of diffusers, at equal network evaluations.
 
     python benchmarks/untuned.py [--nfe 5,8,10,15] [--models digits:1,digits:2,mixture,flow,scenes] [--json FILE]
+                                 [--objective rmse]
 
 Error is the root mean square distance to the converged solution from the same noise. Ours is chosen among all samplers
 on all grids, and on grids with parameters for the best of them, on other noise than it is reported on. Theirs is the
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +29,7 @@ import fewstep as fs
 from fewstep.bench.problems import problem_of
 from fewstep.tune import Known, Problem, search
 from fewstep.tune.certificate import gain
-from fewstep.tune.problem import rmse
+from fewstep.tune.problem import OBJECTIVES, overall
 from fewstep.tune.teacher import find_teacher
 from fewstep.tune.tuning import HELD_OUT, TRAIN
 
@@ -93,27 +95,29 @@ def searched(problem: Problem, nfe: int, known: Known, rungs: tuple[int, ...]) -
 
 def measured(name: str, given: Case, nfe: int, chosen: Known, held: Known, reference: float) -> dict[str, Any]:
     problem, began = given.problem, time.perf_counter()
+    by = problem.objective
     plain, best, plans = searched(problem, nfe, chosen, given.ours)
     _, alike, _ = searched(problem, nfe, held, given.held)
     errors = {plan.digest: problem.errors(plan, held) for plan in (plain, best, alike)}
     ours_seconds = time.perf_counter() - began
     theirs, tried = best_peers(problem, nfe, held, given.held, 8)
-    ratio = gain(theirs[0][1], errors[best.digest])
+    ratio = gain(theirs[0][1], errors[best.digest], by)
     return {
         "model": name,
+        "objective": by,
         "nfe": nfe,
-        "ours": rmse(errors[best.digest]),
+        "ours": overall(errors[best.digest], by),
         "ours_name": named(best),
-        "plain": rmse(errors[plain.digest]),
+        "plain": overall(errors[plain.digest], by),
         "plain_name": named(plain),
-        "alike": rmse(errors[alike.digest]),
+        "alike": overall(errors[alike.digest], by),
         "alike_name": named(alike),
-        "diffusers": rmse(theirs[0][1]),
+        "diffusers": overall(theirs[0][1], by),
         "diffusers_name": f"{theirs[0][0].setting} {theirs[0][0].steps} steps",
-        "diffusers_next": [[str(peer.setting), rmse(error)] for peer, error in theirs[1:5]],
+        "diffusers_next": [[str(peer.setting), overall(error, by)] for peer, error in theirs[1:5]],
         "times_less": ratio._asdict(),
-        "plain_times_less": gain(theirs[0][1], errors[plain.digest])._asdict(),
-        "alike_times_less": gain(theirs[0][1], errors[alike.digest])._asdict(),
+        "plain_times_less": gain(theirs[0][1], errors[plain.digest], by)._asdict(),
+        "alike_times_less": gain(theirs[0][1], errors[alike.digest], by)._asdict(),
         "met": ratio.value >= 1,
         "reference_error": reference,
         "images": len(held.numbers),
@@ -127,6 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nfe", default="5,8,10,15")
     parser.add_argument("--models", default="digits:1,digits:2,mixture,flow,scenes")
+    parser.add_argument("--objective", choices=OBJECTIVES, default="rmse", help="what all errors are")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="a file, written anew after each line")
     given = parser.parse_args()
@@ -134,6 +139,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for name in given.models.split(","):
         one = case(name)
+        one = one._replace(problem=replace(one.problem, objective=given.objective))
         problem, counts = one.problem, [int(n) for n in given.nfe.split(",")]
         judged = fs.compile("deis-3", schedule=problem.schedule, steps=max(counts), grid="quadratic")
         teacher = find_teacher(problem, range(TRAIN, TRAIN + 16), judged)

@@ -23,7 +23,7 @@ from fewstep.tune.problem import Known, Problem, overall
 KEPT = 4
 """One in so many goes on to the next rung."""
 
-POWERS, BIASES = (1.0, 1.3, 1.7, 2.5, 3.0), (-1.0, -0.5, 0.5, 1.0)
+POWERS, BIASES = (1.0, 1.3, 1.7, 2.5, 3.0), (-1.0, -0.5, -0.25, 0.2, 0.35, 0.5, 1.0)
 QUANTILES = ((0.6, 0.6), (0.8, 0.8), (1.0, 0.6), (0.6, 1.0))
 FORMS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     *(("karras", {"rho": rho}) for rho in (1.5, 2.0, 3.0, 5.0, 9.0)),
