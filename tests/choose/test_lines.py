@@ -53,11 +53,19 @@ def test_the_device_is_said_where_it_is_not_the_usual_one() -> None:
     assert lines.python.startswith('images = fs.load("models/mine", device="cuda")("PROMPT"')
 
 
-def test_a_plan_with_guidance_by_row_has_no_line_for_a_scheduler() -> None:
-    for options, there in (({"guidance_factors": [1.0, 0.5]}, False), ({}, True)):
+def test_a_plan_with_guidance_by_row_needs_the_callback() -> None:
+    for options, line in (
+        (
+            {"guidance_factors": [1.0, 0.5]},
+            'by_row = GuidanceByRow("out/p.json", 2); pipe.scheduler = PlanScheduler.from_plan(by_row.plan, '
+            "pipe.scheduler.config); pipe(.., num_inference_steps=2, guidance_scale=by_row.first, "
+            "callback_on_step_end=by_row)",
+        ),
+        ({}, 'pipe.scheduler = PlanScheduler.from_plan("out/p.json")'),
+    ):
         tuned = row("learned", 2, kind="tuned", plan_file="p.json", options={"model": MODEL.digest, **options})
         lines = lines_of("models/mine", of_run(tuned, Path("out"), MACHINE), words=True)
-        assert (lines.diffusers is not None) == there
+        assert lines.diffusers == line
 
 
 def test_the_model_is_loaded_as_it_was_for_the_choice() -> None:

@@ -308,5 +308,6 @@ def check_fit(plan: Plan, schedule: Schedule) -> None:
     if factors_of(plan) is not None:
         raise InvalidInput(
             f"the plan {plan.digest} was tuned with guidance by row, and a scheduler cannot set the guidance of its "
-            "pipeline: tune with `fewstep tune --constant-guidance`, or draw with fewstep.load"
+            "pipeline: use fewstep.adapters.byrow.GuidanceByRow, a callback of pipelines that does; tune with "
+            "`fewstep tune --constant-guidance`; or draw with fewstep.load"
         )

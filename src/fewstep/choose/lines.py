@@ -14,9 +14,7 @@ from fewstep.denoise.factors import FACTORS
 
 
 class Lines(NamedTuple):
-    """The same choice three times. `diffusers` is None for models that are no pipeline of diffusers, and for plans with
-    guidance by row, which a scheduler cannot set.
-    """
+    """The same choice three times. `diffusers` is None for models that are no pipeline of diffusers."""
 
     command: str
     python: str
@@ -50,8 +48,7 @@ def lines_of(source: str, one: Candidate, words: bool, loading: Loading = PLAIN,
     loaded = ", ".join([_literal(source), *_named(load)])
     drawn = ", ".join(['"PROMPT"'] * words + [start, *_named(call)])
     python = f"images = fs.load({loaded})({drawn})"
-    theirs = (is_folder(source) or words) and FACTORS not in one.options
-    return Lines(shlex.join(command + loading.words), python, _diffusers(one) if theirs else None)
+    return Lines(shlex.join(command + loading.words), python, _diffusers(one) if is_folder(source) or words else None)
 
 
 def is_folder(source: str) -> bool:
@@ -60,8 +57,14 @@ def is_folder(source: str) -> bool:
 
 
 def _diffusers(one: Candidate) -> str:
+    if one.plan_file is not None and FACTORS in one.options and one.guidance is not None:
+        return (
+            f"by_row = GuidanceByRow({_literal(str(one.plan_file))}, {one.guidance:g}); "
+            "pipe.scheduler = PlanScheduler.from_plan(by_row.plan, pipe.scheduler.config); "
+            f"pipe(.., num_inference_steps={one.steps}, guidance_scale=by_row.first, callback_on_step_end=by_row)"
+        )
     if one.plan_file is not None:
-        return f'pipe.scheduler = PlanScheduler.from_plan("{one.plan_file}")'
+        return f"pipe.scheduler = PlanScheduler.from_plan({_literal(str(one.plan_file))})"
     grid = f", grid_options={dict(one.grid_options)!r}" if one.grid_options else ""
     options = "".join(f", {name}={value!r}" for name, value in one.options.items())
     line = f'PlanScheduler.from_config(pipe.scheduler, sampler="{one.sampler}", grid="{one.grid}"{grid}{options})'
