@@ -96,18 +96,17 @@ class Pipeline:
         `plan` is the one it will run, whose guidance by row it then follows; guidance by row or by a schedule needs it.
         """
         weaker = weaker_of(self, weak)
-        settings = Guidance.given(
-            guidance,
+        settings = self._settings(
             plan,
-            GUIDANCE,
-            negative=self._label(negative),
-            interval=interval,
-            rescale=rescale,
-            clip=clip,
-            threshold=dynamic_threshold,
-            method=guidance_method,
-            options=guidance_options,
-            weak=weaker,
+            weaker,
+            guidance,
+            guidance_method,
+            guidance_options,
+            negative,
+            interval,
+            rescale,
+            clip,
+            dynamic_threshold,
         )
         return self._denoiser(self._labels(labels), settings, weaker, plan=plan)
 
@@ -181,18 +180,17 @@ class Pipeline:
         grids = {"steps": steps, "grid": grid, "grid_options": grid_options, "times": times, "sigmas": sigmas}
         plan = chosen_plan(self.schedule, *resolved(self, sampler, {**grids, "options": options}), STEPS, GRID)
         weaker = weaker_of(self, weak)
-        settings = Guidance.given(
-            guidance,
+        settings = self._settings(
             plan,
-            GUIDANCE,
-            negative=self._label(negative),
-            interval=interval,
-            rescale=rescale,
-            clip=clip,
-            threshold=dynamic_threshold,
-            method=guidance_method,
-            options=guidance_options,
-            weak=weaker,
+            weaker,
+            guidance,
+            guidance_method,
+            guidance_options,
+            negative,
+            interval,
+            rescale,
+            clip,
+            dynamic_threshold,
         )
         recipe = ImageRecipe(
             model=self.name,
@@ -245,6 +243,25 @@ class Pipeline:
             device=self.device,
         )
         return draw(recipe, plan, canvas, means.on_row)
+
+    def _settings(
+        self,
+        plan: Plan | None,
+        weak: Pipeline | None,
+        guidance: GivenScale,
+        method: str,
+        options: Mapping[str, Any] | None,
+        negative: Label,
+        interval: tuple[float, float],
+        rescale: float,
+        clip: bool,
+        threshold: Threshold | None,
+    ) -> Guidance:
+        """The guidance that a caller chose; a scale of None is the method's usual one, or this module's."""
+        more = {"negative": self._label(negative), "interval": interval, "rescale": rescale, "clip": clip}
+        return Guidance.given(
+            guidance, plan, GUIDANCE, threshold=threshold, method=method, options=options, weak=weak, **more
+        )
 
     def _check(self, settings: Guidance, plan: Plan | None = None, weak: Pipeline | None = None) -> None:
         """Raise `InvalidInput` where the network or the plan cannot be guided so, and for an idle negative label."""
