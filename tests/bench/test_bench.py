@@ -15,6 +15,7 @@ from fewstep.bench import Progress, Sweep, bench, read_runs
 from fewstep.bench.folder import opened
 from fewstep.bench.subject import FIRST, Subject
 from fewstep.core.errors import InvalidInput
+from fewstep.denoise.factors import FACTORS
 from fewstep.tune.table import plan_of, table_of
 from pipeline.tiny import broken, write
 
@@ -178,6 +179,25 @@ def test_a_tuned_plan_is_compared_kept_and_refused_for_another_model(model: Path
         measure(model, tmp_path / "new", Sweep(**none, plans=(tmp_path / "other.json",)))
     assert not (tmp_path / "new").exists()
     assert len(measure(model, tmp_path / "new", Sweep(**none, plans=(tmp_path / "other.json",), force=True)).runs) == 1
+
+
+def test_a_plan_with_guidance_by_row_is_measured_as_it_is_drawn(model: Path, tmp_path: Path) -> None:
+    pipe = fs.load(model)
+    table = table_of(fs.compile("unipc-2", schedule=pipe.schedule, steps=4))
+    assert table is not None
+    files = []
+    for name, factors in (("all", [1.0, 1.2, 0.9, 0.8]), ("some", [0.0, 1.2, 0.9, 0.0]), ("alike", None)):
+        facts = {"model": pipe.digest} | ({} if factors is None else {FACTORS: factors})
+        plan_of(table, pipe.schedule, facts).save(tmp_path / f"{name}.json")
+        files.append(tmp_path / f"{name}.json")
+    sweep = Sweep(samplers=(), grids=(), guidance=(1.0, 4.0), plans=tuple(files))
+    found = {(run.plan, run.guidance): run for run in measure(model, tmp_path / "out", sweep).runs}
+    digests = [fs.Plan.load(file).digest for file in files]
+    assert [found[digest, 4.0].evaluations for digest in digests] == [8.0, 6.0, 8.0]
+    assert [found[digest, 1.0].evaluations for digest in digests] == [4.0, 4.0, 4.0]
+    errors = [found[digest, 4.0].figures["error"].value for digest in digests]
+    assert len(set(errors)) == 3
+    assert len({found[digest, 1.0].figures["error"].value for digest in digests}) == 1  # nothing is guided there
 
 
 def test_a_folder_of_another_model_and_one_in_use_are_refused(model: Path, tmp_path: Path) -> None:

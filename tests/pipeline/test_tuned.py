@@ -35,6 +35,18 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+def test_a_plan_that_guides_some_rows_alone_is_found_by_what_it_costs(folder: Path, tmp_path: Path) -> None:
+    pipe = load(tmp_path / "tiny.safetensors")
+    assert isinstance(pipe, fs.Pipeline)
+    table = table_of(fs.compile("dpmpp-2m", schedule=pipe.schedule, steps=5))
+    assert table is not None
+    facts = {"model": pipe.weights, "guidance_factors": [0.0, 1.0, 1.1, 0.9, 0.0]}
+    plan_of(table, pipe.schedule, facts).save(folder / "some-rows.json")
+    images = pipe([0, 1], sampler="tuned", steps=4)
+    assert (images.recipe.plan.steps, images.nfe) == (5, 8)
+    assert pipe([0, 1], sampler="tuned", steps=5).nfe == 10
+
+
 def test_the_plan_of_so_many_evaluations_is_drawn_with_and_kept_in_the_picture(folder: Path, tmp_path: Path) -> None:
     pipe = load(tmp_path / "tiny.safetensors")
     assert isinstance(pipe, fs.Pipeline)
@@ -76,7 +88,7 @@ def test_plans_of_other_weights_of_another_schedule_and_two_of_a_kind_are_refuse
     with pytest.raises(fs.InvalidInput, match="another noise schedule"):
         pipe.plan("tuned", steps=3)
     tuned(pipe, 5).save(folder / "3.json")
-    with pytest.raises(fs.InvalidInput, match="both have 5 evaluations"):
+    with pytest.raises(fs.InvalidInput, match="both cost 5 steps"):
         pipe.plan("tuned", steps=5)
     (folder / "3.json").write_text("{")
     with pytest.raises(fs.InvalidInput, match="plan"):

@@ -93,6 +93,13 @@ def test_a_tuned_plan_takes_weights_by_row_further_by_its_own_factors(pipe: Pipe
     factors = [1.0, 0.5, 2.0]
     by_row, plain = plan_of(table, pipe.schedule, {FACTORS: factors}), plan_of(table, pipe.schedule, {})
     taken = [1 + (w - 1) * r for w, r in zip(ROWS, factors, strict=True)]
+    for guidance in (3.0, ROWS, fs.GuidanceSchedule.linear(2.0, 4.0)):
+        with pytest.raises(
+            fs.InvalidInput, match="alone follows, and the method is apg: leave the guidance method out"
+        ):
+            pipe([0, 1], guidance_method="apg", guidance=guidance, sampler=by_row)
+    alone = pipe([0, 1], guidance_method="apg", guidance=1, sampler=by_row)
+    assert torch.equal(alone.tensor, pipe([0, 1], guidance=1, sampler=plain).tensor)
     images = pipe([0, 1], sampler=by_row, guidance=ROWS)
     assert torch.equal(images.tensor, pipe([0, 1], sampler=plain, guidance=taken).tensor)
     assert images.recipe.guidance.scale == tuple(ROWS)

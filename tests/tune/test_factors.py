@@ -9,7 +9,7 @@ import fewstep as fs
 from fewstep.denoise.factors import FACTORS, factors_of
 from fewstep.denoise.scale import GuidanceSchedule
 from fewstep.tune import Known, Problem, Sizes, tune
-from fewstep.tune.learned import Parameters, first_outputs, learn, unguided
+from fewstep.tune.learned import Parameters, first_outputs, learn, opening
 from fewstep.tune.problem import rmse
 from fewstep.tune.table import plan_of, table_of
 
@@ -83,7 +83,7 @@ def test_a_run_with_factors_is_what_the_plan_makes_and_its_gradient_is_that_of_s
     parameters = Parameters(table, FLOW, outputs, factors=[1.0] * 3)
     with torch.no_grad():
         parameters.factors += torch.tensor([-0.5, 0.25, 0.1])
-    start, slope = given.noise(range(8)), outputs[0] - unguided(given, table, range(8))
+    start, slope = given.noise(range(8)), outputs[0] - opening(given, table, range(8), guided=False)
     result = parameters.run(given.begun(range(8)), start, outputs[0], False, slope)
     plan = plan_of(parameters.table(), FLOW, parameters.options)
     torch.testing.assert_close(result.detach(), given.solve(plan, range(8)), rtol=1e-4, atol=1e-5)

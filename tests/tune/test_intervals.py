@@ -8,7 +8,7 @@ from fewstep.denoise.factors import FACTORS, factors_of, guided_rows
 from fewstep.tune import Problem, Sizes, tune
 from fewstep.tune.dynamic import step_costs
 from fewstep.tune.intervals import Layout, fitted_layouts, layouts
-from fewstep.tune.learned import Parameters, first_outputs, unguided
+from fewstep.tune.learned import Parameters, first_outputs, opening
 from fewstep.tune.page import page_of
 from fewstep.tune.starts import Start
 from fewstep.tune.table import plan_of, table_of
@@ -68,7 +68,7 @@ def test_a_row_that_is_not_guided_stays_so_and_a_run_is_what_the_plan_makes():
     table = table_of(fs.compile("unipc-2", schedule=FLOW, steps=4))
     outputs = first_outputs(given, table, range(8))
     parameters = Parameters(table, FLOW, outputs, factors=[0.0, 1.0, 1.2, 0.0])
-    start, slope = given.noise(range(8)), outputs[0] - unguided(given, table, range(8))
+    start, slope = given.noise(range(8)), outputs[0] - opening(given, table, range(8), guided=False)
     result = parameters.run(given.begun(range(8)), start, outputs[0], False, slope)
     plan = plan_of(parameters.table(), FLOW, parameters.options)
     assert factors_of(plan) == (0.0, 1.0, 1.2, 0.0)

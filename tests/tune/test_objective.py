@@ -84,6 +84,14 @@ def test_an_image_that_is_lost_is_an_error_without_bounds():
     assert (row.rmse.value, row.typical.value) == (np.inf, np.inf)
 
 
+@pytest.mark.parametrize("objective", ["rmse", "psnr"])
+def test_a_plan_that_loses_an_image_gains_nothing(objective):
+    before, after = torch.tensor([torch.inf, 0.1, 0.1]), torch.tensor([torch.inf, 0.2, 0.2])
+    assert gain(before.double(), after.double(), objective).value == 0
+    assert gain(before.double(), after.double(), objective).low == 0
+    assert gain(before.double(), torch.tensor([0.1, 0.1, 0.1]).double(), objective).value == np.inf
+
+
 def test_an_unknown_objective_is_named():
     with pytest.raises(fs.InvalidInput, match="unknown objective 'psn': did you mean 'psnr'"):
         replace(forking("rmse"), objective="psn")

@@ -43,7 +43,7 @@ def draw(
 
     The clock runs from the noise to the pictures, and waits for the device.
     """
-    own, count = counted(problem.begun(part))
+    own, count = counted(problem.following(plan, part))
     noise, device = problem.noise(part), torch.device(problem.device)
     synchronize(device)
     began = clock()

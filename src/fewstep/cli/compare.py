@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from fewstep.cli import methods, place
 from fewstep.cli.classes import load_classes
 from fewstep.cli.output import note, progress, show_json, show_table
-from fewstep.cli.values import Labels, Pair, Several, mapping
+from fewstep.cli.values import Labels, Pair, ScheduleOfWeights, Several, mapping
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,7 +49,13 @@ class Outcome(NamedTuple):
 @click.option("--grid-option", type=Pair(), multiple=True, help="Of the grid, such as rho=5. May be repeated.")
 @click.option("--bias", type=float, help="Above 0: more steps at low noise; below 0: at high noise.")
 @click.option("--guidance", type=SCALES, metavar="S,..", help="Guidance scale, or several to compare.  [default: 2]")
-@methods.OPTIONS
+@click.option(
+    "--guidance-schedule",
+    type=ScheduleOfWeights(),
+    metavar="linear:A,B",
+    help="In place of --guidance, from A at pure noise to B at clean data; or cosine:A,B.",
+)
+@methods.METHOD
 @click.option("--negative", help="Words to be guided away from, where scales are compared.")
 @click.option("--held-out", type=click.IntRange(1, 1000), metavar="N", help="N prompts of scenes, and the adherence.")
 @click.option(

@@ -118,7 +118,7 @@ def edit(model: str, image: str, source: str, prompts: tuple[str, ...], **given:
 @click.argument("model")
 @click.argument("image", type=click.Path())
 @click.argument("prompt", default="")
-@_options(_FIT, *_GRID, *_PLACE)
+@_options(_FIT, *(methods.METHOD if option is methods.OPTIONS else option for option in _GRID), *_PLACE)
 def invert(model: str, image: str, prompt: str, **given: Any) -> None:
     """Find the noise that draws the picture IMAGE, and draw it again: says how near that comes, in decibels. PROMPT is
     what the picture shows. Nothing is drawn at random, so there is no seed.

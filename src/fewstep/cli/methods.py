@@ -12,13 +12,13 @@ from fewstep.cli.values import Pair, ScheduleOfWeights, mapping
 if TYPE_CHECKING:
     from fewstep.pipeline import Guidance, Pipeline, TextPipeline
 
-_OPTIONS = (
-    click.option(
-        "--guidance-schedule",
-        type=ScheduleOfWeights(),
-        metavar="W,W,..",
-        help="In place of --guidance: W,W,.. for each row, or linear:NOISY,CLEAN or cosine:NOISY,CLEAN.",
-    ),
+_SCHEDULE = click.option(
+    "--guidance-schedule",
+    type=ScheduleOfWeights(),
+    metavar="W,W,..",
+    help="In place of --guidance: W,W,.. for each row that runs, or linear:NOISY,CLEAN or cosine:NOISY,CLEAN.",
+)
+_METHOD = (
     click.option("--guidance-method", help="cfg, apg, cfg++, cfg-zero, pag or autoguidance.  [default: cfg]"),
     click.option(
         "--guidance-option",
@@ -32,7 +32,14 @@ _OPTIONS = (
 
 def OPTIONS(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options to a command."""
-    for option in reversed(_OPTIONS):
+    for option in reversed((_SCHEDULE, *_METHOD)):
+        command = option(command)
+    return command
+
+
+def METHOD(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add those of the method alone."""
+    for option in reversed(_METHOD):
         command = option(command)
     return command
 
@@ -41,10 +48,11 @@ def chosen(pipe: Pipeline | TextPipeline, given: dict[str, Any]) -> dict[str, An
     """The arguments that were chosen; the weaker model is loaded once, where `pipe` is."""
     from fewstep.pipeline.weaker import weaker_of
 
-    if given["guidance_schedule"] is not None and given["guidance"] is not None:
+    schedule = given.get("guidance_schedule")
+    if schedule is not None and given["guidance"] is not None:
         raise click.UsageError("--guidance is one scale for all rows, --guidance-schedule is in its place: give one")
     found = {
-        "guidance": given["guidance_schedule"],
+        "guidance": schedule,
         "guidance_method": given["guidance_method"],
         "guidance_options": mapping(given["guidance_option"], "--guidance-option") or None,
         "weak": weaker_of(pipe, given["weak"]),

@@ -51,10 +51,10 @@ def refuse_classes(pipe: TextPipeline, given: dict[str, Any]) -> None:
     """Raise for options that only classes have."""
     if given["labels"]:
         raise click.UsageError(f"--labels is for models of classes, and {pipe.name} takes prompts: give a PROMPT")
-    for name in ("clip", "dynamic_threshold"):
-        if given[name]:
+    for name, value in (("clip", given["clip"] or None), ("dynamic-threshold", given["dynamic_threshold"])):
+        if value is not None:
             raise click.UsageError(
-                f"--{name.replace('_', '-')} is for models of pixels, and {pipe.name} draws latents, which have no "
+                f"--{name} is for models of pixels, and {pipe.name} draws latents, which have no "
                 "range: use --rescale or --guidance-method apg against colours that are too strong"
             )
 

@@ -22,6 +22,11 @@ def guided_rows(plan: Plan) -> int:
     return plan.nfe if factors is None else sum(r != 0 for r in factors)
 
 
+def guided_cost(plan: Plan) -> int:
+    """How many guided rows cost as much as the plan: its rows, or fewer where it guides some alone."""
+    return (plan.nfe + guided_rows(plan)) // 2
+
+
 def factors_of(plan: Plan | None) -> tuple[float, ...] | None:
     """The factors of a plan's rows, (nfe,); None where it has none. Raises `InvalidInput` where they are unusable."""
     given = None if plan is None else plan.recipe.options.get(FACTORS)

@@ -223,6 +223,11 @@ class Guidance:
         return GuidanceSchedule.rows(self.scale) if isinstance(self.scale, tuple) else self.scale
 
     @property
+    def acts(self) -> bool:
+        """Whether any row is guided, by the method's scale or by another of its own."""
+        return self.method == "pag" or any(w != METHODS[self.method].idle for w in self.weights)
+
+    @property
     def uses_negative(self) -> bool:
         """Whether the negative condition acts, where the network takes one."""
         return self.method != "autoguidance" and (self.method == "cfg++" or any(w != 1 for w in self.weights))

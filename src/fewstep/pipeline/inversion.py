@@ -27,6 +27,7 @@ from fewstep.core.schedule import Schedule
 from fewstep.pipeline.asked import Drawing, Grid, Settings, Words, asked, grid_of
 from fewstep.pipeline.choices import chosen_plan, given_texts
 from fewstep.pipeline.draw import Given, Means, OnRow
+from fewstep.pipeline.guidance import given_scale
 from fewstep.pipeline.images import Images, sheet_of
 from fewstep.pipeline.imageto import Encoded, encoded, recipe_of
 from fewstep.pipeline.input import Picture
@@ -120,8 +121,8 @@ def invert(
     [text] = given_texts(prompt, "prompt") if isinstance(prompt, str) else _refuse_prompt(prompt)
     schedule = pipe.schedule_at(*size)
     down = down_plan(schedule, sampler, grid_of(**grid), WHOLE)
-    if guidance is not None and not isinstance(guidance, int | float):
-        raise InvalidInput(f"inversion is guided by one number both ways, up and down, got {guidance!r:.80}")
+    if guidance is not None and not isinstance(given_scale(guidance, down, guidance_method, 1.0), int | float):
+        raise InvalidInput("inversion is guided by one number both ways, up and down, and got weights by row")
     words: Words = {"negative": negative, "guidance": guidance, "clip_skip": clip_skip}
     words |= {"guidance_method": guidance_method, "guidance_options": guidance_options, "weak": weak}
     denoiser = pipe.denoiser(text, height=size[0], width=size[1], **words)

@@ -11,7 +11,6 @@ file each line is an object:
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,8 @@ from fewstep.pipeline.recipe import SEED_LIMIT
 
 FILE_LIMIT = 64 << 20
 """Most bytes of a file of prompts."""
+LARGEST = 1e300
+"""Of a guidance scale."""
 KEYS = ("prompt", "label", "negative", "seed", "guidance")
 
 
@@ -109,7 +110,7 @@ def _guidance(value: dict[str, Any], where: str) -> float | list[float] | None:
         return None
     by_row = isinstance(scale, list) and len(scale) > 0
     weights: list[Any] = scale if by_row else [scale]
-    if not all(isinstance(w, int | float) and not isinstance(w, bool) and math.isfinite(w) for w in weights):
+    if not all(isinstance(w, int | float) and not isinstance(w, bool) and abs(w) <= LARGEST for w in weights):
         raise InvalidInput(
             f"{where}: guidance has to be a finite number, or a list with one for each row of the plan, got "
             f"{scale!r:.60}"

@@ -52,6 +52,11 @@ def steered(
         InvalidInput: the method cannot be used with this network or at this scale.
     """
     w: Any = settings.weight if scale is None else scale
+    if factors_of(plan) is not None and settings.method != "cfg" and settings.acts:
+        raise InvalidInput(
+            f"the plan was tuned with guidance by row, which classifier-free guidance alone follows, and the method is "
+            f"{settings.method}: leave the guidance method out, or tune with --constant-guidance"
+        )
     options, interval = settings.options, settings.interval
     if settings.method == "pag":
         if not self_attention(module):

@@ -1,4 +1,5 @@
-"""Tuned plans that lie with a model: `sampler="tuned"` takes the one with as many evaluations as steps are asked for.
+"""Tuned plans that lie with a model: `sampler="tuned"` takes the one that costs as much as the steps asked for. That is
+its number of rows, unless it guides some rows alone.
 
 They are the files that `fewstep tune` writes, in the folder `plans` of a model's folder, or in NAME.plans beside a
 NAME.safetensors.
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
+from fewstep.denoise.factors import guided_cost
 from fewstep.tune.table import check_model
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def resolved(pipe: Pipeline | TextPipeline, sampler: Any, given: Mapping[str, An
         given: steps, grid, grid_options, times, sigmas and options, None where the caller chose nothing.
 
     Raises:
-        InvalidInput: the model has no tuned plan for so many evaluations, or it was tuned for other weights or another
+        InvalidInput: the model has no tuned plan for so many steps, or it was tuned for other weights or another
             noise schedule, and where something that the plan decides is given too.
     """
     if sampler != TUNED:
@@ -50,9 +52,9 @@ def resolved(pipe: Pipeline | TextPipeline, sampler: Any, given: Mapping[str, An
 
 
 def tuned_plans(folder: Path | None) -> dict[int, Plan]:
-    """The plans in a folder by their network evaluations, the fewest first; none where there is no folder.
+    """The plans in a folder by the steps that they cost, the fewest first; none where there is no folder.
 
-    Raises `InvalidInput` for a file that is no plan, for two with the same evaluations, and for too many files.
+    Raises `InvalidInput` for a file that is no plan, for two of the same cost, and for too many files.
     """
     files = [] if folder is None or not folder.is_dir() else sorted(folder.glob("*.json"))
     files = [file for file in files if not file.name.endswith(".certificate.json")]
@@ -61,10 +63,11 @@ def tuned_plans(folder: Path | None) -> dict[int, Plan]:
     found: dict[int, tuple[Path, Plan]] = {}
     for file in files:
         plan = Plan.load(file)
-        if plan.nfe in found:
-            raise InvalidInput(f"{file} and {found[plan.nfe][0]} both have {plan.nfe} evaluations: remove one")
-        found[plan.nfe] = file, plan
-    return {nfe: found[nfe][1] for nfe in sorted(found)}
+        steps = guided_cost(plan)
+        if steps in found:
+            raise InvalidInput(f"{file} and {found[steps][0]} both cost {steps} steps: remove one")
+        found[steps] = file, plan
+    return {steps: found[steps][1] for steps in sorted(found)}
 
 
 def _chosen(name: str, plans: Mapping[int, Plan], steps: Any) -> Plan:

@@ -42,11 +42,13 @@ def error_interval(errors: Tensor, objective: str = "rmse", seed: int = 0) -> In
 
 
 def gain(before: Tensor, after: Tensor, objective: str = "rmse", seed: int = 0) -> Interval:
-    """How many times smaller the error is by `after` (B,) than by `before`, the same images of both."""
+    """How many times smaller the error is by `after` (B,) than by `before`, the same images of both; 0 where `after`
+    lost an image.
+    """
 
     def ratio(rows: np.ndarray) -> np.ndarray:
         worse, better = _overall(rows, objective)
-        return worse / np.maximum(better, 1e-150)
+        return np.where(np.isinf(better), 0.0, worse / np.maximum(better, 1e-150))
 
     return _interval(ratio, np.stack([before.numpy(force=True), after.numpy(force=True)]), seed)
 

@@ -243,11 +243,12 @@ def learn(
 
     Where the table itself makes no finite images, nothing is learned.
     """
-    outputs = first_outputs(problem, table, train.numbers)
+    outputs = first_outputs(problem, table, train.numbers, factors)
     parameters = Parameters(table, problem.schedule, outputs, factors)
     again = too_large(problem, parameters, train.first(batch), outputs[0])
     starts = problem.noise(train.numbers) * float(problem.schedule.sigma(table.times[0]))
-    slopes = None if factors is None else outputs[0] - unguided(problem, table, train.numbers)
+    first = outputs[0] if factors is None else opening(problem, table, train.numbers, guided=True)
+    slopes = None if factors is None else first - opening(problem, table, train.numbers, guided=False)
     learned = parameters.learned
     optimiser = torch.optim.Adam(learned, betas=BETAS)
     order = torch.Generator().manual_seed(seed)
@@ -276,7 +277,7 @@ def learn(
             group["lr"] = rate * min(1.0, best.error / scale) * 0.5 * (1 + math.cos(math.pi * done / total))
         denoiser = problem.begun([train.numbers[i] for i in chosen])
         slope = None if slopes is None else slopes[chosen]
-        result = parameters.run(denoiser, starts[chosen], outputs[0][chosen], again, slope)
+        result = parameters.run(denoiser, starts[chosen], first[chosen], again, slope)
         squared = (result.double() - train.targets[chosen].double()).square().flatten(1).mean(dim=1)
         by_image = problem.objective == "psnr"
         loss = squared.clamp(min=LEAST_ERROR).log().mean() if by_image else squared.mean().log()
@@ -287,21 +288,24 @@ def learn(
     raise AssertionError
 
 
-def first_outputs(problem: Problem, table: Table, numbers: Sequence[int]) -> Tensor:
-    """(N, B, ..), what the rows of `table` answer for these images."""
+def first_outputs(
+    problem: Problem, table: Table, numbers: Sequence[int], factors: Sequence[float] | None = None
+) -> Tensor:
+    """(N, B, ..), what the rows of `table` answer for these images, without guidance where the factor of a row is 0."""
     watched: list[Watched] = []
 
     def around(denoiser: Denoiser) -> Denoiser:
         watched.append(Watched(denoiser))
         return watched[-1]
 
-    plan = plan_of(table, problem.schedule, {})
+    some = factors is not None and 0 in factors
+    plan = plan_of(table, problem.schedule, {FACTORS: [float(r != 0) for r in factors or ()]} if some else {})
     problem.solve(plan, numbers, around)
     return torch.stack([torch.cat([one.data[i] for one in watched]) for i in range(plan.nfe)])
 
 
-def unguided(problem: Problem, table: Table, numbers: Sequence[int]) -> Tensor:
-    """(B, ..), what the first row of `table` answers for these images at factor 0, the conditional model alone."""
+def opening(problem: Problem, table: Table, numbers: Sequence[int], guided: bool) -> Tensor:
+    """(B, ..), what the first row of `table` answers for these images, guided or by the conditional model alone."""
     start, schedule = float(table.times[0]), problem.schedule
     t, alpha, sigma = (
         torch.tensor(float(v), dtype=torch.float64) for v in (start, schedule.alpha(start), schedule.sigma(start))
@@ -310,7 +314,7 @@ def unguided(problem: Problem, table: Table, numbers: Sequence[int]) -> Tensor:
     with torch.no_grad():
         for part in problem.parts(numbers):
             x = problem.noise(part) * float(sigma)
-            found.append(estimate(problem.begun(part), x, t, alpha, sigma, 0, 0.0))
+            found.append(estimate(problem.begun(part), x, t, alpha, sigma, 0, None if guided else 0.0))
     return torch.cat(found)
 
 

@@ -108,6 +108,11 @@ class Problem:
             )
         return denoiser
 
+    def following(self, plan: Plan, numbers: Sequence[int]) -> Denoiser:
+        """The denoiser of a batch as `plan` runs it, whose guidance by row it follows."""
+        denoiser = self.begun(numbers)
+        return denoiser.following(plan) if isinstance(denoiser, Guided) else denoiser
+
     def solve(self, plan: Plan, numbers: Sequence[int], around: Callable[[Denoiser], Denoiser] | None = None) -> Tensor:
         """What `plan` makes of the noise of these images, (B, *shape); `around` is put around each batch's denoiser.
 
@@ -115,9 +120,7 @@ class Problem:
         """
         results = []
         for part in self.parts(numbers):
-            denoiser = self.begun(part)
-            if isinstance(denoiser, Guided):
-                denoiser = denoiser.following(plan)
+            denoiser = self.following(plan, part)
             denoiser = denoiser if around is None else around(denoiser)
             try:
                 results.append(sample(plan, denoiser, noise=self.noise(part), seed=list(part)))
