@@ -60,6 +60,15 @@ def test_eight_steps_draw_what_unseen_prompts_say(pipe):
     assert adherence(list(images.pixels), prompts) >= 0.8
 
 
+def test_the_tuned_plan_draws_more_of_them_right_at_equal_evaluations(pipe):
+    prompts = held_out_prompts(160)
+    texts = [prompt.text for prompt in prompts]
+    tuned = pipe(texts, sampler="tuned", steps=4, batch=32)
+    usual = pipe(texts, sampler="dpmpp-2m", steps=4, batch=32)
+    assert tuned.nfe == usual.nfe == 8
+    assert adherence(list(tuned.pixels), prompts) > adherence(list(usual.pixels), prompts) + 0.02
+
+
 def test_a_negative_prompt_takes_a_colour_away(pipe):
     texts = ["a star on a white background", "a circle on a black background"] * len(COLOURS) * 2
     colours = [colour for colour in COLOURS for _ in range(4)]
