@@ -24,11 +24,10 @@ class Start(NamedTuple):
     factors: tuple[float, ...] | None = None
 
     @staticmethod
-    def of(plan: Plan) -> Start:
-        """The start that a learned plan is."""
+    def of(plan: Plan) -> Start | None:
+        """The start that a learned plan is; None where it has no table, as far from any sampler as it may be."""
         table = table_of(plan)
-        assert table is not None
-        return Start(table, factors_of(plan))
+        return None if table is None else Start(table, factors_of(plan))
 
     @property
     def guided(self) -> tuple[bool, ...]:

@@ -276,8 +276,9 @@ class _Tuning:
         if len(layouts) > 1:
             raced = list(layouts.values())[:RACED]
             share = RACE_SHARE * left / len(raced)
-            found = [learned(one, min(RACE, self.iterations), share) for one in raced]
-            best = Start.of(min(found, key=lambda one: one.error).plan)
+            found = [(learned(one, min(RACE, self.iterations), share), one) for one in raced]
+            won, start = min(found, key=lambda pair: pair[0].error)
+            best = Start.of(won.plan) or start
         learned(best, self.iterations, ends - self.elapsed)
 
     # --- what is kept ----------------------------------------------------------------------------------------
