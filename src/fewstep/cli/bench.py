@@ -88,7 +88,7 @@ def bench(ctx: click.Context, /, model: str, as_json: bool, **given: Any) -> Non
         show_json(report(found))
     else:
         for group, rows, front in table(found.runs):
-            click.echo(f"{group}: {len(rows)} rows that no other beats")
+            click.echo(f"{group}: {len(rows)} row{'' if len(rows) == 1 else 's'} that no other beats")
             show_rows(rows, front.evaluations, front.seconds)
             click.echo()
         click.echo(found.page)
