@@ -263,6 +263,14 @@ def test_noise_that_has_no_interval_is_refused(change):
         Plan.from_json(edited(small(), **change))
 
 
+def test_a_repeat_that_no_interval_can_have_is_refused():
+    content = content_of(small("sa"))
+    row = next(row for row in content["rows"] if row[5] is not None)
+    row[5] = [*row[5][:2], 10**300]
+    with pytest.raises(fs.InvalidInput, match="while reading it"):
+        Plan.from_json(signed(content))
+
+
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
 def test_a_signed_plan_with_any_change_is_refused_or_good(data):

@@ -236,7 +236,7 @@ def _plan_of(content: dict[str, Any]) -> Plan:
     """The plan that `Plan._content` describes; raises InvalidInput or what Python does where it is none."""
 
     def interval(value: Any) -> Interval | None:
-        return None if value is None else Interval(float(value[0]), float(value[1]), int(value[2]))
+        return None if value is None else Interval(float(value[0]), float(value[1]), int(np.int64(value[2])))
 
     def row(t: float, alpha: float, sigma: float, label: str, ends_step: bool, noise: Any) -> Row:
         return Row(float(t), float(alpha), float(sigma), str(label), bool(ends_step), interval(noise))
