@@ -66,6 +66,8 @@ def test_a_plan_with_guidance_by_row_needs_the_callback() -> None:
         tuned = row("learned", 2, kind="tuned", plan_file="p.json", options={"model": MODEL.digest, **options})
         lines = lines_of("models/mine", of_run(tuned, Path("out"), MACHINE), words=True)
         assert lines.diffusers == line
+    idle = row("learned", 2, kind="tuned", plan_file="p.json", guidance=1.0, options={"guidance_factors": [1.0, 0.5]})
+    assert lines_of("models/mine", of_run(idle, Path("out"), MACHINE), words=True).diffusers is None
 
 
 def test_the_model_is_loaded_as_it_was_for_the_choice() -> None:

@@ -14,7 +14,9 @@ from fewstep.denoise.factors import FACTORS
 
 
 class Lines(NamedTuple):
-    """The same choice three times. `diffusers` is None for models that are no pipeline of diffusers."""
+    """The same choice three times. `diffusers` is None for models that are no pipeline of diffusers, and for plans with
+    guidance by row at a scale that its pipelines do not guide by.
+    """
 
     command: str
     python: str
@@ -48,7 +50,9 @@ def lines_of(source: str, one: Candidate, words: bool, loading: Loading = PLAIN,
     loaded = ", ".join([_literal(source), *_named(load)])
     drawn = ", ".join(['"PROMPT"'] * words + [start, *_named(call)])
     python = f"images = fs.load({loaded})({drawn})"
-    return Lines(shlex.join(command + loading.words), python, _diffusers(one) if is_folder(source) or words else None)
+    idle = FACTORS in one.options and (one.guidance is None or one.guidance <= 1)
+    theirs = (is_folder(source) or words) and not idle
+    return Lines(shlex.join(command + loading.words), python, _diffusers(one) if theirs else None)
 
 
 def is_folder(source: str) -> bool:
@@ -57,7 +61,7 @@ def is_folder(source: str) -> bool:
 
 
 def _diffusers(one: Candidate) -> str:
-    if one.plan_file is not None and FACTORS in one.options and one.guidance is not None:
+    if one.plan_file is not None and FACTORS in one.options:
         return (
             f"by_row = GuidanceByRow({_literal(str(one.plan_file))}, {one.guidance:g}); "
             "pipe.scheduler = PlanScheduler.from_plan(by_row.plan, pipe.scheduler.config); "

@@ -247,7 +247,8 @@ def learn(
     parameters = Parameters(table, problem.schedule, outputs, factors)
     again = too_large(problem, parameters, train.first(batch), outputs[0])
     starts = problem.noise(train.numbers) * float(problem.schedule.sigma(table.times[0]))
-    first = outputs[0] if factors is None else opening(problem, table, train.numbers, guided=True)
+    known = factors is None or factors[0] != 0
+    first = outputs[0] if known else opening(problem, table, train.numbers, guided=True)
     slopes = None if factors is None else first - opening(problem, table, train.numbers, guided=False)
     learned = parameters.learned
     optimiser = torch.optim.Adam(learned, betas=BETAS)
