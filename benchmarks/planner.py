@@ -1,11 +1,13 @@
 """Whether `fewstep choose` chooses well: its choice on one noise, judged on noise that it never saw, in random budgets.
 
-    python benchmarks/planner.py [--model digits] [--images 128] [--budgets 20] [--folder DIR] [--json]
+    python benchmarks/planner.py [--model digits] [--images 128] [--budgets 20] [--measure quality]
+                                 [--folder DIR] [--json]
 
 A bench of samplers x grids x steps is measured twice, with one seed to choose by and another to judge by. Each random
 budget limits the evaluations or the milliseconds, or asks for a quality. The ratio is the error of the choice on the
 held-out noise over the least error there within the same budget; for a quality, among those that cost no more than the
-choice. Milliseconds are those of the first bench on both sides: it is the noise that is held out, not the clock. The
+choice. `--measure typical` chooses and judges by the typical image in place of all of them, as `fewstep choose` does
+with it. Milliseconds are those of the first bench on both sides: it is the noise that is held out, not the clock. The
 bar: at most 1.05 in 20 of 20 budgets.
 """
 
@@ -30,6 +32,8 @@ from fewstep.choose.candidate import of_run
 from fewstep.choose.planner import fits
 
 BAR = 1.05
+ERRORS = {"quality": "error", "typical": "typical"}
+"""Measures to choose by, and the error that a choice is judged by."""
 
 
 def measured(model: str, images: int, seed: int, folder: Path, sweep: Sweep, batch: int) -> list[Run]:
@@ -52,11 +56,12 @@ def random_budget(rng: Random, known: list[Candidate]) -> Budget:
     return Budget(quality=1 - math.exp(rng.uniform(math.log(least), math.log(usual))))
 
 
-def judged(budget: Budget, known: list[Candidate], held: dict[str, Run]) -> dict[str, Any]:
-    choice = decide(known, budget)
+def judged(budget: Budget, known: list[Candidate], held: dict[str, Run], measure: str) -> dict[str, Any]:
+    choice = decide(known, budget, measure)
+    error = ERRORS[measure]
     chosen = choice.chosen
     rivals = [one for one in known if (one.nfe <= chosen.nfe if budget.quality is not None else fits(one, budget))]
-    errors = {one.plan: held[one.plan].figures["error"].value for one in rivals}
+    errors = {one.plan: held[one.plan].figures[error].value for one in rivals}
     best = min(errors, key=lambda plan: errors[plan])
     name = next(one for one in rivals if one.plan == best)
     quality = held[chosen.plan].figures["quality"]
@@ -68,7 +73,7 @@ def judged(budget: Budget, known: list[Candidate], held: dict[str, Run]) -> dict
         "best_error": errors[best],
         "ratio": errors[chosen.plan] / errors[best],
         "feasible": len(rivals),
-        "promised": chosen.figures["error"]._asdict(),
+        "promised": chosen.figures[error]._asdict(),
         "quality_holds": None if budget.quality is None else quality.high >= budget.quality,
     }
 
@@ -80,6 +85,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--steps", default="4,5,6,8,10,12,15,20")
     parser.add_argument("--budgets", type=int, default=20)
+    parser.add_argument("--measure", choices=ERRORS, default="quality")
     parser.add_argument("--seed", type=int, default=0, help="of the random budgets")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="keeps the rows, so that a run is continued")
@@ -93,7 +99,7 @@ def main() -> None:
     here = machine_of("cpu")
     known = [of_run(run, folder, here) for run in runs if run.plan in held and "error" in run.figures]
     rng = Random(given.seed)
-    rows = [judged(random_budget(rng, known), known, held) for _ in range(given.budgets)]
+    rows = [judged(random_budget(rng, known), known, held, given.measure) for _ in range(given.budgets)]
     met = sum(row["ratio"] <= BAR for row in rows)
     if given.json:
         print(json.dumps({"model": given.model, "images": given.images, "met": met, "rows": rows}, indent=2))

@@ -1,7 +1,8 @@
 """Tuned plans against the best untuned samplers, at equal and at twice the network evaluations, on held-out noise.
 
-    python benchmarks/tune.py [--nfe 4,5,6,8] [--seconds 120] [--mixture | --scenes] [--constant-guidance]
-                              [--interval] [--objective rmse] [--threads 2] [--processor-time] [--json FILE]
+    python benchmarks/tune.py [--nfe 4,5,6,8] [--seconds 120] [--mixture | --scenes] [--guidance S]
+                              [--constant-guidance] [--interval] [--objective rmse] [--threads 2] [--processor-time]
+                              [--json FILE]
 
 The bars: at N evaluations the tuned plan has no more error than the best of all untuned samplers at 2 N; and within
 120 seconds on two cores half the error of the best at N. The model is the shipped digits, or, with `--mixture`, the
@@ -33,10 +34,10 @@ from fewstep.tune.problem import OBJECTIVES
 from fewstep.tune.tuning import HELD_OUT, TRAIN
 
 
-def problem(kind: str, objective: str) -> Problem:
+def problem(kind: str, objective: str, guidance: float | None) -> Problem:
     if kind == "mixture":
         return replace(mixture_of_digits(), objective=objective)
-    return replace(problem_of(fs.load(kind), None, None, 64, 0), objective=objective)
+    return replace(problem_of(fs.load(kind), guidance, None, 64, 0), objective=objective)
 
 
 def best_untuned(given: Problem, nfe: int, teacher: fs.Plan, tuned: fs.Plan) -> tuple[str, float, float]:
@@ -92,6 +93,7 @@ def main() -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--mixture", dest="kind", action="store_const", const="mixture", default="digits")
     which.add_argument("--scenes", dest="kind", action="store_const", const="scenes")
+    parser.add_argument("--guidance", type=float, metavar="S", help="the model's own unless given")
     parser.add_argument("--constant-guidance", action="store_true")
     parser.add_argument("--interval", action="store_true")
     parser.add_argument("--objective", choices=OBJECTIVES, default="rmse")
@@ -102,7 +104,7 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     rows: list[dict[str, Any]] = []
     for n in given.nfe.split(","):
-        one = problem(given.kind, given.objective)
+        one = problem(given.kind, given.objective, given.guidance)
         how = not given.constant_guidance, given.interval, given.processor_time
         rows.append(measured(one, int(n), given.seconds, *how))
         if given.json:

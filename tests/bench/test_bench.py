@@ -122,7 +122,7 @@ def test_what_it_will_cost_is_said_before_anything_is_drawn(model: Path, tmp_pat
 def test_a_figure_whose_interval_is_not_to_be_had_is_left_out(model: Path, tmp_path: Path) -> None:
     sweep = Sweep(samplers=("ddim",), grids=("karras",), steps=(2,))
     (run,) = measure(model, tmp_path / "out", sweep, images=2).runs  # a bootstrap of 2 often draws one twice
-    assert set(run.figures) == {"error", "quality", "psnr", "saturation"}
+    assert set(run.figures) == {"error", "typical", "quality", "psnr", "saturation"}
 
 
 def test_guidance_has_its_own_solution_and_costs_two_evaluations(model: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def test_prompts_of_a_file_decide_the_conditions_and_the_pictures_are_decoded(tm
     found = bench(str(tmp_path / "sd"), QUICK, images=3, batch=2, prompts=prompts, output=tmp_path / "out")
     (run,) = found.runs
     assert run.evaluations == 4.0
-    assert {"error", "quality", "psnr", "saturation"} <= set(run.figures)
+    assert {"error", "typical", "quality", "psnr", "saturation"} <= set(run.figures)
     assert "adherence" not in run.figures
     subject = Subject(str(tmp_path / "sd"), prompts)
     assert list(subject.conditions) == ["a red circle", "a blue square"]

@@ -12,7 +12,6 @@ from bench.rows import MACHINE, MODEL, row
 from fewstep.bench import Rows, Run
 from fewstep.choose import Results
 from fewstep.choose import gather as read
-from fewstep.tune.certificate import Interval
 from fewstep.tune.table import plan_of, table_of
 
 OTHER = "f" * 16
@@ -45,10 +44,14 @@ def tuned(file: str, model: str = MODEL.digest, certified: str = MODEL.digest, g
         "model": {"name": "digits", "digest": certified},
         "settings": {"guidance": guidance},
         "images": {"held_out": 32},
-        "compared": [{"digest": plan.digest, "rmse": {"value": 0.1, "low": 0.09, "high": 0.12}}],
+        "compared": [{"digest": plan.digest, "rmse": interval(0.1), "typical": interval(0.05)}],
     }
     path.with_name(f"{path.stem}.certificate.json").write_text(json.dumps(document))
     return plan
+
+
+def interval(value: float) -> dict[str, float]:
+    return {"value": value, "low": 0.9 * value, "high": 1.2 * value}
 
 
 def gather(*paths: str | Path, **more: Any) -> Results:
@@ -70,7 +73,8 @@ def test_a_certificate_gives_an_error_a_quality_by_the_variance_of_the_rows_and_
     write("out/bench-digits", row(error=0.5))  # its quality is 1 - 0.25, so the variance is 1
     tuned("out/mine.json")
     plan = gather().candidates[-1]
-    assert plan.figures["error"] == Interval(0.1, 0.09, 0.12)
+    assert plan.figures["error"] == pytest.approx((0.1, 0.09, 0.12))
+    assert plan.figures["typical"] == pytest.approx((0.05, 0.045, 0.06))
     assert plan.figures["quality"] == pytest.approx((0.99, 1 - 0.12**2, 1 - 0.09**2))
     assert (plan.seconds, plan.evaluations, plan.images) == (None, 8.0, 32)
 

@@ -34,4 +34,4 @@ def test_every_grid_is_listed(call: Call) -> None:
     assert all(name in output for name in fs.GRIDS)
     rows = {row["name"]: row for row in json.loads(call("grids", "--json").stdout)}
     assert rows.keys() == fs.GRIDS.keys()
-    assert rows["karras"]["options"] == {"rho": 7.0, "bias": 0.0, "final": "clean"}
+    assert rows["karras"]["options"] == {"rho": 7.0, "bias": 0.0, "start": 1.0, "final": "clean"}

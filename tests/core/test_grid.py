@@ -66,6 +66,19 @@ def test_every_grid_decreases_from_the_noisiest_to_the_end(name, schedule, data)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
+@pytest.mark.parametrize("name", [name for name in GRIDS if name != "leading"])
+@pytest.mark.parametrize("final", ["clean", "sigma_min"])
+def test_a_later_start_keeps_the_end_and_the_positions_in_between(name, schedule, final):
+    loose = {"integer": False} if name in UNIFORM else {}
+    whole = grid_times(name, schedule, 20, final=final, **loose)
+    later = grid_times(name, schedule, 10, final=final, start=0.5 if name in ("trailing", "ays") else 9 / 19, **loose)
+    assert later[0] < schedule.t_max
+    assert later[-1] == whole[-1]
+    if final == "clean":
+        np.testing.assert_allclose(later, whole[-11:], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("steps", [1, 2, 5, 60, 300])
 def test_polynomial_and_beta_work_in_every_space_of_every_schedule(schedule, space, steps):
@@ -260,7 +273,7 @@ def test_more_steps_than_integers_are_refused_with_the_remedy(name):
     [
         ("karas", 5, {}, "did you mean 'karras'"),
         ("karras", 5, {"roh": 3.0}, r"unknown option of grid 'karras' 'roh': did you mean 'rho'"),
-        ("quadratic", 5, {"space": "time"}, "known are bias, final"),
+        ("quadratic", 5, {"space": "time"}, "known are bias, final, start"),
         ("karras", 5, {"rho": -1.0}, "rho must be"),
         ("karras", 5, {"rho": 0.001}, "does not decrease"),
         ("polynomial", 5, {"power": 0.0}, "power must be"),
@@ -274,6 +287,9 @@ def test_more_steps_than_integers_are_refused_with_the_remedy(name):
         ("karras", 5, {"bias": float("nan")}, "bias must be"),
         ("karras", 5, {"bias": 21.0}, "bias must be"),
         ("karras", 5, {"bias": "low"}, "bias must be"),
+        ("karras", 5, {"start": 0}, "start must be a finite number above zero"),
+        ("karras", 5, {"start": 1.1}, "start must be above 0 and at most 1, got 1.1"),
+        ("trailing", 5, {"start": "late"}, "start must be"),
         ("leading", 5, {"steps_offset": -1}, "steps_offset must be"),
         ("leading", 5, {"steps_offset": 0.5}, "steps_offset must be"),
         ("karras", 0, {}, "1 .. 100000, got 0"),

@@ -38,6 +38,20 @@ def test_given_times_are_taken_by_samplers_of_one_evaluation_a_step():
     assert [p.recipe.sampler for p in found] == ["deis-3"]
 
 
+def test_runs_that_begin_after_pure_noise_take_part_and_on_a_flow_a_higher_order_is_nearer_with_them():
+    flow = fs.schedules.flow()
+    found = [p for p in variants(flow, 6, ["unipc-3"]) if "start" in p.recipe.grid_options]
+    assert {p.recipe.times[0] for p in found} >= {0.999, 0.98, 0.95, 0.9}
+    assert all(p.recipe.times[-1] == 0 for p in found)
+    even = next(p for p in found if p.recipe.grid_options == {"bias": 0.0, "start": 0.999})
+    assert even.recipe.times == pytest.approx([0.999 * (6 - i) / 6 for i in range(7)])
+    problem = Problem.of(six(flow), (6,))
+    solver = fs.compile("deis-3", schedule=flow, steps=200, grid="quadratic")
+    images = Known(range(64), problem.solve(solver, range(64)))
+    usual = fs.compile("unipc-3", schedule=flow, steps=6, grid="trailing")
+    assert rmse(problem.errors(even, images)) < 0.95 * rmse(problem.errors(usual, images))
+
+
 def test_halving_ends_on_the_best_and_stops_when_it_is_told_to():
     problem = Problem.of(six(LINEAR), (6,))
     images = Known(

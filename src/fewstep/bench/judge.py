@@ -22,6 +22,7 @@ from fewstep.measure.saturation import saturation
 from fewstep.measure.spread import diversity
 from fewstep.measure.summary import Summary
 from fewstep.pipeline import Pipeline
+from fewstep.tune.problem import LEAST_ERROR
 
 FRECHET_WIDTHS = 10
 """A Frechet distance needs so many images for each number of the features: that of fewer is mostly their number."""
@@ -143,20 +144,29 @@ class Tally:
         return [self.judge.subject.condition(n) for n in self.numbers]
 
     def _errors(self, squares: Tensor, pictures: Tensor) -> dict[str, Figure]:
-        """RMSE of the states, the share of the variance that they reach, and PSNR of the pictures."""
+        """RMSE of the states and that of the typical image, the share of the variance that they reach, and PSNR of the
+        pictures.
+        """
         assert self.converged is not None
         weights = resampling(len(squares), REPLICATES, 0)
         moved = weights @ squares
         variance = max(self.converged.variance, FLOOR)
         low, high = self.judge.subject.value_range
         facts: dict[str, Any] = {"n": len(squares), "reference": self.converged.digest, "confidence": 0.95}
-        mean = float(squares.mean())
+        mean, logs = float(squares.mean()), squares.clamp_min(LEAST_ERROR).log()
 
         def psnr(mse: Tensor) -> Tensor:
             return 20 * math.log10(high - low) - 10 * mse.clamp_min(FLOOR).log10()
 
         return {
             "error": figure_of("trajectory rmse", mean**0.5, moved.sqrt(), better="less", **facts),
+            "typical": figure_of(
+                "typical trajectory rmse",
+                math.exp(float(logs.mean()) / 2),
+                (weights @ logs / 2).exp(),
+                better="less",
+                **facts,
+            ),
             "quality": figure_of(
                 "explained variance", 1 - mean / variance, 1 - moved / variance, better="more", **facts
             ),

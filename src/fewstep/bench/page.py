@@ -179,7 +179,7 @@ def _everything(runs: Sequence[Run]) -> str:
     tables = []
     for group, rows in groups(runs).items():
         front = front_of(rows)
-        figures = _had(rows, ("psnr", "diversity", "saturation", *READ))
+        figures = _had(rows, ("typical", "psnr", "diversity", "saturation", *READ))
         body = "".join(
             _row(run, figures, front) for run in sorted(rows, key=lambda run: (run.evaluations, run.sampler))
         )

@@ -67,8 +67,8 @@ class Run:
         nfe: rows of the plan; `evaluations`: of networks for an image, as counted.
         images: how many were drawn; `lost`: how many of them were not finite. Figures are of the others.
         conditions: digest of the labels or prompts.
-        figures: by name: error, quality, psnr, diversity, saturation, adherence, clip, distance; without replicates.
-            Those that were not to be had are absent.
+        figures: by name: error, typical, quality, psnr, diversity, saturation, adherence, clip, distance; without
+            replicates. Those that were not to be had are absent.
         seconds: for an image, of synchronised clocks; `memory`: peak bytes of a batch, None where unknown.
     """
 

@@ -28,6 +28,24 @@ BATCHES = {Pipeline: 16, TextPipeline: 4}
 """Images that the network sees at once unless the caller says otherwise."""
 
 
+def conditions_of(pipe: Pipeline | TextPipeline, prompts: str | os.PathLike[str] | None) -> Sequence[Any]:
+    """The labels or prompts that images of a bench have in turn; `prompts` is as in `Subject`.
+
+    Raises `InvalidInput` for a file without a prompt, and for one where the model takes none.
+    """
+    if not isinstance(pipe, TextPipeline):
+        return labels_of(pipe, prompts)
+    found = prompts_of(pipe, prompts, PROMPTS, PROMPTS_SEED)
+    if not found:
+        raise InvalidInput(f"{prompts} has no prompt: give one a line")
+    return found
+
+
+def conditions_digest(conditions: Sequence[Any]) -> str:
+    """By which rows of the same labels or prompts are known."""
+    return key_of({"conditions": list(conditions)})
+
+
 @dataclass(eq=False)
 class Subject:
     """A model to be measured.
@@ -37,6 +55,7 @@ class Subject:
         prompts: a file with a prompt a line, for a model of words; None are those of scenes.
         seed: of the noise; `batch`: images that the network sees at once.
         loading: how the files of `source` are read.
+        conditions: the labels or prompts that images have in turn.
     """
 
     source: Any
@@ -45,6 +64,7 @@ class Subject:
     batch: int | None = None
     device: torch.device | str = "cpu"
     loading: Loading = PLAIN
+    conditions: Sequence[Any] = field(init=False, repr=False)
     _loaded: dict[str, Pipeline | TextPipeline] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -61,8 +81,7 @@ class Subject:
             )
         self.batch = BATCHES[type(self.pipe)] if self.batch is None else self.batch
         self.device = self.pipe.device
-        if not self.conditions:
-            raise InvalidInput(f"{self.prompts} has no prompt: give one a line")
+        self.conditions = conditions_of(self.pipe, self.prompts)
         self.problem(None)  # refuses a seed or a batch out of range
 
     @property
@@ -86,18 +105,10 @@ class Subject:
             return None
         return held_out_prompts(PROMPTS, PROMPTS_SEED)  # `conditions` has refused other models without prompts
 
-    @cached_property
-    def conditions(self) -> Sequence[Any]:
-        """The labels or prompts that images have in turn."""
-        pipe = self.pipe
-        if isinstance(pipe, TextPipeline):
-            return prompts_of(pipe, self.prompts, PROMPTS, PROMPTS_SEED)
-        return labels_of(pipe, self.prompts)
-
     @property
     def conditions_digest(self) -> str:
         """Of the labels or prompts."""
-        return key_of({"conditions": list(self.conditions)})
+        return conditions_digest(self.conditions)
 
     @property
     def words(self) -> bool:

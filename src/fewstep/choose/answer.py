@@ -12,7 +12,7 @@ from fewstep.bench import Estimate, Progress, bench
 from fewstep.bench.loading import Loading
 from fewstep.bench.machine import machine_of
 from fewstep.bench.problems import scale_of
-from fewstep.bench.subject import Subject
+from fewstep.bench.subject import conditions_digest, conditions_of
 from fewstep.choose.advice import Advice, advice_for
 from fewstep.choose.candidate import Candidate, facts_of
 from fewstep.choose.lines import Lines, lines_of
@@ -101,9 +101,7 @@ def choose(
     scale = scale_of(pipe, guidance) if guided else None
     schedule = pipe.schedule_at() if words else pipe.schedule
     loading = Loading.of(variant, config, allow_pickle)
-    conditions = None
-    if prompts is not None:
-        conditions = Subject(source, prompts, device=pipe.device, loading=loading).conditions_digest
+    conditions = None if prompts is None else conditions_digest(conditions_of(pipe, prompts))
 
     def known() -> Results:
         return gather(

@@ -102,13 +102,15 @@ def of_run(run: Run, folder: Path, here: Machine) -> Candidate:
     )
 
 
-def of_certificate(plan: Plan, file: Path, error: Interval, images: int, force: bool, like: Candidate) -> Candidate:
-    """A tuned plan of which only the certificate tells, on noise of its own.
+def of_certificate(
+    plan: Plan, file: Path, errors: Mapping[str, Interval], images: int, force: bool, like: Candidate
+) -> Candidate:
+    """A tuned plan of which only the certificate tells, its `errors` on noise of its own.
 
     `like` is a measured candidate of the same model and guidance. Its variance turns the error into a quality, and
     where it took more evaluations than rows, so does this plan, one more for each guided row.
     """
-    figures = {"error": error}
+    figures, error = dict(errors), errors["error"]
     variance = variance_of(like)
     if variance is not None:
         ends = (1 - value**2 / variance for value in (error.value, error.high, error.low))

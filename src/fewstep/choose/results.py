@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,14 +17,16 @@ from fewstep.tune.certificate import Interval
 from fewstep.tune.table import check_model
 
 OUT, RUNS, CERTIFICATE = Path("out"), "runs.jsonl", ".certificate.json"
+ERRORS = {"error": "rmse", "typical": "typical"}
+"""Figures of a bench, and what certificates call them; those of before have no typical one."""
 
 
 class Tuning(NamedTuple):
-    """A plan from a file; `error` and `images` are of its certificate, None and 0 without one for this model."""
+    """A plan from a file; `figures` and `images` are of its certificate, none and 0 without one for this model."""
 
     plan: Plan
     file: Path
-    error: Interval | None
+    figures: Mapping[str, Interval]
     images: int
     guidance: float | None
     force: bool
@@ -121,10 +123,10 @@ def _take_tunings(found: Results, tunings: Sequence[Tuning], guidance: float | N
             continue
         measured.add(one.plan.digest)
         found.unmeasured.append(one.file)
-        if one.error is None or one.guidance not in (guidance, 1.0 if guidance is None else guidance):
+        if not one.figures or one.guidance not in (guidance, 1.0 if guidance is None else guidance):
             continue
         other = like or _unknown(one, guidance)
-        found.candidates.append(of_certificate(one.plan, one.file, one.error, one.images, one.force, other))
+        found.candidates.append(of_certificate(one.plan, one.file, one.figures, one.images, one.force, other))
         found.notes.append(f"{one.file}: from its certificate, on other noise than the rows, and without seconds")
         if one.force:
             found.notes.append(f"{one.file} was tuned for another model: its figures are of that one")
@@ -192,14 +194,15 @@ def _tuning(file: Path, name: str, digest: str, fingerprint: str | None, force: 
         check_model(plan, name, digest, "tune one for it with `fewstep tune`, or use --force")
     beside = file.with_name(file.stem + CERTIFICATE)
     if not beside.is_file():
-        return Tuning(plan, file, None, 0, None, False)
+        return Tuning(plan, file, {}, 0, None, False)
     document = _certificate(beside)
     other = document["model"].get("digest") != digest
     rows = [row for row in document["compared"] if row["digest"] == plan.digest]
     if not rows or (other and not force):
-        return Tuning(plan, file, None, 0, None, other)
+        return Tuning(plan, file, {}, 0, None, other)
     guidance = document["settings"].get("guidance")
-    return Tuning(plan, file, Interval(**rows[0]["rmse"]), document["images"]["held_out"], guidance, other)
+    figures = {name: Interval(**rows[0][key]) for name, key in ERRORS.items() if key in rows[0]}
+    return Tuning(plan, file, figures, document["images"]["held_out"], guidance, other)
 
 
 def _certificate(file: Path) -> dict[str, Any]:
@@ -210,7 +213,8 @@ def _certificate(file: Path) -> dict[str, Any]:
             isinstance(document["model"], dict)
             and isinstance(document["settings"], dict)
             and isinstance(document["images"]["held_out"], int)
-            and all(isinstance(row["digest"], str) and _interval(row["rmse"]) for row in document["compared"])
+            and all(isinstance(row["digest"], str) and "rmse" in row for row in document["compared"])
+            and all(_interval(row[key]) for row in document["compared"] for key in ERRORS.values() if key in row)
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidInput(f"{file} is no certificate of a tuning ({error!r}): tune again") from error

@@ -79,10 +79,13 @@ def grids(as_json: bool) -> None:
         ],
     )
     click.echo()
-    click.echo("Every grid also takes bias=0 (above 0: more steps at low noise) and final=clean (or sigma_min).")
+    click.echo(
+        "Every grid also takes bias=0 (above 0: more steps at low noise), start=1 (below 1: begins "
+        "after pure noise) and final=clean (or sigma_min)."
+    )
 
 
-_EVERY_GRID = {"bias": 0.0, "final": "clean"}
+_EVERY_GRID = {"bias": 0.0, "start": 1.0, "final": "clean"}
 
 
 def _shown(value: Any) -> str:

@@ -30,26 +30,29 @@ AYS_RATIOS = {
 
 
 def grid_times(
-    name: str, schedule: Schedule, steps: int, *, bias: float = 0.0, final: str = "clean", **options: Any
+    name: str, schedule: Schedule, steps: int, *, bias: float = 0, start: float = 1, final: str = "clean", **given: Any
 ) -> Float:
     """The times of grid `name` (a key of `GRIDS`): float64, shape (steps + 1,), strictly decreasing.
 
-    The first is `schedule.t_max` (not with `leading`). The last is `schedule.t_clean`, after the curve's last noisy
+    The first is `schedule.t_max` (not with `leading` or `start`). The last is `schedule.t_clean`, after the last noisy
     time: `t_min`, or its shifted value where the curve is in time. With `final="sigma_min"` the grid stops at that
     noisy time, still after `steps` transitions. `steps` is an integer in 1 .. 100000.
 
     `bias` in [-20, 20] warps the positions, u -> k u / (1 + (k - 1) u) with k = exp(bias): above 0 more steps at low
     noise, below 0 more at high noise. It is the map of the flow shift: on `flow`, -log(s) makes of `trailing` what a
-    shift s makes. Where sigma / alpha is infinite at t_max, curves that need it begin at RATIO_CAP, with t_max as the
-    first time all the same. `InvalidInput` where times would not decrease.
+    shift s makes. `start` in (0, 1] is the share of the positions that is kept, up to the end. Where sigma / alpha is
+    infinite at t_max, curves that need it begin at RATIO_CAP, with t_max as the first time all the same.
+    `InvalidInput` where times would not decrease.
     """
     if name not in GRIDS:
         raise unknown_name("grid", str(name), GRIDS)
     grid = GRIDS[name]
-    for option in options:
+    for option in given:
         if option not in grid.options:
-            raise unknown_name(f"option of grid {name!r}", option, [*grid.options, "bias", "final"])
+            raise unknown_name(f"option of grid {name!r}", option, [*grid.options, "bias", "start", "final"])
     one_of("final", final, ("clean", "sigma_min"))
+    if positive("start", start) > 1:
+        raise InvalidInput(f"start must be above 0 and at most 1, got {start!r}: 1 is pure noise")
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or not 1 <= steps <= 100_000:
         raise InvalidInput(f"steps must be an integer in 1 .. 100000, got {steps!r}")
     clean = final == "clean"
@@ -60,12 +63,13 @@ def grid_times(
     elif grid.positions == "trailing":
         u = np.arange(steps + 1) / steps
     low = schedule.t_clean if clean and grid.positions == "trailing" else schedule.t_min
-    times = grid.curve(schedule, _biased(u, bias), low, **options)
+    u = _biased(u, bias)
+    times = grid.curve(schedule, u + (1 - start) * (1 - u), low, **given)
     if clean:
         times = np.append(times[:steps], schedule.t_clean)
     stuck = np.flatnonzero(~(np.diff(times) < 0))
     if stuck.size:
-        rounded = "integer" in grid.options and _rounds(schedule, options.get("integer"))
+        rounded = "integer" in grid.options and _rounds(schedule, given.get("integer"))
         hint = f"or integer=False: of integers {schedule.t_max + 1:g} fit" if rounded else "or milder options"
         raise InvalidInput(
             f"grid {name!r} with {steps} steps does not decrease on the {schedule.kind} schedule: after "
@@ -281,7 +285,7 @@ class Grid(NamedTuple):
 
     @property
     def options(self) -> dict[str, Any]:
-        """Names and default values of the options, beside `bias` and `final`, which every grid has."""
+        """Names and default values of the options, beside `bias`, `start` and `final`, which every grid has."""
         return inspect.getfullargspec(self.curve).kwonlydefaults or {}
 
 

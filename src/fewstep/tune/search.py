@@ -34,6 +34,19 @@ FORMS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     *((name, {"final": "sigma_min"}) for name in ("trailing", "quadratic", "exponential", "karras", "ays")),
 )
 """Grids with parameters of their own."""
+STARTS = (0.98, 0.95, 0.9)
+LATE: tuple[tuple[str, Mapping[str, Any]], ...] = (
+    *((name, {"start": start}) for name in ("trailing", "quadratic", "ays") for start in STARTS),
+    *(
+        ("trailing", {"start": start, "bias": bias})
+        for start in (0.999, 0.95)
+        for bias in (-0.5, -0.25, 0.0, 0.35, 0.5)
+    ),
+)
+"""Grids that begin a little after pure noise: what is left out there is small beside the errors of few steps. Where
+log(alpha / sigma) is infinite at pure noise, methods of higher order also have more to go by. (On flows those of
+diffusers begin at 0.999.)
+"""
 
 
 class Scored(NamedTuple):
@@ -58,10 +71,10 @@ def untuned(schedule: Schedule, nfe: int, samplers: Sequence[str] | None = None)
 
 
 def variants(schedule: Schedule, nfe: int, samplers: Iterable[str], times: Sequence[Float] = ()) -> list[Plan]:
-    """Some samplers on the grids of `FORMS`, and at the given `times`."""
+    """Some samplers on the grids of `FORMS` and `LATE`, and at the given `times`."""
     plans: list[Plan] = []
     for name in samplers:
-        for grid, options in FORMS:
+        for grid, options in (*FORMS, *LATE):
             plans += fitting(name, schedule, nfe, grid=grid, grid_options=options)
         for given in times:
             plans += [plan for plan in fitting(name, schedule, nfe, times=given) if plan.nfe == nfe]
