@@ -60,7 +60,9 @@ def samplers(name: str | None, as_json: bool) -> None:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def grids(as_json: bool) -> None:
-    """List the time grids. Every grid also takes `bias` (-20 to 20) and `final` (clean or sigma_min)."""
+    """List the time grids. Every grid also takes `bias` (-20 to 20), `start` (above 0, to 1) and `final` (clean or
+    sigma_min).
+    """
     from fewstep.core.grid import GRIDS
 
     if as_json:
