@@ -1,11 +1,12 @@
 """Search: what is compared, and that halving finds the best."""
 
+import numpy as np
 import pytest
 import torch
 
 import fewstep as fs
 from fewstep.tune.problem import Known, Problem, rmse
-from fewstep.tune.search import deterministic, distinct, fitting, halving, variants
+from fewstep.tune.search import deterministic, distinct, early_ends, fitting, halving, variants
 
 from .mixture import six
 
@@ -35,7 +36,24 @@ def test_plans_with_one_table_are_one_plan_whatever_their_names():
 def test_given_times_are_taken_by_samplers_of_one_evaluation_a_step():
     times = fs.compile("ddim", schedule=LINEAR, steps=5, grid="beta").recipe.times
     found = [p for p in variants(LINEAR, 5, ["deis-3", "heun"], [times]) if p.recipe.grid == "times"]
-    assert [p.recipe.sampler for p in found] == ["deis-3"]
+    assert {p.recipe.sampler for p in found} == {"deis-3"}
+    assert times in [p.recipe.times for p in found]
+
+
+def test_curves_that_end_where_trailing_does_are_those_of_diffusers_lms_with_its_trailing_spacing():
+    diffusers = pytest.importorskip("diffusers")
+    schedule = fs.schedules.scaled_linear()
+    peer = diffusers.LMSDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="trailing",
+        use_karras_sigmas=True,
+    )  # fmt: skip
+    peer.set_timesteps(8)
+    own = early_ends(schedule, 8)
+    assert len(own) == 6
+    assert all(t[0] == 999 and t[-2:].tolist() == [124, -1] and (np.diff(t) < 0).all() for t in own)
+    np.testing.assert_allclose(schedule.ratio(own[4][:-1]), peer.sigmas[:-1], rtol=1e-4)
+    assert early_ends(schedule, 2) == []
+    assert early_ends(fs.schedules.flow(), 8) == []
 
 
 def test_runs_that_begin_after_pure_noise_take_part_and_on_a_flow_a_higher_order_is_nearer_with_them():

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fewstep.core.errors import InvalidInput, unknown_name
-from fewstep.core.grid import AYS_RATIOS, GRIDS
+from fewstep.core.grid import AYS_RATIOS, GRIDS, grid_times
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float, Schedule
 from fewstep.measure.impulse import impulse
@@ -34,7 +34,7 @@ FORMS: tuple[tuple[str, Mapping[str, Any]], ...] = (
     *((name, {"final": "sigma_min"}) for name in ("trailing", "quadratic", "exponential", "karras", "ays")),
 )
 """Grids with parameters of their own."""
-STARTS = (0.98, 0.95, 0.9)
+STARTS, RHOS = (0.98, 0.95, 0.9), (1.0, 2.0, 3.0, 5.0, 7.0)
 LATE: tuple[tuple[str, Mapping[str, Any]], ...] = (
     *((name, {"start": start}) for name in ("trailing", "quadratic", "ays") for start in STARTS),
     *(
@@ -71,14 +71,30 @@ def untuned(schedule: Schedule, nfe: int, samplers: Sequence[str] | None = None)
 
 
 def variants(schedule: Schedule, nfe: int, samplers: Iterable[str], times: Sequence[Float] = ()) -> list[Plan]:
-    """Some samplers on the grids of `FORMS` and `LATE`, and at the given `times`."""
+    """Some samplers on the grids of `FORMS` and `LATE`, at the given `times`, and at those of `early_ends`."""
     plans: list[Plan] = []
+    times = [*times, *early_ends(schedule, nfe)]
     for name in samplers:
         for grid, options in (*FORMS, *LATE):
             plans += fitting(name, schedule, nfe, grid=grid, grid_options=options)
         for given in times:
             plans += [plan for plan in fitting(name, schedule, nfe, times=given) if plan.nfe == nfe]
     return distinct(plans)
+
+
+def early_ends(schedule: Schedule, steps: int) -> list[Float]:
+    """Karras' curves and the exponential one, (steps + 1,) times each, whose last noisy time is that of `trailing` in
+    place of the schedule's: few steps have none to spend on what is nearly clean. (Euler and LMS of diffusers have them
+    with its trailing spacing.) None on schedules that begin without any data, and of fewer than 3 steps.
+    """
+    even = grid_times("trailing", schedule, steps)
+    high, low = (float(schedule.ratio(t)) for t in (even[0], even[-2]))
+    if steps < 3 or not low < high < np.inf:
+        return []
+    u = np.arange(1, steps - 1) / (steps - 1)
+    curves = [(high ** (1 / rho) + u * (low ** (1 / rho) - high ** (1 / rho))) ** rho for rho in RHOS]
+    curves.append(high * (low / high) ** u)
+    return [np.array([even[0], *schedule.time_of_lambda(-np.log(curve)), *even[-2:]]) for curve in curves]
 
 
 def deterministic() -> list[str]:
