@@ -106,6 +106,11 @@ def test_seconds_of_another_machine_are_not_used() -> None:
         ({"ms": 0.0}, "finite number above 0"),
         ({"quality": 1.5}, "at most 1, got 1.5"),
         ({"quality": 0.0}, "above 0"),
+        ({"nfe": True}, "got True"),
+        ({"ms": "3"}, "finite number above 0, got '3'"),
+        ({"ms": True}, "finite number above 0, got True"),
+        ({"quality": True}, "at most 1, got True"),
+        ({"quality": "0.9"}, "at most 1, got '0.9'"),
     ],
 )
 def test_bad_budgets_are_refused(given: dict, message: str) -> None:

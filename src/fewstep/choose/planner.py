@@ -36,9 +36,9 @@ class Budget:
             raise InvalidInput("give a budget: nfe, ms, quality, or several of them")
         if self.nfe is not None and (type(self.nfe) is not int or self.nfe < 1):
             raise InvalidInput(f"a budget of evaluations is a whole number of at least 1, got {self.nfe!r}")
-        if self.ms is not None and not 0 < self.ms < math.inf:
+        if self.ms is not None and not (_is_number(self.ms) and 0 < self.ms < math.inf):
             raise InvalidInput(f"a budget of milliseconds is a finite number above 0, got {self.ms!r}")
-        if self.quality is not None and not 0 < self.quality <= 1:
+        if self.quality is not None and not (_is_number(self.quality) and 0 < self.quality <= 1):
             raise InvalidInput(f"a quality is a share of the variance, above 0 and at most 1, got {self.quality!r}")
 
     def __str__(self) -> str:
@@ -133,6 +133,10 @@ def loss(one: Candidate, measure: str) -> float:
         return one.figures["error"].value
     value = one.figures[measure].value
     return -value if measure in one.more else value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _as_good(one: Candidate, best: Candidate, measure: str) -> bool:
