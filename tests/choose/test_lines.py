@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.rows import MACHINE, MODEL, row
+from fewstep.bench.commands import generate_command
 from fewstep.bench.loading import Loading
 from fewstep.choose import lines_of
 from fewstep.choose.candidate import of_run
@@ -81,3 +82,14 @@ def test_the_model_is_loaded_as_it_was_for_the_choice() -> None:
     assert {each.arg: ast.literal_eval(each.value) for each in loaded.keywords} == {
         "dtype": "float16", "variant": "fp16", "config": "con figs", "allow_pickle": True,
     }  # fmt: skip
+
+
+def test_no_digit_of_the_guidance_is_lost() -> None:
+    for scale, words in ((1.23456789, "1.23456789"), (3.0, "3"), (1e-7, "1e-07")):
+        one = of_run(row("ddim", 4, grid_options={}, guidance=scale), Path("out"), MACHINE)
+        lines = lines_of("models/mine", one, words=True)
+        assert shlex.split(lines.command)[-2:] == ["--guidance", words]
+        assert lines.diffusers is not None
+        assert lines.diffusers.endswith(f"guidance_scale={words})")
+        command = generate_command(row("ddim", 4, guidance=scale), "out")
+        assert shlex.split(command)[-2:] == ["--guidance", words]

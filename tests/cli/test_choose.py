@@ -108,6 +108,8 @@ def test_a_plan_tuned_for_another_model_is_refused(call: Call, here: Path) -> No
         (("--quality", 1.5), "0<x<=1"),
         (("--budget-ms", 5, "--no-measure"), "advice knows no milliseconds"),
         (("--budget-nfe", 4, "--results", "nowhere.json"), "nothing is there: nowhere.json"),
+        (("--budget-nfe", 4, "--guidance", "nan", "--no-measure"), "a guidance scale is a finite number, got nan"),
+        (("--budget-nfe", 4, "--guidance", "inf"), "a guidance scale is a finite number, got inf"),
         (("--budget-nfe", 4, "--prompts", "p.txt", "--no-measure"), "--prompts is for models that take prompts"),
     ],
 )

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fewstep.bench.commands import exact
 from fewstep.bench.loading import PLAIN, Loading
 from fewstep.choose.candidate import Candidate
 from fewstep.denoise.factors import FACTORS
@@ -38,7 +39,7 @@ def lines_of(source: str, one: Candidate, words: bool, loading: Loading = PLAIN,
         start = f"sampler={_literal(one.sampler)}, steps={one.steps}, grid={_literal(one.grid)}"
         call = {"grid_options": dict(one.grid_options), "options": dict(one.options)}
     if one.guidance is not None:
-        command += ["--guidance", f"{one.guidance:g}"]
+        command += ["--guidance", exact(one.guidance)]
         call["guidance"] = one.guidance
     load = loading.given
     if one.precision != "float32":
@@ -63,7 +64,7 @@ def is_folder(source: str) -> bool:
 def _diffusers(one: Candidate) -> str:
     if one.plan_file is not None and FACTORS in one.options:
         return (
-            f"by_row = GuidanceByRow({_literal(str(one.plan_file))}, {one.guidance:g}); "
+            f"by_row = GuidanceByRow({_literal(str(one.plan_file))}, {exact(one.guidance)}); "
             "pipe.scheduler = PlanScheduler.from_plan(by_row.plan, pipe.scheduler.config); "
             f"pipe(.., num_inference_steps={one.steps}, guidance_scale=by_row.first, callback_on_step_end=by_row)"
         )
@@ -72,7 +73,7 @@ def _diffusers(one: Candidate) -> str:
     grid = f", grid_options={dict(one.grid_options)!r}" if one.grid_options else ""
     options = "".join(f", {name}={value!r}" for name, value in one.options.items())
     line = f'PlanScheduler.from_config(pipe.scheduler, sampler="{one.sampler}", grid="{one.grid}"{grid}{options})'
-    scale = "" if one.guidance is None else f", guidance_scale={one.guidance:g}"
+    scale = "" if one.guidance is None else f", guidance_scale={exact(one.guidance)}"
     return f"pipe.scheduler = {line}; pipe(.., num_inference_steps={one.steps}{scale})".replace("'", '"')
 
 
