@@ -15,20 +15,22 @@ from fewstep.denoise.factors import FACTORS
 
 
 class Lines(NamedTuple):
-    """The same choice three times. `diffusers` is None for models that are no pipeline of diffusers, and for plans with
-    guidance by row at a scale that its pipelines do not guide by.
+    """The same choice three times.
+
+    `diffusers` is None for models that are no pipeline of diffusers, and for plans with guidance by row at a scale that
+    its pipelines do not guide by; both it and `command` for a model that is there in Python alone.
     """
 
-    command: str
+    command: str | None
     python: str
     diffusers: str | None
 
 
-def lines_of(source: str, one: Candidate, words: bool, loading: Loading = PLAIN, device: str = "cpu") -> Lines:
-    """The lines that draw with a candidate. `source` is what `fewstep.load` takes, with `loading` and `device`;
-    `words`: whether from prompts.
+def lines_of(source: str | None, one: Candidate, words: bool, loading: Loading = PLAIN, device: str = "cpu") -> Lines:
+    """The lines that draw with a candidate. `source` is what `fewstep.load` takes, with `loading` and `device`, or None
+    for a pipeline that is loaded; `words`: whether from prompts.
     """
-    command = ["fewstep", "generate", source, *(["PROMPT"] if words else [])]
+    command = ["fewstep", "generate", source or "", *(["PROMPT"] if words else [])]
     call: dict[str, Any] = {}
     if one.plan_file is not None:
         command += ["--plan", str(one.plan_file)] + ["--force"] * one.force
@@ -48,8 +50,10 @@ def lines_of(source: str, one: Candidate, words: bool, loading: Loading = PLAIN,
     if device != "cpu":
         command += ["--device", device]
         load = {**load, "device": device}
-    loaded = ", ".join([_literal(source), *_named(load)])
     drawn = ", ".join(['"PROMPT"'] * words + [start, *_named(call)])
+    if source is None:
+        return Lines(None, f"images = pipe({drawn})", None)
+    loaded = ", ".join([_literal(source), *_named(load)])
     python = f"images = fs.load({loaded})({drawn})"
     idle = FACTORS in one.options and (one.guidance is None or one.guidance <= 1)
     theirs = (is_folder(source) or words) and not idle
@@ -64,7 +68,7 @@ def is_folder(source: str) -> bool:
 def _diffusers(one: Candidate) -> str:
     if one.plan_file is not None and FACTORS in one.options:
         return (
-            f"by_row = GuidanceByRow({_literal(str(one.plan_file))}, {exact(one.guidance)}); "
+            f"by_row = GuidanceByRow({_literal(str(one.plan_file))}, {exact(one.guidance or 1)}); "
             "pipe.scheduler = PlanScheduler.from_plan(by_row.plan, pipe.scheduler.config); "
             f"pipe(.., num_inference_steps={one.steps}, guidance_scale=by_row.first, callback_on_step_end=by_row)"
         )
