@@ -14,7 +14,7 @@ import torch
 
 import fewstep as fs
 from bench.rows import row
-from fewstep.bench import Rows, Sweep
+from fewstep.bench import Rows, Run, Sweep
 from fewstep.bench.machine import machine_of
 from fewstep.bench.row import key_of
 from fewstep.bench.subject import conditions_digest, conditions_of
@@ -34,12 +34,14 @@ class Made:
         pipe = source if isinstance(source, Pipeline | TextPipeline) else fs.load(source)
         self.calls.append(SimpleNamespace(nfe=sweep.nfe, output=str(output), **given))
         self.clock += self.took
-        self.write(pipe, output, *(sweep.nfe or ()), guidance=sweep.guidance[0], prompts=given["prompts"],
-                   images=given["images"] or 64)  # fmt: skip
-        return SimpleNamespace(stopped="", left=0, missing=self.missing)
+        images = given["images"] or 64
+        runs = self.write(
+            pipe, output, *(sweep.nfe or ()), guidance=sweep.guidance[0], prompts=given["prompts"], images=images
+        )
+        return SimpleNamespace(stopped="", left=0, missing=self.missing, runs=runs)
 
-    def write(self, pipe: Any, output: Path, *counts: int, prompts: Any = None, **more: Any) -> None:
-        """Rows, but those that are there."""
+    def write(self, pipe: Any, output: Path, *counts: int, prompts: Any = None, **more: Any) -> list[Run]:
+        """Rows, but those that are there, which stay."""
         output.mkdir(parents=True, exist_ok=True)
         rows = Rows(output / "runs.jsonl")
         machine = machine_of("cpu")
@@ -52,6 +54,7 @@ class Made:
             )
             if own.key not in rows:
                 rows.append(own)
+        return [run for run in rows.runs if run.nfe in counts]
 
 
 @pytest.fixture
@@ -182,6 +185,13 @@ def test_more_images_are_measured_anew_and_why_a_figure_is_not_had_is_told(made:
     without = ask(Budget(nfe=6), images=1000, seconds=None)
     assert without.chosen.images == 320
     assert told(without, "the rows are of 320 images, and none of 1000")
+
+
+def test_what_is_measured_is_compared_also_where_the_folder_has_rows_of_more_images(made: Made) -> None:
+    made.write(fs.load("tiny.safetensors"), Path("out/bench-tiny"), 4, images=100)
+    Path("empty.jsonl").touch()
+    assert ask(Budget(nfe=6), paths=["empty.jsonl"]).chosen.nfe == 6
+    assert [(call.nfe, call.images) for call in made.calls] == [((6,), None), ((6,), 100)]
 
 
 def test_another_model_of_the_same_name_is_passed_over_and_has_its_own_folder(made: Made) -> None:

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fewstep.bench import Estimate, Progress, bench
+from fewstep.bench import Estimate, Group, Progress, bench
 from fewstep.bench.loading import Loading
 from fewstep.bench.machine import machine_of
+from fewstep.bench.pareto import group_of
 from fewstep.bench.problems import needs_prompts
 from fewstep.bench.subject import conditions_digest, conditions_of
 from fewstep.choose.missing import Need, lacking
@@ -96,13 +97,12 @@ def measured(
         elif need is not None and asked.seconds is not None:
             conditions_of(asked.pipe, None)  # refuses
         return results
-    end, tried, folders = time.monotonic() + asked.seconds, list[Need](), dict[Path, None]()
-    while need is not None and need not in tried:
+    end, tried, folders = time.monotonic() + asked.seconds, list[tuple[Need, Group | None]](), dict[Path, None]()
+    while need is not None and (need, results.group) not in tried:
         left = end - time.monotonic()
         if tried and left <= 0:
             results.unfinished = f"{need.why}, and the {asked.seconds:g} s are over: allow more"
             break
-        tried.append(need)
         pipe, group = asked.pipe, results.group
         timed = asked.budget.ms is not None
         folder = folder_for(pipe.name, pipe.weights, machine_of(pipe.device), asked.paths, timed)
@@ -122,6 +122,8 @@ def measured(
         )
         if found.stopped == "interrupted":
             raise KeyboardInterrupt
+        # The folder may have had rows of more images, which are compared then: those lack the same once more.
+        tried.append((need, group_of(found.runs[0]) if found.runs else group))
         folders[folder] = None
         results = asked.known(tuple(folders))
         results.missing = found.missing
