@@ -14,12 +14,14 @@ import torch
 
 import fewstep as fs
 from bench.rows import row
+from fewstep import zoo
 from fewstep.bench import Rows, Run, Sweep
 from fewstep.bench.machine import machine_of
 from fewstep.bench.row import key_of
 from fewstep.bench.subject import conditions_digest, conditions_of
 from fewstep.choose import Answer, Budget, choose
 from fewstep.pipeline import Pipeline, TextPipeline
+from fewstep.pipeline.tuned import plans_of
 from pipeline import tiny, tiny_diffusers
 
 
@@ -144,15 +146,15 @@ def test_evaluations_below_the_smallest_row_that_is_too_slow_are_measured(made: 
 def test_the_captions_that_would_be_measured_decide_which_rows_count(
     made: Made, words: Callable[[str], TextPipeline]
 ) -> None:
-    pipe = words("scenes")
+    pipe = replace(words("scenes"), plans=plans_of(zoo.shipped_path("scenes")))  # as the shipped one, with its captions
     Path("p.txt").write_text("a lion\n")
     made.write(pipe, Path("out/bench-scenes"), 2, guidance=pipe.guidance, prompts="p.txt", images=2)
-    answer = choose(pipe, "./scenes", Budget(nfe=3), images=2)
+    answer = choose(pipe, pipe, Budget(nfe=3), images=2)
     assert answer.chosen.nfe == 3
     assert told(answer, "1 rows are of other prompts, and are left out: give --prompts FILE")
-    assert choose(pipe, "./scenes", Budget(nfe=3), images=2).chosen.nfe == 3
+    assert choose(pipe, pipe, Budget(nfe=3), images=2).chosen.nfe == 3
     assert [call.nfe for call in made.calls] == [(3,)]
-    assert choose(pipe, "./scenes", Budget(nfe=3), prompts="p.txt", seconds=None).chosen.nfe == 2
+    assert choose(pipe, pipe, Budget(nfe=3), prompts="p.txt", seconds=None).chosen.nfe == 2
 
 
 def test_without_prompts_rows_of_any_are_better_than_none(made: Made, words: Callable[[str], TextPipeline]) -> None:

@@ -110,17 +110,12 @@ def labels_of(pipe: Pipeline, prompt_file: str | os.PathLike[str] | None) -> Con
     return tuple(range(pipe.classes)) or (None,)
 
 
-def needs_prompts(pipe: Pipeline | TextPipeline) -> bool:
-    """Whether a model draws from words, and only the user has some for it."""
-    return isinstance(pipe, TextPipeline) and pipe.name != "scenes"
-
-
 def prompts_of(pipe: TextPipeline, prompt_file: str | os.PathLike[str] | None, count: int, seed: int = 0) -> list[str]:
     """The different prompts of a file; without one, `count` of the captions of scenes that no training saw."""
     from fewstep.zoo.scenes.prompts import held_out_prompts
 
     if prompt_file is None:
-        if needs_prompts(pipe):
+        if pipe.name != "scenes":
             raise InvalidInput(f"{pipe.name} draws from words: give --prompts FILE, a prompt a line")
         return [prompt.text for prompt in held_out_prompts(count, seed)]
     try:
@@ -132,7 +127,7 @@ def prompts_of(pipe: TextPipeline, prompt_file: str | os.PathLike[str] | None, c
 
 def _tuned_on(pipe: TextPipeline, prompt_file: str | os.PathLike[str] | None) -> list[str]:
     """The prompts to tune on: those of adherence, which no training saw, are left to those who measure it."""
-    if prompt_file is not None or needs_prompts(pipe):
+    if prompt_file is not None or pipe.name != "scenes":
         return prompts_of(pipe, prompt_file, TUNED_ON)
     from fewstep.zoo.scenes.prompts import training_prompts
 

@@ -12,12 +12,12 @@ from fewstep.bench import Estimate, Group, Progress, bench
 from fewstep.bench.loading import Loading
 from fewstep.bench.machine import machine_of
 from fewstep.bench.pareto import group_of
-from fewstep.bench.problems import needs_prompts
 from fewstep.bench.subject import conditions_digest, conditions_of
 from fewstep.choose.missing import Need, lacking
 from fewstep.choose.places import folder_for
 from fewstep.choose.planner import Budget
 from fewstep.choose.results import Results, gather
+from fewstep.core.errors import InvalidInput
 from fewstep.pipeline import Pipeline, TextPipeline
 
 
@@ -42,8 +42,14 @@ class Question:
 
     @property
     def lacks_prompts(self) -> bool:
-        """Whether nothing can be measured without --prompts."""
-        return self.prompts is None and needs_prompts(self.pipe)
+        """Whether nothing can be measured without --prompts: the model draws from words, and none are known for it."""
+        if self.prompts is not None or not isinstance(self.pipe, TextPipeline):
+            return False
+        try:
+            conditions_of(self.pipe, None)
+        except InvalidInput:
+            return True
+        return False
 
     def known(self, folders: tuple[Path, ...] = ()) -> Results:
         """What is measured, also in `folders`, where `paths` say where to look."""
