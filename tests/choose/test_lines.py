@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bench.rows import MACHINE, MODEL, row
+from fewstep.bench.commands import generate_command
 from fewstep.bench.loading import Loading
 from fewstep.choose import lines_of
 from fewstep.choose.candidate import of_run
@@ -15,7 +16,7 @@ from fewstep.choose.candidate import of_run
 def test_a_sampler_on_a_grid_with_its_options() -> None:
     one = of_run(row("ddim", 4, options={"eta": 0.5}, precision="bfloat16"), Path("out"), MACHINE)
     lines = lines_of("models/mine", one, words=True)
-    assert shlex.split(lines.command) == [
+    assert shlex.split(str(lines.command)) == [
         "fewstep", "generate", "models/mine", "PROMPT", "--sampler", "ddim", "--steps", "4", "--grid", "quadratic",
         "--grid-option", "bias=0.5", "--option", "eta=0.5", "--guidance", "2", "--dtype", "bfloat16",
     ]  # fmt: skip
@@ -49,7 +50,7 @@ def test_a_plan_of_this_model_needs_no_force_in_any_precision(precision: str) ->
 
 def test_the_device_is_said_where_it_is_not_the_usual_one() -> None:
     lines = lines_of("models/mine", of_run(row("ddim", 4), Path("out"), MACHINE), words=True, device="cuda")
-    assert lines.command.endswith(" --device cuda")
+    assert str(lines.command).endswith(" --device cuda")
     assert lines.python.startswith('images = fs.load("models/mine", device="cuda")("PROMPT"')
 
 
@@ -73,7 +74,7 @@ def test_a_plan_with_guidance_by_row_needs_the_callback() -> None:
 def test_the_model_is_loaded_as_it_was_for_the_choice() -> None:
     one = of_run(row("ddim", 4, grid_options={}, guidance=None, precision="float16"), Path("out"), MACHINE)
     lines = lines_of("it's mine", one, words=False, loading=Loading("fp16", "con figs", True))
-    assert shlex.split(lines.command)[-7:] == [
+    assert shlex.split(str(lines.command))[-7:] == [
         "--dtype", "float16", "--variant", "fp16", "--model-config", "con figs", "--allow-pickle",
     ]  # fmt: skip
     loaded = ast.parse(lines.python.removeprefix("images = "), mode="eval").body.func  # type: ignore[attr-defined]
@@ -81,3 +82,14 @@ def test_the_model_is_loaded_as_it_was_for_the_choice() -> None:
     assert {each.arg: ast.literal_eval(each.value) for each in loaded.keywords} == {
         "dtype": "float16", "variant": "fp16", "config": "con figs", "allow_pickle": True,
     }  # fmt: skip
+
+
+def test_no_digit_of_the_guidance_is_lost() -> None:
+    for scale, words in ((1.23456789, "1.23456789"), (3.0, "3"), (1e-7, "1e-07")):
+        one = of_run(row("ddim", 4, grid_options={}, guidance=scale), Path("out"), MACHINE)
+        lines = lines_of("models/mine", one, words=True)
+        assert shlex.split(str(lines.command))[-2:] == ["--guidance", words]
+        assert lines.diffusers is not None
+        assert lines.diffusers.endswith(f"guidance_scale={words})")
+        command = generate_command(row("ddim", 4, guidance=scale), "out")
+        assert shlex.split(command)[-2:] == ["--guidance", words]

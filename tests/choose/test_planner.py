@@ -1,5 +1,6 @@
 """The choice among candidates that nobody measured: what a budget gives, its neighbours, and the least there is."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import fewstep as fs
 from bench.rows import MACHINE, figure, row
 from fewstep.choose import Budget, Candidate, decide
 from fewstep.choose.candidate import of_run
+from fewstep.tune.certificate import Interval
 
 
 def of(sampler: str = "ddim", steps: int = 4, error: float = 0.5, seconds: float = 0.01, **more: object) -> Candidate:
@@ -106,6 +108,11 @@ def test_seconds_of_another_machine_are_not_used() -> None:
         ({"ms": 0.0}, "finite number above 0"),
         ({"quality": 1.5}, "at most 1, got 1.5"),
         ({"quality": 0.0}, "above 0"),
+        ({"nfe": True}, "got True"),
+        ({"ms": "3"}, "finite number above 0, got '3'"),
+        ({"ms": True}, "finite number above 0, got True"),
+        ({"quality": True}, "at most 1, got True"),
+        ({"quality": "0.9"}, "at most 1, got '0.9'"),
     ],
 )
 def test_bad_budgets_are_refused(given: dict, message: str) -> None:
@@ -116,3 +123,21 @@ def test_bad_budgets_are_refused(given: dict, message: str) -> None:
 def test_nothing_measured_is_refused() -> None:
     with pytest.raises(fs.InvalidInput, match="nothing is measured"):
         decide([], Budget(nfe=4))
+
+
+def test_for_a_quality_candidates_that_have_only_an_error_are_compared_by_it() -> None:
+    known = of("ddim", 4, 0.5)
+    tuned = replace(of("unipc-3", 4, 0.1), figures={"error": Interval(0.1, 0.09, 0.12)})
+    assert decide([tuned], Budget(nfe=4)).chosen is tuned
+    assert decide([known, tuned], Budget(nfe=4)).chosen is tuned
+    assert decide([known, tuned], Budget(quality=0.5)).chosen is known
+    with pytest.raises(fs.InvalidInput, match="'adherence': there are error; take one of these"):
+        decide([tuned], Budget(nfe=4), "adherence")
+    with pytest.raises(fs.InvalidInput, match="'adherence': there are error; its prompts say nothing"):
+        decide([tuned], Budget(nfe=4), "adherence", "its prompts say nothing")
+
+
+def test_rows_of_samplers_that_draw_noise_say_what_to_do() -> None:
+    noisy = of("euler-a", 4, figures={"saturation": figure(0.1)})
+    with pytest.raises(fs.InvalidInput, match="samplers that draw noise have none, so leave out --no-measure"):
+        decide([noisy], Budget(nfe=4))

@@ -1,6 +1,7 @@
 """What is read: rows of this model that may be compared, and tuned plans with their certificates."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,70 @@ def test_a_certificate_of_another_guidance_gives_no_figure_but_the_plan_can_be_m
     found = gather("bench", "mine.json")
     assert len(found.candidates) == 1
     assert found.unmeasured == [Path("mine.json")]
+    assert found.notes == ["mine.json is left out: its certificate is of guidance 5, and no row is of this one"]
+    Path("mine.certificate.json").unlink()
+    assert gather("bench", "mine.json").notes == [
+        "mine.json is left out: no row and no certificate beside it has figures of this model"
+    ]
+
+
+def test_null_in_a_certificate_is_infinite() -> None:
+    write("out/bench-digits", row(error=0.5))
+    tuned("out/mine.json")
+    file = Path("out/mine.certificate.json")
+    document = json.loads(file.read_text())
+    document["compared"][0]["rmse"] = {"value": 0.1, "low": 0.09, "high": None}
+    file.write_text(json.dumps(document))
+    plan = gather().candidates[-1]
+    assert plan.figures["error"] == (0.1, 0.09, math.inf)
+    assert plan.figures["quality"].low == -math.inf
+    assert json.loads(json.dumps(plan.to_json(), allow_nan=False))["figures"]["error"]["high"] is None
+
+
+def test_a_certificate_that_cannot_be_read_is_passed_over_unless_it_was_named() -> None:
+    tuned("out/mine.json")
+    Path("out/bad.json").write_bytes(Path("out/mine.json").read_bytes())
+    Path("out/bad.certificate.json").write_text("{}")
+    found = gather()
+    assert [one.nfe for one in found.candidates] == [4]
+    assert any(note.startswith("passed over: out/bad.certificate.json is no certificate") for note in found.notes)
+    with pytest.raises(fs.InvalidInput, match=r"bad\.certificate\.json is no certificate"):
+        gather("out")
+
+
+def test_folders_beside_the_usual_one_are_read_where_they_are_of_this_model() -> None:
+    theirs = replace(row(steps=5), model=MODEL._replace(digest=OTHER))
+    write("out/bench-digits", theirs)
+    write("out/bench-digits-0123", row(steps=4))
+    write("out/bench-digits-2t-ab12", row(steps=6))
+    write("out/bench-digits-large", replace(theirs, model=theirs.model._replace(name="digits-large")))
+    write("out/bench-digits-torn").joinpath("runs.jsonl").write_text("{}\n")
+    found = gather()
+    assert [one.nfe for one in found.candidates] == [4, 6]
+    assert found.notes[0] == f"out/bench-digits is of another model of this name, with digest {OTHER}: passed over"
+    assert [note[:40] for note in found.notes[1:]] == ["passed over: out/bench-digits-torn/runs."]
+
+
+def test_of_a_row_that_is_there_twice_the_seconds_of_this_machine_count() -> None:
+    away = replace(row(steps=4, seconds=0.5), machine=MACHINE._replace(threads=64), key="0" * 16)
+    write("out/bench-digits", away)
+    write("out/bench-digits-2t-ab12", replace(row(steps=4), key="0" * 16))
+    (one,) = gather().candidates
+    assert one.seconds is not None
+    assert one.seconds.value == 0.01
+    (one,) = gather("out/bench-digits-2t-ab12", "out/bench-digits").candidates
+    assert one.seconds is not None
+
+
+def test_rows_of_other_prompts_and_of_fewer_images_are_named() -> None:
+    write("bench", row(steps=4), row(steps=6, conditions="c1"), row(steps=8, images=8))
+    found = gather("bench", conditions="c0", images=10)
+    assert [one.nfe for one in found.candidates] == [4]
+    assert found.notes == [
+        "1 rows are of other prompts, and are left out: give --prompts FILE with theirs",
+        "1 rows are of fewer than 10 images, and are left out",
+    ]
+    assert gather("bench", conditions="c2").notes[0].startswith("3 rows are of other prompts")
 
 
 def test_a_plan_tuned_for_another_model_is_refused_unless_forced() -> None:

@@ -40,6 +40,21 @@ def test_it_says_the_cost_prints_what_none_beats_and_goes_on(call: Call, here: P
     assert again.stdout == first.stdout
 
 
+def test_rows_that_draw_noise_are_shown_and_said_to_have_no_error(call: Call, here: Path) -> None:
+    words = ("bench", "tiny.safetensors", "--images", 4, "--samplers", "euler-a,ddim", "--grids", "karras")
+    alone = call(*words[:-3], "euler-a", *words[-2:], "--steps", "2-3")
+    assert alone.exit_code == 0, alone.stderr
+    first, *table = alone.stdout.splitlines()
+    assert first.endswith(": no row has an error to compare, as they draw noise on the way or lost images")
+    assert sum("euler-a on karras" in line for line in table) == 2
+    assert all(name in "".join(table[:2]) for name in ("evaluations", "saturation", "ms an image"))
+    chosen = call("choose", "tiny.safetensors", "--budget-nfe", 3, "--no-measure")
+    assert chosen.exit_code == 2
+    assert "samplers that draw noise have none, so leave out --no-measure" in chosen.stderr
+    both = call(*words, "--steps", "2-3")
+    assert "2 rows draw noise on the way and have no error, so they are not in the table" in both.stderr
+
+
 def test_json_has_all_rows_and_the_fronts(call: Call, here: Path) -> None:
     result = call("bench", "tiny.safetensors", *QUICK, "--nfe", "5", "--guidance", "1,2", "--output", "new", "--json")
     found = json.loads(result.stdout)

@@ -9,6 +9,7 @@ import pytest
 
 import fewstep as fs
 from bench.tiny import commands
+from fewstep.tune.table import plan_of, table_of
 from pipeline import tiny_diffusers
 
 from .conftest import Call
@@ -85,8 +86,6 @@ def test_a_budget_that_nothing_meets_is_told_the_least(call: Call, here: Path) -
 
 
 def test_a_plan_tuned_for_another_model_is_refused(call: Call, here: Path) -> None:
-    from fewstep.tune.table import plan_of, table_of
-
     schedule = fs.load("tiny.safetensors").schedule
     table = table_of(fs.compile("unipc-2", schedule=schedule, steps=3))
     assert table is not None
@@ -108,6 +107,8 @@ def test_a_plan_tuned_for_another_model_is_refused(call: Call, here: Path) -> No
         (("--quality", 1.5), "0<x<=1"),
         (("--budget-ms", 5, "--no-measure"), "advice knows no milliseconds"),
         (("--budget-nfe", 4, "--results", "nowhere.json"), "nothing is there: nowhere.json"),
+        (("--budget-nfe", 4, "--guidance", "nan", "--no-measure"), "a guidance scale is a finite number, got nan"),
+        (("--budget-nfe", 4, "--guidance", "inf"), "a guidance scale is a finite number, got inf"),
         (("--budget-nfe", 4, "--prompts", "p.txt", "--no-measure"), "--prompts is for models that take prompts"),
     ],
 )
@@ -133,3 +134,33 @@ def test_ctrl_c_while_measuring_keeps_the_rows_and_says_interrupted(
     result = call("choose", "tiny.safetensors", "--budget-nfe", 3, *QUICK)
     assert result.exit_code == 130
     assert len(rows()) == 1
+
+
+def test_after_a_tuning_alone_its_certificate_speaks(call: Call, here: Path) -> None:
+    schedule = fs.load("tiny.safetensors").schedule
+    digest = fs.load("tiny.safetensors").digest
+    for name, error, steps in (("mine", 0.1, 3), ("less", 0.2, 2)):
+        table = table_of(fs.compile("unipc-2", schedule=schedule, steps=steps))
+        assert table is not None
+        plan = plan_of(table, schedule, {"model": digest})
+        Path("out").mkdir(exist_ok=True)
+        plan.save(f"out/{name}.json")
+        errors = {"value": error, "low": 0.5 * error, "high": None if name == "less" else 1.2 * error}
+        document = {
+            "model": {"digest": digest},
+            "settings": {"guidance": 2.0},
+            "images": {"held_out": 32},
+            "compared": [{"digest": plan.digest, "rmse": errors}],
+        }
+        Path(f"out/{name}.certificate.json").write_text(json.dumps(document))
+    words = ("choose", "tiny.safetensors", "--budget-nfe", 4, "--no-measure")
+    result = call(*words)
+    assert result.exit_code == 0, result.stderr
+    assert "the plan out/mine.json" in result.stdout
+    assert "The next cheaper one may be as good: the intervals of error meet" in result.stdout
+    assert "out/mine.json: from its certificate" in result.stderr
+    found = json.loads(call(*words, "--json").stdout)
+    assert (found["kind"], found["cheaper"]["figures"]["error"]["high"]) == ("measured", None)
+    other = call(*words, "--guidance", 3)
+    assert other.stdout.startswith("Nothing is measured of this model")
+    assert "out/mine.json is left out: its certificate is of guidance 2, and no row is of this one" in other.stderr

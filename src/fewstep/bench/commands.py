@@ -21,7 +21,7 @@ def bench_command(subject: Subject, sweep: Sweep, images: int, clip: str | os.Pa
         words += ["--nfe" if sweep.nfe else "--steps", ",".join(map(str, sweep.counts))]
     scales = [subject.scale(scale) for scale in sweep.guidance]
     if subject.guided:
-        words += ["--guidance", ",".join(f"{scale:g}" for scale in dict.fromkeys(scales))]
+        words += ["--guidance", ",".join(exact(scale) for scale in dict.fromkeys(scales) if scale is not None)]
     words += ["--precision", ",".join(dict.fromkeys(sweep.precisions))]
     for plan in sweep.plans:
         words += ["--plan", str(plan)]
@@ -45,12 +45,17 @@ def generate_command(run: Run, folder: str | os.PathLike[str], prompted: bool = 
         words += ["--sampler", run.sampler, "--steps", str(run.steps), "--grid", run.grid]
         words += _pairs("--grid-option", run.grid_options) + _pairs("--option", run.options)
     if run.guidance is not None:
-        words += ["--guidance", f"{run.guidance:g}"]
+        words += ["--guidance", exact(run.guidance)]
     if run.precision != "float32":
         words += ["--dtype", run.precision]
     device, _, _ = run.machine.device.partition(" ")
     words += [] if device == "cpu" else ["--device", device]
     return _joined(words + run.model.loading.words)
+
+
+def exact(value: float) -> str:
+    """A number in the fewest digits that read back to it, as a person types it: 2 and not 2.0."""
+    return repr(float(value)).removesuffix(".0")
 
 
 def _pairs(option: str, values: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -83,12 +84,23 @@ def drawing(
 
 
 def scale_of(pipe: Pipeline | TextPipeline, guidance: float | None) -> float:
-    """The guidance scale, the model's own for None. Raises `InvalidInput` where there is nothing to guide."""
+    """The guidance scale, the model's own for None.
+
+    Raises `InvalidInput` for a scale that is no finite number, and where there is nothing to guide.
+    """
+    check_scale(guidance)
     if isinstance(pipe, TextPipeline):
         return pipe.guidance if guidance is None else guidance
     if pipe.classes == 0 and guidance not in (None, 1):
         raise InvalidInput(f"{pipe.name} takes no condition, so there is nothing to guide: leave out --guidance")
     return 1.0 if pipe.classes == 0 else GUIDANCE if guidance is None else guidance
+
+
+def check_scale(guidance: Any) -> None:
+    """Raise `InvalidInput` unless a guidance scale is None or a finite number."""
+    number = isinstance(guidance, int | float) and not isinstance(guidance, bool)
+    if guidance is not None and not (number and math.isfinite(guidance)):
+        raise InvalidInput(f"a guidance scale is a finite number, got {guidance!r:.60}")
 
 
 def labels_of(pipe: Pipeline, prompt_file: str | os.PathLike[str] | None) -> Conditions:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fewstep.bench.problems import check_scale
 from fewstep.core.errors import InvalidInput, one_of, unknown_name
 from fewstep.core.grid import GRIDS
 from fewstep.core.plan import Plan
@@ -56,6 +57,8 @@ class Sweep:
             for count in counts:
                 if type(count) is not int or not 1 <= count <= MOST_STEPS:
                     raise InvalidInput(f"{what} must be whole numbers from 1 to {MOST_STEPS}, got {count!r}")
+        for scale in self.guidance:
+            check_scale(scale)
         for name in self.precisions:
             one_of("precision", name, ("float32", "bfloat16", "float16"))
         if not self.guidance or not self.precisions:

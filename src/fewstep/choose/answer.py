@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fewstep.bench import Estimate, Progress, bench
+import torch
+
+from fewstep import zoo
+from fewstep.bench import Estimate, Progress
 from fewstep.bench.loading import Loading
-from fewstep.bench.machine import machine_of
 from fewstep.bench.problems import scale_of
-from fewstep.bench.subject import conditions_digest, conditions_of
 from fewstep.choose.advice import Advice, advice_for
 from fewstep.choose.candidate import Candidate, facts_of
 from fewstep.choose.lines import Lines, lines_of
-from fewstep.choose.missing import Need, lacking
+from fewstep.choose.measuring import Question, measured
+from fewstep.choose.missing import Need
 from fewstep.choose.planner import Budget, Choice, decide
-from fewstep.choose.results import RUNS, Results, gather
 from fewstep.core.errors import InvalidInput
 from fewstep.pipeline import Pipeline, TextPipeline
+from fewstep.pipeline.source import is_hub_id
 from fewstep.tune import search
 
 
@@ -63,7 +65,7 @@ class Answer:
 
 def choose(
     pipe: Pipeline | TextPipeline,
-    source: str,
+    source: str | os.PathLike[str] | Pipeline | TextPipeline,
     budget: Budget,
     *,
     measure: str = "quality",
@@ -83,87 +85,74 @@ def choose(
     """The plan for a budget, chosen among what was measured of a model.
 
     Args:
-        pipe: what `fewstep.load` made of `source`, with `variant`, `config` and `allow_pickle`.
+        pipe: what `fewstep.load` made, in float32.
+        source: what it was made of, with `variant`, `config` and `allow_pickle`; or `pipe` itself, where it was made of
+            a callable or was changed since: the lines to type then begin with `pipe(`.
         measure: the figure of the rows that decides, such as "quality" or "adherence".
         guidance: the scale that is drawn with; None is the model's own.
-        paths: see `gather`.
+        paths: see `gather`; an empty folder, or one that is not there yet, is measured into.
         prompts: a file with a prompt a line that the measurements are to be of.
         seconds: what may be spent to measure what is missing, about; None measures nothing.
-        images: of each row that is measured, None as `bench` has them; rows that are there already decide it.
+        images: that a row is of at least, 2 to 100,000; rows of fewer are measured anew. None takes those that are
+            there, or where there is none as many as `bench`.
         force: take plans that were tuned for another model.
         begin: told what will be measured, and into which folder, before it is; `announce` and `watch` are of `bench`.
 
     Raises:
         InvalidInput: nothing meets the budget, or a file cannot be used.
     """
+    source = _checked(pipe, source)
     words = isinstance(pipe, TextPipeline)
-    guided = words or pipe.classes > 0
-    scale = scale_of(pipe, guidance) if guided else None
-    schedule = pipe.schedule_at() if words else pipe.schedule
+    scale = scale_of(pipe, guidance) if words or pipe.classes > 0 else None
     loading = Loading.of(variant, config, allow_pickle)
-    conditions = None if prompts is None else conditions_digest(conditions_of(pipe, prompts))
+    asked = Question(
+        pipe, source, budget, measure, scale, tuple(paths), prompts, seconds, images, force, loading
+    )  # fmt: skip
+    results = measured(asked, begin, announce, watch)
+    choice, advice, notes = None, None, [*results.notes, *filter(None, [results.unfinished])]
+    if results.candidates:
+        try:
+            choice = decide(results.candidates, budget, measure, results.missing.get(measure, ""))
+        except InvalidInput as error:
+            if results.unfinished:
+                raise InvalidInput(f"{error}. Of what was to be measured: {results.unfinished}") from error
+            raise
+        chosen = choice.chosen
+    else:
+        chosen, advice = _advised(asked)
+        if budget.ms is not None or budget.quality is not None:
+            notes.append("of the milliseconds and the quality that you ask for nothing is known without measuring")
+    lines = lines_of(source if isinstance(source, str) else None, chosen, words, loading, str(pipe.device))
+    return Answer(budget, measure, chosen, choice, advice, lines, notes)
 
-    def known() -> Results:
-        return gather(
-            pipe.name,
-            pipe.weights,
-            machine_of(pipe.device),
-            guidance=scale,
-            paths=paths,
-            fingerprint=schedule.fingerprint,
-            force=force,
-            conditions=conditions,
+
+def _checked(
+    pipe: Pipeline | TextPipeline, source: str | os.PathLike[str] | Pipeline | TextPipeline
+) -> str | Pipeline | TextPipeline:
+    """The source of a pipeline, a path as a text. Raises `InvalidInput` for one that it cannot be of."""
+    if getattr(pipe, "dtype", None) not in (None, torch.float32):
+        raise InvalidInput(
+            f"a plan is chosen for a model in float32, this one is in {pipe.dtype}: load it in float32, and draw with "
+            "the plan in any"
         )
-
-    results = known()
-    need = lacking(results, budget, measure)
-    if need is not None and seconds is not None:
-        folder = _folder(paths, pipe.name)
-        begin(need, folder)
-        group = results.group
-        found = bench(
-            source,
-            need.sweep(scale, force),
-            output=folder,
-            prompts=prompts,
-            images=images if group is None else group.images,
-            seed=0 if group is None else group.seed,
-            seconds=seconds,
-            device=pipe.device,
-            **loading.given,
-            announce=announce,
-            watch=watch,
-        )
-        if found.stopped == "interrupted":
-            raise KeyboardInterrupt
-        paths = paths if not paths or folder in map(Path, paths) else [*paths, folder]
-        results = known()
-        if found.left:
-            results.notes.append(f"{found.left} rows were not measured within {seconds:g} s: allow more")
-    elif need is not None and results.candidates:
-        results.notes.append(f"{need.why}; this is the best of what is measured")
-    if not results.candidates:
-        chosen, advice, notes = _advised(pipe, schedule, budget, scale, results)
-        return Answer(
-            budget, measure, chosen, None, advice, lines_of(source, chosen, words, loading, str(pipe.device)), notes
-        )
-    choice = decide(results.candidates, budget, measure)
-    lines = lines_of(source, choice.chosen, words, loading, str(pipe.device))
-    return Answer(budget, measure, choice.chosen, choice, None, lines, results.notes)
+    if source is pipe:
+        return pipe
+    if isinstance(source, str | os.PathLike):
+        name = os.fspath(source)
+        if name in zoo.SHIPPED or Path(name).exists() or is_hub_id(name):
+            return name
+    raise InvalidInput(
+        f"source is what `fewstep.load` made the pipeline of, or the pipeline itself, got {source!r:.60}: give the "
+        "pipeline"
+    )
 
 
-def _folder(paths: Sequence[str | os.PathLike[str]], name: str) -> Path:
-    """Where to measure into: the first folder of a bench that was given, else the usual one."""
-    given = [path for path in map(Path, paths) if (path / RUNS).is_file()]
-    return given[0] if given else Path("out") / f"bench-{name}"
-
-
-def _advised(
-    pipe: Pipeline | TextPipeline, schedule: Any, budget: Budget, scale: float | None, results: Results
-) -> tuple[Candidate, Advice, list[str]]:
-    """The field's advice for a number of evaluations, and what to know of it. Raises `InvalidInput` for other budgets,
+def _advised(asked: Question) -> tuple[Candidate, Advice]:
+    """The field's advice for a number of evaluations. Raises `InvalidInput` for other budgets,
     which need measuring.
     """
+    pipe, budget, scale = asked.pipe, asked.budget, asked.scale
+    schedule = pipe.schedule_at() if isinstance(pipe, TextPipeline) else pipe.schedule
     if budget.nfe is None:
         raise InvalidInput(
             f"nothing is measured of {pipe.name}, and advice knows no milliseconds and no quality: leave out "
@@ -186,7 +175,4 @@ def _advised(
         seconds=None,
         source="advice of the field",
     )
-    notes = [*results.notes]
-    if budget.ms is not None or budget.quality is not None:
-        notes.append("of the milliseconds and the quality that you ask for nothing is known without measuring")
-    return chosen, advice, notes
+    return chosen, advice

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fewstep.bench import Machine, Run
+from fewstep.choose.places import is_here
 from fewstep.core.plan import Plan
 from fewstep.denoise.factors import guided_rows
 from fewstep.tune.certificate import Interval
@@ -55,7 +57,7 @@ class Candidate:
         return words if self.precision == "float32" else f"{words} in {self.precision}"
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
+        """Plain JSON values; numbers that are not finite are null."""
         return {
             "plan": self.plan,
             "plan_file": None if self.plan_file is None else str(self.plan_file),
@@ -69,17 +71,19 @@ class Candidate:
             "precision": self.precision,
             "nfe": self.nfe,
             "evaluations": self.evaluations,
-            "figures": {name: figure._asdict() for name, figure in self.figures.items()},
+            "figures": {name: _plain(figure) for name, figure in self.figures.items()},
             "images": self.images,
-            "seconds": None if self.seconds is None else self.seconds._asdict(),
+            "seconds": None if self.seconds is None else _plain(self.seconds),
             "source": self.source,
         }
 
 
+def _plain(figure: Interval) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in figure._asdict().items()}
+
+
 def of_run(run: Run, folder: Path, here: Machine) -> Candidate:
     """A row of a bench; its seconds count where it was measured on this machine with as many threads."""
-    own = run.machine
-    same = (own.processor, own.threads, own.device) == (here.processor, here.threads, here.device)
     return Candidate(
         plan=run.plan,
         plan_file=None if run.plan_file is None else folder / run.plan_file,
@@ -95,7 +99,7 @@ def of_run(run: Run, folder: Path, here: Machine) -> Candidate:
         evaluations=run.evaluations,
         figures={name: Interval(one.value, one.low, one.high) for name, one in run.figures.items()},
         images=run.images,
-        seconds=run.seconds if same else None,
+        seconds=run.seconds if is_here(run.machine, here) else None,
         source=f"bench, {run.images} images, seed {run.seed}",
         more=frozenset(name for name, one in run.figures.items() if one.better == "more"),
         force=run.foreign,

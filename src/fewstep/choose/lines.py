@@ -8,26 +8,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fewstep.bench.commands import exact
 from fewstep.bench.loading import PLAIN, Loading
 from fewstep.choose.candidate import Candidate
 from fewstep.denoise.factors import FACTORS
 
 
 class Lines(NamedTuple):
-    """The same choice three times. `diffusers` is None for models that are no pipeline of diffusers, and for plans with
-    guidance by row at a scale that its pipelines do not guide by.
+    """The same choice three times.
+
+    `diffusers` is None for models that are no pipeline of diffusers, and for plans with guidance by row at a scale that
+    its pipelines do not guide by; both it and `command` for a model that is there in Python alone.
     """
 
-    command: str
+    command: str | None
     python: str
     diffusers: str | None
 
 
-def lines_of(source: str, one: Candidate, words: bool, loading: Loading = PLAIN, device: str = "cpu") -> Lines:
-    """The lines that draw with a candidate. `source` is what `fewstep.load` takes, with `loading` and `device`;
-    `words`: whether from prompts.
+def lines_of(source: str | None, one: Candidate, words: bool, loading: Loading = PLAIN, device: str = "cpu") -> Lines:
+    """The lines that draw with a candidate. `source` is what `fewstep.load` takes, with `loading` and `device`, or None
+    for a pipeline that is loaded; `words`: whether from prompts.
     """
-    command = ["fewstep", "generate", source, *(["PROMPT"] if words else [])]
+    command = ["fewstep", "generate", source or "", *(["PROMPT"] if words else [])]
     call: dict[str, Any] = {}
     if one.plan_file is not None:
         command += ["--plan", str(one.plan_file)] + ["--force"] * one.force
@@ -38,7 +41,7 @@ def lines_of(source: str, one: Candidate, words: bool, loading: Loading = PLAIN,
         start = f"sampler={_literal(one.sampler)}, steps={one.steps}, grid={_literal(one.grid)}"
         call = {"grid_options": dict(one.grid_options), "options": dict(one.options)}
     if one.guidance is not None:
-        command += ["--guidance", f"{one.guidance:g}"]
+        command += ["--guidance", exact(one.guidance)]
         call["guidance"] = one.guidance
     load = loading.given
     if one.precision != "float32":
@@ -47,8 +50,10 @@ def lines_of(source: str, one: Candidate, words: bool, loading: Loading = PLAIN,
     if device != "cpu":
         command += ["--device", device]
         load = {**load, "device": device}
-    loaded = ", ".join([_literal(source), *_named(load)])
     drawn = ", ".join(['"PROMPT"'] * words + [start, *_named(call)])
+    if source is None:
+        return Lines(None, f"images = pipe({drawn})", None)
+    loaded = ", ".join([_literal(source), *_named(load)])
     python = f"images = fs.load({loaded})({drawn})"
     idle = FACTORS in one.options and (one.guidance is None or one.guidance <= 1)
     theirs = (is_folder(source) or words) and not idle
@@ -63,7 +68,7 @@ def is_folder(source: str) -> bool:
 def _diffusers(one: Candidate) -> str:
     if one.plan_file is not None and FACTORS in one.options:
         return (
-            f"by_row = GuidanceByRow({_literal(str(one.plan_file))}, {one.guidance:g}); "
+            f"by_row = GuidanceByRow({_literal(str(one.plan_file))}, {exact(one.guidance or 1)}); "
             "pipe.scheduler = PlanScheduler.from_plan(by_row.plan, pipe.scheduler.config); "
             f"pipe(.., num_inference_steps={one.steps}, guidance_scale=by_row.first, callback_on_step_end=by_row)"
         )
@@ -72,7 +77,7 @@ def _diffusers(one: Candidate) -> str:
     grid = f", grid_options={dict(one.grid_options)!r}" if one.grid_options else ""
     options = "".join(f", {name}={value!r}" for name, value in one.options.items())
     line = f'PlanScheduler.from_config(pipe.scheduler, sampler="{one.sampler}", grid="{one.grid}"{grid}{options})'
-    scale = "" if one.guidance is None else f", guidance_scale={one.guidance:g}"
+    scale = "" if one.guidance is None else f", guidance_scale={exact(one.guidance)}"
     return f"pipe.scheduler = {line}; pipe(.., num_inference_steps={one.steps}{scale})".replace("'", '"')
 
 

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from fewstep.choose.candidate import Candidate
 from fewstep.core.errors import InvalidInput
 
+OF_CONVERGED = ("error", "quality", "typical", "psnr")
+"""Figures that compare with the converged images."""
 TIE = 0.01
 """A share of the error: nobody sees it, and so it is not worth an evaluation."""
 
@@ -36,9 +38,9 @@ class Budget:
             raise InvalidInput("give a budget: nfe, ms, quality, or several of them")
         if self.nfe is not None and (type(self.nfe) is not int or self.nfe < 1):
             raise InvalidInput(f"a budget of evaluations is a whole number of at least 1, got {self.nfe!r}")
-        if self.ms is not None and not 0 < self.ms < math.inf:
+        if self.ms is not None and not (_is_number(self.ms) and 0 < self.ms < math.inf):
             raise InvalidInput(f"a budget of milliseconds is a finite number above 0, got {self.ms!r}")
-        if self.quality is not None and not 0 < self.quality <= 1:
+        if self.quality is not None and not (_is_number(self.quality) and 0 < self.quality <= 1):
             raise InvalidInput(f"a quality is a share of the variance, above 0 and at most 1, got {self.quality!r}")
 
     def __str__(self) -> str:
@@ -64,16 +66,18 @@ class Choice(NamedTuple):
     tied: Candidate | None
 
 
-def decide(candidates: Sequence[Candidate], budget: Budget, measure: str = "quality") -> Choice:
+def decide(candidates: Sequence[Candidate], budget: Budget, measure: str = "quality", why: str = "") -> Choice:
     """The best of `candidates` within the budget by the figure `measure`; with a quality, the cheapest that has it.
 
-    Cost is milliseconds where these are limited, else evaluations.
+    Cost is milliseconds where these are limited, else evaluations. For a quality the error decides, of which it is a
+    function, so that candidates without a variance of converged images may be chosen too. `why` is what is known of the
+    reason where nothing has the figure.
 
     Raises:
         InvalidInput: nothing was measured, nothing has this figure or seconds, or nothing meets the budget; the
             message says what the least is.
     """
-    known = judged(candidates, measure, budget)
+    known = judged(candidates, measure, budget, why)
     within = [one for one in known if fits(one, budget)]
     if not within:
         raise InvalidInput(_unmet(known, budget))
@@ -93,14 +97,21 @@ def decide(candidates: Sequence[Candidate], budget: Budget, measure: str = "qual
     )
 
 
-def judged(candidates: Sequence[Candidate], measure: str, budget: Budget) -> list[Candidate]:
+def judged(candidates: Sequence[Candidate], measure: str, budget: Budget, why: str = "") -> list[Candidate]:
     """Those with all figures that the budget and the measure ask for."""
     if not candidates:
         raise InvalidInput("nothing is measured: run `fewstep bench`, or leave out --no-measure")
-    known = [one for one in candidates if measure in one.figures]
+    known = [one for one in candidates if deciding(measure, one) is not None]
     if not known:
         names = sorted({name for one in candidates for name in one.figures})
-        raise InvalidInput(f"no measurement has the figure {measure!r}: there are {', '.join(names)}")
+        if not why and measure in OF_CONVERGED:
+            why = (
+                "samplers that draw noise have none, so leave out --no-measure, or run `fewstep bench` with one that "
+                "draws none, such as ddim"
+            )
+        raise InvalidInput(
+            f"no measurement has the figure {measure!r}: there are {', '.join(names)}; {why or 'take one of these'}"
+        )
     if budget.ms is not None and not (known := [one for one in known if one.seconds is not None]):
         raise InvalidInput(
             "nothing was timed on this machine with as many threads, and seconds of another machine say nothing of "
@@ -127,12 +138,23 @@ def cost(one: Candidate, budget: Budget) -> tuple[float, ...]:
     return (seconds, *rows) if budget.ms is not None else (*rows, seconds)
 
 
+def deciding(measure: str, *candidates: Candidate) -> str | None:
+    """The name of the figure that compares candidates: the measure, or the error in place of a quality that one lacks;
+    None where one lacks that too.
+    """
+    names = [measure, "error"] if measure == "quality" else [measure]
+    return next((name for name in names if all(name in one.figures for one in candidates)), None)
+
+
 def loss(one: Candidate, measure: str) -> float:
     """Less is better. For a quality the error, of which it is a function where both are there."""
-    if measure == "quality" and "error" in one.figures:
-        return one.figures["error"].value
-    value = one.figures[measure].value
-    return -value if measure in one.more else value
+    name = "error" if measure == "quality" and "error" in one.figures else measure
+    value = one.figures[name].value
+    return -value if name in one.more else value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _as_good(one: Candidate, best: Candidate, measure: str) -> bool:

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from fewstep.bench import Group, Machine, Run, groups, read_runs
+from fewstep.bench.commands import exact
 from fewstep.choose.candidate import Candidate, of_certificate, of_run
+from fewstep.choose.places import CERTIFICATE, OUT, RUNS, home_of, is_fresh, is_here, usual_folders, with_timings
+from fewstep.choose.tunings import Tuning, certificate, plan_files, plan_of, read_tuning
 from fewstep.core.errors import InvalidInput
-from fewstep.core.plan import Plan
-from fewstep.tune.certificate import Interval
-from fewstep.tune.table import check_model
 
-OUT, RUNS, CERTIFICATE = Path("out"), "runs.jsonl", ".certificate.json"
-ERRORS = {"error": "rmse", "typical": "typical"}
-"""Figures of a bench, and what certificates call them; those of before have no typical one."""
-
-
-class Tuning(NamedTuple):
-    """A plan from a file; `figures` and `images` are of its certificate, none and 0 without one for this model."""
-
-    plan: Plan
-    file: Path
-    figures: Mapping[str, Interval]
-    images: int
-    guidance: float | None
-    force: bool
+Rows = dict[str, tuple[Run, Path]]
+"""By their keys, with the folder of each."""
 
 
 @dataclass
@@ -41,12 +27,16 @@ class Results:
         group: what the rows share; None where there is none.
         unmeasured: files of plans without a row in the group.
         notes: what was left out, and why.
+        missing: figures that could not be measured, by name, and why.
+        unfinished: what was not measured for want of seconds, or "".
     """
 
     candidates: list[Candidate] = field(default_factory=list)
     group: Group | None = None
     unmeasured: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    unfinished: str = ""
 
 
 def gather(
@@ -59,53 +49,84 @@ def gather(
     fingerprint: str | None = None,
     force: bool = False,
     conditions: str | None = None,
+    images: int | None = None,
+    fresh: bool = False,
 ) -> Results:
     """The measurements of the model with this digest at a guidance scale.
 
     Args:
-        name: of the model: without `paths`, out/bench-NAME is read, and certificates in out/ that are of this model.
+        name: of the model: without `paths`, out/bench-NAME and folders beside it are read (see `places`), and
+            certificates in out/ that are of this model. What cannot be read there is passed over, with a note.
         here: the machine whose seconds count.
         guidance: the scale; None where there is nothing to guide.
         paths: folders of benches, files of rows, plans, and folders of plans.
         fingerprint: of the model's noise schedule; plans of another are refused.
         force: take plans that were tuned for another model, with their figures.
         conditions: digest of the labels or prompts; None takes those with the most images.
+        images: of a row at least.
+        fresh: whether a path may be an empty folder, or none yet, that will be measured into.
 
     Raises:
         InvalidInput: a path holds no measurement of this model, a plan was tuned for another one, or a file is damaged.
         FileNotFoundError: nothing is at a path.
     """
-    found = Results()
-    rows: list[tuple[Run, Path]] = []
-    tunings: list[Tuning] = []
-    for path in map(Path, paths) if paths else _usual(name, digest):
-        own = [(run, path if path.is_dir() else path.parent) for run in _runs(path)]
-        rows += _of_model(own, path, name, digest)
-        tunings += [_tuning(file, name, digest, fingerprint, force) for file in _plans(path)]
-    scales = sorted({run.guidance for run, _ in rows if run.guidance is not None})
-    at = [(run, folder) for run, folder in rows if run.guidance == guidance and not run.lost]
-    if rows and not at:
-        found.notes.append(
-            f"measured at guidance {', '.join(f'{s:g}' for s in scales)}, and not at {guidance or 1:g}: give --guidance"
-        )
-    _take_group(found, at, here, conditions)
-    if (lost := sum(run.lost > 0 for run, _ in rows)) > 0:
-        found.notes.append(f"{lost} rows lost images that were not finite, and are left out")
+    found, rows, tunings = Results(), Rows(), list[Tuning]()
+
+    def take(runs: Sequence[Run], path: Path) -> None:
+        for run in runs:
+            if run.key not in rows or not is_here(rows[run.key][0].machine, here):
+                rows[run.key] = run, path if path.is_dir() else path.parent
+
+    for path in with_timings(paths, digest, here):
+        if fresh and is_fresh(path):
+            found.notes.append(f"nothing is measured in {path} yet")
+            continue
+        take(_of_model(_runs(path), path, name, digest), path)
+        tunings += [read_tuning(file, name, digest, fingerprint, force) for file in plan_files(path)]
+    for path in () if paths else (*usual_folders(name), *sorted(OUT.glob(f"*{CERTIFICATE}"))):
+        try:
+            if path.is_dir():
+                take(_of_usual(path, name, digest, found.notes), path)
+            elif certificate(path)["model"].get("digest") == digest and plan_of(path).is_file():
+                tunings.append(read_tuning(plan_of(path), name, digest, fingerprint, force))
+        except InvalidInput as error:
+            found.notes.append(f"passed over: {error}")
+    _take_group(found, _at(found, list(rows.values()), guidance), here, conditions, images)
     _take_tunings(found, tunings, guidance)
     return found
 
 
-def _take_group(found: Results, rows: Sequence[tuple[Run, Path]], here: Machine, conditions: str | None) -> None:
+def _at(found: Results, rows: Sequence[tuple[Run, Path]], guidance: float | None) -> list[tuple[Run, Path]]:
+    """The rows of a scale that lost nothing."""
+    scales = sorted({run.guidance for run, _ in rows if run.guidance is not None})
+    at = [(run, folder) for run, folder in rows if run.guidance == guidance and not run.lost]
+    if rows and not at:
+        found.notes.append(
+            f"measured at guidance {', '.join(map(exact, scales))}, and not at {exact(guidance or 1)}: give --guidance"
+        )
+    if (lost := sum(run.lost > 0 for run, _ in rows)) > 0:
+        found.notes.append(f"{lost} rows lost images that were not finite, and are left out")
+    return at
+
+
+def _take_group(
+    found: Results, rows: Sequence[tuple[Run, Path]], here: Machine, conditions: str | None, images: int | None
+) -> None:
     """The rows that may be compared: on this device before others, then of the most images, then the most rows."""
     folders = {run.key: folder for run, folder in rows}
-    grouped = groups(run for run, _ in rows if conditions in (None, run.conditions))
+    own = [run for run, _ in rows if conditions in (None, run.conditions)]
+    if left := len(rows) - len(own):
+        found.notes.append(f"{left} rows are of other prompts, and are left out: give --prompts FILE with theirs")
+    enough = [run for run in own if images is None or run.images >= images]
+    if left := len(own) - len(enough):
+        found.notes.append(f"{left} rows are of fewer than {images} images, and are left out")
+    grouped = groups(enough)
     if not grouped:
         return
     best = max(grouped, key=lambda group: (group.device == here.device, group.images, len(grouped[group])))
     found.group = best
     found.candidates = [of_run(run, folders[run.key], here) for run in grouped[best]]
-    left = len(rows) - len(grouped[best])
-    if left:
+    if left := len(enough) - len(grouped[best]):
         found.notes.append(f"{left} rows of other images or devices cannot be compared with these, and are left out")
     elsewhere = sum(one.seconds is None for one in found.candidates)
     if elsewhere:
@@ -123,16 +144,20 @@ def _take_tunings(found: Results, tunings: Sequence[Tuning], guidance: float | N
             continue
         measured.add(one.plan.digest)
         found.unmeasured.append(one.file)
-        if not one.figures or one.guidance not in (guidance, 1.0 if guidance is None else guidance):
-            continue
-        other = like or _unknown(one, guidance)
-        found.candidates.append(of_certificate(one.plan, one.file, one.figures, one.images, one.force, other))
-        found.notes.append(f"{one.file}: from its certificate, on other noise than the rows, and without seconds")
-        if one.force:
-            found.notes.append(f"{one.file} was tuned for another model: its figures are of that one")
+        if not one.figures:
+            found.notes.append(f"{one.file} is left out: no row and no certificate beside it has figures of this model")
+        elif one.guidance not in (guidance, 1.0 if guidance is None else guidance):
+            scale = "another guidance" if one.guidance is None else f"guidance {exact(one.guidance)}"
+            found.notes.append(f"{one.file} is left out: its certificate is of {scale}, and no row is of this one")
+        else:
+            other = like or _unknown(guidance)
+            found.candidates.append(of_certificate(one.plan, one.file, one.figures, one.images, one.force, other))
+            found.notes.append(f"{one.file}: from its certificate, on other noise than the rows, and without seconds")
+            if one.force:
+                found.notes.append(f"{one.file} was tuned for another model: its figures are of that one")
 
 
-def _unknown(one: Tuning, guidance: float | None) -> Candidate:
+def _unknown(guidance: float | None) -> Candidate:
     """In place of a measured candidate where there is none: a guided row costs two evaluations."""
     rows = 2.0 if guidance not in (None, 1.0) else 1.0
     return Candidate(
@@ -140,14 +165,13 @@ def _unknown(one: Tuning, guidance: float | None) -> Candidate:
     )  # fmt: skip
 
 
-def _usual(name: str, digest: str) -> Iterator[Path]:
-    """Where results lie unless the user says otherwise."""
-    if (OUT / f"bench-{name}" / RUNS).is_file():
-        yield OUT / f"bench-{name}"
-    for file in sorted(OUT.glob(f"*{CERTIFICATE}")):
-        document = _certificate(file)
-        if document["model"].get("digest") == digest and _plan_of(file).is_file():
-            yield _plan_of(file)
+def _of_usual(path: Path, name: str, digest: str, notes: list[str]) -> list[Run]:
+    """The rows of this model in a usual folder. The first is named where it has none."""
+    runs = _runs(path)
+    own = [run for run in runs if run.model.digest == digest]
+    if runs and not own and path == home_of(name):
+        notes.append(f"{path} is of another model of this name, with digest {runs[0].model.digest}: passed over")
+    return own
 
 
 def _runs(path: Path) -> list[Run]:
@@ -156,72 +180,12 @@ def _runs(path: Path) -> list[Run]:
     return read_runs(path) if path.suffix == ".jsonl" else []
 
 
-def _plans(path: Path) -> list[Path]:
-    """The files of plans at a path: itself, that of a certificate, or those of all certificates in a folder."""
-    if path.is_dir():
-        certificates = sorted(path.glob(f"*{CERTIFICATE}"))
-        if not certificates and not (path / RUNS).is_file():
-            raise InvalidInput(f"{path} holds neither {RUNS} of a bench nor a plan with its certificate")
-        return [_plan_of(file) for file in certificates]
-    if path.suffix == ".jsonl":
-        return []
-    if not path.exists():
-        raise FileNotFoundError(2, "nothing is there", str(path))
-    return [_plan_of(path) if path.name.endswith(CERTIFICATE) else path]
-
-
-def _plan_of(certificate: Path) -> Path:
-    return certificate.with_name(certificate.name.removesuffix(CERTIFICATE) + ".json")
-
-
-def _of_model(rows: list[tuple[Run, Path]], path: Path, name: str, digest: str) -> list[tuple[Run, Path]]:
-    own = [one for one in rows if one[0].model.digest == digest]
+def _of_model(rows: list[Run], path: Path, name: str, digest: str) -> list[Run]:
+    own = [run for run in rows if run.model.digest == digest]
     if rows and not own:
-        other = rows[0][0].model
+        other = rows[0].model
         raise InvalidInput(
             f"{path} holds measurements of {other.name!r} with digest {other.digest}, this is {name!r} with digest "
             f"{digest}: give those of this model, or run `fewstep bench`"
         )
     return own
-
-
-def _tuning(file: Path, name: str, digest: str, fingerprint: str | None, force: bool) -> Tuning:
-    """A plan and what its certificate says; raises `InvalidInput` for one of another model or noise schedule."""
-    plan = Plan.load(file)
-    if fingerprint is not None and plan.recipe.schedule_fingerprint != fingerprint:
-        raise InvalidInput(f"{file} is for another noise schedule than that of {name}: tune one for this model")
-    if not force:
-        check_model(plan, name, digest, "tune one for it with `fewstep tune`, or use --force")
-    beside = file.with_name(file.stem + CERTIFICATE)
-    if not beside.is_file():
-        return Tuning(plan, file, {}, 0, None, False)
-    document = _certificate(beside)
-    other = document["model"].get("digest") != digest
-    rows = [row for row in document["compared"] if row["digest"] == plan.digest]
-    if not rows or (other and not force):
-        return Tuning(plan, file, {}, 0, None, other)
-    guidance = document["settings"].get("guidance")
-    figures = {name: Interval(**rows[0][key]) for name, key in ERRORS.items() if key in rows[0]}
-    return Tuning(plan, file, figures, document["images"]["held_out"], guidance, other)
-
-
-def _certificate(file: Path) -> dict[str, Any]:
-    """The document of a certificate, its parts that are read here checked."""
-    try:
-        document = json.loads(file.read_bytes())
-        sound = (
-            isinstance(document["model"], dict)
-            and isinstance(document["settings"], dict)
-            and isinstance(document["images"]["held_out"], int)
-            and all(isinstance(row["digest"], str) and "rmse" in row for row in document["compared"])
-            and all(_interval(row[key]) for row in document["compared"] for key in ERRORS.values() if key in row)
-        )
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InvalidInput(f"{file} is no certificate of a tuning ({error!r}): tune again") from error
-    if not sound:
-        raise InvalidInput(f"{file} is no certificate of a tuning: tune again")
-    return document
-
-
-def _interval(value: Any) -> bool:
-    return set(value) == {"value", "low", "high"} and all(isinstance(v, int | float) for v in value.values())

@@ -64,7 +64,7 @@ def bench(ctx: click.Context, /, model: str, as_json: bool, **given: Any) -> Non
         fewstep bench scenes --samplers ddim,dpmpp-2m --steps 4-10 --guidance 1,3,5
         fewstep bench digits --nfe 4,6,8 --plan out/digits-6-nfe.json
     """
-    from fewstep.bench import Sweep, table
+    from fewstep.bench import Sweep, groups, table
     from fewstep.bench import bench as run
 
     chosen = {name: given.pop(name) for name in ("samplers", "grids", "steps", "nfe", "guidance")}
@@ -88,8 +88,12 @@ def bench(ctx: click.Context, /, model: str, as_json: bool, **given: Any) -> Non
         show_json(report(found))
     else:
         for group, rows, front in table(found.runs):
-            click.echo(f"{group}: {len(rows)} row{'' if len(rows) == 1 else 's'} that no other beats")
-            show_rows(rows, front.evaluations, front.seconds)
+            if rows:
+                click.echo(f"{group}: {len(rows)} row{'' if len(rows) == 1 else 's'} that no other beats")
+                show_rows(rows, front.evaluations, front.seconds)
+            else:
+                click.echo(f"{group}: no row has an error to compare, as they draw noise on the way or lost images")
+                show_unjudged(groups(found.runs)[group])
             click.echo()
         click.echo(found.page)
     tell(found)
@@ -149,8 +153,32 @@ def show_rows(rows: Sequence[Run], evaluations: frozenset[str], seconds: frozens
     )
 
 
+def show_unjudged(rows: Sequence[Run]) -> None:
+    """Print rows of which none has an error, by what their pictures show."""
+    known = ("diversity", "saturation", "adherence", "clip", "distance")
+    names = [name for name in known if any(name in row.figures for row in rows)]
+    columns = ["sampler", "steps", "evaluations", *names, "ms an image"]
+    show_table(
+        columns,
+        [
+            [
+                row.name,
+                str(row.steps),
+                f"{row.evaluations:g}",
+                *(f"{row.figures[name].value:.3g}" if name in row.figures else "" for name in names),
+                f"{1e3 * row.seconds.value:.3g}",
+            ]
+            for row in rows
+        ],
+        right=columns[1:],
+    )
+
+
 def tell(found: Bench) -> None:
     """What was left out, and what is left to do, on stderr."""
+    noisy = [run for run in found.runs if not run.lost and "error" not in run.figures]
+    if noisy and len(noisy) < len(found.runs):
+        note(f"{len(noisy)} rows draw noise on the way and have no error, so they are not in the table")
     lost = [run for run in found.runs if run.lost]
     if lost:
         note(f"{len(lost)} rows lost images that were not finite, and are not compared; the first is {lost[0].name}")

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     "--images",
     type=click.IntRange(2, 100_000),
     metavar="N",
-    help="Of each row, where none is there.  [default: 64, or 16 from prompts]",
+    help="Of each row at least.  [default: as those that are there, else 64, or 16 from prompts]",
 )
 @click.option("--no-measure", is_flag=True, help="Measure nothing; without any measurement you get advice.")
 @click.option("--force", is_flag=True, help="Take plans that were tuned for another model.")
@@ -82,7 +82,7 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
         told = ""
 
         def begin(need: Need, folder: Any) -> None:
-            note(f"{need.why[0].upper()}{need.why[1:]}: measuring into {folder}, for about {seconds:g} s")
+            note(f"{need.why[0].upper()}{need.why[1:]}: measuring into {folder}, for about {seconds:g} s in all")
 
         def watch(now: Progress) -> None:
             nonlocal told
@@ -170,15 +170,18 @@ def _show_table(answer: Answer) -> None:
 
 def _say_differences(answer: Answer) -> None:
     """Whether the neighbours are surely others, and what is missing."""
+    from fewstep.choose.planner import deciding
+
     choice = answer.choice
     assert choice is not None
-    own = choice.chosen.figures[answer.measure]
     for what, one in (("better", choice.better), ("cheaper", choice.cheaper)):
         if one is None:
             continue
-        other = one.figures[answer.measure]
+        name = deciding(answer.measure, choice.chosen, one)
+        assert name is not None
+        own, other = choice.chosen.figures[name], one.figures[name]
         if other.low <= own.high and own.low <= other.high:
-            click.echo(f"The next {what} one may be as good: the intervals of {answer.measure} meet")
+            click.echo(f"The next {what} one may be as good: the intervals of {name} meet")
     if choice.tied is not None:
         click.echo(
             f"{choice.tied.name} with NFE {choice.tied.nfe} has a little less error, by less than 1%: the cheaper one "
