@@ -119,10 +119,13 @@ def test_what_it_will_cost_is_said_before_anything_is_drawn(model: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_figure_whose_interval_is_not_to_be_had_is_left_out(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("images", [2, 5])
+def test_very_few_images_have_a_diversity_too(model: Path, tmp_path: Path, images: int) -> None:
     sweep = Sweep(samplers=("ddim",), grids=("karras",), steps=(2,))
-    (run,) = measure(model, tmp_path / "out", sweep, images=2).runs  # a bootstrap of 2 often draws one twice
-    assert set(run.figures) == {"error", "typical", "quality", "psnr", "saturation"}
+    (run,) = measure(model, tmp_path / "out", sweep, images=images).runs  # a bootstrap of 2 often draws one twice
+    assert set(run.figures) == {"error", "typical", "quality", "psnr", "saturation", "diversity"}
+    found = run.figures["diversity"]
+    assert 0 < found.low <= found.value <= found.high
 
 
 def test_guidance_has_its_own_solution_and_costs_two_evaluations(model: Path, tmp_path: Path) -> None:

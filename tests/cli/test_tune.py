@@ -40,6 +40,15 @@ def test_json_is_the_certificate(call: Call, here: Path) -> None:
     assert {row["kind"] for row in found["compared"]} >= {"default"}
 
 
+def test_a_lower_precision_is_said_in_the_certificate_and_the_plan(call: Call, here: Path) -> None:
+    words = ("--iterations", 2, "--dtype", "bfloat16", "--guidance", 3, "--json")
+    found = json.loads(call("tune", "tiny.safetensors", "--nfe", 2, *QUICK, *words).stdout)
+    assert found["settings"] == {"guidance": 3.0, "precision": "bfloat16"}
+    plan = fs.Plan.load(found["path"])
+    assert found["kind"] != "learned" or plan.recipe.options["precision"] == "bfloat16"
+    assert "guidance 3.0, precision bfloat16" in Path(found["certificate"][1]).read_text()
+
+
 def test_some_rows_alone_can_be_guided(call: Call, here: Path) -> None:
     result = call("tune", "tiny.safetensors", "--nfe", 3, *QUICK, "--interval", "--guidance", 3)
     assert result.exit_code == 0, result.stderr

@@ -109,6 +109,8 @@ def tune(
         fewstep generate --plan out/digits-6-nfe.json
         fewstep tune scenes --ms 300 --guidance 3
     """
+    import torch
+
     from fewstep.bench.problems import problem_of
     from fewstep.files import check_writable
     from fewstep.pipeline import load
@@ -122,7 +124,9 @@ def tune(
     if output is not None and not output.endswith(".json"):
         raise click.UsageError(f"--output {output} must end in .json: a plan is a JSON file")
     pipe = load(model, **place.arguments(where))
-    problem = replace(problem_of(pipe, guidance, prompt_file, batch, seed), objective=objective)
+    problem = problem_of(pipe, guidance, prompt_file, batch, seed)
+    lower = {} if pipe.dtype in (None, torch.float32) else {"precision": str(pipe.dtype).removeprefix("torch.")}
+    problem = replace(problem, objective=objective, settings={**problem.settings, **lower})
     if nfe is None:
         assert ms is not None
         nfe = _fitting(pipe, problem, ms)
