@@ -88,7 +88,7 @@ def read(path: Path, key: str) -> Converged:
     try:
         tensors, document = stored.read(path, KIND, ("solution",), ("teacher", "digest", "key"))
     except InvalidInput as error:
-        raise InvalidInput(f"{error}, by deleting it: it is solved again then") from error
+        raise InvalidInput(f"{error}. Delete {path}, and it is solved again") from error
     converged = Converged(tensors["solution"], document["teacher"])
     if document["key"] != key or converged.digest != document["digest"]:
         raise InvalidInput(f"{path} was changed since it was written: delete it, it is solved again")

@@ -78,7 +78,8 @@ class Folder:
 
 @contextmanager
 def opened(path: str | os.PathLike[str], model: Model, hint: str = "") -> Iterator[Folder]:
-    """The folder, made where it is not there, for this process alone until the end.
+    """The folder, made where it is not there, for this process alone until the end. One that was not there, or empty,
+    is left so where an error comes before there is a row or a converged solution.
 
     The error about a folder of another model ends in the `hint`.
 
@@ -88,6 +89,8 @@ def opened(path: str | os.PathLike[str], model: Model, hint: str = "") -> Iterat
     place = Path(path)
     if place.exists() and not place.is_dir():
         raise InvalidInput(f"{place} is a file, and the rows need a folder: give another --output")
+    there = place.is_dir()
+    empty = not there or not any(place.iterdir())
     place.mkdir(parents=True, exist_ok=True)
     lock = place / LOCK
     # The system lets go of the lock of a process that was killed; the empty file stays and means nothing.
@@ -97,8 +100,10 @@ def opened(path: str | os.PathLike[str], model: Model, hint: str = "") -> Iterat
         try:
             yield Folder(place, model, hint)
         except BaseException:
-            if [each for each in place.rglob("*") if each.is_file()] == [lock]:
+            if empty and not any(file.suffix in (".jsonl", ".safetensors") for file in place.rglob("*")):
                 shutil.rmtree(place)
+                if there:
+                    place.mkdir()
             raise
 
 
