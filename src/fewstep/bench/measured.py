@@ -74,7 +74,7 @@ def bench(
     call. Ctrl-C stops it and keeps what is done.
 
     Args:
-        model: what `fewstep.load` takes, or a pipeline.
+        model: a name, path or id as `fewstep.load` takes them, or a pipeline that it made, in float32.
         sweep: what to compare; None is a small one of usual samplers and grids.
         output: the folder, "out/bench-MODEL" where none is given.
         prompts: a file with a prompt a line, for a model of words; the shipped scenes have their own.

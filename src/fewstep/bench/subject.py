@@ -52,7 +52,7 @@ class Subject:
     """A model to be measured.
 
     Attributes:
-        source: what `fewstep.load` takes, or a pipeline that it made, in float32.
+        source: a name, path or id as `fewstep.load` takes them, or a pipeline that it made, in float32.
         prompts: a file with a prompt a line, for a model of words; None are those of scenes.
         seed: of the noise; `batch`: images that the network sees at once.
         loading: how the files of `source` are read.
