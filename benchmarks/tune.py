@@ -31,7 +31,7 @@ import fewstep as fs
 from fewstep.bench.problems import problem_of
 from fewstep.tune import Known, Problem, search, tune
 from fewstep.tune.problem import OBJECTIVES
-from fewstep.tune.tuning import HELD_OUT, TRAIN
+from fewstep.tune.sizes import HELD_OUT, TRAIN
 
 
 def problem(kind: str, objective: str, guidance: float | None) -> Problem:

@@ -32,8 +32,8 @@ from fewstep.bench.problems import problem_of
 from fewstep.tune import Known, Problem, search
 from fewstep.tune.certificate import gain
 from fewstep.tune.problem import OBJECTIVES, overall
+from fewstep.tune.sizes import HELD_OUT, TRAIN
 from fewstep.tune.teacher import find_teacher
-from fewstep.tune.tuning import HELD_OUT, TRAIN
 
 FAMILIES = 8
 """Samplers whose grids' parameters are searched."""

@@ -119,10 +119,13 @@ def test_what_it_will_cost_is_said_before_anything_is_drawn(model: Path, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_figure_whose_interval_is_not_to_be_had_is_left_out(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("images", [2, 5])
+def test_very_few_images_have_a_diversity_too(model: Path, tmp_path: Path, images: int) -> None:
     sweep = Sweep(samplers=("ddim",), grids=("karras",), steps=(2,))
-    (run,) = measure(model, tmp_path / "out", sweep, images=2).runs  # a bootstrap of 2 often draws one twice
-    assert set(run.figures) == {"error", "typical", "quality", "psnr", "saturation"}
+    (run,) = measure(model, tmp_path / "out", sweep, images=images).runs  # a bootstrap of 2 often draws one twice
+    assert set(run.figures) == {"error", "typical", "quality", "psnr", "saturation", "diversity"}
+    found = run.figures["diversity"]
+    assert 0 < found.low <= found.value <= found.high
 
 
 def test_guidance_has_its_own_solution_and_costs_two_evaluations(model: Path, tmp_path: Path) -> None:
@@ -160,8 +163,15 @@ def test_lost_images_are_counted_and_left_out(tmp_path: Path) -> None:
     (run,) = measure(path, tmp_path / "out", sweep).runs
     assert (run.images, run.lost) == (6, 2)
     assert run.figures["saturation"].n == 4
+    (tmp_path / "there").mkdir()
+    for output in ("other", "there"):
+        with pytest.raises(InvalidInput, match=r"not all finite|no finite images"):
+            measure(path, tmp_path / output, FEW)
+    assert not (tmp_path / "other").exists()
+    assert list((tmp_path / "there").iterdir()) == []
     with pytest.raises(InvalidInput, match=r"not all finite|no finite images"):
-        measure(path, tmp_path / "other", FEW)
+        measure(path, tmp_path / "out", FEW)
+    assert len(read_runs(tmp_path / "out" / "runs.jsonl")) == 1
 
 
 def test_a_tuned_plan_is_compared_kept_and_refused_for_another_model(model: Path, tmp_path: Path) -> None:
@@ -223,6 +233,9 @@ def test_a_converged_solution_that_was_changed_is_refused(model: Path, tmp_path:
     content[-1] ^= 1
     file.write_bytes(content)
     with pytest.raises(InvalidInput, match="was changed since it was written: delete it"):
+        measure(model, tmp_path / "out", Sweep(samplers=("ddim",), grids=("karras",), steps=(7,)))
+    file.write_bytes(bytes(content[:100]))
+    with pytest.raises(InvalidInput, match=rf"damaged one .* Delete {file}, and it is solved again"):
         measure(model, tmp_path / "out", Sweep(samplers=("ddim",), grids=("karras",), steps=(7,)))
     file.unlink()
     assert measure(model, tmp_path / "out", Sweep(samplers=("ddim",), grids=("karras",), steps=(7,))).left == 0

@@ -1,9 +1,14 @@
 """What a text-to-image model is tuned on: captions like those of its training, and none that adherence is read from."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 import fewstep as fs
+from fewstep import zoo
 from fewstep.bench.problems import TUNED_ON, problem_of
+from fewstep.bench.subject import Subject
 from fewstep.tune.tuning import HELD_OUT
 from fewstep.zoo.scenes.prompts import held_out_prompts, training_prompts
 
@@ -31,3 +36,12 @@ def test_scenes_are_tuned_on_training_captions_a_quarter_of_them_held_out(monkey
     assert asked[0][0][0] in texts[:held]
     assert asked[1] == ([seen], 3.0)
     assert asked[2] == ([asked[0][0][0]], 4.5)
+
+
+def test_another_model_of_that_name_is_asked_for_prompts(tmp_path: Path) -> None:
+    other = fs.load(shutil.copytree(zoo.shipped_path("scenes"), tmp_path / "scenes"))
+    assert other.name == "scenes"
+    with pytest.raises(fs.InvalidInput, match="scenes draws from words: give --prompts FILE"):
+        problem_of(other, 3.0, None, 4, 0)
+    with pytest.raises(fs.InvalidInput, match="scenes draws from words: give --prompts FILE"):
+        Subject(other)

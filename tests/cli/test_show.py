@@ -109,3 +109,12 @@ def test_bad_input_writes_nothing(call: Call, words: list[str], message: str) ->
     assert message in result.stderr
     assert result.stderr.count("\n") == 1
     assert list(Path().iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_to_is_named_as_it_was_given(call: Call, empty: Path) -> None:
+    (empty / "folder.svg").mkdir()
+    for output, message in (("/proc/s.svg", "No such file or directory: /proc/s.svg"), ("folder.svg", "folder.svg")):
+        result = call("show", "schedules", *SMALL["schedules"], "--output", output)
+        assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+        assert ".part" not in result.stderr
+    assert sorted(path.name for path in empty.iterdir()) == ["folder.svg"]

@@ -40,6 +40,15 @@ def test_json_is_the_certificate(call: Call, here: Path) -> None:
     assert {row["kind"] for row in found["compared"]} >= {"default"}
 
 
+def test_a_lower_precision_is_said_in_the_certificate_and_the_plan(call: Call, here: Path) -> None:
+    words = ("--iterations", 2, "--dtype", "bfloat16", "--guidance", 3, "--json")
+    found = json.loads(call("tune", "tiny.safetensors", "--nfe", 2, *QUICK, *words).stdout)
+    assert found["settings"] == {"guidance": 3.0, "precision": "bfloat16"}
+    plan = fs.Plan.load(found["path"])
+    assert found["kind"] != "learned" or plan.recipe.options["precision"] == "bfloat16"
+    assert "guidance 3.0, precision bfloat16" in Path(found["certificate"][1]).read_text()
+
+
 def test_some_rows_alone_can_be_guided(call: Call, here: Path) -> None:
     result = call("tune", "tiny.safetensors", "--nfe", 3, *QUICK, "--interval", "--guidance", 3)
     assert result.exit_code == 0, result.stderr
@@ -80,6 +89,43 @@ def test_a_plan_tuned_for_another_model_is_refused_unless_forced(call: Call, her
     assert "--force" in refused.stderr
     assert call("generate", "tiny.safetensors", "--plan", "other.json", "--count", 1, "--force").exit_code == 0
     assert "give --plan" in call("generate", "tiny.safetensors", "--force").stderr
+
+
+def test_ctrl_c_during_the_certificate_keeps_the_plan_alone(
+    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    words = ("tune", "tiny.safetensors", "--nfe", 2, *QUICK, "--iterations", 0, "--output", "plan.json")
+    assert call(*words, "--seed", 1).exit_code == 0
+    assert sorted(path.name for path in here.glob("plan.*")) == [
+        "plan.certificate.html", "plan.certificate.json", "plan.json",
+    ]  # fmt: skip
+    Path("plan.json").unlink()
+    monkeypatch.setattr("fewstep.tune.tuning.gain", interrupted)
+    result = call(*words)
+    assert result.exit_code == 130
+    assert result.stdout == "plan.json\n"
+    assert result.stderr.splitlines()[-1] == "interrupted: the best plan so far is kept, without a certificate"
+    assert [path.name for path in here.glob("*plan.*")] == ["plan.json"]
+    assert fs.Plan.load("plan.json").nfe == 2
+    assert json.loads(call(*words, "--json").stdout) == {"path": "plan.json", "certificate": []}
+
+
+def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
+    call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fewstep.tune.tune", None)
+    Path("plan.certificate.json").mkdir()
+    for output, message in (
+        ("/proc/t6.json", "No such file or directory: /proc/t6.json"),
+        ("tiny.safetensors/t6.json", "tiny.safetensors"),
+        ("plan.json", "Is a directory: plan.certificate.json"),
+    ):
+        result = call("tune", "tiny.safetensors", "--nfe", 2, *QUICK, "--output", output)
+        assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
+        assert ".part" not in result.stderr
 
 
 @pytest.mark.parametrize(

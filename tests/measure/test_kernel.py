@@ -1,11 +1,14 @@
 """The kernel distance: its formula, no bias, its interval; and diversity, which shares its sums over pairs."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 from fewstep.core.errors import InvalidInput
 from fewstep.measure import pairs
+from fewstep.measure.figure import resampling
 from fewstep.measure.kernel import kernel_distance
 from fewstep.measure.spread import diversity
 
@@ -64,6 +67,18 @@ def test_diversity_is_the_mean_distance_of_two_different_images():
     assert (figure.better, figure.reference) == ("more", "")
     wider = diversity(summed(2 * x))
     assert wider.value == pytest.approx(2 * figure.value)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_the_bootstrap_of_very_few_images_leaves_out_what_has_no_pair(n):
+    all_of_them = resampling(n, 2000, 0)
+    kept = all_of_them[(all_of_them > 0).sum(dim=1) > 1]
+    assert len(kept) < 2000
+    assert torch.equal(resampling(n, 500, 0, different=2), kept[:500])
+    x = gaussian(n, 4, 0)
+    found, near = diversity(summed(x)), torch.pdist(x)
+    assert near.min() <= found.low <= found.value <= found.high <= near.max()
+    assert math.isfinite(kernel_distance(summed(x), summed(gaussian(50, 4, 1))).high)
 
 
 def test_the_interval_of_diversity_is_as_wide_as_it_varies():

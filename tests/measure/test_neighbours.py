@@ -39,6 +39,15 @@ def test_they_are_what_counting_gives_whatever_the_tiles(k, tile, monkeypatch):
     assert all(0.1 < value < 0.999 for value in got)
 
 
+@pytest.mark.parametrize("offset", [3.0, 1e4])
+@pytest.mark.parametrize("tile", [17, 2048])
+def test_copies_are_as_near_as_what_they_copy(tile, offset, monkeypatch):
+    monkeypatch.setattr(pairs, "TILE", tile)
+    rows = torch.cat([gaussian(60, 4, 7, shift=offset)] * 2)
+    assert four(rows, rows, 5) == pytest.approx(by_hand(rows, rows, 5), abs=1e-12)
+    assert four(rows, rows, 5)[2] == pytest.approx(1.2, abs=1e-12)  # the fifth neighbour has a copy
+
+
 def test_the_radius_of_a_row_leaves_the_row_itself_out():
     x = torch.tensor([[0.0], [1.0], [3.0], [10.0]], dtype=torch.float64)
     assert radii(x, 1).tolist() == [1, 1, 2, 7]

@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 
 import fewstep as fs
 from fewstep.pipeline import Pipeline, TextPipeline, load
+from fewstep.pipeline.bulk import draw_job
+from fewstep.pipeline.job import Item, Job
 
 from . import tiny_diffusers
 from .conftest import Model
@@ -65,6 +68,85 @@ def test_the_digest_of_a_module_is_over_its_weights() -> None:
     assert first != second
     modules[1].load_state_dict(modules[0].state_dict())
     assert load(modules[1], **given).digest == first
+    assert load(modules[1], **given, classes=3).digest != first
+    assert not load(modules[1], **given).anonymous
+
+
+FACTS: dict[str, Any] = {"schedule": fs.schedules.linear(), "prediction": "epsilon", "sample_shape": (1, 2, 2)}
+
+
+class Scaled(torch.nn.Module):
+    """A module without weights, which a number decides."""
+
+    def __init__(self, factor: float):
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return self.factor * x
+
+
+def closing_over(factor: float) -> Callable[..., Any]:
+    def model(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return factor * x
+
+    return model
+
+
+@pytest.mark.parametrize(
+    "make", [closing_over, Scaled, lambda factor: partial(lambda net, x, t: net(x, t), closing_over(factor))]
+)
+def test_nothing_is_claimed_of_a_callable_whose_outcome_is_not_to_be_seen(make: Callable[[float], Any]) -> None:
+    first, second = (load(make(factor), **FACTS) for factor in (0.9, 0.3))
+    assert first.digest != second.digest
+    assert load(first.network, **FACTS).digest != first.digest  # what it closes over may have changed
+    assert first.anonymous
+    assert len(bytes.fromhex(first.digest)) == 8
+    picture = first([None], steps=2)
+    assert torch.equal(first.redraw(picture.recipe).tensor, picture.tensor)
+    with pytest.raises(fs.InvalidInput, match=r"give the model that drew it\. A function is another model each time"):
+        second.redraw(picture.recipe)
+
+
+def test_a_callable_is_known_by_the_digest_that_its_caller_gives() -> None:
+    first, again, other = (load(closing_over(0.9), **FACTS, digest=text) for text in ("0.9", "0.9", "0.3"))
+    assert (first.digest, first.anonymous) == (again.digest, False)
+    assert other.digest != first.digest
+    assert load(closing_over(0.9), **{**FACTS, "sample_shape": (1, 2, 3)}, digest="0.9").digest != first.digest
+    picture = first([None], steps=2)
+    assert torch.equal(again.redraw(picture.recipe).tensor, picture.tensor)
+    module = torch.nn.Linear(2, 2)
+    assert load(module, **FACTS, digest="mine").digest != load(module, **FACTS).digest
+    for wrong in ("", 7, "a" * 1001):
+        with pytest.raises(fs.InvalidInput, match="digest must be a text of 1 to 1000 characters"):
+            load(closing_over(0.9), **FACTS, digest=wrong)
+    with pytest.raises(fs.InvalidInput, match="digest are for a callable"):
+        load("digits", digest="mine")
+
+
+def test_a_job_of_an_unknown_callable_is_not_continued_by_another(tmp_path: Path) -> None:
+    def job(factor: float, **more: Any) -> Job:
+        pipe = load(closing_over(factor), **FACTS, **more)
+        return Job(pipe, (Item(None),), pipe.plan(steps=2), batch=1)
+
+    draw_job(job(0.9), tmp_path / "job")
+    with pytest.raises(fs.InvalidInput, match=r"its model is .* begun with\. A function is another model each time"):
+        draw_job(job(0.3), tmp_path / "job")
+    draw_job(job(0.9, digest="0.9"), tmp_path / "known")
+    assert draw_job(job(0.9, digest="0.9"), tmp_path / "known").drawn == 0
+
+
+def test_a_module_is_converted_as_a_copy_and_other_callables_are_not() -> None:
+    module = torch.nn.Linear(2, 2)
+    whole, half = load(module, **FACTS), load(module, **FACTS, dtype="bfloat16")
+    assert module.weight.dtype is torch.float32
+    assert (half.network.weight.dtype, half.dtype) == (torch.bfloat16, torch.bfloat16)
+    assert (half.weights, whole.weights) == (whole.digest, whole.digest)
+    assert half.digest == load(module.to(torch.bfloat16), **FACTS).digest != whole.digest
+    assert load(module, **FACTS, dtype="bfloat16").network is module
+    assert load(module, **FACTS, dtype="float32").network.weight.dtype is torch.float32
+    with pytest.raises(fs.InvalidInput, match=r"dtype converts the weights of a torch\.nn\.Module, and a function"):
+        load(closing_over(0.9), **FACTS, dtype="bfloat16")
 
 
 @pytest.mark.parametrize(

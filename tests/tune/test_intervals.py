@@ -117,6 +117,15 @@ def test_the_same_seed_gives_the_same_plan(tuned):
     assert again.plan.recipe.options[FACTORS] == tuned[True].plan.recipe.options[FACTORS]
 
 
+def test_an_interval_that_no_time_was_left_for_is_said():
+    sizes = Sizes.of(16)
+    found = tune(problem(), 3, interval=True, samplers=["ddim"], sizes=sizes, iterations=0, seconds=1e-3).certificate
+    assert found.search["layouts"] == 0
+    said = "guidance in some rows alone was not tried: no time was left"
+    assert found.stopped == said
+    assert said in page_of(found.to_json())
+
+
 @pytest.mark.parametrize(("scale", "factors"), [(1.0, True), (3.0, False)])
 def test_an_interval_without_factors_to_learn_is_refused(scale, factors):
     with pytest.raises(fs.InvalidInput, match="an interval is of classifier-free guidance by a constant scale"):

@@ -3,7 +3,7 @@
 import pytest
 
 import fewstep as fs
-from fewstep.tune import Problem, Sizes, tune
+from fewstep.tune import Problem, Sizes, Uncertified, tune
 
 from .mixture import six
 
@@ -67,6 +67,30 @@ def test_ctrl_c_before_there_is_a_plan_ends_it():
 
     with pytest.raises(KeyboardInterrupt):
         tune(mixture(), 4, samplers=FEW, sizes=SIZES, watch=watch)
+
+
+def test_ctrl_c_while_the_plan_is_certified_hands_it_over_without_a_certificate():
+    kept = []
+
+    def watch(stage, done, of, words):
+        if stage == "certificate" and done == 1:
+            raise KeyboardInterrupt
+        if stage == "learning":
+            kept.append(words)
+            if done >= 25:
+                raise KeyboardInterrupt
+
+    few = {"seconds": 10_000, "iterations": 1000, "samplers": FEW, "sizes": SIZES}
+    with pytest.raises(Uncertified) as stopped:
+        tune(mixture(), 4, watch=watch, **few)
+    plan = stopped.value.plan
+    assert (plan.recipe.sampler, plan.nfe) == ("learned", 4)
+    assert kept
+    only_first = tune(
+        mixture(), 4, watch=lambda stage, *more: None if stage == "certificate" else watch(stage, *more), **few
+    )
+    assert only_first.plan == plan
+    assert isinstance(stopped.value, KeyboardInterrupt)
 
 
 def test_where_nothing_beats_the_default_it_is_returned():

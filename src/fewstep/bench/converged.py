@@ -85,7 +85,10 @@ def save(path: Path, converged: Converged, key: str) -> None:
 
 def read(path: Path, key: str) -> Converged:
     """Read a file of `save`. Raises `InvalidInput` where it is none, of another key, or was changed since."""
-    tensors, document = stored.read(path, KIND, ("solution",), ("teacher", "digest", "key"))
+    try:
+        tensors, document = stored.read(path, KIND, ("solution",), ("teacher", "digest", "key"))
+    except InvalidInput as error:
+        raise InvalidInput(f"{error}. Delete {path}, and it is solved again") from error
     converged = Converged(tensors["solution"], document["teacher"])
     if document["key"] != key or converged.digest != document["digest"]:
         raise InvalidInput(f"{path} was changed since it was written: delete it, it is solved again")

@@ -29,7 +29,7 @@ LOCK = ".lock"
 class Folder:
     """The files of one model's bench. Use `opened`, which lets one process in at a time."""
 
-    def __init__(self, path: Path, model: Model):
+    def __init__(self, path: Path, model: Model, hint: str = ""):
         self.path, self.model = path, model
         document = _document(path / "bench.json")
         known = document.get("model", {}).get("digest", model.digest)
@@ -39,7 +39,7 @@ class Folder:
             if digest != model.digest:
                 raise InvalidInput(
                     f"{path} holds measurements of a model with digest {digest}, this is {model.name!r} with digest "
-                    f"{model.digest}: give another folder with --output"
+                    f"{model.digest}: give another folder with --output{hint}"
                 )
 
     @property
@@ -77,8 +77,11 @@ class Folder:
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str], model: Model) -> Iterator[Folder]:
-    """The folder, made where it is not there, for this process alone until the end.
+def opened(path: str | os.PathLike[str], model: Model, hint: str = "") -> Iterator[Folder]:
+    """The folder, made where it is not there, for this process alone until the end. One that was not there, or empty,
+    is left so where an error comes before there is a row or a converged solution.
+
+    The error about a folder of another model ends in the `hint`.
 
     Raises:
         InvalidInput: another process writes to it, it is of another model, or its files are damaged.
@@ -86,6 +89,8 @@ def opened(path: str | os.PathLike[str], model: Model) -> Iterator[Folder]:
     place = Path(path)
     if place.exists() and not place.is_dir():
         raise InvalidInput(f"{place} is a file, and the rows need a folder: give another --output")
+    there = place.is_dir()
+    empty = not there or not any(place.iterdir())
     place.mkdir(parents=True, exist_ok=True)
     lock = place / LOCK
     # The system lets go of the lock of a process that was killed; the empty file stays and means nothing.
@@ -93,10 +98,12 @@ def opened(path: str | os.PathLike[str], model: Model) -> Iterator[Folder]:
         if not _locked(file):
             raise InvalidInput(f"another process is measuring into {place}: wait for it, or give another --output")
         try:
-            yield Folder(place, model)
+            yield Folder(place, model, hint)
         except BaseException:
-            if [each for each in place.rglob("*") if each.is_file()] == [lock]:
+            if empty and not any(file.suffix in (".jsonl", ".safetensors") for file in place.rglob("*")):
                 shutil.rmtree(place)
+                if there:
+                    place.mkdir()
             raise
 
 

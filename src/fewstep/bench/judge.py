@@ -137,7 +137,7 @@ class Tally:
             found["clip"] = self.judge.clip.figure(scores["clip"], self._prompts())
         if self.judge.reference is not None:
             found["distance"] = frechet_distance(self.summary, self.judge.reference)
-        # A bootstrap of a handful of images may draw one image alone, which has no diversity.
+        # Pictures that are huge without being infinite overflow some figures.
         return {name: figure for name, figure in found.items() if math.isfinite(figure.low + figure.high)}
 
     def _prompts(self) -> list[str]:

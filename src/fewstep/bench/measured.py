@@ -23,6 +23,7 @@ from fewstep.bench.runner import Case, Estimate, Progress, Work
 from fewstep.bench.subject import Subject
 from fewstep.bench.sweep import Sweep, entries_of
 from fewstep.core.errors import InvalidInput
+from fewstep.pipeline.identity import hint
 
 CLASS_IMAGES, PROMPT_IMAGES, MOST_IMAGES = 64, 16, 100_000
 """Images of a row unless the caller says otherwise."""
@@ -73,7 +74,7 @@ def bench(
     call. Ctrl-C stops it and keeps what is done.
 
     Args:
-        model: what `fewstep.load` takes, or a pipeline.
+        model: a name, path or id as `fewstep.load` takes them, or a pipeline that it made, in float32.
         sweep: what to compare; None is a small one of usual samplers and grids.
         output: the folder, "out/bench-MODEL" where none is given.
         prompts: a file with a prompt a line, for a model of words; the shipped scenes have their own.
@@ -121,7 +122,7 @@ def bench(
     for precision in sweep.precisions:
         subject.loaded(precision)
     place = Path(output) if output is not None else Path("out") / f"bench-{subject.pipe.name}"
-    with opened(place, subject.model) as folder:
+    with opened(place, subject.model, hint(subject.pipe)) as folder:
         work = Work(subject, folder, judge, images, cases, watch, clock)
         announce(work.estimate())
         folder.note(bench_command(subject, sweep, images, clip))

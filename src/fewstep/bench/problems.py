@@ -9,10 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fewstep import zoo
 from fewstep.core.errors import InvalidInput
 from fewstep.denoise.base import Denoiser
 from fewstep.pipeline import Pipeline, TextPipeline
 from fewstep.pipeline.pipeline import GUIDANCE
+from fewstep.pipeline.tuned import plans_of
 from fewstep.tune import Problem
 from fewstep.tune.tuning import HELD_OUT
 
@@ -115,7 +117,7 @@ def prompts_of(pipe: TextPipeline, prompt_file: str | os.PathLike[str] | None, c
     from fewstep.zoo.scenes.prompts import held_out_prompts
 
     if prompt_file is None:
-        if pipe.name != "scenes":
+        if not _is_shipped(pipe):
             raise InvalidInput(f"{pipe.name} draws from words: give --prompts FILE, a prompt a line")
         return [prompt.text for prompt in held_out_prompts(count, seed)]
     try:
@@ -127,11 +129,17 @@ def prompts_of(pipe: TextPipeline, prompt_file: str | os.PathLike[str] | None, c
 
 def _tuned_on(pipe: TextPipeline, prompt_file: str | os.PathLike[str] | None) -> list[str]:
     """The prompts to tune on: those of adherence, which no training saw, are left to those who measure it."""
-    if prompt_file is not None or pipe.name != "scenes":
+    if prompt_file is not None or not _is_shipped(pipe):
         return prompts_of(pipe, prompt_file, TUNED_ON)
     from fewstep.zoo.scenes.prompts import training_prompts
 
     return list(dict.fromkeys(prompt.text for prompt in training_prompts(TUNED_ON)))
+
+
+def _is_shipped(pipe: TextPipeline) -> bool:
+    """Whether the model is the shipped one of scenes, by where it lies: another may have its name."""
+    own = plans_of(zoo.shipped_path("scenes"))
+    return pipe.plans is not None and pipe.plans.resolve() == own.resolve()
 
 
 def _split(prompts: list[str]) -> tuple[list[str], list[str]]:

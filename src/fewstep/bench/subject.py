@@ -16,6 +16,7 @@ from fewstep.bench.problems import drawing, labels_of, prompts_of, scale_of
 from fewstep.bench.row import PRECISIONS, Model, key_of
 from fewstep.core.errors import InvalidInput, one_of
 from fewstep.pipeline import Pipeline, TextPipeline, load
+from fewstep.pipeline.steer import module_of
 from fewstep.tune import Problem
 
 FIRST = 3 * 2**28
@@ -51,7 +52,7 @@ class Subject:
     """A model to be measured.
 
     Attributes:
-        source: what `fewstep.load` takes, or a pipeline that it made, in float32.
+        source: a name, path or id as `fewstep.load` takes them, or a pipeline that it made, in float32.
         prompts: a file with a prompt a line, for a model of words; None are those of scenes.
         seed: of the noise; `batch`: images that the network sees at once.
         loading: how the files of `source` are read.
@@ -69,15 +70,21 @@ class Subject:
 
     def __post_init__(self) -> None:
         given = isinstance(self.source, Pipeline | TextPipeline)
+        if not given and callable(self.source):
+            raise InvalidInput(
+                f"a {type(self.source).__name__} says nothing of itself: make a pipeline of it first, "
+                "fewstep.load(network, schedule=.., prediction=.., sample_shape=..), and give that"
+            )
         if given and self.loading.given:
             raise InvalidInput(
                 f"{' and '.join(self.loading.given)}: for reading the files of a model, and this one is loaded: leave "
                 "it out"
             )
         self._loaded["float32"] = self.source if given else self._load("float32")
-        if given and getattr(self.source, "dtype", None) not in (None, torch.float32):
+        if lower := sorted(str(dtype) for dtype in _dtypes(self.pipe) - {torch.float32}):
             raise InvalidInput(
-                f"a loaded model is measured in float32, this one is in {self.source.dtype}: give its path"
+                f"a loaded model is measured in float32, this one is in {' and '.join(lower)}: give its path, or where "
+                "it is a module of your own, module.float()"
             )
         self.batch = BATCHES[type(self.pipe)] if self.batch is None else self.batch
         self.device = self.pipe.device
@@ -92,7 +99,7 @@ class Subject:
     @property
     def model(self) -> Model:
         """Its name, digest and source, as rows have them."""
-        given = isinstance(self.source, Pipeline | TextPipeline) or callable(self.source)
+        given = isinstance(self.source, Pipeline | TextPipeline)
         return Model(self.pipe.name, self.pipe.digest, self.pipe.name if given else str(self.source), self.loading)
 
     @cached_property
@@ -166,3 +173,11 @@ class Subject:
         pipe = self.loaded(precision)
         batch = BATCHES[type(pipe)] if self.batch is None else self.batch
         return drawing(pipe, self.condition, scale_of(pipe, scale), self.seed, batch)
+
+
+def _dtypes(pipe: Pipeline | TextPipeline) -> set[torch.dtype]:
+    """What the network runs in, as far as that is known: of a callable, the dtypes of its parameters."""
+    if pipe.dtype is not None:
+        return {pipe.dtype}
+    module = module_of(pipe.network) if isinstance(pipe, Pipeline) else None
+    return set() if module is None else {p.dtype for p in module.parameters() if p.is_floating_point()}

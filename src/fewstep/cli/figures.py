@@ -295,9 +295,8 @@ def _deliver(
     from fewstep.show.draw import picture
 
     data = data or str(Path(output).with_suffix(".json"))
-    files = {data: content(found, Path(data).suffix)}
-    if not no_figure:
-        files[output] = picture(found, Path(output).suffix)
+    files = {} if no_figure else {output: picture(found, Path(output).suffix)}
+    files[data] = content(found, Path(data).suffix)
     for path, written in files.items():
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         write_whole(path, written)
@@ -306,6 +305,6 @@ def _deliver(
         return
     show_table(columns, rows, right=[name for name in columns if name in ("NFE", "order", "fitted", "error")])
     click.echo()
-    for path in reversed(files):
+    for path in files:
         click.echo(path)
     note(found.finding)

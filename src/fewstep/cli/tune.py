@@ -76,7 +76,9 @@ if TYPE_CHECKING:
 @place.OPTIONS
 @click.option("--output", type=click.Path(dir_okay=False), help="The plan to write.  [default: out/MODEL-N-nfe.json]")
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
+@click.pass_context
 def tune(
+    ctx: click.Context,
     model: str,
     nfe: int | None,
     ms: float | None,
@@ -99,16 +101,20 @@ def tune(
 
     The plan is written as a file for `generate --plan` and `PlanScheduler.from_plan`, with a certificate beside it,
     as JSON and as a page: what was compared on noise that the tuning never saw, the gain with its interval, and what it
-    took. Where nothing beats the model's default beyond noise, that is what you get. Ctrl-C keeps the best so far.
+    took. Where nothing beats the model's default beyond noise, that is what you get. Ctrl-C keeps the best so far;
+    once more, while that is measured, keeps it without a certificate.
 
     \b
         fewstep tune --nfe 6
         fewstep generate --plan out/digits-6-nfe.json
         fewstep tune scenes --ms 300 --guidance 3
     """
+    import torch
+
     from fewstep.bench.problems import problem_of
+    from fewstep.files import check_writable
     from fewstep.pipeline import load
-    from fewstep.tune import Sizes
+    from fewstep.tune import Sizes, Uncertified
     from fewstep.tune import tune as run
 
     if (nfe is None) == (ms is None):
@@ -118,12 +124,16 @@ def tune(
     if output is not None and not output.endswith(".json"):
         raise click.UsageError(f"--output {output} must end in .json: a plan is a JSON file")
     pipe = load(model, **place.arguments(where))
-    problem = replace(problem_of(pipe, guidance, prompt_file, batch, seed), objective=objective)
+    problem = problem_of(pipe, guidance, prompt_file, batch, seed)
+    lower = {} if pipe.dtype in (None, torch.float32) else {"precision": str(pipe.dtype).removeprefix("torch.")}
+    problem = replace(problem, objective=objective, settings={**problem.settings, **lower})
     if nfe is None:
         assert ms is not None
         nfe = _fitting(pipe, problem, ms)
     target = Path(output or f"out/{pipe.name}-{nfe}-nfe.json")
     os.makedirs(target.parent, exist_ok=True)
+    for file in (target, *certificate_of(target)):
+        check_writable(file)
     default = pipe.plan(steps=nfe)
     note(
         f"Tuning {pipe.name} for {nfe} evaluations: about {seconds:g} s. At most half of them find converged solutions "
@@ -140,24 +150,44 @@ def tune(
                 quiet(stage)
 
         sizes = None if images is None else Sizes.of(images)
-        found = run(
-            problem,
-            nfe,
-            default=default,
-            seconds=seconds,
-            iterations=iterations,
-            samplers=samplers,
-            sizes=sizes,
-            factors=not constant_guidance,
-            interval=interval,
-            watch=watch,
-        )
+        try:
+            found = run(
+                problem,
+                nfe,
+                default=default,
+                seconds=seconds,
+                iterations=iterations,
+                samplers=samplers,
+                sizes=sizes,
+                factors=not constant_guidance,
+                interval=interval,
+                watch=watch,
+            )
+        except Uncertified as stopped:
+            found = stopped
     found.plan.save(target)
-    paths = found.certificate.save(target.with_name(f"{target.stem}.certificate.json"))
+    if isinstance(found, Uncertified):
+        for file in certificate_of(target):  # of an earlier plan
+            file.unlink(missing_ok=True)
+        show_json({"path": str(target), "certificate": []}) if as_json else click.echo(target)
+        note("interrupted: the best plan so far is kept, without a certificate")
+        ctx.exit(130)
+    tell(found.certificate, target, as_json)
+
+
+def certificate_of(plan: Path) -> tuple[Path, Path]:
+    """Where the certificate of a plan lies, as JSON and as a page."""
+    file = plan.with_name(f"{plan.stem}.certificate.json")
+    return file, file.with_suffix(".html")
+
+
+def tell(certificate: Certificate, target: Path, as_json: bool) -> None:
+    """Write the certificate beside its plan, and print it."""
+    paths = certificate.save(certificate_of(target)[0])
     if as_json:
-        show_json({"path": str(target), "certificate": [str(p) for p in paths], **found.certificate.to_json()})
+        show_json({"path": str(target), "certificate": [str(p) for p in paths], **certificate.to_json()})
         return
-    show(found.certificate)
+    show(certificate)
     click.echo()
     click.echo(target)
     note(f"certificate: {paths[1]}")

@@ -117,12 +117,18 @@ def quantiles(replicates: Any, confidence: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def resampling(n: int, replicates: int, seed: int) -> Tensor:
-    """Bootstrap weights (replicates, n), float64: how often each of n images was drawn, in shares that sum to 1."""
+def resampling(n: int, replicates: int, seed: int, different: int = 1) -> Tensor:
+    """Bootstrap weights (replicates, n), float64: how often each of n images was drawn, in shares that sum to 1.
+
+    Samples of fewer `different` images, which say nothing of pairs, are left out and others drawn in their place.
+    """
     check_bootstrap(replicates, 0.95)
-    rng = np.random.Generator(np.random.Philox(key=seed))
-    counts = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(replicates)])
-    return torch.from_numpy(counts / n)
+    rng, counts = np.random.Generator(np.random.Philox(key=seed)), []
+    while len(counts) < replicates:
+        drawn = np.bincount(rng.integers(0, n, n), minlength=n)
+        if np.count_nonzero(drawn) >= min(different, n):
+            counts.append(drawn)
+    return torch.from_numpy(np.stack(counts) / n)
 
 
 def check_bootstrap(replicates: int, confidence: float) -> None:

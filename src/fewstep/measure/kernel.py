@@ -45,7 +45,7 @@ def kernel_distance(
     facts = check_pair(generated, reference, 2, "a kernel distance")
     x, y = generated.rows, reference.rows
     if subset_size is None:
-        weights = resampling(len(x), replicates, seed)
+        weights = resampling(len(x), replicates, seed, different=2)
         own, owns = mean_within(x, polynomial, weights)
         other, _ = mean_within(y, polynomial, torch.ones(1, len(y), dtype=torch.float64) / len(y))
         cross = means_between(x, y, polynomial)

@@ -8,7 +8,8 @@ real images, B, and those of the generated ones, B':
     density     how many B a generated image is in, over k   coverage   share of B that hold a generated image
                                                 (Naeem et al. 2020, arXiv 2002.09797, eq. 3 and 4; k = 5)
 
-Recall counts on generated outliers, whose balls are large; coverage does not. Density can exceed 1.
+Recall counts on generated outliers, whose balls are large; coverage does not. Density can exceed 1. Distances that
+agree within rounding are equal: a copy of an image is in the ball that reaches to that image.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from fewstep.core.errors import InvalidInput
 from fewstep.measure.figure import REPLICATES, Figure, figure_of, resampling
 from fewstep.measure.pairs import tiles
 from fewstep.measure.summary import Summary, check_pair
+
+TIE = 1e-12
+"""Of the squares of two rows, what rounding may change in the square of their distance, by far not all of it used."""
 
 
 class PrecisionRecall(NamedTuple):
@@ -58,9 +62,10 @@ def precision_recall(
     own, other = radii(x, k), radii(y, k)
     for rows in tiles(len(x)):
         for columns in tiles(len(y)):
-            distance = torch.cdist(x[rows], y[columns])
-            precise[rows] = torch.maximum(precise[rows], (distance <= other[columns]).any(dim=1).double())
-            recalled[columns] = torch.maximum(recalled[columns], (distance <= own[rows, None]).any(dim=0).double())
+            least = squares(x[rows], y[columns], TIE)
+            precise[rows] = torch.maximum(precise[rows], (least <= other[columns].square()).any(dim=1).double())
+            inside = least <= own[rows, None].square()
+            recalled[columns] = torch.maximum(recalled[columns], inside.any(dim=0).double())
     names = ("precision", "recall")
     return PrecisionRecall(*_figures(names, (precise, recalled), generated, reference, k, replicates, confidence, seed))
 
@@ -81,7 +86,7 @@ def density_coverage(
     other = radii(y, k)
     for rows in tiles(len(x)):
         for columns in tiles(len(y)):
-            inside = torch.cdist(x[rows], y[columns]) <= other[columns]
+            inside = squares(x[rows], y[columns], TIE) <= other[columns].square()
             dense[rows] += inside.double().sum(dim=1) / k
             covered[columns] = torch.maximum(covered[columns], inside.any(dim=0).double())
     names = ("density", "coverage")
@@ -94,13 +99,20 @@ def radii(x: Tensor, k: int) -> Tensor:
     for rows in tiles(len(x)):
         nearest = torch.full((rows.stop - rows.start, k), torch.inf, dtype=x.dtype)
         for columns in tiles(len(x)):
-            distance = torch.cdist(x[rows], x[columns])
+            own = squares(x[rows], x[columns])
             if rows == columns:
-                distance.fill_diagonal_(torch.inf)
-            both = torch.cat([nearest, distance], dim=1)
+                own.fill_diagonal_(torch.inf)
+            both = torch.cat([nearest, own], dim=1)
             nearest = both.topk(k, dim=1, largest=False).values
         found.append(nearest[:, -1])
-    return torch.cat(found)
+    return torch.cat(found).clamp_min(0).sqrt()
+
+
+def squares(x: Tensor, y: Tensor, less: float = 0.0) -> Tensor:
+    """|x - y|^2 - less (|x|^2 + |y|^2) for each row of `x` (n, d) and of `y` (m, d), (n, m), by one matrix product."""
+    own, other = (z.square().sum(dim=1, keepdim=True) * (1 - less) for z in (x, y))
+    left = torch.cat([-2 * x, own, torch.ones_like(own)], dim=1)
+    return left @ torch.cat([y, torch.ones_like(other), other], dim=1).mT
 
 
 def _sides(generated: Summary, reference: Summary, k: int) -> tuple[Tensor, Tensor]:
@@ -110,7 +122,8 @@ def _sides(generated: Summary, reference: Summary, k: int) -> tuple[Tensor, Tens
     x, y = generated.rows, reference.rows
     if min(len(x), len(y)) <= k:
         raise InvalidInput(f"the summaries keep {len(x)} and {len(y)} images, more than k = {k} are needed: raise keep")
-    return x, y
+    middle = y.mean(dim=0)  # as far from it as rows are, so far rounding reaches
+    return x - middle, y - middle
 
 
 def _figures(

@@ -13,13 +13,13 @@ def diversity(images: Summary, *, replicates: int = REPLICATES, confidence: floa
     """The mean distance of the features of two different images, over all pairs of those that were kept.
 
     It needs no reference; to judge it, measure the real images too. Give images of one class or prompt, where the
-    variety within it is meant.
+    variety within it is meant. A sample of the bootstrap with one image alone is drawn again.
 
     Raises:
         InvalidInput: for fewer than 2 images.
     """
     facts = check_pair(images, images, 2, "a distance between images")._replace(reference="")
-    weights = resampling(len(images.kept.rows), replicates, seed)
+    weights = resampling(len(images.kept.rows), replicates, seed, different=2)
     value, samples = mean_within(images.rows, torch.cdist, weights)
     return figure_of(
         "diversity",

@@ -27,6 +27,7 @@ import torch
 from fewstep.core.errors import InvalidInput
 from fewstep.files import write_whole
 from fewstep.pipeline.batchsize import first_size, halved
+from fewstep.pipeline.identity import hint
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.job import Job
 from fewstep.pipeline.manifest import Line, Manifest, append_synced, cut_torn
@@ -224,7 +225,7 @@ def _known(folder: Path, job: Job) -> int | None:
         what = "; ".join(f"its {n} is {_short(found.get(n))}, yours {_short(wanted.get(n))}" for n in differ[:4])
         raise InvalidInput(
             f"{folder} belongs to another job ({what or 'its batch is missing'}): give another folder, or the options "
-            "that it was begun with"
+            f"that it was begun with{hint(job.pipe)}"
         )
     return wanted["batch"]
 

@@ -86,12 +86,14 @@ def given_seeds(seed: Any) -> int | tuple[int, ...]:
         raise InvalidInput(f"a seed must be a whole number, or one for each image, got {seed!r}") from error
 
 
-def check_model(recipe: ImageRecipe, name: str, digest: str, plan: Plan | None) -> None:
-    """Raise `InvalidInput` where a recipe is of another model, or of another plan than the one that is given."""
+def check_model(recipe: ImageRecipe, name: str, digest: str, plan: Plan | None, hint: str = "") -> None:
+    """Raise `InvalidInput` where a recipe is of another model, which ends in the `hint`, or of another plan than the
+    one that is given.
+    """
     if recipe.model_digest != digest:
         raise InvalidInput(
             f"the picture was drawn by the model {recipe.model!r} with digest {recipe.model_digest}, this is "
-            f"{name!r} with digest {digest}: give the model that drew it"
+            f"{name!r} with digest {digest}: give the model that drew it{hint}"
         )
     if plan is not None and plan.digest != recipe.plan.digest:
         raise InvalidInput(f"the picture was drawn with the plan {recipe.plan.digest}, the given one is {plan.digest}")

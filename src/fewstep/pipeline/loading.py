@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import PREDICTIONS
 from fewstep.pipeline.assemble import Parts, component_of, of_component, of_folder
 from fewstep.pipeline.cache import TensorCache
+from fewstep.pipeline.identity import identity_of
 from fewstep.pipeline.original import Original, is_original
 from fewstep.pipeline.pipeline import Pipeline
 from fewstep.pipeline.source import PICKLES, fetched, is_hub_id
@@ -42,6 +42,7 @@ def load(
     prediction: str | None = None,
     sample_shape: Sequence[int] | None = None,
     classes: int = 0,
+    digest: str | None = None,
 ) -> Pipeline | TextPipeline:
     """The pipeline of a model.
 
@@ -50,7 +51,8 @@ def load(
             a folder in the format of diffusers, or its id on the Hugging Face hub ("org/name"); the folder of one
             network in that format, or the .safetensors file in it; an original checkpoint, which is one .safetensors
             file with all parts (Stable Diffusion 1, 2, XL and 3, FLUX); or a callable `network(x, t)`.
-        device: where the model runs; `dtype` in what: "float32" (the default), "float16" or "bfloat16".
+        device: where the model runs; `dtype` in what: "float32" (the default), "float16" or "bfloat16". Of callables
+            modules alone can be converted, a copy of them, and None leaves them as they are.
         variant: of the files of weights, such as "fp16".
         allow_pickle: load weights that are there only as a pickle, as weights alone (`weights_only=True`).
         cache: of prompt embeddings; by default one of this pipeline's own, in memory.
@@ -59,12 +61,18 @@ def load(
             hold. None is the id that diffusers takes for the file's kind.
         schedule, prediction: of a callable or of one network alone, as in `fewstep.Network`.
         sample_shape: (C, H, W) of what a callable draws. With `classes` above 0 it is called with `label=` too.
+        digest: of a callable, a text that changes whenever what it computes does, such as a hash of its weights' file.
+            A module is known by its weights without one. Any other callable is then another model each time it is
+            loaded, so that pictures, benches and plans of an earlier one are not taken for its own.
 
     Raises:
         FileNotFoundError: there is no file at the path.
         InvalidInput: for an unknown name, and for a file that is missing, damaged or not of a known kind.
     """
-    given = {"schedule": schedule, "prediction": prediction, "sample_shape": sample_shape, "classes": classes or None}
+    given = {
+        "schedule": schedule, "prediction": prediction, "sample_shape": sample_shape, "classes": classes or None,
+        "digest": digest,
+    }  # fmt: skip
     place: dict[str, Any] = {"device": device, "dtype": _dtype(dtype)}
     header = _header(source)
     if header is not None and is_original(header):
@@ -77,6 +85,7 @@ def load(
             "none: leave it out"
         )
     if callable(source):
+        place["dtype"] = None if dtype is None else place["dtype"]
         return _of_callable(source, **place, **{**given, "classes": classes})
     path = Path(source)
     if isinstance(source, str) and source in zoo.SHIPPED:
@@ -99,6 +108,7 @@ def load(
         _refuse_given(given, f"{path} says its own")
         return of_folder(parts, _name(str(source)), cache)
     if (path / "config.json").is_file():
+        _refuse_given({"digest": digest}, f"{path} is known by its weights")
         return of_component(parts, _name(path.name), schedule, prediction)
     raise _unknown(str(source), path)
 
@@ -172,8 +182,9 @@ def _of_callable(
     prediction: str | None,
     sample_shape: Sequence[int] | None,
     classes: int,
+    digest: str | None,
     device: torch.device | str,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
 ) -> Pipeline:
     missing = [
         n for n, v in (("schedule", schedule), ("prediction", prediction), ("sample_shape", sample_shape)) if v is None
@@ -194,23 +205,33 @@ def _of_callable(
         raise InvalidInput(f"classes must be a whole number from 0 to 1000000, got {classes!r}")
     kind = network if hasattr(network, "__qualname__") else type(network)
     name = _name(kind.__qualname__.replace("<", "").replace(">", "").split(".")[-1])
-    weights = network.state_dict() if isinstance(network, torch.nn.Module) else {}
+    facts = schedule.spec, prediction, list(shape), classes
+    own = identity_of(network, digest, *facts)
+    running = network if dtype is None else _converted(network, device, dtype)
+    runs = own if running is network else identity_of(running, digest, *facts)
     return Pipeline(
-        network=network,
+        network=running,
         name=name,
-        digest=_tensors_digest(weights, kind.__module__, kind.__qualname__, schedule.spec, prediction, list(shape)),
+        digest=runs.digest,
+        anonymous=runs.anonymous,
+        in_float32=None if running is network else lambda: own.digest,
         schedule=schedule,
         prediction=prediction,
         sample_shape=shape,
         classes=classes,
         device=device,
+        dtype=dtype,
     )
 
 
-def _tensors_digest(weights: Mapping[str, torch.Tensor], *facts: Any) -> str:
-    state = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
-        state.update(f"\0{name}\0{tuple(tensor.shape)}\0{tensor.dtype}\0".encode())
-        state.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return state.hexdigest()[:16]
+def _converted(network: Callable[..., Any], device: torch.device | str, dtype: torch.dtype) -> torch.nn.Module:
+    """The module in `dtype`: a copy, unless it is in that already."""
+    if not isinstance(network, torch.nn.Module):
+        raise InvalidInput(
+            f"dtype converts the weights of a torch.nn.Module, and a {type(network).__name__} shows none: convert what "
+            "it calls, and leave dtype out"
+        )
+    tensors = [*network.parameters(), *network.buffers()]
+    if all(tensor.dtype is dtype for tensor in tensors if tensor.is_floating_point()):
+        return network
+    return copy.deepcopy(network).to(device, dtype)

@@ -21,6 +21,7 @@ from fewstep.pipeline.choices import check_model, chosen_plan, given_seeds
 from fewstep.pipeline.decode import Decoder
 from fewstep.pipeline.draw import Canvas, Counted, Means, OnRow, draw
 from fewstep.pipeline.guidance import EVERYWHERE, METHODS, GivenScale, Guidance, Threshold
+from fewstep.pipeline.identity import hint
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.recipe import ImageRecipe, PlanSource
 from fewstep.pipeline.steer import check_steering, module_of, steered
@@ -49,6 +50,7 @@ class Pipeline:
         decoder: of latents, where the network draws them; `sample_shape` is theirs then.
         plans: the folder of the tuned plans that come with the model, for `sampler="tuned"`.
         in_float32: finds the digest that the model has in float32, where it runs in another dtype.
+        anonymous: the digest is of no use to another process, as nothing is known of the network.
     """
 
     network: Callable[..., Any]
@@ -65,6 +67,7 @@ class Pipeline:
     decoder: Decoder | None = None
     plans: Path | None = None
     in_float32: Callable[[], str] | None = None
+    anonymous: bool = False
 
     @property
     def pixel_shape(self) -> tuple[int, ...]:
@@ -222,7 +225,7 @@ class Pipeline:
         Raises:
             InvalidInput: the recipe is for another model, or cannot be used.
         """
-        check_model(recipe, self.name, self.digest, plan)
+        check_model(recipe, self.name, self.digest, plan, hint(self))
         self._labels(recipe.labels)
         self._label(recipe.guidance.negative)
         weaker = weaker_of(self, weak)

@@ -9,7 +9,6 @@ import torch
 
 from fewstep.core.errors import InvalidInput
 from fewstep.pipeline.guidance import Guidance
-from fewstep.pipeline.steer import module_of
 
 if TYPE_CHECKING:
     from fewstep.pipeline.pipeline import Pipeline
@@ -44,7 +43,7 @@ def weaker_of(pipe: Model, weak: Weak, size: tuple[int, int] | None = None) -> A
                 f"the weaker model {weak.name} has {what} {theirs}, and {pipe.name} has {own}: autoguidance needs a "
                 "smaller or less trained model of the same task"
             )
-    if weak.digest == pipe.digest and _is_known(pipe):
+    if weak.digest == pipe.digest:
         raise InvalidInput(
             f"weak is {pipe.name} itself, so there is nothing to move away from: give a smaller or less trained model"
         )
@@ -82,8 +81,3 @@ def _facts(pipe: Any, weak: Any) -> list[tuple[str, Any, Any]]:
         }
 
     return [(name, own, theirs) for (name, own), theirs in zip(facts(pipe).items(), facts(weak).values(), strict=True)]
-
-
-def _is_known(pipe: Any) -> bool:
-    """Whether the digest is over weights; that of a function is over its name alone."""
-    return not hasattr(pipe, "network") or module_of(pipe.network) is not None

@@ -9,6 +9,6 @@ from __future__ import annotations
 from fewstep.tune.certificate import Certificate, Compared, Interval
 from fewstep.tune.problem import Known, Problem
 from fewstep.tune.sizes import Sizes
-from fewstep.tune.tuning import Tuned, tune
+from fewstep.tune.tuning import Tuned, Uncertified, tune
 
-__all__ = ["Certificate", "Compared", "Interval", "Known", "Problem", "Sizes", "Tuned", "tune"]
+__all__ = ["Certificate", "Compared", "Interval", "Known", "Problem", "Sizes", "Tuned", "Uncertified", "tune"]

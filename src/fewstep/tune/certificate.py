@@ -122,7 +122,7 @@ class Certificate:
         learning: iterations, and after how many the best came; None where nothing was learned.
         seconds: by stage; `total`, and `twice`, until a plan had half the error of the best untuned one, None where
             none had.
-        stopped: why it ended early, or "".
+        stopped: why it ended early or left out what was asked for, or "".
         factors: of guidance by row, where the plan has them.
         objective: what the errors, gains and the teacher's error are, "rmse" or "psnr".
     """

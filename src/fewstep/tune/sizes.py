@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from fewstep.core.errors import InvalidInput
 
+TRAIN, VALIDATION, HELD_OUT = 0, 2**28, 2**29
+"""The numbers of the images of each part begin here, so that parts never meet whatever their sizes."""
 LEAST_IMAGES, MOST_IMAGES = 16, 4096
 
 

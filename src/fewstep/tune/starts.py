@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float, Schedule
 from fewstep.denoise.factors import FACTORS, factors_of
-from fewstep.tune.fitted import fitted_table, moved_times
+from fewstep.tune.fitted import Fitted, fitted_table, moved_times
 from fewstep.tune.problem import Problem
 from fewstep.tune.table import Table, plan_of, table_of
 from fewstep.tune.teacher import Path, Teacher, path_of
@@ -54,11 +54,17 @@ def fitted_starts(
 
     Args:
         path: of the images of these `numbers`; `times` are among its own.
-        enough: asked while times are moved, with the part of that search that is over at the end of the current one.
+        enough: asked while times are moved, with the part of that search that is over at the end of the current one;
+            and before each fit, with all of it, whether the tables of plans are to do.
         watch: told how many are moved, and the error of the next.
     """
     tables = [table for plan in plans if (table := table_of(plan)) is not None]
-    fitted = sorted((fitted_table(problem, path, at, numbers) for at in times), key=lambda one: one.error)
+    fitted: list[Fitted] = []
+    for at in times:
+        if tables and enough(1.0):
+            return tables
+        fitted.append(fitted_table(problem, path, at, numbers))
+    fitted.sort(key=lambda one: one.error)
     if tables:
         own = tables[0].times
         tables.append(fitted_table(problem, path_of(problem, teacher, numbers, own), own, numbers).table)

@@ -6,7 +6,8 @@ reported as the error of the reference: it is the error of half the steps, so it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ from fewstep.tune.problem import Problem, overall, squares
 
 FAMILIES = (("deis-3", "quadratic"), ("unipc-3", "quadratic"), ("unipc-3", "exponential"))
 FEWEST, MOST = 24, 384
+LEAST_FINDING = 3 * FEWEST * len(FAMILIES)
+"""Evaluations of an image that tell by how much one doubling of the fewest steps moves it."""
 SHARE = 0.03
 """Of the error of the default: that of the reference is less than its last change, which is bounded by this."""
 
@@ -38,12 +41,19 @@ class Teacher(NamedTuple):
 
 
 def find_teacher(
-    problem: Problem, numbers: Sequence[int], judged: Plan, share: float = SHARE, most: int = MOST
+    problem: Problem,
+    numbers: Sequence[int],
+    judged: Plan,
+    share: float = SHARE,
+    most: int = MOST,
+    enough: Callable[[float], bool] = lambda more: False,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Teacher:
     """The cheapest plan of `FAMILIES` whose last doubling changed these images by at most `share` of the error of the
     plan that is `judged` by it.
 
-    Where none does within `most` steps, the one that changed least. Raises `InvalidInput` where no image is finite.
+    Where none does within `most` steps, the one that changed least. After a doubling, `enough` is told how many seconds
+    by `clock` the next one will take; True ends the search too. Raises `InvalidInput` where no image is finite.
     """
     best: Teacher | None = None
     usual = 0.0
@@ -51,6 +61,7 @@ def find_teacher(
     steps, evaluations = FEWEST, judged.nfe * len(numbers)
     own = problem.solve(judged, numbers)
     while steps <= most:
+        began = clock()
         for family in FAMILIES:
             plan = compile(family[0], schedule=problem.schedule, steps=steps, grid=family[1])
             now = problem.solve(plan, numbers)
@@ -63,9 +74,11 @@ def find_teacher(
             last[family] = now
         if best is not None and best.error < torch.inf and best.error <= share * usual:
             return best._replace(evaluations=evaluations)
+        if best is not None and enough(2 * (clock() - began)):
+            break
         steps *= 2
     if best is None or not best.error < torch.inf:
-        raise InvalidInput(f"{problem.name} gives no finite images in {most} steps: try `fewstep doctor`")
+        raise InvalidInput(f"{problem.name} gives no finite images in {min(steps, most)} steps: try `fewstep doctor`")
     return best._replace(evaluations=evaluations)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -21,25 +21,30 @@ from fewstep.tune.dynamic import cheapest_times, step_costs
 from fewstep.tune.intervals import fitted_layouts
 from fewstep.tune.learned import Learned, learn
 from fewstep.tune.problem import Known, Problem, overall
-from fewstep.tune.sizes import Sizes
+from fewstep.tune.sizes import HELD_OUT, Sizes
 from fewstep.tune.starts import MOVED, Start, fitted_starts
+from fewstep.tune.stopwatch import Stopwatch
 from fewstep.tune.table import LEARNED
-from fewstep.tune.teacher import Teacher, find_teacher, path_of
+from fewstep.tune.teacher import Teacher, path_of
+from fewstep.tune.teaching import Watch, taught
 
-TRAIN, VALIDATION, HELD_OUT = 0, 2**28, 2**29
-"""The numbers of the images of each part begin here, so that parts never meet whatever their sizes."""
 LEAST, MOST = 2, 32
 """Network evaluations that can be tuned for; a table of N rows holds N states."""
 DISCOUNTS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.25)
 FINALISTS, FAMILIES = 6, 4
 """Untuned plans that are compared on held-out noise, and samplers whose grids are searched."""
-TEACHER_SHARE, SEARCH_SHARE, TIMES_SHARE, INTERVAL_SHARE = 0.2, 0.4, 0.6, 0.7
-"""Of the time: what the converged solutions may take, and when the search, the moving of times and that of an interval
-of guidance are over."""
+SEARCH_SHARE, TIMES_SHARE, INTERVAL_SHARE = 0.4, 0.6, 0.7
+"""Of the time: when the search, the moving of times and that of an interval of guidance are over."""
 RACED, RACE, RACE_SHARE = 3, 100, 0.3
 """Layouts of guidance that learn against each other, iterations of each, and their share of the time to learn."""
 
-Watch = Callable[[str, int, int, str], None]
+
+class Uncertified(KeyboardInterrupt):
+    """Ctrl-C while the plan was measured on held-out noise: `plan` is the best so far, and may not beat the default."""
+
+    def __init__(self, plan: Plan):
+        super().__init__("interrupted before the plan was certified")
+        self.plan = plan
 
 
 class Tuned(NamedTuple):
@@ -67,7 +72,7 @@ def tune(
 
     It compares every deterministic sampler on every grid, searches the parameters of grids and times by dynamic
     programming for the best of them, fits weights by least squares, and learns times and weights from the best of all.
-    Ctrl-C ends the stage, and the best plan so far is measured and returned.
+    Ctrl-C ends the search or the learning, and the best plan so far is measured and returned.
 
     Args:
         nfe: 2 to 32; under guidance, rows of which each may cost two.
@@ -86,7 +91,7 @@ def tune(
     Raises:
         InvalidInput: for counts out of range, unknown samplers, a default of other NFE or another noise schedule, an
             interval where guidance is not classifier-free by a constant scale, and a model that gives no finite images.
-        KeyboardInterrupt: where there is no plan yet.
+        KeyboardInterrupt: where there is no plan yet; as `Uncertified`, which has the plan, while that is measured.
     """
     if type(nfe) is not int or not LEAST <= nfe <= MOST:
         raise InvalidInput(f"nfe must be a whole number from {LEAST} to {MOST}, got {nfe!r}")
@@ -107,9 +112,8 @@ def tune(
             f"{problem.name} is tuned without: leave it out, or tune at a scale other than 1"
         )
     watch = watch or (lambda stage, done, of, words: None)
-    return _Tuning(
-        problem, nfe, default, plans, float(seconds), iterations, sizes, by_row, interval, watch, clock
-    ).run()
+    stopwatch = Stopwatch(float(seconds), clock)
+    return _Tuning(problem, nfe, default, plans, stopwatch, iterations, sizes, by_row, interval, watch).run()
 
 
 @dataclass
@@ -120,68 +124,41 @@ class _Tuning:
     nfe: int
     default: Plan
     plans: list[Plan]
-    allowed: float
+    time: Stopwatch
     iterations: int
     sizes: Sizes | None
     factors: bool
     interval: bool
     watch: Watch
-    clock: Callable[[], float]
     best: Plan | None = None
     best_error: float = math.inf
     untuned_error: float = math.inf
     untuned: list[Plan] = field(default_factory=list)
-    spent: dict[str, float | None] = field(default_factory=dict)
     bests: list[tuple[float, Plan]] = field(default_factory=list)
     searched: dict[str, object] = field(default_factory=dict)
     learning: dict[str, int] | None = None
-    stopped: str = ""
+    stopped: list[str] = field(default_factory=list)
 
     def run(self) -> Tuned:
-        self.began = self.clock()
-        with self.stage("teacher"):
-            teacher, train, validation, held_out = self.taught()
-        self.validation = validation
+        with self.time.stage("teacher"):
+            found = taught(self.problem, self.default, self.sizes, self.time, self.watch)
+        teacher, self.sizes, self.each, train, self.validation, held_out = found
         try:
-            with self.stage("search"):
+            with self.time.stage("search"):
                 starts = self.search(teacher, train)
-            with self.stage("learning"):
+            with self.time.stage("learning"):
                 self.learn(starts, train)
         except KeyboardInterrupt:
             if self.best is None:
                 raise
-            self.stopped = "interrupted"
-        with self.stage("certificate"):
-            return self.certified(teacher, held_out)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        before = self.clock()
-        try:
-            yield
-        finally:
-            self.spent[name] = self.clock() - before
-
-    @property
-    def elapsed(self) -> float:
-        return self.clock() - self.began
+            self.stopped.append("interrupted")
+        with self.time.stage("certificate"):
+            try:
+                return self.certified(teacher, held_out)
+            except KeyboardInterrupt as stop:
+                raise Uncertified(self.best or self.default) from stop
 
     # --- stages ----------------------------------------------------------------------------------------------
-
-    def taught(self) -> tuple[Teacher, Known, Known, Known]:
-        """The teacher, and the images with their converged solutions."""
-        problem, pilot = self.problem, 16 if self.sizes is None else self.sizes.pilot
-        self.watch("teacher", 0, 4, "how many steps converge")
-        teacher = find_teacher(problem, range(TRAIN, TRAIN + pilot), self.default)
-        self.each = self.elapsed / teacher.evaluations
-        share = TEACHER_SHARE * self.allowed
-        self.sizes = sizes = self.sizes or Sizes.affordable(share, self.each * teacher.plan.nfe)
-        parts = []
-        for first, count in ((TRAIN, sizes.train), (VALIDATION, sizes.validation), (HELD_OUT, sizes.held_out)):
-            numbers = range(first, first + count)
-            self.watch("teacher", len(parts) + 1, 4, f"{count} images in {teacher.plan.nfe} steps")
-            parts.append(Known(numbers, problem.solve(teacher.plan, numbers)))
-        return teacher, *parts
 
     def search(self, teacher: Teacher, train: Known) -> list[Start]:
         """Untuned plans, then grids of the best of them; returns what to learn from, the best first."""
@@ -192,7 +169,7 @@ class _Tuning:
             self.plans,
             train,
             self.sizes.rungs,
-            enough=self.within(0.6),
+            enough=self.time.until(0.6 * SEARCH_SHARE),
             watch=self.watching("search"),
         )
         self.untuned = [scored.plan for scored in found[:FINALISTS]]
@@ -204,29 +181,32 @@ class _Tuning:
         families = list(dict.fromkeys(scored.plan.recipe.sampler for scored in found))[:FAMILIES]
         more = search.variants(problem.schedule, nfe, families, dynamic)
         tuned = search.halving(
-            problem, more, train, self.sizes.rungs, enough=self.within(1.0), watch=self.watching("grids")
+            problem, more, train, self.sizes.rungs, enough=self.time.until(SEARCH_SHARE), watch=self.watching("grids")
         )
         for scored in tuned[:FINALISTS]:
             self.tried(scored.plan)
         self.searched = {
             "untuned": len(self.plans), "variants": len(more), "images": list(self.sizes.rungs),
-            "cut": self.after(SEARCH_SHARE),
+            "cut": self.time.after(SEARCH_SHARE),
         }  # fmt: skip
         numbers = train.numbers[: path.states.shape[1]]
         tables = fitted_starts(
             problem, teacher, path, dynamic, [*(s.plan for s in tuned[:2]), *self.untuned[:2]], numbers,
-            enough=lambda part: self.after(SEARCH_SHARE + part * (TIMES_SHARE - SEARCH_SHARE)),
+            enough=lambda part: self.time.after(SEARCH_SHARE + part * (TIMES_SHARE - SEARCH_SHARE)),
             watch=lambda done, error: self.watch("times", done, MOVED, f"error {error:.4g}"),
         )  # fmt: skip
         starts = [Start(table, (1.0,) * nfe if self.factors else None) for table in tables]
         if self.interval:
             fitted = fitted_layouts(
                 problem, path, costs, numbers, 2 * nfe, MOST, DISCOUNTS,
-                enough=lambda: self.after(INTERVAL_SHARE),
+                enough=lambda: self.time.after(INTERVAL_SHARE),
                 watch=lambda done, of, error: self.watch("interval", done, of, f"error {error:.4g}"),
             )  # fmt: skip
             starts += [Start(one.table, one.factors) for one in fitted[:RACED]]
             self.searched["layouts"] = len(fitted)
+            if not any(one.factors and 0 in one.factors for one in fitted):
+                why = ": no time was left" if self.time.after(INTERVAL_SHARE) else ""
+                self.stopped.append(f"guidance in some rows alone was not tried{why}")
         return self.scored(starts)
 
     def scored(self, starts: Sequence[Start]) -> list[Start]:
@@ -243,9 +223,9 @@ class _Tuning:
         assert self.sizes is not None
         held = self.sizes.held_out
         reserve = self.each * held * (self.nfe * (FINALISTS + 7) + 30 * len(self.problem.elsewhere))
-        left = self.allowed - self.elapsed - reserve
+        left = self.time.allowed - self.time.elapsed - reserve
         if not starts or not self.iterations or left <= 0:
-            self.stopped = "" if not self.iterations else "no time was left to learn"
+            self.stopped += ["no time was left to learn"] * bool(self.iterations)
             return
 
         def see(done: int, of: int, best: Learned) -> None:
@@ -254,7 +234,7 @@ class _Tuning:
             self.watch("learning", done, of, f"error {self.best_error:.4g}, best untuned {self.untuned_error:.4g}")
 
         def learned(start: Start, iterations: int, seconds: float) -> Learned:
-            ends = self.elapsed + seconds
+            ends = self.time.elapsed + seconds
             return learn(
                 self.problem,
                 start.table,
@@ -265,11 +245,11 @@ class _Tuning:
                 options=self.options,
                 seed=self.problem.seed,
                 factors=start.factors,
-                seconds=lambda: ends - self.elapsed,
+                seconds=lambda: ends - self.time.elapsed,
                 watch=see,
             )
 
-        ends, best = self.elapsed + left, starts[0]
+        ends, best = self.time.elapsed + left, starts[0]
         layouts: dict[tuple[bool, ...], Start] = {}
         for one in starts:
             layouts.setdefault(one.guided, one)
@@ -279,7 +259,7 @@ class _Tuning:
             found = [(learned(one, min(RACE, self.iterations), share), one) for one in raced]
             won, start = min(found, key=lambda pair: pair[0].error)
             best = Start.of(won.plan) or start
-        learned(best, self.iterations, ends - self.elapsed)
+        learned(best, self.iterations, ends - self.time.elapsed)
 
     # --- what is kept ----------------------------------------------------------------------------------------
 
@@ -298,7 +278,7 @@ class _Tuning:
         """Keep `plan`, and when it came, where it is the best so far."""
         if error < self.best_error:
             self.best, self.best_error = plan, error
-            self.bests.append((self.elapsed, plan))
+            self.bests.append((self.time.elapsed, plan))
 
     def twice(self, held_out: Known, untuned: float) -> float | None:
         """When a plan came with half the error of the best untuned one, on the held-out images; None for never.
@@ -313,15 +293,6 @@ class _Tuning:
             else:
                 low = middle + 1
         return self.bests[low][0] if low < len(self.bests) else None
-
-    def within(self, share: float) -> Callable[[float], bool]:
-        """Whether a part of the time from now to `share` of the search's is over."""
-        now, end = self.elapsed, share * SEARCH_SHARE * self.allowed
-        return lambda part: self.elapsed > now + part * max(end - now, 0.0)
-
-    def after(self, share: float) -> bool:
-        """Whether this share of the time is over."""
-        return self.elapsed > share * self.allowed
 
     def watching(self, stage: str) -> Callable[[int, int], None]:
         return lambda done, of: self.watch(stage, done, of, "")
@@ -347,9 +318,9 @@ class _Tuning:
         rows = [
             Compared.of(self.kind(plan), plan, errors[digest], plan.nfe + cost(plan)) for digest, plan in plans.items()
         ]
-        self.spent["twice"] = self.twice(held_out, error(rival))
+        self.time.spent["twice"] = self.twice(held_out, error(rival))
         elsewhere = self.elsewhere(teacher, chosen, rival, len(held_out.numbers) // 4)
-        self.spent["total"] = self.elapsed
+        self.time.spent["total"] = self.time.elapsed
         assert self.sizes is not None
         sizes = self.sizes
         certificate = Certificate(
@@ -373,8 +344,8 @@ class _Tuning:
             images={"train": sizes.train, "validation": sizes.validation, "held_out": sizes.held_out},
             search=self.searched,
             learning=self.learning,
-            seconds=self.spent,
-            stopped=self.stopped,
+            seconds=self.time.spent,
+            stopped="; ".join(self.stopped),
             factors=factors_of(chosen),
             objective=objective,
         )
