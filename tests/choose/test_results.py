@@ -80,6 +80,14 @@ def test_a_certificate_gives_an_error_a_quality_by_the_variance_of_the_rows_and_
     assert (plan.seconds, plan.evaluations, plan.images) == (None, 8.0, 32)
 
 
+def test_a_plan_that_was_tuned_in_a_lower_precision_is_drawn_with_in_that() -> None:
+    tuned("out/mine.json")
+    file = Path("out/mine.certificate.json")
+    document = json.loads(file.read_text())
+    file.write_text(json.dumps({**document, "settings": {"guidance": 2.0, "precision": "bfloat16"}}))
+    assert [one.precision for one in gather().candidates] == ["bfloat16"]
+
+
 def test_a_plan_that_a_row_has_is_that_row() -> None:
     plan = tuned("mine.json")
     folder = write("bench", row("learned", kind="tuned", plan=plan.digest, plan_file="plans/p.json"))

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fewstep import zoo
 from fewstep.core.errors import InvalidInput
 from fewstep.denoise.base import Denoiser
@@ -64,8 +66,9 @@ def drawing(
     others: Sequence[float] = (),
 ) -> Problem:
     """The problem of a pipeline whose image i has the `condition` of i, at a guidance scale; `others` are scales on
-    which a tuned plan is tried too.
+    which a tuned plan is tried too. Its settings say the precision where that is not float32.
     """
+    lower = {} if pipe.dtype in (None, torch.float32) else {"precision": str(pipe.dtype).removeprefix("torch.")}
 
     def drawn(at: float) -> Callable[[Sequence[int]], Denoiser]:
         return lambda numbers: pipe.denoiser([condition(n) for n in numbers], guidance=at)
@@ -77,7 +80,7 @@ def drawing(
         tuple(pipe.latent_shape() if words else pipe.sample_shape),
         name=pipe.name,
         digest=pipe.weights,
-        settings={"guidance": scale},
+        settings={"guidance": scale, **lower},
         elsewhere={f"guidance {other:g}": drawn(other) for other in others},
         seed=seed,
         batch=batch,

@@ -10,6 +10,7 @@ from typing import Any
 
 from fewstep.bench import Machine, Run
 from fewstep.choose.places import is_here
+from fewstep.choose.tunings import Tuning
 from fewstep.core.plan import Plan
 from fewstep.denoise.factors import guided_rows
 from fewstep.tune.certificate import Interval
@@ -106,32 +107,30 @@ def of_run(run: Run, folder: Path, here: Machine) -> Candidate:
     )
 
 
-def of_certificate(
-    plan: Plan, file: Path, errors: Mapping[str, Interval], images: int, force: bool, like: Candidate
-) -> Candidate:
-    """A tuned plan of which only the certificate tells, its `errors` on noise of its own.
+def of_certificate(tuning: Tuning, like: Candidate) -> Candidate:
+    """A tuned plan of which only the certificate tells, its errors on noise of its own.
 
     `like` is a measured candidate of the same model and guidance. Its variance turns the error into a quality, and
     where it took more evaluations than rows, so does this plan, one more for each guided row.
     """
-    figures, error = dict(errors), errors["error"]
+    plan, figures, error = tuning.plan, dict(tuning.figures), tuning.figures["error"]
     variance = variance_of(like)
     if variance is not None:
         ends = (1 - value**2 / variance for value in (error.value, error.high, error.low))
         figures["quality"] = Interval(*ends)
     return Candidate(
         **facts_of(plan),
-        plan_file=file,
+        plan_file=tuning.file,
         kind="tuned",
         guidance=like.guidance,
-        precision="float32",
+        precision=tuning.precision,
         evaluations=plan.nfe + (guided_rows(plan) if like.evaluations > like.nfe else 0),
         figures=figures,
-        images=images,
+        images=tuning.images,
         seconds=None,
-        source=f"certificate of the tuning, {images} images",
+        source=f"certificate of the tuning, {tuning.images} images",
         more=frozenset({"quality"}),
-        force=force,
+        force=tuning.force,
     )
 
 

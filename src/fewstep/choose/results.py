@@ -151,7 +151,7 @@ def _take_tunings(found: Results, tunings: Sequence[Tuning], guidance: float | N
             found.notes.append(f"{one.file} is left out: its certificate is of {scale}, and no row is of this one")
         else:
             other = like or _unknown(guidance)
-            found.candidates.append(of_certificate(one.plan, one.file, one.figures, one.images, one.force, other))
+            found.candidates.append(of_certificate(one, other))
             found.notes.append(f"{one.file}: from its certificate, on other noise than the rows, and without seconds")
             if one.force:
                 found.notes.append(f"{one.file} was tuned for another model: its figures are of that one")

@@ -19,7 +19,9 @@ ERRORS = {"error": "rmse", "typical": "typical"}
 
 
 class Tuning(NamedTuple):
-    """A plan from a file; `figures` and `images` are of its certificate, none and 0 without one for this model."""
+    """A plan from a file; `figures`, `images`, `guidance` and `precision` are of its certificate, where that is of this
+    model.
+    """
 
     plan: Plan
     file: Path
@@ -27,6 +29,7 @@ class Tuning(NamedTuple):
     images: int
     guidance: float | None
     force: bool
+    precision: str = "float32"
 
 
 def plan_files(path: Path) -> list[Path]:
@@ -68,7 +71,8 @@ def read_tuning(file: Path, name: str, digest: str, fingerprint: str | None, for
         return Tuning(plan, file, {}, 0, None, other)
     guidance = document["settings"].get("guidance")
     figures = {name: _interval(rows[0][key]) for name, key in ERRORS.items() if key in rows[0]}
-    return Tuning(plan, file, figures, document["images"]["held_out"], guidance, other)
+    precision = document["settings"].get("precision", "float32")
+    return Tuning(plan, file, figures, document["images"]["held_out"], guidance, other, precision)
 
 
 def certificate(file: Path) -> dict[str, Any]:

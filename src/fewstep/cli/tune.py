@@ -109,8 +109,6 @@ def tune(
         fewstep generate --plan out/digits-6-nfe.json
         fewstep tune scenes --ms 300 --guidance 3
     """
-    import torch
-
     from fewstep.bench.problems import problem_of
     from fewstep.files import check_writable
     from fewstep.pipeline import load
@@ -125,8 +123,7 @@ def tune(
         raise click.UsageError(f"--output {output} must end in .json: a plan is a JSON file")
     pipe = load(model, **place.arguments(where))
     problem = problem_of(pipe, guidance, prompt_file, batch, seed)
-    lower = {} if pipe.dtype in (None, torch.float32) else {"precision": str(pipe.dtype).removeprefix("torch.")}
-    problem = replace(problem, objective=objective, settings={**problem.settings, **lower})
+    problem = replace(problem, objective=objective)
     if nfe is None:
         assert ms is not None
         nfe = _fitting(pipe, problem, ms)
