@@ -8,7 +8,7 @@ from torch import Tensor
 import fewstep as fs
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser, Level
-from fewstep.tune import Problem
+from fewstep.tuning import Problem
 
 IMAGES, STD = 64, 0.2
 

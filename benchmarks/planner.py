@@ -25,11 +25,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from fewstep.bench import Run, Sweep, bench
-from fewstep.bench.machine import machine_of
-from fewstep.choose import Budget, Candidate, decide
-from fewstep.choose.candidate import of_run
-from fewstep.choose.planner import fits
+from fewstep.benchmark import Run, Sweep, bench
+from fewstep.benchmark.choice import Budget, Candidate, decide
+from fewstep.benchmark.choice.candidate import of_run
+from fewstep.benchmark.choice.planner import fits
+from fewstep.benchmark.machine import machine_of
 
 BAR = 1.05
 ERRORS = {"quality": "error", "typical": "typical"}

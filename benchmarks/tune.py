@@ -28,10 +28,10 @@ from rich.console import Console
 from rich.table import Table
 
 import fewstep as fs
-from fewstep.bench.problems import problem_of
-from fewstep.tune import Known, Problem, search, tune
-from fewstep.tune.problem import OBJECTIVES
-from fewstep.tune.sizes import HELD_OUT, TRAIN
+from fewstep.benchmark.problems import problem_of
+from fewstep.tuning import Known, Problem, search, tune
+from fewstep.tuning.problem import OBJECTIVES
+from fewstep.tuning.sizes import HELD_OUT, TRAIN
 
 
 def problem(kind: str, objective: str, guidance: float | None) -> Problem:

@@ -28,12 +28,12 @@ from rich.table import Table
 from torch import Tensor
 
 import fewstep as fs
-from fewstep.bench.problems import problem_of
-from fewstep.tune import Known, Problem, search
-from fewstep.tune.certificate import gain
-from fewstep.tune.problem import OBJECTIVES, overall
-from fewstep.tune.sizes import HELD_OUT, TRAIN
-from fewstep.tune.teacher import find_teacher
+from fewstep.benchmark.problems import problem_of
+from fewstep.tuning import Known, Problem, search
+from fewstep.tuning.certificate import gain
+from fewstep.tuning.problem import OBJECTIVES, overall
+from fewstep.tuning.sizes import HELD_OUT, TRAIN
+from fewstep.tuning.teacher import find_teacher
 
 FAMILIES = 8
 """Samplers whose grids' parameters are searched."""

@@ -16,7 +16,7 @@ import torch
 
 import fewstep as fs
 from fewstep.adapters.diffusers import PlanScheduler
-from fewstep.tune.table import plan_of, table_of
+from fewstep.tuning.table import plan_of, table_of
 
 from .tiny import PIPELINES, SD, draw
 
@@ -545,7 +545,7 @@ def test_wrong_steps_are_refused_and_leave_the_run_as_it_was():
 
 def test_a_plan_with_guidance_by_row_is_refused_as_a_scheduler_cannot_guide():
     from fewstep.denoise.factors import FACTORS
-    from fewstep.tune.table import plan_of, table_of
+    from fewstep.tuning.table import plan_of, table_of
 
     schedule = fs.schedules.from_diffusers(CONFIG)
     plan = plan_of(table_of(fs.compile("unipc-2", schedule=schedule, steps=3)), schedule, {FACTORS: [1.0, 0.5, 1.0]})

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import fewstep as fs
-from bench.tiny import commands, solved_once
-from fewstep.bench import converged, read_runs
-from fewstep.tune.table import plan_of, table_of
+from benchmark.tiny import commands, solved_once
+from fewstep.benchmark import converged, read_runs
+from fewstep.tuning.table import plan_of, table_of
 from pipeline import originals, tiny_diffusers
 
 from .conftest import Call
@@ -73,7 +73,7 @@ def test_json_has_all_rows_and_the_fronts(call: Call, here: Path) -> None:
 def test_ctrl_c_ends_with_its_code_and_says_what_is_left(
     call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fewstep.bench.runner import Work
+    from fewstep.benchmark.runner import Work
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import fewstep as fs
-from bench.tiny import commands
-from fewstep.tune.table import plan_of, table_of
+from benchmark.tiny import commands
+from fewstep.tuning.table import plan_of, table_of
 from pipeline import tiny_diffusers
 
 from .conftest import Call
@@ -122,7 +122,7 @@ def test_bad_input_is_refused_in_one_line(call: Call, here: Path, words: tuple[o
 def test_ctrl_c_while_measuring_keeps_the_rows_and_says_interrupted(
     call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fewstep.bench.row import Rows
+    from fewstep.benchmark.row import Rows
 
     append = Rows.append
 

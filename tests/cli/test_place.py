@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import fewstep.bench.subject
+import fewstep.benchmark.subject
 import fewstep.pipeline
 from fewstep.core.errors import InvalidInput
 from pipeline.tiny_diffusers import write
@@ -41,7 +41,7 @@ def test_where_a_model_runs_is_for_loading(call: Call, monkeypatch: pytest.Monke
         raise InvalidInput("seen")
 
     monkeypatch.setattr(fewstep.pipeline, "load", load)
-    monkeypatch.setattr(fewstep.bench.subject, "load", load)
+    monkeypatch.setattr(fewstep.benchmark.subject, "load", load)
     lacking = LACKING.get(command, [])
     where = [word for name, words in OPTIONS.items() if name not in lacking for word in words]
     result = call(command.split(",")[0], "model", *WORDS[command], *where)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.tune import budget
-from fewstep.tune.budget import Fitting
+from fewstep.tuning import budget
+from fewstep.tuning.budget import Fitting
 
 from .conftest import Call
 
@@ -77,7 +77,7 @@ def test_the_typical_image_can_be_the_objective(call: Call, here: Path) -> None:
 
 
 def test_a_plan_tuned_for_another_model_is_refused_unless_forced(call: Call, here: Path) -> None:
-    from fewstep.tune.table import plan_of, table_of
+    from fewstep.tuning.table import plan_of, table_of
 
     schedule = fs.load("tiny.safetensors").schedule
     table = table_of(fs.compile("unipc-2", schedule=schedule, steps=3))
@@ -103,7 +103,7 @@ def test_ctrl_c_during_the_certificate_keeps_the_plan_alone(
         "plan.certificate.html", "plan.certificate.json", "plan.json",
     ]  # fmt: skip
     Path("plan.json").unlink()
-    monkeypatch.setattr("fewstep.tune.tuning.gain", interrupted)
+    monkeypatch.setattr("fewstep.tuning.tuning.gain", interrupted)
     result = call(*words)
     assert result.exit_code == 130
     assert result.stdout == "plan.json\n"
@@ -116,7 +116,7 @@ def test_ctrl_c_during_the_certificate_keeps_the_plan_alone(
 def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
     call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("fewstep.tune.tune", None)
+    monkeypatch.setattr("fewstep.tuning.tune", None)
     Path("plan.certificate.json").mkdir()
     for output, message in (
         ("/proc/t6.json", "No such file or directory: /proc/t6.json"),
@@ -165,7 +165,7 @@ def test_milliseconds_become_the_evaluations_that_fit(call: Call, here: Path, mo
 def test_a_plan_that_guides_by_row_is_followed_and_drawn_again(call: Call, here: Path) -> None:
     from fewstep.denoise.factors import FACTORS
     from fewstep.pipeline import read
-    from fewstep.tune.table import plan_of, table_of
+    from fewstep.tuning.table import plan_of, table_of
 
     pipe = fs.load("tiny.safetensors")
     table = table_of(fs.compile("unipc-2", schedule=pipe.schedule, steps=2))

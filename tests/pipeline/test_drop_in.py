@@ -14,7 +14,7 @@ import fewstep as fs
 from fewstep.adapters.byrow import GuidanceByRow
 from fewstep.adapters.diffusers import PlanScheduler
 from fewstep.denoise.factors import FACTORS
-from fewstep.tune.table import plan_of, table_of
+from fewstep.tuning.table import plan_of, table_of
 
 from .conftest import Model
 from .test_families import PROMPTS, SIZE, WIDE, apart, noise, pack

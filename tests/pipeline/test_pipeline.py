@@ -11,7 +11,7 @@ import torch
 import fewstep as fs
 from fewstep.denoise.factors import FACTORS
 from fewstep.pipeline import LostImages, Pipeline, PlanSource, load, read
-from fewstep.tune.table import plan_of, table_of
+from fewstep.tuning.table import plan_of, table_of
 
 from .tiny import CLASSES, LOST, broken, write
 

@@ -8,7 +8,7 @@ import torch
 
 import fewstep as fs
 from fewstep.pipeline import load, read
-from fewstep.tune.table import Table, plan_of, table_of
+from fewstep.tuning.table import Table, plan_of, table_of
 
 from .conftest import Model
 from .tiny import write

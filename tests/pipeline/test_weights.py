@@ -13,7 +13,7 @@ import torch
 import fewstep as fs
 from fewstep.denoise.factors import FACTORS
 from fewstep.pipeline import Guidance, Item, Job, Pipeline, TextPipeline, draw_job, load, read, read_prompts
-from fewstep.tune.table import plan_of, table_of
+from fewstep.tuning.table import plan_of, table_of
 
 from .by_hand import APG, base, said
 from .conftest import Model

@@ -14,7 +14,7 @@ from fewstep.cli.output import note, progress, show_json, show_table
 from fewstep.cli.values import Numbers, Several
 
 if TYPE_CHECKING:
-    from fewstep.bench import Bench, Estimate, Progress, Run
+    from fewstep.benchmark import Bench, Estimate, Progress, Run
 
 NAMES, STEPS = Several(str, "a name", most=100), Numbers(1, 1000)
 
@@ -64,8 +64,8 @@ def bench(ctx: click.Context, /, model: str, as_json: bool, **given: Any) -> Non
         fewstep bench scenes --samplers ddim,dpmpp-2m --steps 4-10 --guidance 1,3,5
         fewstep bench digits --nfe 4,6,8 --plan out/digits-6-nfe.json
     """
-    from fewstep.bench import Sweep, groups, table
-    from fewstep.bench import bench as run
+    from fewstep.benchmark import Sweep, groups, table
+    from fewstep.benchmark import bench as run
 
     chosen = {name: given.pop(name) for name in ("samplers", "grids", "steps", "nfe", "guidance")}
     if chosen["samplers"] == ("none",):
@@ -193,7 +193,7 @@ def tell(found: Bench) -> None:
 
 def report(found: Bench) -> dict[str, Any]:
     """All rows as JSON values."""
-    from fewstep.bench import table
+    from fewstep.benchmark import table
 
     fronts = [
         {"group": group._asdict(), "evaluations": sorted(front.evaluations), "seconds": sorted(front.seconds)}

@@ -11,7 +11,7 @@ from fewstep.cli import place
 from fewstep.cli.output import note, progress, show_json, show_table
 
 if TYPE_CHECKING:
-    from fewstep.choose import Answer, Candidate, Need
+    from fewstep.benchmark.choice import Answer, Candidate, Need
 
 
 @click.command()
@@ -66,9 +66,9 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
         fewstep choose scenes --budget-ms 400 --measure adherence
         fewstep choose digits --quality 0.95 --results out/bench-digits --results out/digits-6-nfe.json
     """
-    from fewstep.bench import Progress
-    from fewstep.choose import Budget
-    from fewstep.choose import choose as run
+    from fewstep.benchmark import Progress
+    from fewstep.benchmark.choice import Budget
+    from fewstep.benchmark.choice import choose as run
     from fewstep.cli.bench import announce
     from fewstep.pipeline import load
 
@@ -170,7 +170,7 @@ def _show_table(answer: Answer) -> None:
 
 def _say_differences(answer: Answer) -> None:
     """Whether the neighbours are surely others, and what is missing."""
-    from fewstep.choose.planner import deciding
+    from fewstep.benchmark.choice.planner import deciding
 
     choice = answer.choice
     assert choice is not None

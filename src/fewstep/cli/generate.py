@@ -230,7 +230,7 @@ def _plan(pipe: Pipeline | TextPipeline, given: dict[str, Any]) -> fs.Plan | Non
         return None
     plan = fs.Plan.load(given["plan"])
     if not given["force"]:
-        from fewstep.tune.table import check_model
+        from fewstep.tuning.table import check_model
 
         check_model(plan, pipe.name, pipe.weights, "tune one for it with `fewstep tune`, or use --force")
     return plan

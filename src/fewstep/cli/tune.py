@@ -15,7 +15,7 @@ from fewstep.cli.values import Several
 
 if TYPE_CHECKING:
     from fewstep.pipeline import Pipeline, TextPipeline
-    from fewstep.tune import Certificate, Problem
+    from fewstep.tuning import Certificate, Problem
 
 
 @click.command()
@@ -109,11 +109,11 @@ def tune(
         fewstep generate --plan out/digits-6-nfe.json
         fewstep tune scenes --ms 300 --guidance 3
     """
-    from fewstep.bench.problems import problem_of
+    from fewstep.benchmark.problems import problem_of
     from fewstep.files import check_writable
     from fewstep.pipeline import load
-    from fewstep.tune import Sizes, Uncertified
-    from fewstep.tune import tune as run
+    from fewstep.tuning import Sizes, Uncertified
+    from fewstep.tuning import tune as run
 
     if (nfe is None) == (ms is None):
         raise click.UsageError("give --nfe N, the network evaluations of the plan, or --ms M, the time of an image")
@@ -193,7 +193,7 @@ def tell(certificate: Certificate, target: Path, as_json: bool) -> None:
 def _fitting(pipe: Pipeline | TextPipeline, problem: Problem, ms: float) -> int:
     """The evaluations that fit in `ms` milliseconds an image, in the problem's batches and with decoding; says them."""
     from fewstep.pipeline import Pipeline
-    from fewstep.tune.budget import fitting_nfe
+    from fewstep.tuning.budget import fitting_nfe
 
     given: dict[str, Any] = {"guidance": problem.settings["guidance"], "batch": problem.batch}
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.factors import guided_cost
-from fewstep.tune.table import check_model
+from fewstep.tuning.table import check_model
 
 if TYPE_CHECKING:
     from fewstep.pipeline.pipeline import Pipeline

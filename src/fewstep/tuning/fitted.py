@@ -1,0 +1,97 @@
+"""Tables fitted to a converged path without gradients: weights by least squares, times by moving them along the path.
+
+With the times given, the weights of each state that bring it nearest to the path's are a small linear problem (variable
+projection: Golub & Pereyra 1973), so that a search needs to move the times alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.core.schedule import Float
+from fewstep.tuning.learned import estimate, ridged
+from fewstep.tuning.problem import Problem, overall, squares
+from fewstep.tuning.table import Table, whole
+from fewstep.tuning.teacher import Path
+
+
+class Fitted(NamedTuple):
+    """A table, its error on the images it was fitted to, and the factors of guidance it was fitted with."""
+
+    table: Table
+    error: float
+    factors: tuple[float, ...] | None = None
+
+
+def fitted_table(
+    problem: Problem, path: Path, times: Float, numbers: Sequence[int], factors: Sequence[float] | None = None
+) -> Fitted:
+    """The table whose states are one by one the nearest to the `path` of these images, by least squares.
+
+    `times` (N + 1,) are among the path's; `factors` (N,) are those of guidance by row. It costs one evaluation of each
+    row and no gradient.
+    """
+    targets, schedule = path.at(times), problem.schedule
+    x = problem.noise(numbers) * float(schedule.sigma(times[0]))
+    alpha, sigma = schedule.alpha(times), schedule.sigma(times)
+    n = len(times) - 1
+    sums, state, denoiser = torch.zeros(n, n, dtype=torch.float64), x, problem.begun(numbers)
+    outputs: list[Tensor] = []
+    by_row = [None] * n if factors is None else [torch.tensor(r) if r else 0.0 for r in factors]
+    with torch.no_grad():
+        for i in range(n):
+            t, a, s = (torch.tensor(v[i], dtype=torch.float64) for v in (times, alpha, sigma))
+            outputs.append(estimate(denoiser, state, t, a, s, i, by_row[i]))
+            share = sigma[i + 1] / sigma[0]
+            total = alpha[i + 1] - alpha[0] * share
+            missing = (targets[i + 1] - share * x) / total - outputs[i]
+            if i:
+                steps = torch.stack(outputs).diff(dim=0).flatten(1).double()
+                product = (steps @ missing.flatten().double() / steps.shape[1]).cpu()
+                sums[i, :i] = torch.linalg.solve(ridged((steps @ steps.mT / steps.shape[1]).cpu()), -product)
+            made = outputs[i]
+            for c, before, after in zip(sums[i].tolist(), outputs, outputs[1:], strict=False):
+                made = made - c * (after - before)
+            state = share * x + total * made
+    weights = torch.eye(n, dtype=torch.float64)
+    weights[:, :-1] += sums[:, :-1]
+    weights[:, 1:] -= sums[:, :-1]
+    error = overall(squares(state, targets[-1]), problem.objective)
+    table = Table(np.asarray(times, np.float64), whole(np.tril(weights.numpy())))
+    return Fitted(table, error, None if factors is None else tuple(factors))
+
+
+def moved_times(
+    problem: Problem,
+    path: Path,
+    fitted: Fitted,
+    numbers: Sequence[int],
+    enough: Callable[[], bool] = lambda: False,
+) -> Fitted:
+    """The best table that is found by moving one time after the other along the path, in steps that become smaller.
+
+    `enough` is asked before each trial; True ends the search.
+    """
+    own = path.times.tolist()
+    places = [own.index(t) for t in fitted.table.times.tolist()]
+    width = max(1, len(own) // (4 * len(places)))
+    while width:
+        better = False
+        for k in range(1, len(places) - 1):
+            for move in (-width, width):
+                if not places[k - 1] < places[k] + move < places[k + 1]:
+                    continue
+                if enough():
+                    return fitted
+                trial = [*places[:k], places[k] + move, *places[k + 1 :]]
+                found = fitted_table(problem, path, path.times[trial], numbers, fitted.factors)
+                if found.error < fitted.error:
+                    fitted, places, better = found, trial, True
+                    break
+        width = width if better else width // 2
+    return fitted

@@ -1,0 +1,253 @@
+"""From a question to an answer: what is measured, where, and for how long. No network runs: rows are made up."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import fewstep as fs
+from benchmark.rows import row
+from fewstep import zoo
+from fewstep.benchmark import Rows, Run, Sweep
+from fewstep.benchmark.choice import Answer, Budget, choose
+from fewstep.benchmark.machine import machine_of
+from fewstep.benchmark.row import key_of
+from fewstep.benchmark.subject import conditions_digest, conditions_of
+from fewstep.pipeline import Pipeline, TextPipeline
+from fewstep.pipeline.tuned import plans_of
+from pipeline import tiny, tiny_diffusers
+
+
+class Made:
+    """In place of `bench`: rows whose error is 0.8 / evaluations, of which each takes 2 ms. `calls` are those made."""
+
+    def __init__(self) -> None:
+        self.calls: list[SimpleNamespace] = []
+        self.clock, self.took, self.missing, self.threads = 0.0, 1.0, {}, 0
+
+    def __call__(self, source: Any, sweep: Sweep, *, output: Path, **given: Any) -> SimpleNamespace:
+        pipe = source if isinstance(source, Pipeline | TextPipeline) else fs.load(source)
+        self.calls.append(SimpleNamespace(nfe=sweep.nfe, output=str(output), **given))
+        self.clock += self.took
+        images = given["images"] or 64
+        runs = self.write(
+            pipe, output, *(sweep.nfe or ()), guidance=sweep.guidance[0], prompts=given["prompts"], images=images
+        )
+        return SimpleNamespace(stopped="", left=0, missing=self.missing, runs=runs)
+
+    def write(self, pipe: Any, output: Path, *counts: int, prompts: Any = None, **more: Any) -> list[Run]:
+        """Rows, but those that are there, which stay."""
+        output.mkdir(parents=True, exist_ok=True)
+        rows = Rows(output / "runs.jsonl")
+        machine = machine_of("cpu")
+        machine = machine._replace(threads=self.threads or machine.threads)
+        facts = {"guidance": 2.0, "images": 64, "conditions": conditions_digest(conditions_of(pipe, prompts)), **more}
+        for n in counts:
+            own = row("ddim", n, 0.8 / n, 0.002 * n, plan=f"ddim-{n}", machine=machine, **facts)
+            own = replace(
+                own, model=own.model._replace(name=pipe.name, digest=pipe.weights), key=key_of({**facts, "nfe": n})
+            )
+            if own.key not in rows:
+                rows.append(own)
+        return [run for run in rows.runs if run.nfe in counts]
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
+    """A folder of its own, with a model in it, where nothing is really measured."""
+    monkeypatch.chdir(tmp_path)
+    tiny.write(Path("tiny.safetensors"))
+    fake = Made()
+    monkeypatch.setattr("fewstep.benchmark.choice.measuring.bench", fake)
+    monkeypatch.setattr("fewstep.benchmark.choice.measuring.time", SimpleNamespace(monotonic=lambda: fake.clock))
+    return fake
+
+
+@pytest.fixture
+def words(made: Made) -> Callable[[str], TextPipeline]:
+    """Writes a model of words of this name."""
+
+    def write(name: str) -> TextPipeline:
+        tiny_diffusers.write("sd", Path(name))
+        pipe = fs.load(f"./{name}")
+        assert isinstance(pipe, TextPipeline)
+        return pipe
+
+    return write
+
+
+def ask(budget: Budget, source: str = "tiny.safetensors", **more: Any) -> Answer:
+    return choose(fs.load(source), source, budget, **more)
+
+
+def told(answer: Answer, start: str) -> bool:
+    return any(note.startswith(start) for note in answer.notes)
+
+
+def test_milliseconds_of_this_machine_are_measured_beside_the_rows_of_another(made: Made) -> None:
+    made.threads = 64
+    made.write(fs.load("tiny.safetensors"), Path("out/bench-tiny"), 4, 8, 12, 20)
+    solved = Path("out/bench-tiny/converged/k.safetensors")
+    solved.parent.mkdir()
+    solved.write_bytes(b"solved")
+    made.threads = 0
+    reasons: list[str] = []
+    answer = ask(Budget(ms=16), begin=lambda need, folder: reasons.append(need.why))
+    assert answer.chosen.nfe == 8
+    assert answer.chosen.seconds is not None
+    (call,) = made.calls
+    assert call.output.startswith(f"out/bench-tiny-{torch.get_num_threads()}t-")
+    assert reasons == ["nothing is measured on this machine with as many threads"]
+    assert Path(call.output, "converged/k.safetensors").read_bytes() == b"solved"
+    for paths in ([], ["out/bench-tiny"]):
+        assert ask(Budget(ms=16), paths=paths).chosen.nfe == 8
+    assert len(made.calls) == 1
+
+
+def test_a_given_folder_has_its_milliseconds_beside_it_too(made: Made) -> None:
+    made.threads = 64
+    made.write(fs.load("tiny.safetensors"), Path("mine"), 4, 8)
+    made.threads = 0
+    assert ask(Budget(ms=16), paths=["mine"]).chosen.nfe == 8
+    assert ask(Budget(nfe=8), paths=["mine"]).chosen.nfe == 8
+    assert [call.output.startswith("mine-") for call in made.calls] == [True]
+
+
+def test_it_measures_until_nothing_is_lacking(made: Made) -> None:
+    assert ask(Budget(quality=0.9992)).chosen.nfe == 30
+    assert [call.nfe for call in made.calls] == [(4, 8, 12, 20), (30, 50)]
+    assert [call.seconds for call in made.calls] == [60.0, 59.0]
+    with pytest.raises(fs.InvalidInput, match=r"the best quality is 0\.9997"):
+        ask(Budget(quality=0.99999))
+    assert len(made.calls) == 2
+
+
+def test_the_seconds_are_for_all_that_is_measured(made: Made) -> None:
+    made.took = 61.0
+    with pytest.raises(
+        fs.InvalidInput, match=r"about 2 evaluations fit into 5 ms, .* and the 60 s are over: allow more"
+    ):
+        ask(Budget(ms=5))
+    assert [call.nfe for call in made.calls] == [(4, 8, 12, 20)]
+
+
+def test_evaluations_below_the_smallest_row_that_is_too_slow_are_measured(made: Made) -> None:
+    assert ask(Budget(ms=5)).chosen.nfe == 2
+    assert [call.nfe for call in made.calls] == [(4, 8, 12, 20), (2,)]
+
+
+def test_the_captions_that_would_be_measured_decide_which_rows_count(
+    made: Made, words: Callable[[str], TextPipeline]
+) -> None:
+    pipe = replace(words("scenes"), plans=plans_of(zoo.shipped_path("scenes")))  # as the shipped one, with its captions
+    Path("p.txt").write_text("a lion\n")
+    made.write(pipe, Path("out/bench-scenes"), 2, guidance=pipe.guidance, prompts="p.txt", images=2)
+    answer = choose(pipe, pipe, Budget(nfe=3), images=2)
+    assert answer.chosen.nfe == 3
+    assert told(answer, "1 rows are of other prompts, and are left out: give --prompts FILE")
+    assert choose(pipe, pipe, Budget(nfe=3), images=2).chosen.nfe == 3
+    assert [call.nfe for call in made.calls] == [(3,)]
+    assert choose(pipe, pipe, Budget(nfe=3), prompts="p.txt", seconds=None).chosen.nfe == 2
+
+
+def test_without_prompts_rows_of_any_are_better_than_none(made: Made, words: Callable[[str], TextPipeline]) -> None:
+    pipe = words("mine")
+    Path("p.txt").write_text("a lion\n")
+    with pytest.raises(fs.InvalidInput, match="mine draws from words: give --prompts FILE"):
+        choose(pipe, "mine", Budget(nfe=3))
+    made.write(pipe, Path("out/bench-mine"), 2, guidance=pipe.guidance, prompts="p.txt", images=2)
+    answer = choose(pipe, "mine", Budget(nfe=3))
+    assert answer.chosen.nfe == 2
+    assert told(answer, "nothing is measured at 3 evaluations: give --prompts FILE to measure it")
+    assert not made.calls
+    assert choose(pipe, "mine", Budget(nfe=3), prompts="p.txt").chosen.nfe == 3
+    Path("q.txt").write_text("a cat\n")
+    advised = choose(pipe, "mine", Budget(nfe=3), prompts="q.txt", seconds=None)
+    assert advised.advice is not None
+    assert told(advised, "2 rows are of other prompts")
+
+
+def test_more_images_are_measured_anew_and_why_a_figure_is_not_had_is_told(made: Made) -> None:
+    made.write(fs.load("tiny.safetensors"), Path("out/bench-tiny"), 6, images=8)
+    assert ask(Budget(nfe=6), images=4).chosen.images == 8
+    assert not made.calls
+    answer = ask(Budget(nfe=6), images=320)
+    assert (answer.chosen.images, made.calls[0].images) == (320, 320)
+    assert told(answer, "1 rows are of fewer than 320 images, and are left out")
+    made.missing = {"distance": "320 images are too few: use --images"}
+    with pytest.raises(fs.InvalidInput, match="'distance': there are error, quality; 320 images are too few"):
+        ask(Budget(nfe=6), measure="distance")
+    without = ask(Budget(nfe=6), images=1000, seconds=None)
+    assert without.chosen.images == 320
+    assert told(without, "the rows are of 320 images, and none of 1000")
+
+
+def test_what_is_measured_is_compared_also_where_the_folder_has_rows_of_more_images(made: Made) -> None:
+    made.write(fs.load("tiny.safetensors"), Path("out/bench-tiny"), 4, images=100)
+    Path("empty.jsonl").touch()
+    assert ask(Budget(nfe=6), paths=["empty.jsonl"]).chosen.nfe == 6
+    assert [(call.nfe, call.images) for call in made.calls] == [((6,), None), ((6,), 100)]
+
+
+def test_another_model_of_the_same_name_is_passed_over_and_has_its_own_folder(made: Made) -> None:
+    made.write(fs.load("tiny.safetensors"), Path("out/bench-tiny"), 4, 8)
+    tiny.write(Path("tiny.safetensors"), seed=1)
+    advised = ask(Budget(nfe=2), seconds=None)
+    assert advised.advice is not None
+    assert told(advised, "out/bench-tiny is of another model of this name")
+    assert ask(Budget(nfe=2)).chosen.nfe == 2
+    own = fs.load("tiny.safetensors").digest[:4]
+    assert [call.output for call in made.calls] == [f"out/bench-tiny-{own}"]
+    assert ask(Budget(nfe=2), seconds=None).chosen.nfe == 2
+    with pytest.raises(fs.InvalidInput, match="out/bench-tiny holds measurements of 'tiny' with digest"):
+        ask(Budget(nfe=2), paths=["out/bench-tiny"])
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_that_is_empty_or_missing_is_measured_into(made: Made, there: bool) -> None:
+    if there:
+        Path("new").mkdir()
+    assert ask(Budget(nfe=3), paths=["new"]).chosen.nfe == 3
+    assert [call.output for call in made.calls] == ["new"]
+    assert ask(Budget(nfe=3), paths=["new"]).chosen.nfe == 3
+    assert len(made.calls) == 1
+    with pytest.raises((fs.InvalidInput, FileNotFoundError), match="nothing is there"):
+        ask(Budget(nfe=3), paths=["newer"], seconds=None)
+
+
+def test_a_pipeline_of_a_callable_has_lines_that_begin_with_it(made: Made) -> None:
+    class Net(torch.nn.Module):
+        def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+            return x
+
+    pipe = fs.load(Net(), schedule=fs.schedules.linear(), prediction="epsilon", sample_shape=(1, 4, 4))
+    with pytest.raises(fs.InvalidInput, match=r"or the pipeline itself, got 'Net': give the pipeline"):
+        choose(pipe, "Net", Budget(nfe=3))
+    for answer in (choose(pipe, pipe, Budget(nfe=3), seconds=None), choose(pipe, pipe, Budget(nfe=3))):
+        assert (answer.lines.command, answer.lines.diffusers) == (None, None)
+        call = answer.lines.python.removeprefix("images = ")
+        assert call.startswith('pipe(sampler="ddim", steps=3, grid=')
+        assert eval(call, {"pipe": pipe}).tensor.shape == (1, 1, 4, 4)
+    assert [call.output for call in made.calls] == ["out/bench-Net"]
+
+
+def test_a_pipeline_in_half_precision_and_one_of_another_source_are_refused(made: Made) -> None:
+    half = fs.load("tiny.safetensors", dtype="bfloat16")
+    for source in (half, "tiny.safetensors"):
+        with pytest.raises(fs.InvalidInput, match=r"in float32, this one is in torch.bfloat16"):
+            choose(half, source, Budget(nfe=3))
+    with pytest.raises(fs.InvalidInput, match="or the pipeline itself"):
+        choose(fs.load("tiny.safetensors"), fs.load("tiny.safetensors"), Budget(nfe=3))
+
+
+def test_a_path_is_a_source_too(made: Made) -> None:
+    answer = choose(fs.load("tiny.safetensors"), Path("tiny.safetensors"), Budget(nfe=3), seconds=None)
+    assert answer.lines.command is not None
+    assert shlex.split(answer.lines.command)[2] == "tiny.safetensors"

@@ -1,0 +1,56 @@
+"""A bench of a model of a few hundred weights, for processes that are killed."""
+
+from __future__ import annotations
+
+import html
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fewstep.benchmark import Bench, Sweep, bench, converged, runner
+from fewstep.tuning import Problem
+
+SWEEP = Sweep(samplers=("ddim", "unipc-2", "heun"), grids=("trailing", "karras"), steps=(1, 2, 3), guidance=(1.0,))
+ROWS = 18
+"""Rows of `SWEEP`."""
+
+
+def measure(model: Path, output: Path, sweep: Sweep = SWEEP, **more: Any) -> Bench:
+    """Measure a sweep of the model at `model`: 6 images in batches of 4, so that the last is not full."""
+    return bench(str(model), sweep, output=output, **{"images": 6, "batch": 4, **more})
+
+
+def measure_alone(model: Path, output: Path) -> None:
+    """The same in a process of its own, on one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+    runner.BLOCK_ROWS = 3  # so that rows come now and then
+    measure(model, output)
+
+
+def commands(page: Path, start: str) -> list[list[str]]:
+    """The commands on a page that begin with `start`, as the words that a shell makes of them."""
+    blocks = re.findall(r"<pre>(.*?)</pre>", page.read_text(), re.DOTALL)
+    lines = [line for block in blocks for line in html.unescape(block).splitlines()]
+    return [shlex.split(line) for line in lines if line.startswith(start)]
+
+
+def solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let equal converged solutions be solved once for all tests of this process: they take most of the time."""
+    original = converged.solve
+
+    def solve(problem: Problem, numbers: Sequence[int], *more: Any) -> converged.Converged:
+        key = repr((problem.digest, problem.settings, problem.seed, problem.batch, list(numbers)))
+        if key not in SOLVED:
+            SOLVED[key] = original(problem, numbers, *more)
+        return SOLVED[key]
+
+    monkeypatch.setattr(converged, "solve", solve)
+
+
+SOLVED: dict[str, converged.Converged] = {}
