@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewstep import measure, schedules
+    from fewstep import drawing, measure, schedules
     from fewstep.adaptive import sample_adaptive
     from fewstep.core.errors import InvalidInput
     from fewstep.core.grid import GRIDS
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from fewstep.denoise.scale import GuidanceSchedule, check_negative
     from fewstep.doctor import diagnose
     from fewstep.measure.saturation import saturation
-    from fewstep.pipeline import PRESETS, Pipeline, TensorCache, TextPipeline, load, preset
+    from fewstep.drawing import PRESETS, Decode, Drawing, Estimate, Guidance, Sampling, preset
+    from fewstep.models import NetworkSpec, TensorCache
+    from fewstep.pipeline import Pipeline, load
     from fewstep.run.eager import Cancelled, NonFinite, Progress, sample, sample_pair
     from fewstep.run.graph import Graph
     from fewstep.run.slots import Slots
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from fewstep.solvers.registry import SAMPLERS
 
 _HOMES = {
-    "fewstep": ["measure", "schedules"],
+    "fewstep": ["drawing", "measure", "schedules"],
     "fewstep.adaptive": ["sample_adaptive"],
     "fewstep.core.errors": ["InvalidInput"],
     "fewstep.core.grid": ["GRIDS"],
@@ -59,7 +61,9 @@ _HOMES = {
     "fewstep.denoise.scale": ["GuidanceSchedule", "check_negative"],
     "fewstep.doctor": ["diagnose"],
     "fewstep.measure.saturation": ["saturation"],
-    "fewstep.pipeline": ["PRESETS", "Pipeline", "TensorCache", "TextPipeline", "load", "preset"],
+    "fewstep.drawing": ["PRESETS", "Decode", "Drawing", "Estimate", "Guidance", "Sampling", "preset"],
+    "fewstep.models": ["NetworkSpec", "TensorCache"],
+    "fewstep.pipeline": ["Pipeline", "load"],
     "fewstep.run.eager": ["Cancelled", "NonFinite", "Progress", "sample", "sample_pair"],
     "fewstep.run.graph": ["Graph"],
     "fewstep.run.slots": ["Slots"],

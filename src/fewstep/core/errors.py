@@ -38,3 +38,9 @@ def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
     """Raise `InvalidInput` unless `value` is one of `allowed`."""
     if value not in (known := list(allowed)):
         raise InvalidInput(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+
+
+def shown(value: object) -> str:
+    """The repr of a value from elsewhere, cut to a length that suits an error."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

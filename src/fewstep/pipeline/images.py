@@ -1,10 +1,9 @@
-"""The result of a drawing: tensors, pictures of them, and files that carry their recipe."""
+"""The result of a drawing: tensors, pictures of them, and files that carry what draws them again."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,9 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
-from fewstep.pipeline.png import png_bytes, save_png
-from fewstep.pipeline.recipe import ImageRecipe, PromptRecipe
-from fewstep.pipeline.stamp import Layout, Stamp
+from fewstep.drawing import Drawing, Layout, Made, Stamp, names, png_bytes, save_png
 
 BACKGROUND = 32
 """Grey between the images."""
@@ -31,23 +28,28 @@ class Images:
     Attributes:
         tensor: (B, C, H, W), float32, as the sampler left it: in `value_range` up to what the model overshoots.
         value_range: least and greatest value of the data.
-        recipe: what draws them again.
-        nfe: network evaluations per image, counted; a guided one counts 2.
-        seconds: that the drawing took.
-        timings: seconds of each stage by name: "encode" of prompts, "denoise", and "decode" of latents.
+        drawing, made: what was asked for, and how it was made; both draw the same pixels again.
+        nfe: network evaluations for an image, counted; a guided row costs 2.
+        seconds: that the drawing took; `timings`: of each stage, "encode", "denoise" and "decode".
     """
 
     tensor: Tensor
     value_range: tuple[float, float]
-    recipe: ImageRecipe
+    drawing: Drawing
+    made: Made
     nfe: float
     seconds: float
     timings: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def labels(self) -> tuple[int | None, ...]:
-        """The label of each image; None is the null class."""
-        return tuple(self.recipe.labels[i] for i in self.recipe.kept)
+    def kept(self) -> tuple[int, ...]:
+        """Which images of the drawing these are."""
+        return self.made.kept(len(self.drawing))
+
+    @property
+    def subjects(self) -> tuple[str | int | None, ...]:
+        """The prompt or label of each image."""
+        return tuple(self.drawing.subjects[i // self.drawing.count] for i in self.kept)
 
     @cached_property
     def pixels(self) -> NDArray[np.uint8]:
@@ -70,15 +72,6 @@ class Images:
         """The same as `images`, by the name that diffusers has taught."""
         return self.images
 
-    @property
-    def titles(self) -> tuple[str, ...]:
-        """A short name of each image that a file may have: the first words of its prompt, or its label."""
-        recipe = self.recipe
-        if isinstance(recipe, PromptRecipe):
-            words = (re.sub(r"[^a-z0-9]+", "-", recipe.prompts[i].lower()).strip("-")[:40] for i in recipe.kept)
-            return tuple(word.strip("-") or "image" for word in words)
-        return tuple("none" if label is None else f"label{label}" for label in self.labels)
-
     def __len__(self) -> int:
         return len(self.tensor)
 
@@ -90,34 +83,41 @@ class Images:
         return self.take([range(len(self))[index]])
 
     def take(self, indices: Sequence[int]) -> Images:
-        """Some of the images; their recipe draws them with the batch that they came from, and keeps them alone."""
-        kept = self.recipe.kept
-        recipe = replace(self.recipe, keep=tuple(kept[i] for i in indices))
-        return replace(self, tensor=self.tensor[list(indices)], recipe=recipe)
+        """Some of the images; they are drawn again with the batch that they came from, and kept alone."""
+        kept = self.kept
+        made = self.made.but(keep=tuple(kept[i] for i in indices))
+        return replace(self, tensor=self.tensor[list(indices)], made=made)
 
     def layout(self, columns: int | None = None, scale: int | None = None) -> Layout:
         """A layout: by default nearly square, each image about 64 pixels wide."""
-        return Layout.of(len(self), self.tensor.shape[-1], columns, scale)
+        return Layout.fitting(len(self), self.tensor.shape[-1], columns, scale)
 
     def sheet(self, layout: Layout | None = None) -> Image.Image:
         """All images in one picture, enlarged without smoothing."""
         return sheet_of(self.tensor, self.value_range, layout or self.layout())
 
+    def stamp(self, layout: Layout | None = None) -> Stamp:
+        """What a picture of the images says of itself."""
+        drawing = self.drawing.but(sampling=self.drawing.sampling.beside())
+        made = self.made.but(pixels=self.digest)
+        return Stamp(drawing=drawing, made=made, layout=layout or self.layout())
+
     def save(self, path: str | os.PathLike[str], layout: Layout | None = None) -> Path:
-        """Write one PNG with all images and their recipe, whole or not at all. Makes its folder."""
+        """Write one PNG with all images and what draws them again, whole or not at all. Makes its folder."""
         layout = layout or self.layout()
-        return save_png(self.sheet(layout), path, Stamp.now(self.recipe, layout, self.digest).to_json())
+        return save_png(self.sheet(layout), path, self.stamp(layout).text)
 
     def encoded(self, layout: Layout | None = None) -> bytes:
         """The content of the file that `save` writes."""
         layout = layout or self.layout()
-        return png_bytes(self.sheet(layout), Stamp.now(self.recipe, layout, self.digest).to_json())
+        return png_bytes(self.sheet(layout), self.stamp(layout).text)
 
     def save_each(self, folder: str | os.PathLike[str], scale: int = 1) -> list[Path]:
-        """Write one PNG for each image into `folder`, without a border: `0000-label3.png`, each with its own recipe."""
+        """Write one PNG for each image into `folder`, without a border: `0000-label3.png`."""
         paths = []
-        for index, title, one in zip(self.recipe.kept, self.titles, self, strict=True):
-            paths.append(one.save(Path(folder) / f"{index:04}-{title}.png", Layout(1, scale, gap=0)))
+        for index, subject, one in zip(self.kept, self.subjects, self, strict=True):
+            layout = Layout(columns=1, scale=scale, gap=0)
+            paths.append(one.save(Path(folder) / names.one_of(index, subject), layout))
         return paths
 
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,26 +24,20 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
-from fewstep.pipeline.asked import Drawing, Grid, Settings, Words, asked, grid_of
-from fewstep.pipeline.choices import chosen_plan, given_texts
-from fewstep.pipeline.draw import Given, Means, OnRow
-from fewstep.pipeline.guidance import given_scale
-from fewstep.pipeline.images import Images, sheet_of
-from fewstep.pipeline.imageto import Encoded, encoded, recipe_of
-from fewstep.pipeline.input import Picture
-from fewstep.pipeline.picturerecipe import PictureRecipe
-from fewstep.pipeline.png import save_png
-from fewstep.pipeline.recipe import compiled
-from fewstep.pipeline.stamp import Layout
-from fewstep.pipeline.tail import Strength
+from fewstep.denoise.base import Denoiser
+from fewstep.drawing import Layout, Sampling, save_png
+from fewstep.models import Model
+from fewstep.models.defaults import INVERSION
+from fewstep.pipeline.images import sheet_of
+from fewstep.pipeline.img2img import EncodedPicture, encoded
+from fewstep.pipeline.order import Order, Origin, check, ordered
+from fewstep.pipeline.pictures import Picture
+from fewstep.pipeline.stages import Conditioned, decode, denoiser_of, encode
+from fewstep.pipeline.strength import Strength
 from fewstep.run.eager import sample_pair
+from fewstep.solvers.compile import compile
 
-if TYPE_CHECKING:
-    from fewstep.pipeline.text import TextPipeline
-
-SAMPLER, STEPS, GRID = "ddim", 50, "trailing"
-"""What is inverted with unless the caller says otherwise."""
-WHOLE = Strength(1.0, "steps", False)
+WHOLE = Strength(1.0)
 States = tuple[Tensor, ...]
 
 
@@ -79,68 +73,34 @@ class Inversion:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the picture and what came back, side by side, as one PNG."""
         both = torch.cat([self.pixels, self.drawn])
-        return save_png(sheet_of(both, (-1.0, 1.0), Layout.of(2, both.shape[-1], 2, 1)), path)
+        return save_png(sheet_of(both, (-1.0, 1.0), Layout.fitting(2, both.shape[-1], 2, 1)), path)
 
 
-def invert(
-    pipe: TextPipeline,
-    image: Picture,
-    prompt: str = "",
-    *,
-    sampler: str = SAMPLER,
-    guidance: float | None = 1.0,
-    guidance_method: str = "cfg",
-    guidance_options: Mapping[str, Any] | None = None,
-    weak: TextPipeline | str | os.PathLike[str] | None = None,
-    negative: str | None = None,
-    clip_skip: int | None = None,
-    height: int | None = None,
-    width: int | None = None,
-    fit: str = "crop",
-    sliced: bool = False,
-    tiled: bool = False,
-    on_row: OnRow | None = None,
-    **grid: Unpack[Grid],
-) -> Inversion:
-    """Find the noise of a picture and draw the picture from it again.
-
-    Args:
-        image, height, width, fit: as in `img2img`.
-        prompt: what the picture shows; empty is the model's own idea of pictures.
-        guidance: of both runs. Guidance makes the way up differ from the way down, so 1 comes back best.
-        guidance_method, guidance_options, weak: as in `TextPipeline.__call__`, of both runs.
-        negative, clip_skip, sliced, tiled, on_row: as in `TextPipeline.__call__`. `on_row` counts the rows of each run.
-        sampler: its name; "belm" is exactly invertible.
-        grid: as in `TextPipeline.__call__`; None of it is 50 steps.
-
-    Raises:
-        InvalidInput: what `img2img` refuses; a plan in place of a sampler's name, and a sampler that draws noise.
-        NonFinite: the states left all bounds.
-    """
-    size = pipe._size(height, width)
-    [text] = given_texts(prompt, "prompt") if isinstance(prompt, str) else _refuse_prompt(prompt)
-    schedule = pipe.schedule_at(*size)
-    down = down_plan(schedule, sampler, grid_of(**grid), WHOLE)
-    if guidance is not None and not isinstance(given_scale(guidance, down, guidance_method, 1.0), int | float):
+def invert(model: Model, image: Picture, prompt: str, fit: str, call: Mapping[str, Any]) -> Inversion:
+    """Find the noise of a picture and draw the picture from it again; see `Pipeline.invert`."""
+    refuse_random(call, "estimate", "preset", "batch", "overlap")
+    if not isinstance(prompt, str):
+        raise InvalidInput(f"one picture has one prompt, a text, got {prompt!r:.100}")
+    said = {**call, "guidance": 1.0 if call.get("guidance") is None else call["guidance"]}
+    order = ordered(model, prompt, said, INVERSION, down_plan_of(WHOLE))
+    if isinstance(order.drawing.guidance.scale, tuple):
         raise InvalidInput("inversion is guided by one number both ways, up and down, and got weights by row")
-    words: Words = {"negative": negative, "guidance": guidance, "clip_skip": clip_skip}
-    words |= {"guidance_method": guidance_method, "guidance_options": guidance_options, "weak": weak}
-    denoiser = pipe.denoiser(text, height=size[0], width=size[1], **words)
-    picture = encoded(pipe, image, size, fit)
+    check(model, order)
+    picture = encoded(model, image, (order.drawing.height, order.drawing.width), fit)
+    on_row, denoiser = order.run.on_row, _denoiser(model, order)
     began = time.perf_counter()
-    up = up_plan(schedule, down)
-    noise = sample_pair(up, denoiser, start=_start(pipe, picture), on_row=on_row)
+    up = up_plan(_schedule(model, order), order.plan)
+    noise = sample_pair(up, denoiser, start=_exact(model, picture), on_row=on_row)
     seconds, began = time.perf_counter() - began, time.perf_counter()
-    found = sample_pair(down, denoiser, start=_entry(noise), on_row=on_row)[0].to(picture.latents.dtype)
-    again, began = time.perf_counter() - began, time.perf_counter()
-    decoded = [pipe.decoder(z, sliced=sliced, tiled=tiled) for z in (found, picture.latents)]
-    drawn, through = (each.clamp(-1, 1) for each in decoded)
-    timings = {"picture": picture.seconds, "invert": seconds, "denoise": again, "decode": time.perf_counter() - began}
     latents = picture.latents
+    found = sample_pair(order.plan, denoiser, start=_entry(noise), on_row=on_row)[0].to(latents.dtype)
+    again, began = time.perf_counter() - began, time.perf_counter()
+    drawn, through = (decode(model, z, order.drawing).clamp(-1, 1) for z in (found, latents))
+    timings = {"picture": picture.seconds, "invert": seconds, "denoise": again, "decode": time.perf_counter() - began}
     return Inversion(
         noise=noise,
         up=up,
-        down=down,
+        down=order.plan,
         pixels=picture.pixels,
         latents=latents,
         found=found,
@@ -153,85 +113,58 @@ def invert(
     )
 
 
-def edit(
-    pipe: TextPipeline,
-    image: Picture,
-    source: str,
-    prompts: str | Sequence[str],
-    *,
-    strength: float | None = None,
-    strength_of: str = "steps",
-    height: int | None = None,
-    width: int | None = None,
-    fit: str = "crop",
-    **settings: Unpack[Drawing],
-) -> Images:
-    """Invert a picture with the words that describe it, and draw from that noise with others.
-
-    Args:
-        image, height, width, fit: as in `img2img`.
-        source: what the picture shows.
-        prompts: what it shall show: one, or several.
-        strength, strength_of: how far up to go, as in `img2img`; None is 1, all the way to noise. Less keeps more.
-        settings: as in `TextPipeline.__call__`, of the way down; the way up is not guided. By default 50 steps of
-            "ddim". There is no seed: nothing is drawn at random.
-
-    Raises:
-        As `img2img`, and `InvalidInput` for a sampler that draws noise.
-    """
-    size = pipe._size(height, width)
-    share = Strength.of_caller(strength, strength_of, 1.0)
-
-    def plan_of(schedule: Schedule, sampler: str | Plan | None, given: dict[str, Any]) -> Plan:
-        return down_plan(schedule, sampler, given, share)
-
-    shown: Settings = {**settings}
-    wanted = asked(pipe, prompts, size, plan_of, **shown)
-    [told] = given_texts(source, "prompt") if isinstance(source, str) else _refuse_prompt(source)
-    picture = encoded(pipe, image, size, fit)
-    recipe = recipe_of(wanted, "edit", picture, share, source=told)
-    return drawn_edit(pipe, recipe, wanted.plan, picture, wanted.means)
-
-
-def drawn_edit(pipe: TextPipeline, recipe: PictureRecipe, down: Plan, picture: Encoded, means: Means) -> Images:
-    """The images of the recipe of an edit."""
+def origin(model: Model, order: Order, picture: EncodedPicture, mask: Tensor | None) -> Origin:
+    """What the images of an edit come from: the noise that draws the picture with the words that describe it."""
     began = time.perf_counter()
-    size = recipe.height, recipe.width
-    denoiser = pipe.denoiser(
-        recipe.source or "", guidance=1.0, clip_skip=recipe.clip_skip, height=size[0], width=size[1]
-    )
-    noise = sample_pair(up_plan(pipe.schedule_at(*size), down), denoiser, start=_start(pipe, picture))
-    seconds = {"picture": picture.seconds, "invert": time.perf_counter() - began}
-
-    def start(_: slice, seeds: Sequence[int]) -> Tensor | tuple[Tensor, Tensor]:
-        return _entry(tuple(state.expand(len(seeds), -1, -1, -1) for state in noise))
-
-    return pipe._draw(recipe, down, means, Given(start, seconds=seconds))
+    drawing = order.drawing
+    assert drawing.source is not None
+    alone = drawing.guidance.but(scale=1.0, method="cfg", options={}, weaker=None)
+    told = drawing.but(prompts=(drawing.source.prompt,), negative=(None,), count=1, seed=0, guidance=alone)
+    told = Order(told, order.plan, order.run)
+    up = up_plan(_schedule(model, order), order.plan)
+    noise = sample_pair(up, _denoiser(model, told), start=_exact(model, picture))
+    return Origin(states=noise, seconds={"picture": picture.seconds, "invert": time.perf_counter() - began})
 
 
-def down_plan(schedule: Schedule, sampler: str | Plan | None, given: Mapping[str, Any], strength: Strength) -> Plan:
-    """The plan from noise to the grid's least noisy time, which starts from a pair where the sampler is invertible."""
-    if isinstance(sampler, Plan):
+def down_plan_of(strength: Strength) -> Any:
+    """Makes the plan from noise to the grid's least noisy time, which starts from a pair where the sampler is
+    invertible.
+    """
+
+    def plan_of(model: Model, sampling: Sampling, size: tuple[int, int]) -> Plan:
+        return down_plan(model.schedule_at(*size), sampling, strength)
+
+    return plan_of
+
+
+def down_plan(schedule: Schedule, sampling: Sampling, strength: Strength) -> Plan:
+    """See `down_plan_of`."""
+    if sampling.plan is not None:
         raise InvalidInput("inversion runs a sampler both ways: give its name and its grid in place of a plan")
-    name = sampler or SAMPLER
-    if given["times"] is None and given["sigmas"] is None:
-        given = {**given, "grid_options": {"final": "sigma_min", **(given["grid_options"] or {})}}
-    whole = chosen_plan(schedule, name, given, STEPS, GRID)
+    if sampling.steps is not None:
+        sampling = sampling.but(grid_options={"final": "sigma_min", **sampling.grid_options})
+    whole, name = sampling.compile(schedule), str(sampling.sampler)
     if whole.stochastic:
         raise InvalidInput(f"{name} draws noise on its way, so it cannot be inverted: use ddim, or belm for exactness")
-    times = tuple(t for t in strength.tail(schedule, whole.recipe.times) if float(schedule.sigma(t)) > 0)
+    times = tuple(t for t in strength.times(schedule, whole.recipe.times) if float(schedule.sigma(t)) > 0)
     if len(times) < 2:
         raise InvalidInput(f"inversion needs at least 2 noisy times, got {len(times)}: use more steps or strength")
-    options = dict(given["options"] or {})
-    if whole.outputs == 2:
-        options["start"] = "pair"
-    return compiled(name, schedule, options, times=times)
+    pair = {"start": "pair"} if whole.outputs == 2 else {}
+    return compile(name, schedule=schedule, times=times, **{**sampling.options, **pair})
 
 
 def up_plan(schedule: Schedule, down: Plan) -> Plan:
     """The plan that `down` inverts: from the least noisy time up."""
-    options = {name: value for name, value in down.recipe.options.items() if name != "start"}
-    return compiled(down.recipe.sampler, schedule, options, times=down.recipe.times, reverse=True)
+    recipe = down.recipe
+    options = {name: value for name, value in recipe.options.items() if name != "start"}
+    return compile(recipe.sampler, schedule=schedule, times=recipe.times, reverse=True, **options)
+
+
+def refuse_random(call: Mapping[str, Any], *more: str) -> None:
+    """Raise `InvalidInput` for what has no meaning where nothing is drawn at random."""
+    for name in ("seed", "count", *more):
+        if call.get(name) is not None:
+            raise InvalidInput(f"{name} means nothing here: the noise is that of the picture. Leave it out")
 
 
 def psnr(found: Tensor, wanted: Tensor, peak: float) -> float:
@@ -240,14 +173,21 @@ def psnr(found: Tensor, wanted: Tensor, peak: float) -> float:
     return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
 
 
-def _start(pipe: TextPipeline, picture: Encoded) -> Tensor:
-    exact = torch.device(pipe.device).type != "mps"
+def _denoiser(model: Model, order: Order) -> Denoiser:
+    """The denoiser of the one image of an order, for both runs."""
+    rows = encode(model, [order.drawing], order.weaker)
+    conditions = Conditioned.of(model, rows, order.weaker)
+    return denoiser_of(model, order.drawing.guidance, conditions, weaker=order.weaker)
+
+
+def _schedule(model: Model, order: Order) -> Schedule:
+    return model.schedule_at(order.drawing.height, order.drawing.width)
+
+
+def _exact(model: Model, picture: EncodedPicture) -> Tensor:
+    exact = torch.device(model.device).type != "mps"
     return picture.latents.double() if exact else picture.latents
 
 
 def _entry(states: States) -> Tensor | tuple[Tensor, Tensor]:
     return (states[0], states[1]) if len(states) == 2 else states[0]
-
-
-def _refuse_prompt(prompt: object) -> list[str]:
-    raise InvalidInput(f"one picture has one prompt, a text, got {prompt!r:.100}")

@@ -1,367 +1,371 @@
-"""A trained network with all that sampling from it needs, and the call that draws."""
+"""A model and the methods that people expect of it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
-from fewstep.denoise.convert import Network
-from fewstep.denoise.project import clip, dynamic_threshold
-from fewstep.denoise.scale import check_negative
-from fewstep.pipeline.choices import check_model, chosen_plan, given_seeds
-from fewstep.pipeline.decode import Decoder
-from fewstep.pipeline.draw import Canvas, Counted, Means, OnRow, draw
-from fewstep.pipeline.guidance import EVERYWHERE, METHODS, GivenScale, Guidance, Threshold
-from fewstep.pipeline.identity import hint
+from fewstep.drawing import Drawing, Stamp
+from fewstep.models import CacheCounts, Model, NetworkSpec, TensorCache, load_model, weaker_of
+from fewstep.models.weaker import Weak
+from fewstep.pipeline.draw import draw
 from fewstep.pipeline.images import Images
-from fewstep.pipeline.recipe import ImageRecipe, PlanSource
-from fewstep.pipeline.steer import check_steering, module_of, steered
-from fewstep.pipeline.tuned import resolved
-from fewstep.pipeline.weaker import check_weaker, weaker_of
+from fewstep.pipeline.interpolation import Frames, interpolate
+from fewstep.pipeline.inversion import Inversion, invert, refuse_random
+from fewstep.pipeline.order import OnRow, Order, Run, check, compiled, ordered
+from fewstep.pipeline.pictures import Picture
+from fewstep.pipeline.source import Beside, again, from_picture
+from fewstep.pipeline.stages import Conditioned, denoiser_of, encode
 
-SAMPLER, STEPS, GRID, GUIDANCE, BATCH = "deis-3", 12, "quadratic", 2.0, 100
-"""What is drawn with unless the caller says otherwise: in 6 to 16 steps nearest to the converged digits."""
-
-Label = int | None
+Negative = str | int | Sequence[Any]
 
 
 @dataclass(frozen=True, eq=False)
 class Pipeline:
-    """A network, called as `network(x, t, label=label)`, and what its output means. Holds no state of a run.
+    """A model, and the calls that draw with it. Holds no state of a run."""
 
-    Attributes:
-        name: for people, and for the names of files.
-        digest: of the weights and what they mean.
-        schedule: the noise schedule that it was trained with; `prediction` is what it was trained to predict.
-        sample_shape: of one image, (C, H, W).
-        classes: labels are 0 .. classes - 1; the network knows the null class as label `classes`. With none of them
-            it is called as `network(x, t)`.
-        value_range: least and greatest value of the data.
-        dtype: what the network runs in, None for that of its parameters; `time_scale`: see `fewstep.Network`.
-        decoder: of latents, where the network draws them; `sample_shape` is theirs then.
-        plans: the folder of the tuned plans that come with the model, for `sampler="tuned"`.
-        in_float32: finds the digest that the model has in float32, where it runs in another dtype.
-        anonymous: the digest is of no use to another process, as nothing is known of the network.
-    """
-
-    network: Callable[..., Any]
-    name: str
-    digest: str
-    schedule: Schedule
-    prediction: str
-    sample_shape: tuple[int, ...]
-    classes: int
-    value_range: tuple[float, float] = (-1.0, 1.0)
-    device: torch.device | str = "cpu"
-    dtype: torch.dtype | None = None
-    time_scale: float = 1.0
-    decoder: Decoder | None = None
-    plans: Path | None = None
-    in_float32: Callable[[], str] | None = None
-    anonymous: bool = False
-
-    @property
-    def pixel_shape(self) -> tuple[int, ...]:
-        """(C, H, W) of one image: `sample_shape`, unless a decoder makes the images."""
-        return self.sample_shape if self.decoder is None else self.decoder.pixels(self.sample_shape)
-
-    @property
-    def weights(self) -> str:
-        """The digest that the model has in float32, by which tuned plans know it, whatever it runs in."""
-        return self.digest if self.in_float32 is None else self.in_float32()
-
-    def denoiser(
-        self,
-        labels: Sequence[Label] | int | None = None,
-        *,
-        guidance: GivenScale = None,
-        guidance_method: str = "cfg",
-        guidance_options: Mapping[str, Any] | None = None,
-        weak: Pipeline | str | os.PathLike[str] | None = None,
-        negative: Label = None,
-        interval: tuple[float, float] = EVERYWHERE,
-        rescale: float = 0.0,
-        clip: bool = False,
-        dynamic_threshold: Threshold | None = None,
-        plan: Plan | None = None,
-    ) -> Denoiser:
-        """The denoiser of a batch with these labels, for `fewstep.sample`; for the arguments see `__call__`.
-
-        `plan` is the one it will run, whose guidance by row it then follows; guidance by row or by a schedule needs it.
-        """
-        weaker = weaker_of(self, weak)
-        settings = self._settings(
-            plan,
-            weaker,
-            guidance,
-            guidance_method,
-            guidance_options,
-            negative,
-            interval,
-            rescale,
-            clip,
-            dynamic_threshold,
-        )
-        return self._denoiser(self._labels(labels), settings, weaker, plan=plan)
-
-    def plan(
-        self,
-        sampler: str = SAMPLER,
-        *,
-        steps: int | None = None,
-        grid: str | None = None,
-        grid_options: Mapping[str, Any] | None = None,
-        times: Sequence[float] | None = None,
-        sigmas: Sequence[float] | None = None,
-        options: Mapping[str, Any] | None = None,
-    ) -> Plan:
-        """`fewstep.compile` for this model's schedule, with this module's defaults."""
-        given = {"steps": steps, "grid": grid, "grid_options": grid_options, "times": times, "sigmas": sigmas}
-        return chosen_plan(self.schedule, *resolved(self, sampler, {**given, "options": options}), STEPS, GRID)
+    model: Model
 
     def __call__(
         self,
-        labels: Sequence[Label] | int | None = None,
+        subjects: str | int | Sequence[Any] | None = None,
         *,
-        sampler: str | Plan = SAMPLER,
+        negative: Negative | None = None,
+        guidance: Any = None,
+        sampler: str | Plan | None = None,
         steps: int | None = None,
         grid: str | None = None,
-        grid_options: Mapping[str, Any] | None = None,
-        options: Mapping[str, Any] | None = None,
-        times: Sequence[float] | None = None,
-        sigmas: Sequence[float] | None = None,
-        guidance: GivenScale = None,
-        guidance_method: str = "cfg",
-        guidance_options: Mapping[str, Any] | None = None,
-        weak: Pipeline | str | os.PathLike[str] | None = None,
-        negative: Label = None,
-        interval: tuple[float, float] = EVERYWHERE,
-        rescale: float = 0.0,
-        clip: bool = False,
-        dynamic_threshold: Threshold | None = None,
-        seed: int | Sequence[int] = 0,
-        batch: int = BATCH,
+        seed: int | Sequence[int] | None = None,
+        count: int | None = None,
+        height: int | None = None,
+        width: int | None = None,
+        clip_skip: int | None = None,
+        sampling: Any = None,
+        estimate: Any = None,
+        decode: Any = None,
+        preset: str | None = None,
+        weak: Weak = None,
+        batch: int | None = None,
+        overlap: bool | None = None,
         on_row: OnRow | None = None,
     ) -> Images:
-        """Draw one image for each label.
+        """Draw `count` images for each prompt or label.
+
+        What is not given is what the model recommends, or the preset.
 
         Args:
-            labels: 0 .. classes - 1 each, or None for no condition; without labels one image of each class, or one
-                where the model has no classes.
+            subjects: prompts, or labels 0 .. classes - 1 with None for no condition; one, or several. Without any, one
+                image of each class.
+            negative: what to be guided away from: one for all, or one for each subject; None is the model's own empty
+                condition.
+            guidance: the scale; 1 is the conditional model alone, at half the cost. A sequence is one weight for each
+                row of the plan, a function of sigma / alpha or a `GuidanceSchedule` follows the level. More is said by
+                a value, `fewstep.Guidance(9, method="apg", norm_limit=7.5)`, or a mapping of some of its fields.
             sampler: a name from `fewstep samplers`; or a plan, which then decides steps, grid and options too; or
-                "tuned", the plan of `steps` evaluations that was tuned to this model and lies beside it.
-            steps, grid, grid_options, times, sigmas: the time grid, as in `fewstep.compile`.
-            options: of the sampler, such as `{"eta": 1}` for "ddim".
-            guidance: the scale; 1 is the conditional model alone, at half the cost. None is 2, or the method's usual. A
-                sequence is one weight for each row of the plan, its evaluations in order; a `GuidanceSchedule` follows
-                the level.
-            guidance_method, guidance_options, weak: as in `TextPipeline.__call__`. "pag" and "autoguidance" guide a
-                model without classes, too.
-            negative: the label to be guided away from; None is the null class.
-            interval: (low, high) in sigma / alpha where guidance acts; `rescale`: of "cfg", see `Guided`.
-            clip: clip the estimate of the data to its range at each evaluation.
-            dynamic_threshold: clip it to its own percentile instead and divide by that, see
-                `fewstep.dynamic_threshold`: the percentile, such as 0.995, or it and a maximum.
+                "tuned", the plan of `steps` guided rows that was tuned to this model and lies beside it.
+            steps, grid: of the time grid, as in `fewstep.compile`.
             seed: of the first image, the next ones counting up; or one for each image.
+            height, width: in pixels, multiples of what the model allows.
+            clip_skip: layers at the end of CLIP that the prompt leaves out, as in diffusers.
+            sampling: more of the sampler and its grid, a `fewstep.Sampling` or a mapping of some of its fields.
+            estimate: `fewstep.Estimate`, how estimates of pixels are brought into their range.
+            decode: `fewstep.Decode`, which saves memory where a VAE decodes.
+            preset: a name in `fewstep.PRESETS`.
+            weak: the weaker model of autoguidance: a loaded pipeline, or what `fewstep.load` takes.
             batch: images that the network sees at once, 1 to 1024; it bounds the memory.
+            overlap: decode a batch while the next one is denoised; it holds the memory of both.
             on_row: called after each network evaluation of each batch; True cancels with `Cancelled`.
 
         Raises:
-            InvalidInput: for unknown names, values out of range, a plan that does not fit, a method of guidance that
-                the network or the sampler does not allow, and a negative label that would be ignored.
+            InvalidInput: for unknown names, values out of range, sizes that the model cannot make, a plan that does
+                not fit, and a method of guidance that the network or the sampler does not allow.
             LostImages: some images are not finite. The others are in it.
+
+        Warns:
+            TruncatedPrompt: a prompt is longer than an encoder reads; the warning says what was cut.
+            NoEffect: a negative prompt cannot act.
         """
-        grids = {"steps": steps, "grid": grid, "grid_options": grid_options, "times": times, "sigmas": sigmas}
-        plan = chosen_plan(self.schedule, *resolved(self, sampler, {**grids, "options": options}), STEPS, GRID)
-        weaker = weaker_of(self, weak)
-        settings = self._settings(
-            plan,
-            weaker,
-            guidance,
-            guidance_method,
-            guidance_options,
-            negative,
-            interval,
-            rescale,
-            clip,
-            dynamic_threshold,
-        )
-        recipe = ImageRecipe(
-            model=self.name,
-            model_digest=self.digest,
-            plan=PlanSource.of(plan, self.schedule),
-            labels=self._labels(labels),
-            seed=given_seeds(seed),
-            guidance=settings,
-            batch=batch,
-        )
-        self._check(settings, plan, weaker)
-        return self._draw(recipe, plan, Means(on_row, weak=weaker))
+        call = {
+            "negative": negative,
+            "guidance": guidance,
+            "sampler": sampler,
+            "steps": steps,
+            "grid": grid,
+            "seed": seed,
+            "count": count,
+            "height": height,
+            "width": width,
+            "clip_skip": clip_skip,
+            "sampling": sampling,
+            "estimate": estimate,
+            "decode": decode,
+            "preset": preset,
+            "weak": weak,
+            "batch": batch,
+            "overlap": overlap,
+            "on_row": on_row,
+        }
+        return draw(self.model, ordered(self.model, subjects, call))
+
+    def order(self, subjects: Any = None, **call: Any) -> Order:
+        """What a call would draw, complete and with its plan; arguments as in `__call__`."""
+        return ordered(self.model, subjects, call)
+
+    def draw(self, drawing: Drawing, *, weak: Weak = None, run: Run | None = None) -> Images:
+        """Draw a drawing that is complete. One that starts from a picture is drawn by its task, or by `redraw`."""
+        plan = compiled(self.model, drawing.sampling, (drawing.height, drawing.width))
+        weaker = weaker_of(self.model, weak)
+        return draw(self.model, Order(drawing, plan, run or Run(self.model.batch), weaker))
 
     def redraw(
         self,
-        recipe: ImageRecipe,
+        stamp: Stamp | Images,
         *,
+        image: Picture | None = None,
+        mask: Picture | None = None,
+        weak: Weak = None,
         plan: Plan | None = None,
-        weak: Pipeline | str | os.PathLike[str] | None = None,
         on_row: OnRow | None = None,
     ) -> Images:
-        """Draw the images of a recipe again.
+        """Draw images again, to the bit on the same machine.
 
         Args:
-            recipe: `fewstep.pipeline.read(path).recipe` of a PNG.
+            stamp: `fewstep.drawing.read(path)` of a PNG, or images.
+            image, mask: what the images were drawn from, where that is a picture.
+            weak: the weaker model of autoguidance.
             plan: only needed for a plan too long to be kept in the picture.
-            weak: the weaker model, for a recipe of autoguidance.
 
         Raises:
-            InvalidInput: the recipe is for another model, or cannot be used.
+            InvalidInput: the images are of another model, or what they were drawn from is not what is given.
         """
-        check_model(recipe, self.name, self.digest, plan, hint(self))
-        self._labels(recipe.labels)
-        self._label(recipe.guidance.negative)
-        weaker = weaker_of(self, weak)
-        check_weaker(recipe.guidance, weaker)
-        plan = plan or recipe.plan.compile(self.schedule)
-        self._check(recipe.guidance, plan, weaker)
-        return self._draw(recipe, plan, Means(on_row, weak=weaker))
+        return again(self.model, stamp.drawing, stamp.made, Beside(image, mask, weak, plan), on_row)
 
-    def _draw(self, recipe: ImageRecipe, plan: Plan, means: Means) -> Images:
-        canvas = Canvas(
-            shape=self.sample_shape,
-            pixels=self.pixel_shape,
-            value_range=self.value_range,
-            denoiser=lambda counted, part: self._denoiser(
-                recipe.labels[part], recipe.guidance, means.weak, counted, plan
-            ),
-            decode=self.decoder,
-            device=self.device,
-        )
-        return draw(recipe, plan, canvas, means.on_row)
-
-    def _settings(
+    def img2img(
         self,
-        plan: Plan | None,
-        weak: Pipeline | None,
-        guidance: GivenScale,
-        method: str,
-        options: Mapping[str, Any] | None,
-        negative: Label,
-        interval: tuple[float, float],
-        rescale: float,
-        clip: bool,
-        threshold: Threshold | None,
-    ) -> Guidance:
-        """The guidance that a caller chose; a scale of None is the method's usual one, or this module's."""
-        more = {"negative": self._label(negative), "interval": interval, "rescale": rescale, "clip": clip}
-        return Guidance.given(
-            guidance, plan, GUIDANCE, threshold=threshold, method=method, options=options, weak=weak, **more
+        image: Picture,
+        prompts: str | Sequence[str],
+        *,
+        strength: float | None = None,
+        strength_of: str = "steps",
+        fit: str = "crop",
+        **call: Any,
+    ) -> Images:
+        """Draw from a picture: noise it to some level, and denoise it with other words.
+
+        Args:
+            image: a path, a `PIL.Image`, or a tensor (3, H, W) in [-1, 1].
+            prompts: one, or several, each drawn from the picture.
+            strength: how much is drawn anew, in (0, 1]; 1 is all. None is 0.8, or where a given plan starts.
+            strength_of: "steps", the last share of the grid, floor(strength N) of N steps, as in diffusers; or
+                "noise", the standard deviation of the noise at the start (t of a flow model), below which the grid
+                stays as it is.
+            fit: how a picture of another size is fitted: "crop", "stretch", or "exact", which refuses it.
+            call: as in `__call__`.
+
+        Raises:
+            OSError: the picture's file cannot be read.
+            InvalidInput: a picture that is damaged or too large, a strength that leaves no step, and what drawing
+                refuses.
+            LostImages: some images are not finite.
+        """
+        facts = {"strength": strength, "strength_of": strength_of, "fit": fit}
+        return from_picture(self.model, prompts, call, Beside(image, weak=call.get("weak")), "img2img", facts)
+
+    def inpaint(
+        self,
+        image: Picture,
+        mask: Picture,
+        prompts: str | Sequence[str],
+        *,
+        strength: float | None = None,
+        strength_of: str = "steps",
+        fit: str = "crop",
+        paste: bool = True,
+        **call: Any,
+    ) -> Images:
+        """Repaint the white part of `mask` in a picture.
+
+        Args:
+            image, strength_of, fit, call: as in `img2img`.
+            mask: as `image`, fitted in the same way; its lighter half is repainted. A tensor is (H, W) in [0, 1].
+            strength: as in `img2img`, but None is 1: what is repainted starts from noise alone.
+            paste: put the kept pixels of the picture itself over the result, where the VAE would have changed them.
+
+        Raises:
+            As `img2img`, and `InvalidInput` for a mask that is dark everywhere.
+        """
+        facts = {"strength": strength, "strength_of": strength_of, "fit": fit, "paste": bool(paste)}
+        return from_picture(self.model, prompts, call, Beside(image, mask), "inpaint", facts)
+
+    def edit(
+        self,
+        image: Picture,
+        source: str,
+        prompts: str | Sequence[str],
+        *,
+        strength: float | None = None,
+        strength_of: str = "steps",
+        fit: str = "crop",
+        **call: Any,
+    ) -> Images:
+        """Invert a picture with the words that describe it, and draw from that noise with others.
+
+        Args:
+            image, fit: as in `img2img`.
+            source: what the picture shows.
+            prompts: what it shall show: one, or several.
+            strength, strength_of: how far up to go, as in `img2img`; None is 1, all the way to noise. Less keeps more.
+            call: as in `__call__`, of the way down; the way up is not guided. By default 50 steps of "ddim". There is
+                no seed: nothing is drawn at random.
+
+        Raises:
+            As `img2img`, and `InvalidInput` for a sampler that draws noise.
+        """
+        refuse_random(call)
+        facts = {"strength": strength, "strength_of": strength_of, "fit": fit, "prompt": source}
+        return from_picture(self.model, prompts, call, Beside(image), "edit", facts)
+
+    def invert(self, image: Picture, prompt: str = "", *, fit: str = "crop", **call: Any) -> Inversion:
+        """Find the noise of a picture and draw the picture from it again.
+
+        Args:
+            image, fit: as in `img2img`.
+            prompt: what the picture shows; empty is the model's own idea of pictures.
+            call: as in `__call__`; `on_row` counts the rows of each run. By default 50 steps of "ddim"; "belm" is
+                exactly invertible. Guidance makes the way up differ from the way down, so 1, the default, comes back
+                best.
+
+        Raises:
+            InvalidInput: what `img2img` refuses; a plan in place of a sampler's name, and a sampler that draws noise.
+            NonFinite: the states left all bounds.
+        """
+        return invert(self.model, image, prompt, fit, call)
+
+    def interpolate(
+        self, prompts: str | Sequence[str], *, seeds: int | Sequence[int] = 0, frames: int = 8, **call: Any
+    ) -> Frames:
+        """Draw the pictures between two prompts, two seeds, or both.
+
+        Args:
+            prompts: of the first and the last frame; one for both.
+            seeds: of the first and the last frame; one for both. A stochastic sampler's further noise is the first
+                one's.
+            frames: 2 to 1000, the two ends included. The ends are what `__call__` draws.
+            call: as in `__call__`.
+
+        Raises:
+            InvalidInput: the two ends are the same, and what drawing refuses.
+            LostImages: some frames are not finite.
+        """
+        return interpolate(self.model, prompts, seeds, frames, call)
+
+    def plan(self, sampler: str | None = None, **call: Any) -> Plan:
+        """`fewstep.compile` with this model's schedule and defaults; arguments as in `__call__`."""
+        return ordered(self.model, _anything(self.model), {"sampler": sampler, **call}).plan
+
+    def denoiser(self, subjects: Any = None, *, plan: Plan | None = None, **call: Any) -> Denoiser:
+        """The denoiser of a batch of states, one for each subject, for `fewstep.sample`; arguments as in `__call__`.
+
+        `plan` is the one it will run, whose guidance by row it then follows; guidance by row or by a schedule needs it.
+        """
+        order = ordered(self.model, subjects, {**call, "sampler": plan})
+        check(self.model, order)
+        rows = encode(self.model, list(order.drawing.each), order.weaker)
+        return denoiser_of(
+            self.model,
+            order.drawing.guidance,
+            Conditioned.of(self.model, rows, order.weaker),
+            plan,
+            weaker=order.weaker,
+            estimate=order.drawing.estimate,
         )
 
-    def _check(self, settings: Guidance, plan: Plan | None = None, weak: Pipeline | None = None) -> None:
-        """Raise `InvalidInput` where the network or the plan cannot be guided so, and for an idle negative label."""
-        if settings.negative is not None:
-            if settings.method == "autoguidance":
-                raise InvalidInput(
-                    "a negative label cannot act in autoguidance, which moves away from the weaker model: leave it out"
-                )
-            if not settings.uses_negative:
-                check_negative(settings.scale)
-        alone = settings
-        if self.classes == 0:
-            self._check_unconditional(settings)
-            alone = replace(settings, scale=1.0) if settings.method == "pag" else settings
-        weaker = None if weak is None else weak._network()
-        check_steering(alone, self._network(), plan, weaker=weaker, module=module_of(self.network))
+    def decode(self, states: Tensor) -> Tensor:
+        """Pictures (B, C, H, W), float32 on the host, of states at the end of a run."""
+        return self.model.codec.decode(states)
 
-    def _check_unconditional(self, settings: Guidance) -> None:
-        """Raise `InvalidInput` where a model without classes is asked for guidance by its condition."""
-        usual = settings.scale in (1, GUIDANCE)
-        alone = {"cfg": usual and not settings.rescale and settings.interval == EVERYWHERE, "pag": usual}
-        if not alone.get(settings.method, settings.method == "autoguidance"):
-            raise InvalidInput(
-                f"{self.name} takes no condition, so there is nothing to guide: leave guidance out, or use "
-                'guidance_method="pag" or "autoguidance"'
-            )
+    @property
+    def name(self) -> str:
+        """For people, and for the names of files."""
+        return self.model.name
 
-    def _network(self, counted: Counted = lambda network: network) -> Network:
-        scale = self.time_scale
-        return Network(counted(self.network), self.schedule, self.prediction, dtype=self.dtype, time_scale=scale)
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """Least and greatest value of pictures."""
+        return self.model.codec.value_range
 
-    def _denoiser(
-        self,
-        labels: Sequence[Label],
-        settings: Guidance,
-        weak: Pipeline | None,
-        counted: Counted = lambda network: network,
-        plan: Plan | None = None,
-    ) -> Denoiser:
-        if self.decoder is not None and (settings.clip or settings.threshold is not None):
-            what = "clip" if settings.clip else "dynamic_threshold"
-            raise InvalidInput(
-                f"{what} is for pixels, and this model draws latents, which have no range: leave it out, or use "
-                'rescale or guidance_method="apg" against colours that are too strong'
-            )
-        guided = self._guided(labels, settings, weak, counted, plan)
-        low, high = self.value_range
-        if settings.threshold is not None:
-            return dynamic_threshold(guided, *settings.threshold, low=low, high=high)
-        return clip(guided, low, high) if settings.clip else guided
+    @property
+    def cache(self) -> CacheCounts:
+        """What the cache of embeddings of prompts and latents of pictures did so far."""
+        return self.model.cache.counts
 
-    def _guided(
-        self,
-        labels: Sequence[Label],
-        settings: Guidance,
-        weak: Pipeline | None,
-        counted: Counted,
-        plan: Plan | None,
-    ) -> Denoiser:
-        network, module = self._network(counted), module_of(self.network)
-        weaker = None if weak is None else weak._network(counted)
-        if self.classes == 0:
-            self._check_unconditional(settings)
-            if settings.method == "cfg":
-                return network
-            return steered(settings, network, {}, None, weaker=weaker, module=module)
+    def schedule_at(self, height: int | None = None, width: int | None = None) -> Schedule:
+        """The noise schedule for images of a size."""
+        return self.model.schedule_at(height, width)
 
-        def known(label: Label) -> int:
-            return self.classes if label is None else label
+    def state_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
+        """(C, H, W) of the state of an image."""
+        return self.model.state_shape(height, width)
 
-        own = torch.tensor([known(label) for label in labels], device=self.device)
-        other = torch.full_like(own, known(settings.negative))
-        idle = METHODS[settings.method].idle
-        same = settings.uses_negative  # a label guided away from itself is the conditional model's
-        acting = settings.weight
-        scales = [idle if same and label == settings.negative else acting for label in labels]
-        return steered(
-            settings,
-            network,
-            {"label": own},
-            {"label": other} if settings.method != "pag" or any(scale != 1 for scale in scales) else None,
-            scale=scales if len(set(scales)) > 1 else scales[0],
-            weaker=None if weaker is None else weaker.given({"label": own}),
-            module=module,
-            plan=plan,
+    def pixel_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, ...]:
+        """(C, H, W) of an image."""
+        return self.model.codec.pixel_shape(self.model.state_shape(height, width))
+
+
+def _anything(model: Model) -> Any:
+    """Something that the model can be asked to draw."""
+    return model.conditioner.subjects or ("",)
+
+
+def load(
+    source: str | os.PathLike[str] | Callable[..., Any],
+    *,
+    spec: NetworkSpec | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | str | None = None,
+    variant: str | None = None,
+    allow_pickle: bool = False,
+    cache: TensorCache | None = None,
+    config: str | os.PathLike[str] | None = None,
+) -> Pipeline:
+    """The pipeline of a model.
+
+    Args:
+        source: the name of a shipped model ("digits", "scenes"); the path of a .safetensors file that fewstep trained;
+            a folder in the format of diffusers, or its id on the Hugging Face hub ("org/name"); the folder of one
+            network in that format, or the .safetensors file in it; an original checkpoint, which is one .safetensors
+            file with all parts (Stable Diffusion 1, 2, XL and 3, FLUX); or a callable `network(x, t)`.
+        spec: what a callable, or one network alone, does not say of itself.
+        device: where the model runs; `dtype` in what: "float32" (the default), "float16" or "bfloat16". Of callables
+            modules alone can be converted, a copy of them, and None leaves them as they are.
+        variant: of the files of weights, such as "fp16".
+        allow_pickle: load weights that are there only as a pickle, as weights alone (`weights_only=True`).
+        cache: of prompt embeddings; by default one of this pipeline's own, in memory.
+        config: for an original checkpoint, a folder or an id on the hub in the format of diffusers with the
+            configurations, tokenizers and scheduler of its kind, and with the weights of parts that the file does not
+            hold. None is the id that diffusers takes for the file's kind.
+
+    Raises:
+        FileNotFoundError: there is no file at the path.
+        InvalidInput: for an unknown name, and for a file that is missing, damaged or not of a known kind.
+    """
+    return Pipeline(
+        load_model(
+            source,
+            spec=spec,
+            device=device,
+            dtype=dtype,
+            variant=variant,
+            allow_pickle=allow_pickle,
+            cache=cache,
+            config=config,
         )
-
-    def _labels(self, labels: Sequence[Label] | int | None) -> tuple[Label, ...]:
-        if labels is None:
-            return tuple(range(self.classes)) or (None,)
-        several = [labels] if isinstance(labels, int) else labels.tolist() if hasattr(labels, "tolist") else labels  # type: ignore[union-attr]
-        if not several:
-            raise InvalidInput("labels are empty: give at least one, or None for one of each class")
-        return tuple(self._label(label) for label in several)
-
-    def _label(self, label: Any) -> Label:
-        if label is None or (type(label) is int and 0 <= label < self.classes):
-            return label
-        known = f"known are 0 to {self.classes - 1}, and None" if self.classes else "known is None"
-        raise InvalidInput(f"{self.name} has no label {label!r}: {known} for no condition")
+    )

@@ -1,174 +1,121 @@
-"""Where a model lies: a folder in the format of diffusers, here or on the Hugging Face hub, checked before loading.
-
-A folder holds `model_index.json`, which names the pipeline and its parts, and one folder for each part with its
-`config.json` and its weights. Only JSON, text and safetensors are read; a pickle is refused unless the caller allows
-it. Sizes are checked by `fewstep.zoo.container`, so a truncated or renamed file is found before memory is taken.
-"""
+"""Drawings that start from a picture, by task: for the first time, and again from what a picture says of itself."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
-from fewstep.pipeline.fields import shown
-from fewstep.zoo import container
+from fewstep.core.plan import Plan
+from fewstep.drawing import Drawing, Made, Sampling, Source
+from fewstep.models import Model, check_weaker, digest_of, weaker_of
+from fewstep.models.defaults import INVERSION, STRENGTHS
+from fewstep.models.weaker import Weak
+from fewstep.pipeline import img2img, inpaint, inversion
+from fewstep.pipeline.draw import draw
+from fewstep.pipeline.images import Images
+from fewstep.pipeline.img2img import EncodedPicture, encoded
+from fewstep.pipeline.masks import read_mask
+from fewstep.pipeline.order import OnRow, Order, Origin, Run, compiled, ordered
+from fewstep.pipeline.pictures import Picture
+from fewstep.pipeline.strength import Strength
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
-BASES = ("diffusion_pytorch_model", "model")
-"""What diffusers and transformers call the weights of a part."""
-JSON_LIMIT, TEXT_LIMIT = 4 << 20, 64 << 20
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_BLOCK = 1 << 20
-
-
-@dataclass(frozen=True)
-class Weights:
-    """The weights of one part.
-
-    Attributes:
-        folder: of the part.
-        files: safetensors, or pickles where they were allowed.
-        elements: numbers in the files, or None for pickles, which do not say.
-        variant: the middle of the files' names, such as "fp16", or None.
-    """
-
-    folder: Path
-    files: tuple[Path, ...]
-    elements: int | None
-    variant: str | None
-
-    @property
-    def pickled(self) -> bool:
-        """Whether the files are pickles."""
-        return self.elements is None
+OriginOf = Callable[[Model, Order, EncodedPicture, Tensor | None], Origin]
 
 
-def is_hub_id(source: str) -> bool:
-    """Whether `source` has the form of a name on the hub, "org/name", and is not the name of a file of weights."""
-    return HUB_ID.fullmatch(source) is not None and Path(source).suffix not in (".safetensors", *PICKLES)
+class Task(NamedTuple):
+    """How a task finds its plan, and what its images come from."""
+
+    plan: Callable[[Strength], Any]
+    origin: OriginOf
+    usual: Mapping[str, Any]
 
 
-def fetched(name: str, variant: str | None = None, pickles: bool = False, parts: Sequence[str] | None = None) -> Path:
-    """The local copy of a model on the hub, fetched where it is not there yet; HF_HUB_OFFLINE is honoured.
+def _tail_of(strength: Strength) -> Any:
+    def plan_of(model: Model, sampling: Sampling, size: tuple[int, int]) -> Plan:
+        return strength.plan(model.schedule_at(*size), sampling)
 
-    Weights are those of `parts` alone where that is given: () is none, only configurations and tokenizers.
-
-    Raises `InvalidInput` where it cannot be had: offline and not in the cache, no such model, or no permission.
-    """
-    try:
-        import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise InvalidInput("models of the hub need huggingface_hub: pip install 'fewstep[diffusers]'") from error
-    middle = "" if variant is None else f".{variant}"
-    kinds = ["safetensors", *(["bin"] if pickles else [])]
-    weights = [
-        f"*{base}{end}" for base in BASES for kind in kinds for end in (f"{middle}.{kind}", f"{middle}-*-of-*.{kind}")
-    ]
-    if parts is not None:
-        weights = [f"{part}/{pattern}" for part in parts for pattern in weights]
-    offline = huggingface_hub.constants.HF_HUB_OFFLINE
-    try:
-        path = huggingface_hub.snapshot_download(
-            name, allow_patterns=["*.json", "*.txt", "*.model", *weights], local_files_only=offline
-        )
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        why = "HF_HUB_OFFLINE is set" if offline else f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-        raise InvalidInput(
-            f"the model {name!r} is neither in the local cache of the hub nor to be had from it ({why}): check the "
-            "name and the connection, fetch it once while online, or give the path of a local folder"
-        ) from error
-    return Path(path)
+    return plan_of
 
 
-def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
-    """The JSON object in a file of at most `limit` bytes."""
-    if not path.is_file():
-        raise InvalidInput(f"{path} is missing: the folder is not a whole diffusers model; fetch or save it again")
-    if path.stat().st_size > limit:
-        raise InvalidInput(f"{path} has {path.stat().st_size:,} bytes; such a file has at most {limit:,}")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{path} is no JSON ({error}): the file is damaged; fetch or save it again") from error
-    if not isinstance(value, dict):
-        raise InvalidInput(f"{path} holds {shown(value)}; it has to be a JSON object")
-    return value
+TASKS: Mapping[str, Task] = {
+    "img2img": Task(_tail_of, img2img.origin, {}),
+    "inpaint": Task(_tail_of, inpaint.origin, {}),
+    "edit": Task(inversion.down_plan_of, inversion.origin, INVERSION),
+}
 
 
-def find_weights(folder: Path, variant: str | None = None, allow_pickle: bool = False) -> Weights:
-    """The weights in the folder of a part, their headers checked.
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """What travels beside a drawing: pictures, the weaker model, and a plan that a picture did not keep."""
 
-    Raises:
-        InvalidInput: none are there, a file is truncated or no safetensors, or they are pickles and not allowed.
-    """
-    middle = "" if variant is None else f".{variant}"
-    for base in BASES:
-        single = folder / f"{base}{middle}.safetensors"
-        files: Sequence[Path] = (single,) if single.is_file() else _shards(folder, base, variant)
-        if files:
-            headers = [container.inspect(file) for file in files]
-            elements = sum(prod(shape) for header in headers for shape in header.shapes.values())
-            return Weights(folder, tuple(files), elements, variant)
-    there = sorted(file.name for file in folder.iterdir() if file.suffix in (".safetensors", *PICKLES))
-    pickled = [folder / f"{base}.bin" for base in ("diffusion_pytorch_model", "pytorch_model")]
-    pickled = [file for file in pickled if file.is_file()]
-    if pickled and not allow_pickle:
-        raise InvalidInput(
-            f"{folder} has its weights only as a pickle, {pickled[0].name}, and opening one can run any code: give "
-            "a folder with safetensors, or, if you trust its origin, allow_pickle=True, which loads weights alone"
-        )
-    if pickled and variant is None:
-        return Weights(folder, tuple(pickled[:1]), None, None)
-    raise InvalidInput(
-        f"{folder} holds no {BASES[0]}{middle}.safetensors or {BASES[1]}{middle}.safetensors (it has "
-        f"{', '.join(there) or 'no weights'}): fetch or save it again, or name the variant, such as variant='fp16'"
+    image: Picture | None = None
+    mask: Picture | None = None
+    weak: Weak = None
+    plan: Plan | None = None
+
+
+def from_picture(
+    model: Model, prompts: Any, call: Mapping[str, Any], beside: Beside, task: str, facts: Mapping[str, Any]
+) -> Images:
+    """The images of a task; `facts` are the fields of its `Source` that the caller says."""
+    strength, how = facts.get("strength"), TASKS[task]
+    share = Strength(
+        STRENGTHS[task] if strength is None else strength, facts.get("strength_of", "steps"), strength is not None
     )
+    order = ordered(model, prompts, call, how.usual, how.plan(share))
+    fit = facts.get("fit", "crop")
+    picture, mask = _pixels(model, order.drawing, beside, fit)
+    known = {**facts, "task": task, "picture": digest_of(picture.pixels), "strength": float(share.value)}
+    source = Source(**known, mask=None if mask is None else digest_of(mask))
+    order = replace(order, drawing=order.drawing.but(source=source))
+    return draw(model, replace(order, origin=how.origin(model, order, picture, mask)))
 
 
-def _shards(folder: Path, base: str, variant: str | None) -> list[Path]:
-    """The files that an index names; transformers and diffusers place the variant differently."""
-    middle = "" if variant is None else f".{variant}"
-    for name in {f"{base}.safetensors.index{middle}.json", f"{base}{middle}.safetensors.index.json"}:
-        if (folder / name).is_file():
-            table = read_json(folder / name, 64 << 20).get("weight_map")
-            if not isinstance(table, Mapping) or not all(
-                isinstance(v, str) and v == os.path.basename(v) and v.endswith(".safetensors") for v in table.values()
-            ):
-                raise InvalidInput(f"{folder / name} has no sound weight_map of safetensors files beside it")
-            files = [folder / file for file in sorted(set(table.values()))]
-            absent = [file.name for file in files if not file.is_file()]
-            if absent:
-                raise InvalidInput(f"{folder} lacks {', '.join(absent[:4])}, which {name} names: fetch it again")
-            return files
-    return []
+def again(model: Model, drawing: Drawing, made: Made, beside: Beside, on_row: OnRow | None = None) -> Images:
+    """The images of a drawing as they were made."""
+    if made.model_digest != model.digest:
+        raise InvalidInput(
+            f"the picture was drawn by the model {made.model!r} with digest {made.model_digest}, this is "
+            f"{model.name!r} with digest {model.digest}: give the model that drew it{model.identity.hint}"
+        )
+    plan = beside.plan
+    if plan is not None and plan.digest != made.plan:
+        raise InvalidInput(f"the picture was drawn with the plan {made.plan}, the given one is {plan.digest}")
+    weaker = weaker_of(model, beside.weak)
+    check_weaker(drawing.guidance.weaker, weaker)
+    size, source = (drawing.height, drawing.width), drawing.source
+    model.sizes.check(model.name, *size)
+    if plan is None:
+        strength = None if source is None else Strength(source.strength, source.strength_of)
+        plan_of = compiled if source is None or strength is None else TASKS[source.task].plan(strength)
+        plan = plan_of(model, drawing.sampling, size)
+    order = Order(drawing, plan, Run(made.batch, on_row=on_row), weaker)
+    if source is None:
+        if beside.image is not None or beside.mask is not None:
+            raise InvalidInput("the images were drawn without a picture: leave image and mask out")
+        return draw(model, order, made.keep)
+    if beside.image is None or (beside.mask is None) != (source.mask is None):
+        needed = "the picture and the mask" if source.mask is not None else "the picture, and no mask,"
+        raise InvalidInput(f"this was drawn by {source.task}: give {needed} that it was drawn from")
+    picture, mask = _pixels(model, drawing, beside, source.fit)
+    _same("picture", digest_of(picture.pixels), source.picture)
+    if mask is not None:
+        _same("mask", digest_of(mask), source.mask)
+    origin = TASKS[source.task].origin(model, order, picture, mask)
+    return draw(model, replace(order, origin=origin), made.keep)
 
 
-def digest_of(files: Sequence[Path], *facts: Any) -> str:
-    """Sixteen hexadecimal digits over the contents of files, which are named by their last two parts, and facts."""
-    state = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for file in files:
-        state.update(f"\0{file.parent.name}/{file.name}\0{file.stat().st_size}\0".encode())
-        _feed(state, file)
-    return state.hexdigest()[:16]
+def _pixels(model: Model, drawing: Drawing, beside: Beside, fit: str) -> tuple[EncodedPicture, Tensor | None]:
+    size = drawing.height, drawing.width
+    assert beside.image is not None
+    mask = None if beside.mask is None else read_mask(beside.mask, size, fit)
+    return encoded(model, beside.image, size, fit), mask
 
 
-def content_digest(file: Path) -> str:
-    """Sixteen hexadecimal digits over the content of a file, whatever its name."""
-    state = hashlib.sha256()
-    _feed(state, file)
-    return state.hexdigest()[:16]
-
-
-def _feed(state: Any, file: Path) -> None:
-    with file.open("rb") as content:
-        while block := content.read(_BLOCK):
-            state.update(block)
+def _same(what: str, got: str, wanted: str | None) -> None:
+    if got != wanted:
+        raise InvalidInput(f"the {what} has the digest {got} after fitting, the drawing is of {wanted}: give the same")

@@ -1,0 +1,27 @@
+"""What somebody asks for, as values: a drawing, how it was made, and the text in a picture."""
+
+from fewstep.drawing.drawing import Decode, Drawing, Estimate, Source
+from fewstep.drawing.guidance import Guidance
+from fewstep.drawing.made import Layout, Made, Stamp
+from fewstep.drawing.overlay import PRESETS, merged, preset
+from fewstep.drawing.png import png_bytes, png_path, read, save_png
+from fewstep.drawing.sampling import Sampling
+
+__all__ = [
+    "PRESETS",
+    "Decode",
+    "Drawing",
+    "Estimate",
+    "Guidance",
+    "Layout",
+    "Made",
+    "Sampling",
+    "Source",
+    "Stamp",
+    "merged",
+    "png_bytes",
+    "png_path",
+    "preset",
+    "read",
+    "save_png",
+]

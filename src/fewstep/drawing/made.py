@@ -1,0 +1,94 @@
+"""How a drawing was made, and what a picture says of itself: both together draw the same pixels again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field
+
+from fewstep.core.errors import InvalidInput
+from fewstep.drawing.drawing import MAX_IMAGES, Drawing
+from fewstep.drawing.value import Digest, Value, several
+
+MAX_BATCH, MAX_SCALE, MAX_PIXELS = 1024, 64, 64_000_000
+FORMAT = 2
+
+Name = Annotated[str, Field(max_length=200)]
+
+
+class Made(Value):
+    """How images were made from a drawing, as far as it decides their bits, and what they came out as."""
+
+    called: ClassVar[str] = "the record of the making"
+
+    model: Name
+    model_digest: Digest
+    plan: Digest
+    batch: int = Field(ge=1, le=MAX_BATCH, description="Images that the network saw at once.")
+    keep: Annotated[tuple[int, ...], BeforeValidator(several)] | None = Field(
+        None, description="The images of the drawing that are there; None is all of them."
+    )
+    driver: Literal["eager", "slots"] = "eager"
+    dtype: Name = "float32"
+    device: Name = "cpu"
+    pixels: Digest | None = Field(None, description="Of the images' pixels, so that drawing again can be checked.")
+    fewstep: Name = Field(default_factory=lambda: importlib.metadata.version("fewstep"))
+    torch: Name = Field(default_factory=lambda: importlib.metadata.version("torch"))
+
+    def kept(self, images: int) -> tuple[int, ...]:
+        """Indices of the images that are there, of so many. Raises `InvalidInput` where they are not among these."""
+        keep = tuple(range(images)) if self.keep is None else self.keep
+        if not keep or not all(0 <= i < images for i in keep):
+            raise InvalidInput(f"keep must name some of the images 0 .. {images - 1}, got {keep}")
+        return keep
+
+
+class Layout(Value):
+    """How images become one picture: rows of `columns` images, each pixel a square of `scale` pixels.
+
+    `gap` is between images and around them, in pixels of an image.
+    """
+
+    called: ClassVar[str] = "the layout"
+
+    columns: int = Field(ge=1, le=MAX_IMAGES)
+    scale: int = Field(ge=1, le=MAX_SCALE)
+    gap: int = Field(1, ge=0, le=8)
+
+    @staticmethod
+    def fitting(count: int, width: int, columns: int | None = None, scale: int | None = None) -> Layout:
+        """For `count` images of `width` pixels: by default nearly square, each image about 64 pixels wide.
+
+        One image of that width or more stands alone, without a border.
+        """
+        return Layout(
+            columns=columns or max(1, math.isqrt(count)),
+            scale=scale or max(1, min(MAX_SCALE, 64 // width)),
+            gap=0 if count == 1 and width >= 64 else 1,
+        )
+
+    def size(self, count: int, height: int, width: int) -> tuple[int, int]:
+        """(width, height) of the picture of `count` images. Raises `InvalidInput` where it is too large."""
+        columns = min(self.columns, count)
+        rows = -(-count // columns)
+        across = (columns * (width + self.gap) + self.gap) * self.scale
+        down = (rows * (height + self.gap) + self.gap) * self.scale
+        if across * down > MAX_PIXELS:
+            raise InvalidInput(
+                f"a picture of {across} x {down} pixels has more than {MAX_PIXELS:,}: use a scale below {self.scale}, "
+                "or fewer images"
+            )
+        return across, down
+
+
+class Stamp(Value):
+    """What a picture says of itself: the drawing, how it was made, and how its images are laid out."""
+
+    called: ClassVar[str] = "the recipe"
+
+    format: Literal[2] = FORMAT
+    drawing: Drawing
+    made: Made
+    layout: Layout

@@ -1,0 +1,28 @@
+"""What a checkpoint is: one `Model`, however it was loaded and whatever it is conditioned on."""
+
+from fewstep.models.cache import CacheCounts, TensorCache
+from fewstep.models.codec import digest_of
+from fewstep.models.conditioner import Condition, Conditions, NoEffect
+from fewstep.models.encoder import TruncatedPrompt
+from fewstep.models.identity import Identity
+from fewstep.models.loading import NetworkSpec, load_model
+from fewstep.models.model import Model
+from fewstep.models.plans import with_tuned_plan
+from fewstep.models.weaker import check_weaker, weaker_of
+
+__all__ = [
+    "CacheCounts",
+    "Condition",
+    "Conditions",
+    "Identity",
+    "Model",
+    "NetworkSpec",
+    "NoEffect",
+    "TensorCache",
+    "TruncatedPrompt",
+    "check_weaker",
+    "digest_of",
+    "load_model",
+    "weaker_of",
+    "with_tuned_plan",
+]

@@ -1,0 +1,292 @@
+"""From the parts of a diffusers folder to a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewstep import schedules
+from fewstep.core.errors import InvalidInput, shown, unknown_name
+from fewstep.core.schedule import Schedule
+from fewstep.drawing.drawing import MAX_SIDE
+from fewstep.drawing.overlay import merged
+from fewstep.models import families
+from fewstep.models import folder as folders
+from fewstep.models.cache import TensorCache
+from fewstep.models.codec import Latents, Pixels
+from fewstep.models.conditioner import Labels, Words
+from fewstep.models.defaults import WORDS
+from fewstep.models.encoder import Reader, TextEncoder
+from fewstep.models.families import OTHERS, TEXT_FAMILIES, Family, prediction_of, shift_of
+from fewstep.models.identity import Identity, in_dtype
+from fewstep.models.model import ImageSizes, Model, class_model
+from fewstep.models.parts import checked_config, load_part, load_tokenizer, on_device
+from fewstep.models.plans import plans_of
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and how the parts of a model are loaded.
+
+    Attributes:
+        device, dtype: where and in what they run.
+        variant: of the files of weights; `allow_pickle`: whether pickles may be loaded.
+        cache: for what encoders make.
+    """
+
+    device: torch.device | str = "cpu"
+    dtype: torch.dtype = torch.float32
+    variant: str | None = None
+    allow_pickle: bool = False
+    cache: TensorCache = field(default_factory=TensorCache)
+
+
+class Parts:
+    """The parts of the folder of a model, or of one network of it, loaded one by one.
+
+    `files` are those that were used so far, by part.
+    """
+
+    def __init__(self, folder: Path, place: Place):
+        self.folder, self.place = folder, place
+        index = folder / "model_index.json"
+        self.index: Mapping[str, Any] = folders.read_json(index) if index.is_file() else {}
+        self.files: dict[str, list[Path]] = {}
+
+    @property
+    def plans(self) -> Path:
+        """Where tuned plans of the model lie."""
+        return plans_of(self.folder)
+
+    def has(self, name: str) -> bool:
+        """Whether the index names a part."""
+        entry = self.index.get(name)
+        return isinstance(entry, list) and len(entry) == 2 and entry[1] is not None
+
+    def module(self, name: str, kind: str, dtype: torch.dtype | None = None) -> Any:
+        """The module of a part, on the device."""
+        return self.module_in(self._folder(name), kind, dtype)
+
+    def module_in(self, folder: Path, kind: str, dtype: torch.dtype | None = None) -> Any:
+        """The module in the folder of a part, on the device."""
+        place = self.place
+        module, weights = load_part(
+            folder, kind, dtype or place.dtype, variant=place.variant, allow_pickle=place.allow_pickle
+        )
+        self.files[folder.name] = [folder / "config.json", *weights.files]
+        return on_device(module, place.device)
+
+    def tokenizer(self, name: str) -> Any:
+        """The tokenizer of a part."""
+        folder = self._folder(name)
+        tokenizer = load_tokenizer(folder, str(self.index[name][1]))
+        self.files[name] = sorted(file for file in folder.iterdir() if file.is_file())
+        return tokenizer
+
+    def vae(self, kind: str = "AutoencoderKL") -> Latents:
+        """The VAE; one that does not say that it is fine in float16 stays in float32."""
+        forced = checked_config(self._folder("vae") / "config.json").get("force_upcast", True)
+        half = self.place.dtype is torch.float16
+        vae = self.module("vae", kind, torch.float32 if forced and half else self.place.dtype)
+        return Latents.of(vae, self.digest(["vae"], str(self.place.dtype)))
+
+    def schedule(self) -> tuple[Schedule, str, Mapping[str, Any]]:
+        """The noise schedule, what the network predicts, and the scheduler's configuration."""
+        path = self.folder / "scheduler" / "scheduler_config.json"
+        config = checked_config(path)
+        if config.get("shift_terminal") or config.get("invert_sigmas"):
+            raise InvalidInput(f"{path} uses shift_terminal or invert_sigmas, which fewstep does not know")
+        try:
+            schedule = schedules.from_diffusers(config)
+        except (TypeError, ArithmeticError) as error:
+            raise InvalidInput(f"{path} describes no noise schedule ({error}): the file is damaged") from error
+        return schedule, prediction_of(config, schedule.kind), config
+
+    def recommended(self) -> dict[str, Any]:
+        """The overlay that the folder recommends, in fewstep.json; empty where there is none."""
+        path = self.folder / "fewstep.json"
+        if not path.is_file():
+            return {}
+        overlay = folders.read_json(path)
+        unknown = sorted(set(overlay) - {"sampling", "guidance", "clip_skip", "decode"})
+        if unknown or not all(isinstance(overlay.get(name, {}), Mapping) for name in ("sampling", "guidance")):
+            raise InvalidInput(f"{path} recommends {shown(overlay)}; it may hold sampling, guidance, clip_skip, decode")
+        return overlay
+
+    def digest(self, names: Sequence[str], *facts: Any) -> str:
+        """Over the files of parts and facts."""
+        return folders.digest_of([file for name in names for file in self.files[name]], *facts)
+
+    def identity(self, name: str, *facts: Any) -> Identity:
+        """Of the model whose parts were loaded."""
+        weights = self.digest(sorted(self.files), str(torch.float32), *facts)
+        return Identity(name, weights, in_dtype(self.place.dtype))
+
+    def _folder(self, name: str) -> Path:
+        if not self.has(name):
+            raise InvalidInput(f"{self.folder / 'model_index.json'} names no {name}, which the model needs")
+        return self.folder / name
+
+
+def component_of(path: Path) -> Path:
+    """The folder of the network that a .safetensors file holds the weights of."""
+    folder = path.parent
+    if (folder / "config.json").is_file() and path.name.partition(".")[0] in folders.BASES:
+        return folder
+    raise InvalidInput(
+        f"{path} holds weights without a configuration beside it, of no layout that is known (those of the original "
+        "Stable Diffusion 1, 2, XL and 3 and FLUX are): convert it to a diffusers folder once, and give that"
+    )
+
+
+def of_component(parts: Parts, name: str, schedule: Schedule | None, prediction: str | None) -> Model:
+    """One network that needs no text, a UNet2DModel, with the schedule beside it or a given one."""
+    folder = parts.folder
+    kind = checked_config(folder / "config.json").get("_class_name")
+    whole = folder.parent
+    if kind != "UNet2DModel":
+        where = whole if (whole / "model_index.json").is_file() else "the one with model_index.json"
+        raise InvalidInput(
+            f"{folder} is one part ({kind}) of a model, which alone cannot draw: give the folder of the whole, {where}"
+        )
+    if schedule is None and (whole / "scheduler").is_dir():
+        schedule, own, _ = Parts(whole, parts.place).schedule()
+        prediction = prediction or own
+    if schedule is None or prediction is None:
+        raise InvalidInput(
+            f"{folder} is a network alone: give spec=fewstep.NetworkSpec(schedule, prediction), as in fewstep.Network"
+        )
+    return _of_unet(parts, folder, name, schedule, prediction)
+
+
+def of_folder(parts: Parts, name: str) -> Model:
+    """A whole model."""
+    kind = str(parts.index.get("_class_name"))
+    if kind not in TEXT_FAMILIES and kind not in OTHERS:
+        raise unknown_name("kind of model", kind, [*TEXT_FAMILIES, *OTHERS])
+    if kind in TEXT_FAMILIES:
+        return _of_text(parts, TEXT_FAMILIES[kind], name)
+    schedule, prediction, _ = parts.schedule()
+    if kind == "DiTPipeline":
+        return _of_dit(parts, name, schedule, prediction)
+    return _of_unet(parts, parts.folder / "unet", name, schedule, prediction)
+
+
+def _of_unet(parts: Parts, folder: Path, name: str, schedule: Schedule, prediction: str) -> Model:
+    module = parts.module_in(folder, "UNet2DModel")
+    config = module.config
+    if config.sample_size is None:
+        raise InvalidInput(f"{folder}/config.json has no sample_size, so the size of its images is not known: add it")
+    if config.num_class_embeds is not None or config.class_embed_type is not None:
+        raise InvalidInput(
+            f"{folder} is conditioned on classes in a way that its files do not say: give it as a callable, "
+            "fewstep.load(lambda x, t, label: unet(x, t, label).sample, spec=fewstep.NetworkSpec(.., classes=..))"
+        )
+    side = config.sample_size
+    height, width = (side, side) if isinstance(side, int) else side
+    return class_model(
+        partial(families.call_unet, module),
+        Labels(0),
+        Pixels(),
+        (config.in_channels, height, width),
+        time_scale=1000.0 if schedule.kind == "flow" else 1.0,
+        **_facts(parts, name, schedule, prediction),
+    )
+
+
+def _of_dit(parts: Parts, name: str, schedule: Schedule, prediction: str) -> Model:
+    module, codec = parts.module("transformer", "DiTTransformer2DModel"), parts.vae()
+    config = module.config
+    side = config.sample_size
+    return class_model(
+        partial(families.call_dit, module),
+        Labels(config.num_embeds_ada_norm),
+        codec,
+        (config.in_channels, side, side),
+        **_facts(parts, name, schedule, prediction),
+    )
+
+
+def _of_text(parts: Parts, family: Family, name: str) -> Model:
+    schedule, prediction, scheduler = parts.schedule()
+    readers = _readers(parts, family)
+    text_parts = sorted(parts.files)
+    module, codec = parts.module(family.part, family.kind), parts.vae(family.vae)
+    config = module.config
+    _check_fit(parts.folder, family, config, codec)
+    encoder = TextEncoder(
+        readers,
+        family.reads(config),
+        parts.digest(text_parts, str(parts.place.dtype), family.name, config.get("joint_attention_dim")),
+        parts.place.cache,
+        skips=family.name in ("sd", "sdxl", "sd3"),
+        lower=family.lower,
+    )
+    zero_negative = bool(parts.index.get("force_zeros_for_empty_prompt", family.name == "sdxl"))
+    conditioner = Words(encoder, family, config, zero_negative)
+    most = family.limit(config)
+    height, width = family.size(config)
+    return Model(
+        network=partial(family.call, module),
+        conditioner=conditioner,
+        codec=codec,
+        sizes=ImageSizes(
+            channels=family.channels(config),
+            height=height * codec.factor,
+            width=width * codec.factor,
+            factor=codec.factor,
+            multiple=codec.factor * family.patch(config),
+            most=MAX_SIDE if most is None else min(MAX_SIDE, most * codec.factor),
+        ),
+        recommended=merged(WORDS, {"guidance": {"scale": conditioner.usual_scale}}, parts.recommended()),
+        time_scale=family.time_scale,
+        sigma_data=float(scheduler.get("sigma_data", 0.5)),
+        shift=partial(shift_of, scheduler) if scheduler.get("use_dynamic_shifting") else None,
+        patch=family.patch(config),
+        cache=parts.place.cache,
+        **_facts(parts, name, schedule, prediction),
+    )
+
+
+def _facts(parts: Parts, name: str, schedule: Schedule, prediction: str) -> dict[str, Any]:
+    """What models of every kind take from their parts."""
+    return {
+        "schedule": schedule,
+        "prediction": prediction,
+        "identity": parts.identity(name, schedule.spec, prediction),
+        "device": parts.place.device,
+        "dtype": parts.place.dtype,
+        "plans": parts.plans,
+    }
+
+
+def _readers(parts: Parts, family: Family) -> dict[str, Reader]:
+    """The text encoders with their tokenizers, by part."""
+    readers: dict[str, Reader] = {}
+    for part, (kind, most) in family.encoders.items():
+        if part in family.absent and not parts.has(part):
+            continue
+        tokenizer = parts.tokenizer(part.replace("text_encoder", "tokenizer"))
+        model = parts.module(part, kind)
+        length = most or min(tokenizer.model_max_length, model.config.max_position_embeddings)
+        readers[part] = Reader(part, tokenizer, model, length)
+    return readers
+
+
+def _check_fit(folder: Path, family: Family, config: Any, codec: Latents) -> None:
+    """Raise `InvalidInput` where the network and the VAE are of different models."""
+    if family.channels(config) != codec.channels:
+        raise InvalidInput(
+            f"the network of {folder} takes {family.channels(config)} channels and its VAE makes {codec.channels}: "
+            "parts that do not belong together. Give another"
+        )
+    if family.extra(config) not in (0, codec.channels + 1):
+        raise InvalidInput(
+            f"the network of {folder} takes {family.extra(config)} channels beside the latents; known are none, and "
+            f"{codec.channels + 1} for inpainting: a mask and latents. Give another model"
+        )

@@ -1,0 +1,17 @@
+"""What is drawn with where nobody says otherwise: not the caller, not a preset, not the model's own folder."""
+
+from __future__ import annotations
+
+from fewstep.drawing.overlay import Overlay
+
+CLASSES: Overlay = {"sampling": {"sampler": "deis-3", "steps": 12, "grid": "quadratic"}}
+"""For models of classes: in 6 to 16 steps nearest to the converged digits."""
+WORDS: Overlay = {"sampling": {"sampler": "dpmpp-2m", "steps": 20, "grid": "trailing"}}
+"""For models that take prompts."""
+INVERSION: Overlay = {"sampling": {"sampler": "ddim", "steps": 50, "grid": "trailing"}}
+"""Over these, for the way from a picture to its noise and back."""
+CLASS_GUIDANCE = 2.0
+CLASS_BATCH, WORD_BATCH = 100, 4
+"""Images that the network sees at once."""
+STRENGTHS = {"img2img": 0.8, "inpaint": 1.0, "edit": 1.0}
+"""How much of a picture is drawn anew, by task."""

@@ -1,0 +1,212 @@
+"""From a name, a path, a hub id or a callable to a model."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewstep import zoo
+from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.schedule import Schedule
+from fewstep.denoise.convert import PREDICTIONS
+from fewstep.models.assembly import Parts, Place, component_of, of_component, of_folder
+from fewstep.models.cache import TensorCache
+from fewstep.models.codec import Pixels
+from fewstep.models.conditioner import Labels
+from fewstep.models.folder import PICKLES, fetched, is_hub_id
+from fewstep.models.identity import Identity, in_dtype, of_callable
+from fewstep.models.model import Model, class_model
+from fewstep.models.original import Original, is_original
+from fewstep.models.plans import plans_of
+from fewstep.zoo import container
+
+DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
+MOST_VALUES = 1 << 28
+"""Most numbers in one sample of a callable."""
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """What a network alone does not say of itself.
+
+    Attributes:
+        schedule, prediction: as in `fewstep.Network`.
+        sample_shape: (C, H, W) of what a callable draws.
+        classes: above 0 a callable is called with `label=` too, whole numbers up to `classes`, the null class.
+        digest: of a callable, a text that changes whenever what it computes does, such as a hash of its weights' file.
+            A module is known by its weights without one. Any other callable is then another model each time it is
+            loaded, so that pictures, benches and plans of an earlier one are not taken for its own.
+    """
+
+    schedule: Schedule | None = None
+    prediction: str | None = None
+    sample_shape: Sequence[int] | None = None
+    classes: int = 0
+    digest: str | None = None
+
+
+def load_model(
+    source: str | os.PathLike[str] | Callable[..., Any],
+    *,
+    spec: NetworkSpec | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | str | None = None,
+    variant: str | None = None,
+    allow_pickle: bool = False,
+    cache: TensorCache | None = None,
+    config: str | os.PathLike[str] | None = None,
+) -> Model:
+    """The model of a source; see `fewstep.load`."""
+    place = Place(device, _dtype(dtype), variant, allow_pickle, TensorCache() if cache is None else cache)
+    header = _header(source)
+    if header is not None and is_original(header):
+        _refuse(spec, f"{source} is a whole model, whose config says them")
+        return of_folder(Original(header, config, place), _name(header.path.stem))
+    if config is not None:
+        raise InvalidInput(
+            "config is for an original checkpoint, one .safetensors file with all parts, and "
+            f"{str(source)[:200]} is none: leave it out"
+        )
+    if callable(source):
+        return _of_callable(source, spec or NetworkSpec(), device, None if dtype is None else place.dtype)
+    path = Path(source)
+    if isinstance(source, str) and source in zoo.SHIPPED:
+        _refuse(spec, f"the shipped model {source!r} knows its own")
+        path = zoo.shipped_path(source)
+        return of_folder(Parts(path, place), source) if path.is_dir() else _of_zoo(path, source, place)
+    if header is not None:
+        if "fewstep" in header.metadata:
+            _refuse(spec, f"{path} says its own")
+            return _of_zoo(path, _name(path.stem), place)
+        path = component_of(path)
+    elif path.is_file() and path.suffix not in PICKLES:
+        return _of_zoo(path, _name(path.stem), place)
+    elif not path.exists() and isinstance(source, str) and is_hub_id(source):
+        path = fetched(source, variant, allow_pickle)
+    parts = Parts(path, place)
+    if (path / "model_index.json").is_file():
+        _refuse(spec, f"{path} says its own")
+        return of_folder(parts, _name(str(source)))
+    if (path / "config.json").is_file():
+        spec = spec or NetworkSpec()
+        _refuse(replace(spec, schedule=None, prediction=None), f"{path} says its own, but for schedule and prediction")
+        return of_component(parts, _name(path.name), spec.schedule, spec.prediction)
+    raise _unknown(str(source), path)
+
+
+def _header(source: object) -> container.Header | None:
+    """The checked header of a .safetensors file; None for sources of other kinds."""
+    if not isinstance(source, str | os.PathLike):
+        return None
+    path = Path(source)
+    return container.inspect(path) if path.suffix == ".safetensors" and not path.is_dir() else None
+
+
+def _unknown(model: str, path: Path) -> InvalidInput:
+    if path.is_dir():
+        return InvalidInput(
+            f"{path} is a folder without model_index.json (a whole diffusers model) or config.json (one network): give "
+            "the folder that save_pretrained wrote, or a .safetensors file in it"
+        )
+    if path.is_file():
+        return InvalidInput(
+            f"{path} is a pickle by its name, and opening one can run any code: give safetensors, or a diffusers folder"
+        )
+    error = unknown_name("model", model, zoo.SHIPPED)
+    return InvalidInput(
+        f"{error}; or give the path of a .safetensors file that `fewstep train` wrote, of a diffusers folder, or an id "
+        "on the hub such as 'org/name'"
+    )
+
+
+def _refuse(spec: NetworkSpec | None, why: str) -> None:
+    given = [] if spec is None else [name for name, value in vars(spec).items() if value not in (None, 0)]
+    if given:
+        raise InvalidInput(f"{', '.join(given)} are for a callable or one network alone, and {why}: leave them out")
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+    if dtype is None:
+        return torch.float32
+    if isinstance(dtype, str) and dtype in DTYPES:
+        return DTYPES[dtype]
+    if dtype not in DTYPES.values():
+        raise unknown_name("dtype", str(dtype).removeprefix("torch."), DTYPES)
+    return dtype  # type: ignore[return-value]
+
+
+def _name(text: str) -> str:
+    return "".join(filter(str.isprintable, text.rstrip("/").split("/")[-1]))[:100] or "model"
+
+
+def _of_zoo(path: Path, name: str, place: Place) -> Model:
+    loaded = zoo.load(path)
+    spec = loaded.spec
+    return class_model(
+        loaded.network.to(place.device, place.dtype),
+        Labels(spec.classes),
+        Pixels(spec.value_range),
+        spec.sample_shape,
+        schedule=spec.schedule,
+        prediction=spec.prediction,
+        identity=Identity(name, loaded.digest, in_dtype(place.dtype)),
+        device=place.device,
+        dtype=place.dtype,
+        plans=plans_of(path),
+    )
+
+
+def _of_callable(
+    network: Callable[..., Any], spec: NetworkSpec, device: torch.device | str, dtype: torch.dtype | None
+) -> Model:
+    needed = {"schedule": spec.schedule, "prediction": spec.prediction, "sample_shape": spec.sample_shape}
+    missing = [name for name, value in needed.items() if value is None]
+    if missing or spec.schedule is None or spec.prediction is None or spec.sample_shape is None:
+        raise InvalidInput(f"a callable says nothing of itself: give {', '.join(missing)} in fewstep.NetworkSpec too")
+    schedule, prediction, shape, classes = spec.schedule, spec.prediction, tuple(spec.sample_shape), spec.classes
+    if not isinstance(schedule, Schedule):
+        raise InvalidInput(f"schedule must be one of fewstep.schedules, got {type(schedule).__name__}")
+    if prediction not in PREDICTIONS:
+        raise unknown_name("prediction type", str(prediction), PREDICTIONS)
+    positive = all(type(length) is int and length > 0 for length in shape)
+    if len(shape) != 3 or not positive or math.prod(shape) > MOST_VALUES:
+        raise InvalidInput(f"sample_shape must be (C, H, W), at most {MOST_VALUES:,} values, got {spec.sample_shape!r}")
+    if type(classes) is not int or not 0 <= classes <= 10**6:
+        raise InvalidInput(f"classes must be a whole number from 0 to 1000000, got {classes!r}")
+    kind = network if hasattr(network, "__qualname__") else type(network)
+    name = _name(kind.__qualname__.replace("<", "").replace(">", "").split(".")[-1])
+    identity = of_callable(name, network, spec.digest, schedule.spec, prediction, list(shape), classes)
+    running = network if dtype is None else _converted(network, device, dtype)
+    if running is not network:
+        identity = replace(identity, variant=in_dtype(dtype))
+    return class_model(
+        running,
+        Labels(classes),
+        Pixels(),
+        shape,
+        schedule=schedule,
+        prediction=prediction,
+        identity=identity,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def _converted(network: Callable[..., Any], device: torch.device | str, dtype: torch.dtype) -> torch.nn.Module:
+    """The module in `dtype`: a copy, unless it is in that already."""
+    if not isinstance(network, torch.nn.Module):
+        raise InvalidInput(
+            f"dtype converts the weights of a torch.nn.Module, and a {type(network).__name__} shows none: convert what "
+            "it calls, and leave dtype out"
+        )
+    tensors = [*network.parameters(), *network.buffers()]
+    if all(tensor.dtype is dtype for tensor in tensors if tensor.is_floating_point()):
+        return network
+    return copy.deepcopy(network).to(device, dtype)

@@ -1,0 +1,139 @@
+"""Pictures from outside: checked before a pixel is decoded, turned upright, and fitted to a size.
+
+A picture is a path, a `PIL.Image` or a tensor. Of a file the header is read first: its format, that it is one picture
+and not an animation, and its size in pixels, so that a small file that unfolds to gigabytes is refused before memory is
+taken. Then, in this order: the orientation that a camera wrote (EXIF) is applied, transparent pixels are laid over
+white, other colour spaces become RGB, and the picture is fitted to the size by one of `FITS`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from fewstep.core.errors import InvalidInput, one_of
+
+Picture = str | os.PathLike[str] | Image.Image | Tensor
+"""A file, a picture in memory, or a tensor (C, H, W) or (1, C, H, W) in [-1, 1]."""
+FITS = {
+    "crop": "scaled until it covers the size, then the middle is cut out",
+    "stretch": "scaled to the size, whatever its proportions",
+    "exact": "refused unless it has the size",
+}
+"""How a picture of another size is fitted."""
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+MAX_FILE_BYTES, MAX_INPUT_PIXELS = 256 << 20, 1 << 26
+"""Most bytes of a picture's file, and most pixels of a picture: 8192 x 8192."""
+WHITE = (255, 255, 255, 255)
+_EXACT = ("L", "RGB", "RGBA", "LA", "P", "1", "CMYK", "YCbCr", "PA", "La", "RGBa", "RGBX")
+
+
+def read_picture(source: Picture, size: tuple[int, int], fit: str = "crop") -> Tensor:
+    """A picture as a tensor (1, 3, H, W), float32 in [-1, 1], on the host.
+
+    Args:
+        source: see `Picture`.
+        size: (height, width).
+        fit: one of `FITS`. A tensor is never scaled: it has to have the size.
+
+    Raises:
+        OSError: the file cannot be read.
+        InvalidInput: it is no picture, is damaged, animated or too large, or does not have the size it needs.
+    """
+    one_of("fit", fit, FITS)
+    if isinstance(source, Tensor):
+        return given_tensor(source, size, 3, -1.0)
+    pixels = np.asarray(fitted(opaque(opened(source)), size, fit), np.float32)
+    return torch.from_numpy(pixels / 127.5 - 1).permute(2, 0, 1)[None].contiguous()
+
+
+def given_tensor(tensor: Tensor, size: tuple[int, int], channels: int, low: float) -> Tensor:
+    """A picture that is a tensor already, checked: (1, channels, H, W) in [low, 1]."""
+    shape = (1, channels, *size)
+    found = tensor.detach().to("cpu", torch.float32)
+    found = found[None] if found.ndim == 3 else found
+    if tuple(found.shape) != shape:
+        raise InvalidInput(f"a picture as a tensor must have shape {shape} here, got {tuple(tensor.shape)}")
+    if not bool(torch.isfinite(found).all()) or found.min() < low - 1e-4 or found.max() > 1 + 1e-4:
+        raise InvalidInput(
+            f"a picture as a tensor must lie in [{low:g}, 1], got {float(found.min()):g} .. {float(found.max()):g}"
+        )
+    return found.clamp(low, 1)
+
+
+def opened(source: Any) -> Image.Image:
+    """The picture, upright, with its pixels decoded."""
+    if isinstance(source, Image.Image):
+        _check(source, "the picture")
+        return _loaded(source, "the picture")
+    if not isinstance(source, str | os.PathLike):
+        raise InvalidInput(f"a picture is a path, a PIL.Image or a tensor, got {type(source).__name__}")
+    path = Path(source)
+    if path.is_dir():
+        raise InvalidInput(f"{path} is a folder: give the file of a picture")
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_FILE_BYTES:
+            raise InvalidInput(f"{path} has {size:,} bytes; a picture's file has at most {MAX_FILE_BYTES:,}")
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise InvalidInput(f"{path} has more than {MAX_INPUT_PIXELS:,} pixels: give a smaller picture") from error
+        except Exception as error:
+            raise InvalidInput(
+                f"{path} is no picture that is read here ({', '.join(FORMATS)}), or its header is damaged"
+            ) from error
+        with image:
+            _check(image, str(path))
+            return _loaded(image, str(path))
+
+
+def _check(image: Image.Image, name: str) -> None:
+    """Raise `InvalidInput` by what the header says."""
+    width, height = image.size
+    if width * height > MAX_INPUT_PIXELS or not width or not height:
+        raise InvalidInput(f"{name} has {width} x {height} pixels; 1 to {MAX_INPUT_PIXELS:,} are read")
+    if getattr(image, "is_animated", False):
+        raise InvalidInput(f"{name} is an animation: give one of its pictures")
+    if image.mode not in _EXACT and not image.mode.startswith("I;16"):
+        raise InvalidInput(f"{name} has pixels of kind {image.mode!r}, whose white is not known: save it with 8 bits")
+
+
+def _loaded(image: Image.Image, name: str) -> Image.Image:
+    try:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+    except Exception as error:
+        raise InvalidInput(f"{name} is damaged or not whole ({type(error).__name__}: {str(error)[:200]})") from error
+    if upright.mode.startswith("I;16"):  # PIL's own conversion would clip
+        return Image.fromarray((np.asarray(upright).astype(np.uint16) >> 8).astype(np.uint8))
+    return upright
+
+
+def opaque(image: Image.Image) -> Image.Image:
+    """In RGB, over white where it is transparent."""
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image)
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def fitted(image: Image.Image, size: tuple[int, int], fit: str) -> Image.Image:
+    """At a size, (height, width), by one of `FITS`."""
+    height, width = size
+    if image.size == (width, height):
+        return image
+    if fit == "exact":
+        raise InvalidInput(
+            f"the picture has {image.size[0]} x {image.size[1]} pixels and {width} x {height} are needed: "
+            'use fit="crop" or "stretch", or another height and width'
+        )
+    if fit == "stretch":
+        return image.resize((width, height), Image.Resampling.LANCZOS)
+    return ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)

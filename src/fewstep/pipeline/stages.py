@@ -1,0 +1,157 @@
+"""The four stages of drawing, functions from values to values over any images: encode, start, denoise, decode.
+
+A call runs them one after the other, a job over many drawings, a server each where it likes. An image is a drawing of
+one, see `Drawing.each`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fewstep.core.plan import Plan
+from fewstep.denoise.base import Denoiser
+from fewstep.denoise.guided import Guided
+from fewstep.denoise.known import Known
+from fewstep.denoise.project import clip, dynamic_threshold
+from fewstep.denoise.scale import GuidanceSchedule
+from fewstep.drawing import Drawing, Estimate, Guidance
+from fewstep.models import Conditions, Model
+from fewstep.models.model import Counted
+from fewstep.pipeline.order import NOISE_ALONE, OnRow, Order, Origin
+from fewstep.run.eager import sample
+from fewstep.run.noise import START, unit_noise
+
+
+class Encoded(NamedTuple):
+    """The conditions of one image: its own, what it is guided away from, and its own as the weaker model reads it."""
+
+    positive: Conditions
+    negative: Conditions | None
+    weak: Conditions | None
+
+
+def encode(model: Model, images: Sequence[Drawing], weaker: Model | None = None, warn: bool = False) -> list[Encoded]:
+    """The conditions of images, each text encoded once; `warn` of words that are not read to their end."""
+    own = model.conditioner.encode(images, warn)
+    if weaker is None:
+        return [Encoded(*each, None) for each in own]
+    theirs = weaker.conditioner.encode(images)
+    return [Encoded(*each, other.positive) for each, other in zip(own, theirs, strict=True)]
+
+
+def start(
+    model: Model, plan: Plan, images: Sequence[Drawing], origin: Origin = NOISE_ALONE
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The states (B, c, h, w) at the plan's entry, a pair of them for a plan that starts from one.
+
+    Each is alpha latents + sigma noise, with the noise of the image's own seed.
+    """
+    if origin.states:
+        first, *rest = (state.expand(len(images), -1, -1, -1) for state in origin.states)
+        return (first, rest[0]) if rest else first
+    alpha, sigma = plan.entry
+    shape = model.state_shape(images[0].height, images[0].width)
+    like = torch.empty(len(images), *shape, device=model.device)
+    noise = unit_noise([image.seeds[0] for image in images], START, like)
+    return noise * sigma if origin.latents is None else alpha * origin.latents + sigma * noise
+
+
+def denoise(
+    order: Order,
+    denoiser: Denoiser,
+    images: Sequence[Drawing],
+    states: Tensor | tuple[Tensor, Tensor],
+    on_row: OnRow | None = None,
+) -> Tensor:
+    """The states (B, c, h, w) at the end of the order's plan. Raises as `fewstep.sample`."""
+    return sample(order.plan, denoiser, start=states, seed=[image.seeds[0] for image in images], on_row=on_row)
+
+
+def decode(model: Model, states: Tensor, drawing: Drawing) -> Tensor:
+    """Pictures (B, C, H, W), float32 on the host, of states."""
+    return model.codec.decode(states, drawing.decode)
+
+
+@dataclass(frozen=True, eq=False)
+class Conditioned:
+    """The conditions of a batch, where the networks are; see `Encoded`.
+
+    Attributes:
+        acting: whether each image is guided.
+    """
+
+    positive: dict[str, Tensor]
+    negative: dict[str, Tensor] | None
+    weak: dict[str, Tensor] | None
+    acting: tuple[bool, ...]
+
+    @staticmethod
+    def of(model: Model, rows: Sequence[Encoded], weaker: Model | None = None, origin: Origin = NOISE_ALONE) -> Any:
+        """The batch of some images."""
+
+        def placed(owner: Model, each: Sequence[Conditions]) -> dict[str, Tensor]:
+            more = {} if origin.channels is None else {"channels": origin.channels}
+            return owner.placed([{**conditions, **more} for conditions in each])
+
+        away = [row.negative for row in rows]
+        return Conditioned(
+            positive=placed(model, [row.positive for row in rows]),
+            negative=placed(model, [row.negative or row.positive for row in rows]) if any(away) else None,
+            weak=None if weaker is None else placed(weaker, [row.weak or {} for row in rows]),
+            acting=tuple(weaker is not None or one is not None for one in away),
+        )
+
+
+def denoiser_of(
+    model: Model,
+    guidance: Guidance,
+    conditions: Conditioned,
+    plan: Plan | None = None,
+    *,
+    weaker: Model | None = None,
+    estimate: Estimate | None = None,
+    known: tuple[Tensor, Tensor] | None = None,
+    counted: Counted = lambda network: network,
+) -> Denoiser:
+    """The denoiser of a batch under its conditions, guided, its estimates brought into range or told what is known.
+
+    Raises `InvalidInput` where the method cannot be used with the network or the plan.
+    """
+    result = _guided(model, guidance, conditions, plan, weaker, counted)
+    low, high = model.codec.value_range
+    if estimate is not None and estimate.threshold is not None:
+        result = dynamic_threshold(result, *estimate.threshold, low=low, high=high)
+    elif estimate is not None and estimate.clip:
+        result = clip(result, low, high)
+    return result if known is None else Known(result, *known)
+
+
+def _guided(
+    model: Model,
+    guidance: Guidance,
+    conditions: Conditioned,
+    plan: Plan | None,
+    weaker: Model | None,
+    counted: Counted,
+) -> Denoiser:
+    network, method = model.denoiser(counted), guidance.how
+    if conditions.negative is None and method.negative == "needed":
+        return network.given(conditions.positive)
+    acting = GuidanceSchedule.rows(guidance.scale) if isinstance(guidance.scale, tuple) else guidance.scale
+    scales = [acting if acts else method.idle for acts in conditions.acting]
+    guided = Guided(
+        network,
+        conditions.positive,
+        conditions.negative,
+        scales if len(set(conditions.acting)) > 1 else scales[0],
+        method=method,
+        interval=guidance.interval,
+        weaker=None if weaker is None else weaker.denoiser(counted).given(conditions.weak or {}),
+        module=model.module,
+    )
+    return guided if plan is None else guided.following(plan)
