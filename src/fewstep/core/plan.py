@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +34,8 @@ KINDS = {
     "schedule": dict, "schedule_fingerprint": str, "reverse": bool,
 }  # fmt: skip
 PLAIN = ("start_noise", "entry", "exit", "companion", "outputs", "tolerance", "note")
+OF_BEFORE = {"model", "guidance_factors"}
+"""Options that tuned plans had, before these were fields of the plan."""
 MAX_ROWS, MAX_REGISTERS, MAX_FILE_BYTES = 100_000, 64, 512 * 2**20
 
 
@@ -70,6 +73,14 @@ class Recipe:
     reverse: bool = False
 
 
+@dataclass(frozen=True)
+class TunedFor:
+    """The model that a plan was tuned for, by its digest, and the settings, such as the guidance: plain JSON values."""
+
+    model: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """A compiled sampler. Immutable and free of run state, so any number of threads may share one.
@@ -83,6 +94,8 @@ class Plan:
             pair.
         tolerance: how far the inputs may be from the schedule's (alpha, sigma) for data that is one point; `note` says
             why where it is not rounding.
+        guidance_factors: guidance by row (`fewstep.denoise.factors`), (n,); None where every row is guided alike.
+        tuned_for: None for a plan that any model of its noise schedule may use.
     """
 
     recipe: Recipe
@@ -98,6 +111,8 @@ class Plan:
     outputs: int
     tolerance: float
     note: str = ""
+    guidance_factors: tuple[float, ...] | None = None
+    tuned_for: TunedFor | None = None
 
     def __post_init__(self) -> None:
         for name in ("init", "A", "B", "s"):
@@ -122,6 +137,8 @@ class Plan:
         noisy = [(self.start_noise, self.init[:, -1]), *((r.noise, s) for r, s in zip(self.rows, self.s, strict=True))]
         if any(interval is None and np.any(s) for interval, s in noisy):
             raise InvalidInput(f"the table of {self.recipe.sampler} scales noise that belongs to no interval")
+        if self.guidance_factors is not None:
+            object.__setattr__(self, "guidance_factors", _checked_factors(self.guidance_factors, n))
 
     @property
     def nfe(self) -> int:
@@ -161,7 +178,13 @@ class Plan:
     def _content(self) -> dict[str, Any]:
         arrays = {name: getattr(self, name).tolist() for name in ("init", "A", "B", "s")}
         plain = {name: getattr(self, name) for name in PLAIN}
-        return {"format": FORMAT, "recipe": asdict(self.recipe), "rows": self.rows, **plain, **arrays}
+        content = {"format": FORMAT, "recipe": asdict(self.recipe), "rows": self.rows, **plain, **arrays}
+        # Left out where there are none, so that a plan's digest does not depend on what it is not.
+        if self.guidance_factors is not None:
+            content["guidance_factors"] = self.guidance_factors
+        if self.tuned_for is not None:
+            content["tuned_for"] = asdict(self.tuned_for)
+        return content
 
     def to_json(self) -> str:
         """The plan as JSON. Floats are written so that reading gives the same bits."""
@@ -227,6 +250,13 @@ class Plan:
         )
 
 
+def _checked_factors(given: Any, rows: int) -> tuple[float, ...]:
+    usable = isinstance(given, list | tuple) and len(given) == rows
+    if not usable or not all(type(r) in (int, float) and math.isfinite(r) for r in given):
+        raise InvalidInput(f"guidance_factors of a plan of {rows} rows are {rows} finite numbers, got {given!r:.200}")
+    return tuple(float(r) for r in given)
+
+
 def _digest(content: dict[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -244,12 +274,24 @@ def _plan_of(content: dict[str, Any]) -> Plan:
     def level(alpha: float, sigma: float) -> tuple[float, float]:
         return float(alpha), float(sigma)
 
+    def tuned_for(value: Any) -> TunedFor | None:
+        if value is None:
+            return None
+        if not isinstance(value["model"], str) or not isinstance(value["settings"], dict):
+            raise TypeError(f"tuned_for = {value!r:.200}, which is not a model's digest with its settings,")
+        return TunedFor(**value)
+
     recipe = content["recipe"]
     for name, kind in KINDS.items():
         if not isinstance(recipe[name], kind) or (kind is int and isinstance(recipe[name], bool)):
             raise TypeError(f"recipe.{name} = {recipe[name]!r}, which is no {kind.__name__},")
     if len(recipe["times"]) != recipe["steps"] + 1:
         raise ValueError(f"{len(recipe['times'])} times for {recipe['steps']} steps")
+    if OF_BEFORE & recipe["options"].keys():
+        raise InvalidInput(
+            "the plan was tuned by an earlier version, which kept what it is for among the options of its sampler: "
+            "tune it again"
+        )
     return Plan(
         recipe=Recipe(**{**recipe, "times": tuple(map(float, recipe["times"]))}),
         rows=tuple(row(*values) for values in content["rows"]),
@@ -261,4 +303,6 @@ def _plan_of(content: dict[str, Any]) -> Plan:
         outputs=int(content["outputs"]),
         tolerance=float(content["tolerance"]),
         note=str(content["note"]),
+        guidance_factors=content.get("guidance_factors"),
+        tuned_for=tuned_for(content.get("tuned_for")),
     )
