@@ -22,8 +22,7 @@ def ancestral(p: Point, q: Point, eta: float) -> tuple[Point, float]:
     """(down, v) of the formula above. `down` has the alpha of q and its time, as x_down is never evaluated."""
     v = eta * posterior_std(p, q)
     sigma = q.sigma * math.sqrt(1 - eta**2 + (eta * fall(p, q)) ** 2)
-    lam = math.inf if sigma == 0 else -math.inf if q.alpha == 0 else math.log(q.alpha) - math.log(sigma)
-    return Point(q.t, q.alpha, sigma, lam), v
+    return Point.of(q.t, q.alpha, sigma), v
 
 
 def euler_ancestral(tape: Tape, *, eta: float = 1.0, s_noise: float = 1.0) -> State:
