@@ -53,7 +53,8 @@ def two_stage_ancestral(tape: Tape, *, prediction: str = "data", eta: float = 1.
         # The inner row of noise prediction is weighted by the square root of the step's fall in ratio.
         if finite(p, down) and (prediction == "data" or (down.lam - p.lam) / 2 <= WIDEST + 1e-9):
             middle = (p.lam + down.lam) / 2
-            inner = [q if math.isclose(middle, q.lam, abs_tol=1e-9) else tape.point_at_lambda(middle)]
+            at_end = math.isclose(middle, q.lam, abs_tol=1e-9)
+            inner = [q if at_end else tape.point_at_lambda(middle)]
         x = advance(tape, x, p, down, inner, prediction) + drawn(tape, p, q, v * s_noise)
     return x
 
