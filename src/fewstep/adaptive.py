@@ -92,12 +92,15 @@ def sample_adaptive(
     times = [float(first)]
     if schedule.alpha(first) == 0:
         times.append(float(schedule.time_of_lambda(-math.log(RATIO_CAP))))
-    opening = compile("dpmpp-1", schedule=schedule, times=[first, times[-1] if len(times) > 1 else schedule.t_min])
-    states, seeds = starting_states(opening, denoiser, shape=shape, noise=noise, start=start, seed=seed, device=device)
-    x, nfe, rejected = states[0], 0, 0
+    leaves = len(times) > 1
+    opening = compile("dpmpp-1", schedule=schedule, times=[first, times[-1] if leaves else schedule.t_min])
+    (x,), seeds = starting_states(opening, denoiser, shape=shape, noise=noise, start=start, seed=seed, device=device)
+    nfe = 0
+    rejected = 0
     with torch.no_grad():
-        if len(times) > 1:
-            x, nfe = run_rows(opening, denoiser, [x], seeds)[0], 1
+        if leaves:
+            (x,) = run_rows(opening, denoiser, [x], seeds)
+            nfe = 1
         end = float(schedule.lam(schedule.t_min))
         last_error = 1.0
         while (position := float(schedule.lam(times[-1]))) < end:
@@ -110,11 +113,10 @@ def sample_adaptive(
             arrives = position + 1.001 * width >= end
             target = schedule.t_min if arrives else float(schedule.time_of_lambda(position + width))
             pair = [times[-1], target]
-            low, high = (
-                compile(name, schedule=schedule, times=pair, r1=EMBEDDED_R1) for name in ("dpmpp-2s", "dpmpp-3s")
-            )
+            low = compile("dpmpp-2s", schedule=schedule, times=pair, r1=EMBEDDED_R1)
+            high = compile("dpmpp-3s", schedule=schedule, times=pair, r1=EMBEDDED_R1)
             better, worse = _both(low, high, denoiser, x, seeds)
-            nfe += high.nfe
+            nfe += len(high.rows)
             error = _error(better, worse, x, rtol, atol)
             if not math.isfinite(error):
                 raise NonFinite(
@@ -138,8 +140,8 @@ def sample_adaptive(
         times.append(float(schedule.t_clean))
         plan = compile("dpmpp-3s", schedule=schedule, times=times, r1=EMBEDDED_R1)
         closing = compile("dpmpp-1", schedule=schedule, times=times[-2:])
-        x, nfe = run_rows(closing, denoiser, [x], seeds)[0], nfe + 1
-    return Adaptive(x, plan, nfe, rejected)
+        (x,) = run_rows(closing, denoiser, [x], seeds)
+    return Adaptive(x, plan, nfe + 1, rejected)
 
 
 def _both(low: Plan, high: Plan, denoiser: Denoiser, x: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ import torch
 
 import fewstep as fs
 from fewstep.adapters.diffusers import PlanScheduler
+from fewstep.core.plan import TunedFor
 from fewstep.tuning.table import plan_of, table_of
 
 from .tiny import PIPELINES, SD, draw
@@ -413,7 +414,7 @@ def test_from_plan_without_a_configuration_has_the_plans_noise_schedule():
 def test_a_learned_plan_runs_in_a_pipeline_but_not_from_the_middle():
     schedule = fs.schedules.scaled_linear()
     table = table_of(fs.compile("unipc-3", schedule=schedule, steps=5, grid="karras"))
-    plan = plan_of(table._replace(times=table.times * 0.999), schedule, {"model": "0" * 16})
+    plan = plan_of(table._replace(times=table.times * 0.999), schedule, TunedFor("0" * 16))
     scheduler = PlanScheduler.from_plan(plan, CONFIG)
     scheduler.set_timesteps(5)
     assert scheduler.order == 1
@@ -544,10 +545,9 @@ def test_wrong_steps_are_refused_and_leave_the_run_as_it_was():
 
 
 def test_a_plan_with_guidance_by_row_is_refused_as_a_scheduler_cannot_guide():
-    from fewstep.denoise.factors import FACTORS
     from fewstep.tuning.table import plan_of, table_of
 
     schedule = fs.schedules.from_diffusers(CONFIG)
-    plan = plan_of(table_of(fs.compile("unipc-2", schedule=schedule, steps=3)), schedule, {FACTORS: [1.0, 0.5, 1.0]})
+    plan = plan_of(table_of(fs.compile("unipc-2", schedule=schedule, steps=3)), schedule, factors=[1.0, 0.5, 1.0])
     with pytest.raises(fs.InvalidInput, match="fewstep tune --constant-guidance"):
         PlanScheduler.from_plan(plan, CONFIG)

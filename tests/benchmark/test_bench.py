@@ -15,7 +15,7 @@ from fewstep.benchmark import Progress, Sweep, bench, read_runs
 from fewstep.benchmark.folder import opened
 from fewstep.benchmark.subject import FIRST, Subject
 from fewstep.core.errors import InvalidInput
-from fewstep.denoise.factors import FACTORS
+from fewstep.core.plan import TunedFor
 from fewstep.tuning.table import plan_of, table_of
 from pipeline.tiny import broken, write
 
@@ -179,7 +179,7 @@ def test_a_tuned_plan_is_compared_kept_and_refused_for_another_model(model: Path
     for name, digest in (("own", pipe.digest), ("other", "0" * 16)):
         table = table_of(fs.compile("unipc-2", schedule=pipe.schedule, steps=3))
         assert table is not None
-        plan_of(table, pipe.schedule, {"model": digest}).save(tmp_path / f"{name}.json")
+        plan_of(table, pipe.schedule, TunedFor(digest)).save(tmp_path / f"{name}.json")
     none = {"samplers": (), "grids": ()}
     found = measure(model, tmp_path / "out", Sweep(**none, plans=(tmp_path / "own.json",)))
     (run,) = found.runs
@@ -197,8 +197,7 @@ def test_a_plan_with_guidance_by_row_is_measured_as_it_is_drawn(model: Path, tmp
     assert table is not None
     files = []
     for name, factors in (("all", [1.0, 1.2, 0.9, 0.8]), ("some", [0.0, 1.2, 0.9, 0.0]), ("alike", None)):
-        facts = {"model": pipe.digest} | ({} if factors is None else {FACTORS: factors})
-        plan_of(table, pipe.schedule, facts).save(tmp_path / f"{name}.json")
+        plan_of(table, pipe.schedule, TunedFor(pipe.digest), factors).save(tmp_path / f"{name}.json")
         files.append(tmp_path / f"{name}.json")
     sweep = Sweep(samplers=(), grids=(), guidance=(1.0, 4.0), plans=tuple(files))
     found = {(run.plan, run.guidance): run for run in measure(model, tmp_path / "out", sweep).runs}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import fewstep as fs
+from fewstep.core.plan import TunedFor
 from fewstep.tuning import budget
 from fewstep.tuning.budget import Fitting
 
@@ -45,7 +46,7 @@ def test_a_lower_precision_is_said_in_the_certificate_and_the_plan(call: Call, h
     found = json.loads(call("tune", "tiny.safetensors", "--nfe", 2, *QUICK, *words).stdout)
     assert found["settings"] == {"guidance": 3.0, "precision": "bfloat16"}
     plan = fs.Plan.load(found["path"])
-    assert found["kind"] != "learned" or plan.recipe.options["precision"] == "bfloat16"
+    assert found["kind"] != "learned" or plan.tuned_for.settings["precision"] == "bfloat16"
     assert "guidance 3.0, precision bfloat16" in Path(found["certificate"][1]).read_text()
 
 
@@ -82,7 +83,7 @@ def test_a_plan_tuned_for_another_model_is_refused_unless_forced(call: Call, her
     schedule = fs.load("tiny.safetensors").schedule
     table = table_of(fs.compile("unipc-2", schedule=schedule, steps=3))
     assert table is not None
-    plan_of(table, schedule, {"model": "0" * 16}).save("other.json")
+    plan_of(table, schedule, TunedFor("0" * 16)).save("other.json")
     refused = call("generate", "tiny.safetensors", "--plan", "other.json", "--count", 1)
     assert refused.exit_code == 2
     assert "was tuned for a model with digest 0000000000000000" in refused.stderr
@@ -163,7 +164,6 @@ def test_milliseconds_become_the_evaluations_that_fit(call: Call, here: Path, mo
 
 
 def test_a_plan_that_guides_by_row_is_followed_and_drawn_again(call: Call, here: Path) -> None:
-    from fewstep.denoise.factors import FACTORS
     from fewstep.pipeline import read
     from fewstep.tuning.table import plan_of, table_of
 
@@ -171,7 +171,7 @@ def test_a_plan_that_guides_by_row_is_followed_and_drawn_again(call: Call, here:
     table = table_of(fs.compile("unipc-2", schedule=pipe.schedule, steps=2))
     assert table is not None
     for name, factors in (("by_row", [0.5, 2.0]), ("constant", [1.0, 1.0])):
-        plan_of(table, pipe.schedule, {"model": pipe.digest, FACTORS: factors}).save(f"{name}.json")
+        plan_of(table, pipe.schedule, TunedFor(pipe.digest), factors).save(f"{name}.json")
         drawn = call(
             "generate", "tiny.safetensors", "--plan", f"{name}.json", "--guidance", 3, "--output", f"{name}.png"
         )

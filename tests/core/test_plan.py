@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import fewstep as fs
 from fewstep.core import plan as plan_module
 from fewstep.core.check import marginal_error
-from fewstep.core.plan import MAX_REGISTERS, Plan
+from fewstep.core.plan import MAX_REGISTERS, Plan, TunedFor
 from proof.problems import SCHEDULES
 
 EDM = fs.schedules.edm()
@@ -66,6 +66,27 @@ def test_a_pair_and_options_read_back_too():
     assert again == plan
     plan = small("ddim", eta=0.3)
     assert Plan.from_json(plan.to_json()).recipe.options == {"eta": 0.3}
+
+
+def test_what_a_plan_was_tuned_for_and_its_guidance_by_row_are_part_of_it():
+    settings = {"guidance": 2.0, "precision": "bfloat16"}
+    plan = replace(small(), guidance_factors=(0, 1.5, 1.0), tuned_for=TunedFor("a" * 16, settings))
+    again = Plan.from_json(plan.to_json())
+    assert again == plan
+    assert again.guidance_factors == (0.0, 1.5, 1.0)
+    assert again.tuned_for == TunedFor("a" * 16, settings)
+    others = [small(), replace(plan, guidance_factors=None), replace(plan, tuned_for=None)]
+    others.append(replace(plan, tuned_for=TunedFor("b" * 16, settings)))
+    assert len({plan, *others}) == 5
+    assert "guidance_factors" not in content_of(small())  # so that digests of plans that are not tuned stay
+    assert "tuned_for" not in content_of(small())
+
+
+@pytest.mark.parametrize("options", [{"model": "a" * 16}, {"guidance_factors": [1.0, 1.0, 1.0]}])
+def test_a_plan_that_an_earlier_version_tuned_is_refused_as_nobody_would_read_what_it_is_for(options):
+    recipe = content_of(small())["recipe"] | {"options": options}
+    with pytest.raises(fs.InvalidInput, match=r"tuned by an earlier version.*: tune it again"):
+        Plan.from_json(edited(small(), recipe=recipe))
 
 
 def test_a_recipe_compiles_to_the_plan_again():
@@ -203,6 +224,14 @@ def test_an_edited_plan_is_refused():
         {"tolerance": None},
         {"start_noise": [1.0]},
         {"start_noise": ["a", "b", "c"]},
+        {"guidance_factors": [1.0]},
+        {"guidance_factors": "abc"},
+        {"guidance_factors": [1.0, 1.0, "1"]},
+        {"tuned_for": "abc"},
+        {"tuned_for": {"model": "abc"}},
+        {"tuned_for": {"model": 3, "settings": {}}},
+        {"tuned_for": {"model": "abc", "settings": []}},
+        {"tuned_for": {"model": "abc", "settings": {}, "more": 1}},
         {"recipe": None},
         {"recipe": {}},
         {"recipe": {"sampler": "ddim"}},

@@ -13,7 +13,7 @@ import torch
 import fewstep as fs
 from fewstep.adapters.byrow import GuidanceByRow
 from fewstep.adapters.diffusers import PlanScheduler
-from fewstep.denoise.factors import FACTORS
+from fewstep.core.plan import TunedFor
 from fewstep.tuning.table import plan_of, table_of
 
 from .conftest import Model
@@ -58,7 +58,7 @@ def test_native_and_drop_in_give_the_same_latents(
 def tuned(native: Any, factors: list[float]) -> fs.Plan:
     table = table_of(native.plan("unipc-2", steps=len(factors), **SIZE))
     assert table is not None
-    return plan_of(table, native.schedule_at(*SIZE.values()), {"model": native.weights, FACTORS: factors})
+    return plan_of(table, native.schedule_at(*SIZE.values()), TunedFor(native.weights), factors)
 
 
 def hosted(own: Any, plan: fs.Plan) -> Any:
@@ -108,4 +108,5 @@ def test_the_callback_reads_a_file(models: Callable[..., Model], tmp_path: Path)
     plan.save(tmp_path / "plan.json")
     by_row = GuidanceByRow(tmp_path / "plan.json", 3.0)
     assert (by_row.first, by_row.weights) == (3.0, (3.0, 2.0))
-    assert by_row.plan.recipe.options == {"model": models("sd").native.weights}
+    assert by_row.plan.guidance_factors is None
+    assert by_row.plan.tuned_for == TunedFor(models("sd").native.weights)

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.denoise.factors import FACTORS
 from fewstep.pipeline import LostImages, Pipeline, PlanSource, load, read
 from fewstep.tuning.table import plan_of, table_of
 
@@ -281,7 +280,7 @@ def test_threads_share_a_pipeline(pipe: Pipeline) -> None:
 def test_a_plan_tuned_with_guidance_by_row_is_drawn_with_it(pipe: Pipeline) -> None:
     table = table_of(fs.compile("unipc-2", schedule=pipe.schedule, steps=3))
     assert table is not None
-    plan = plan_of(table, pipe.schedule, {FACTORS: [0.5, 1.0, 1.5]})
+    plan = plan_of(table, pipe.schedule, factors=[0.5, 1.0, 1.5])
     images = pipe([0, 2], sampler=plan, guidance=3.0, seed=11)
     network = fs.Network(pipe.network, pipe.schedule, pipe.prediction)
     by_row = fs.GuidanceSchedule.rows([2.0, 3.0, 4.0])

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import fewstep as fs
+from fewstep.core.plan import TunedFor
 from fewstep.pipeline import load, read
 from fewstep.tuning.table import Table, plan_of, table_of
 
@@ -20,7 +21,7 @@ def tuned(pipe: fs.Pipeline | fs.TextPipeline, nfe: int, model: str | None = Non
     assert table is not None
     weights = table.weights.copy()
     weights[-1, 0] += 0.01
-    return plan_of(Table(table.times, weights), pipe.schedule, {"model": model or pipe.weights})
+    return plan_of(Table(table.times, weights), pipe.schedule, TunedFor(model or pipe.weights))
 
 
 @pytest.fixture
@@ -40,8 +41,8 @@ def test_a_plan_that_guides_some_rows_alone_is_found_by_what_it_costs(folder: Pa
     assert isinstance(pipe, fs.Pipeline)
     table = table_of(fs.compile("dpmpp-2m", schedule=pipe.schedule, steps=5))
     assert table is not None
-    facts = {"model": pipe.weights, "guidance_factors": [0.0, 1.0, 1.1, 0.9, 0.0]}
-    plan_of(table, pipe.schedule, facts).save(folder / "some-rows.json")
+    factors = [0.0, 1.0, 1.1, 0.9, 0.0]
+    plan_of(table, pipe.schedule, TunedFor(pipe.weights), factors).save(folder / "some-rows.json")
     images = pipe([0, 1], sampler="tuned", steps=4)
     assert (images.recipe.plan.steps, images.nfe) == (5, 8)
     assert pipe([0, 1], sampler="tuned", steps=5).nfe == 10

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.denoise.factors import FACTORS
 from fewstep.pipeline import Guidance, Item, Job, Pipeline, TextPipeline, draw_job, load, read, read_prompts
 from fewstep.tuning.table import plan_of, table_of
 
@@ -91,7 +90,8 @@ def test_a_tuned_plan_takes_weights_by_row_further_by_its_own_factors(pipe: Pipe
     table = table_of(pipe.plan("dpmpp-2m", steps=3))
     assert table is not None
     factors = [1.0, 0.5, 2.0]
-    by_row, plain = plan_of(table, pipe.schedule, {FACTORS: factors}), plan_of(table, pipe.schedule, {})
+    by_row = plan_of(table, pipe.schedule, factors=factors)
+    plain = plan_of(table, pipe.schedule)
     taken = [1 + (w - 1) * r for w, r in zip(ROWS, factors, strict=True)]
     for guidance in (3.0, ROWS, fs.GuidanceSchedule.linear(2.0, 4.0)):
         with pytest.raises(

@@ -18,7 +18,7 @@ from typing import Any
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.denoise.factors import FACTORS, factors_of
+from fewstep.denoise.factors import factors_of
 from fewstep.denoise.scale import GuidanceSchedule
 
 LEAST = math.nextafter(1.0, 2.0)
@@ -50,8 +50,7 @@ class GuidanceByRow:
             raise InvalidInput(f"scale must be a number above 1, as pipelines guide by none else, got {scale!r:.60}")
         followed: GuidanceSchedule = GuidanceSchedule.following(float(scale), plan)
         self.weights = tuple(max(w, LEAST) for w in followed.over(plan))
-        options = {name: value for name, value in plan.recipe.options.items() if name != FACTORS}
-        self.plan = replace(plan, recipe=replace(plan.recipe, options=options))
+        self.plan = replace(plan, guidance_factors=None)
 
     @property
     def first(self) -> float:

@@ -15,7 +15,7 @@ from fewstep.core.schedule import Schedule
 from fewstep.solvers.compile import compile
 from fewstep.solvers.registry import SAMPLERS
 from fewstep.tuning import search
-from fewstep.tuning.table import LEARNED, check_model
+from fewstep.tuning.table import LEARNED, check_model, tuned_facts
 
 MOST_STEPS, MOST_CASES = 1000, 20_000
 COMMON = ("ddim", "dpmpp-2m", "unipc-3", "deis-3", "heun")
@@ -148,7 +148,7 @@ def words_of(entry: Entry) -> dict[str, Any]:
         "plan": entry.plan.digest,
         "kind": entry.kind,
         "sampler": recipe.sampler,
-        "options": dict(recipe.options),
+        "options": {**recipe.options, **tuned_facts(entry.plan)},
         "grid": recipe.grid,
         "grid_options": dict(recipe.grid_options),
         "steps": recipe.steps,

@@ -20,14 +20,15 @@ def levels(plan: Plan) -> tuple[Float, Float]:
     # Columns: the data, the starting noise, then one for each noise draw so far.
     start = np.array([plan.entry, plan.companion][: plan.inputs], np.float64)
     R = np.concatenate([plan.init[:, :-1] @ start, plan.init[:, -1:]], axis=1)
-    alpha, sigma = [float(R[0, 0])], [float(np.linalg.norm(R[0, 1:]))]
+    alpha = [R[0, 0]]
+    sigma = [np.linalg.norm(R[0, 1:])]
     for row, A, B, s in zip(plan.rows, plan.A, plan.B, plan.s, strict=True):
         R = A @ R
         R[:, 0] += B.sum(axis=1)
         if row.noise is not None:
             R = np.concatenate([R, s[:, None]], axis=1)
-        alpha.append(float(R[0, 0]))
-        sigma.append(float(np.linalg.norm(R[0, 1:])))
+        alpha.append(R[0, 0])
+        sigma.append(np.linalg.norm(R[0, 1:]))
     return np.array(alpha, np.float64), np.array(sigma, np.float64)
 
 
@@ -48,7 +49,7 @@ def check_marginals(plan: Plan) -> None:
     error = marginal_error(plan)
     worst = int(np.argmax(error))
     if not error[worst] <= plan.tolerance:
-        where = plan.rows[worst].label if worst < plan.nfe else "the result"
+        where = plan.rows[worst].label if worst < len(plan.rows) else "the result"
         raise InvalidInput(
             f"{plan.recipe.sampler} over {plan.steps} steps of grid {plan.recipe.grid!r}: (alpha, sigma) at {where} "
             f"is off by {error[worst]:.2g}, allowed is {plan.tolerance:.2g}. Choose a lower order, more steps or "

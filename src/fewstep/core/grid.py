@@ -56,7 +56,7 @@ def grid_times(
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or not 1 <= steps <= 100_000:
         raise InvalidInput(f"steps must be an integer in 1 .. 100000, got {steps!r}")
     clean = final == "clean"
-    points = int(steps) + (not clean)
+    points = int(steps) if clean else int(steps) + 1
     u = np.arange(points) / max(points - 1, 1)
     if grid.positions == "leading":
         u = np.arange(1, points + 1) / points
@@ -96,7 +96,7 @@ def given_times(schedule: Schedule, *, times: ArrayLike | None = None, sigmas: A
         raise InvalidInput(f"{what} must be a list of 2 numbers or more (N + 1 for N steps), got {given!r:.100}")
     low, high = schedule.t_clean, schedule.t_max
     if sigmas is not None:
-        low, high = (float(s) for s in schedule.given_sigma(np.array([low, high])))
+        low, high = schedule.given_sigma(np.array([low, high])).tolist()
         if high < values[0] <= high * (1 + 1e-4):
             values[0] = high
     for i, value in enumerate(values):
@@ -125,7 +125,7 @@ def _biased(u: Float, bias: float) -> Float:
 
 def _pinned(schedule: Schedule, u: Float, times: Float, end: float) -> Float:
     """`times` with exact ends, t_max at u = 0 and `end` at u = 1, and no rounding error beyond them."""
-    return np.where(u == 0, schedule.t_max, np.where(u == 1, end, np.clip(times, end, schedule.t_max)))
+    return np.select([u == 0, u == 1], [schedule.t_max, end], np.clip(times, end, schedule.t_max))
 
 
 def _space(schedule: Schedule, u: Float, name: str | None) -> tuple[float, float, Callable[[Float], Float]]:
@@ -136,7 +136,8 @@ def _space(schedule: Schedule, u: Float, name: str | None) -> tuple[float, float
     """
     name = name or ("sigma" if isinstance(schedule, FlowSchedule) else "ratio")
     ends = np.array([schedule.t_max, schedule.t_min])
-    ratio, (sigma_max, sigma_min) = schedule.ratio(ends), schedule.sigma(ends).tolist()
+    sigma_max, sigma_min = schedule.sigma(ends).tolist()
+    ratio = schedule.ratio(ends)
     ratio_max, ratio_min = np.where(np.isinf(ratio), RATIO_CAP, ratio).tolist()
 
     def of_ratio(r: Float) -> Float:
@@ -177,7 +178,8 @@ def _uniform(schedule: Schedule, u: Float, low: float, *, integer: bool | None =
     above = (1 - u) * span
     if _rounds(schedule, integer):
         n = max(len(u) - 1, 1)
-        i, stride = np.round(u * n, 9), span / n
+        i = np.round(u * n, 9)
+        stride = span / n
         # Halves round to even, so the last bit counts: diffusers goes up from t_min, but down from t_max.
         above = (n - i) * stride if low == schedule.t_min else span + i * ((span - stride) - span)
         above = np.round(above)

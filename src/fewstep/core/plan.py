@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,15 +30,25 @@ from fewstep.files import write_whole
 
 FORMAT = 1
 KINDS = {
-    "sampler": str, "options": dict, "grid": str, "grid_options": dict, "steps": int, "times": list,
-    "schedule": dict, "schedule_fingerprint": str, "reverse": bool,
-}  # fmt: skip
+    "sampler": str,
+    "options": dict,
+    "grid": str,
+    "grid_options": dict,
+    "steps": int,
+    "times": list,
+    "schedule": dict,
+    "schedule_fingerprint": str,
+    "reverse": bool,
+}
+"""Fields of a recipe in JSON."""
 PLAIN = ("start_noise", "entry", "exit", "companion", "outputs", "tolerance", "note")
+OF_BEFORE = {"model", "guidance_factors"}
+"""Options that tuned plans had, before these were fields of the plan."""
 MAX_ROWS, MAX_REGISTERS, MAX_FILE_BYTES = 100_000, 64, 512 * 2**20
 
 
 class Interval(NamedTuple):
-    """The time from `start` to `end` that a noise draw belongs to, and how often it was crossed before."""
+    """The times between which noise is drawn, and how often the run has crossed them before."""
 
     start: float
     end: float
@@ -70,9 +81,17 @@ class Recipe:
     reverse: bool = False
 
 
+@dataclass(frozen=True)
+class TunedFor:
+    """The model that a plan was tuned for, by its digest, and the settings, such as the guidance: plain JSON values."""
+
+    model: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A compiled sampler. Immutable and free of run state, so any number of threads may share one.
+    """A compiled sampler. It is immutable and keeps no state of a run, so any number of threads may share one.
 
     Attributes:
         recipe: what it was compiled from.
@@ -83,6 +102,8 @@ class Plan:
             pair.
         tolerance: how far the inputs may be from the schedule's (alpha, sigma) for data that is one point; `note` says
             why where it is not rounding.
+        guidance_factors: guidance by row (`fewstep.denoise.factors`), (n,); None where every row is guided alike.
+        tuned_for: None for a plan that any model of its noise schedule may use.
     """
 
     recipe: Recipe
@@ -98,6 +119,8 @@ class Plan:
     outputs: int
     tolerance: float
     note: str = ""
+    guidance_factors: tuple[float, ...] | None = None
+    tuned_for: TunedFor | None = None
 
     def __post_init__(self) -> None:
         for name in ("init", "A", "B", "s"):
@@ -110,22 +133,27 @@ class Plan:
             raise InvalidInput(f"a plan has {limits}, got {n} and {k}: use fewer steps")
         shapes = {"A": (n, k, k), "B": (n, k, 2), "s": (n, k)}
         for name, shape in shapes.items():
-            if getattr(self, name).shape != shape:
-                raise InvalidInput(f"plan table {name} has shape {getattr(self, name).shape}, its rows ask for {shape}")
-        if not 1 <= self.outputs <= k or (self.companion is None) != (self.inputs == 1) or self.inputs not in (1, 2):
+            got = getattr(self, name).shape
+            if got != shape:
+                raise InvalidInput(f"plan table {name} has shape {got}, its rows ask for {shape}")
+        wanted = 1 if self.companion is None else 2
+        if not 1 <= self.outputs <= k or self.inputs != wanted:
             raise InvalidInput(
                 f"a plan of {k} registers has 1 to {k} outputs and 1 input, or 2 and a companion: got {self.outputs} "
                 f"outputs, {self.inputs} inputs, companion {self.companion}"
             )
         if not all(np.all(np.isfinite(getattr(self, name))) for name in ("init", *shapes)):
             raise InvalidInput(f"the table of {self.recipe.sampler} holds values that are not finite")
-        noisy = [(self.start_noise, self.init[:, -1]), *((r.noise, s) for r, s in zip(self.rows, self.s, strict=True))]
-        if any(interval is None and np.any(s) for interval, s in noisy):
+        scales = [self.init[:, -1], *self.s]
+        intervals = [self.start_noise, *(row.noise for row in self.rows)]
+        if any(interval is None and np.any(s) for interval, s in zip(intervals, scales, strict=True)):
             raise InvalidInput(f"the table of {self.recipe.sampler} scales noise that belongs to no interval")
+        if self.guidance_factors is not None:
+            object.__setattr__(self, "guidance_factors", _checked_factors(self.guidance_factors, n))
 
     @property
     def nfe(self) -> int:
-        """Network evaluations per image, before guidance doubles some."""
+        """The number of rows: network evaluations for an image where nothing is guided."""
         return len(self.rows)
 
     @property
@@ -150,7 +178,7 @@ class Plan:
 
     @property
     def uses_raw(self) -> bool:
-        """Whether a row uses the estimate before clipping beside the one after it."""
+        """Whether a row uses the estimate before clipping."""
         return bool(np.any(self.B[:, :, 1]))
 
     @cached_property
@@ -161,7 +189,13 @@ class Plan:
     def _content(self) -> dict[str, Any]:
         arrays = {name: getattr(self, name).tolist() for name in ("init", "A", "B", "s")}
         plain = {name: getattr(self, name) for name in PLAIN}
-        return {"format": FORMAT, "recipe": asdict(self.recipe), "rows": self.rows, **plain, **arrays}
+        content = {"format": FORMAT, "recipe": asdict(self.recipe), "rows": self.rows, **plain, **arrays}
+        # Left out where there are none, so that a plan's digest does not depend on what it is not.
+        if self.guidance_factors is not None:
+            content["guidance_factors"] = self.guidance_factors
+        if self.tuned_for is not None:
+            content["tuned_for"] = asdict(self.tuned_for)
+        return content
 
     def to_json(self) -> str:
         """The plan as JSON. Floats are written so that reading gives the same bits."""
@@ -169,11 +203,11 @@ class Plan:
 
     @staticmethod
     def from_json(text: str) -> Plan:
-        """The inverse of `to_json`. Raises `InvalidInput` where the text is no plan, or was edited since."""
+        """The inverse of `to_json`. Raises `InvalidInput` where the text is not a plan, or was edited since."""
         try:
             content = json.loads(text)
         except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidInput(f"not a plan: the text is no JSON ({error})") from error
+            raise InvalidInput(f"not a plan: the text is not JSON ({error})") from error
         if not isinstance(content, dict) or "digest" not in content or content.get("format") != FORMAT:
             got = content.get("format") if isinstance(content, dict) else type(content).__name__
             raise InvalidInput(
@@ -202,7 +236,7 @@ class Plan:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Plan:
-        """Read a file that `save` wrote. Raises `InvalidInput` for a file that is no plan, too large or edited."""
+        """Read a file that `save` wrote. Raises `InvalidInput` for a file that is not a plan, too large or edited."""
         file = Path(path)
         try:
             size = file.stat().st_size
@@ -227,13 +261,20 @@ class Plan:
         )
 
 
+def _checked_factors(given: Any, rows: int) -> tuple[float, ...]:
+    usable = isinstance(given, list | tuple) and len(given) == rows
+    if not usable or not all(type(r) in (int, float) and math.isfinite(r) for r in given):
+        raise InvalidInput(f"guidance_factors of a plan of {rows} rows are {rows} finite numbers, got {given!r:.200}")
+    return tuple(float(r) for r in given)
+
+
 def _digest(content: dict[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _plan_of(content: dict[str, Any]) -> Plan:
-    """The plan that `Plan._content` describes; raises InvalidInput or what Python does where it is none."""
+    """The plan that `Plan._content` describes; raises InvalidInput, or what Python raises, where there is none."""
 
     def interval(value: Any) -> Interval | None:
         return None if value is None else Interval(float(value[0]), float(value[1]), int(np.int64(value[2])))
@@ -244,12 +285,24 @@ def _plan_of(content: dict[str, Any]) -> Plan:
     def level(alpha: float, sigma: float) -> tuple[float, float]:
         return float(alpha), float(sigma)
 
+    def tuned_for(value: Any) -> TunedFor | None:
+        if value is None:
+            return None
+        if not isinstance(value["model"], str) or not isinstance(value["settings"], dict):
+            raise TypeError(f"tuned_for = {value!r:.200}, which is not a model's digest with its settings,")
+        return TunedFor(**value)
+
     recipe = content["recipe"]
     for name, kind in KINDS.items():
         if not isinstance(recipe[name], kind) or (kind is int and isinstance(recipe[name], bool)):
-            raise TypeError(f"recipe.{name} = {recipe[name]!r}, which is no {kind.__name__},")
+            raise TypeError(f"recipe.{name} = {recipe[name]!r}, which is not a {kind.__name__},")
     if len(recipe["times"]) != recipe["steps"] + 1:
         raise ValueError(f"{len(recipe['times'])} times for {recipe['steps']} steps")
+    if OF_BEFORE & recipe["options"].keys():
+        raise InvalidInput(
+            "the plan was tuned by an earlier version, which kept what it is for among the options of its sampler: "
+            "tune it again"
+        )
     return Plan(
         recipe=Recipe(**{**recipe, "times": tuple(map(float, recipe["times"]))}),
         rows=tuple(row(*values) for values in content["rows"]),
@@ -261,4 +314,6 @@ def _plan_of(content: dict[str, Any]) -> Plan:
         outputs=int(content["outputs"]),
         tolerance=float(content["tolerance"]),
         note=str(content["note"]),
+        guidance_factors=content.get("guidance_factors"),
+        tuned_for=tuned_for(content.get("tuned_for")),
     )

@@ -34,6 +34,15 @@ class Point(NamedTuple):
     sigma: float
     lam: float
 
+    @staticmethod
+    def of(t: float, alpha: float, sigma: float) -> Point:
+        """The point at time `t` with this alpha and sigma."""
+        if sigma == 0:
+            return Point(t, alpha, sigma, math.inf)
+        if alpha == 0:
+            return Point(t, alpha, sigma, -math.inf)
+        return Point(t, alpha, sigma, math.log(alpha) - math.log(sigma))
+
     @property
     def level(self) -> tuple[float, float]:
         """(alpha, sigma)."""
@@ -91,16 +100,13 @@ class Tape:
         self._data: list[tuple[int, int]] = []  # nodes of each row's (data, raw)
         self._noise: dict[int, tuple[int, Interval]] = {}  # row -> (node, interval)
         self._starts: list[int] = []
-        self._step = 0
-        self._stage = 0
+        self._step, self._stage = 0, 0
         self.inexact = ""
         """Why the marginals are not those of the schedule, where a solver departs from them by intent."""
 
     def point(self, t: float) -> Point:
         """The `Point` at time `t`, for stages between the times of the grid."""
-        alpha, sigma = float(self.schedule.alpha(t)), float(self.schedule.sigma(t))
-        lam = math.inf if sigma == 0 else -math.inf if alpha == 0 else math.log(alpha) - math.log(sigma)
-        return Point(t, alpha, sigma, lam)
+        return Point.of(t, float(self.schedule.alpha(t)), float(self.schedule.sigma(t)))
 
     def point_at_lambda(self, lam: float) -> Point:
         """The `Point` where log(alpha / sigma) is `lam`."""
@@ -126,7 +132,8 @@ class Tape:
 
     def evaluate(self, x: State, p: Point) -> State:
         """One network evaluation of `x` at `p`: the estimate of the data."""
-        return self.evaluate_raw(x, p)[0]
+        data, _ = self.evaluate_raw(x, p)
+        return data
 
     def evaluate_raw(self, x: State, p: Point) -> tuple[State, State]:
         """As `evaluate`, and the estimate before clipping or thresholding, for the solvers that use both."""
@@ -134,7 +141,9 @@ class Tape:
             raise InvalidInput(f"a network cannot be evaluated at time {p.t:g}, where sigma is 0")
         self._inputs.append(self._anchor(x))
         self._stage += 1
-        label = f"step {self._step + 1}" + (f" stage {self._stage}" if self._stage > 1 else "")
+        label = f"step {self._step + 1}"
+        if self._stage > 1:
+            label += f" stage {self._stage}"
         self._rows.append(Row(p.t, p.alpha, p.sigma, label, ends_step=False, noise=None))
         data, raw = self._node(None), self._node(None)
         self._data.append((data, raw))
@@ -153,7 +162,7 @@ class Tape:
         if row in self._noise:
             raise InvalidInput(f"row {row} draws noise twice: a solver may draw once between two evaluations")
         node = self._node(None)
-        repeat = sum((i.start, i.end) == (p.t, q.t) for _, i in self._noise.values())
+        repeat = sum(interval[:2] == (p.t, q.t) for _, interval in self._noise.values())
         self._noise[row] = (node, Interval(p.t, q.t, repeat))
         return State({node: 1.0})
 
@@ -177,46 +186,42 @@ class Tape:
         total: dict[int, float] = {}
         for part, coefficient in definition.items():
             same_row = self._born[part] == self._born[node]
-            for n, c in (self._expand(part) if same_row else {part: 1.0}).items():
+            parts = self._expand(part) if same_row else {part: 1.0}
+            for n, c in parts.items():
                 total[n] = total.get(n, 0.0) + coefficient * c
         return {n: c for n, c in total.items() if c != 0.0}
 
     def _live(self, finals: list[int]) -> list[list[int]]:
         """Which nodes must be in registers before the first row, and after each; a network input stands first."""
-        n, born = len(self._rows), self._born
-        live: list[list[int]] = [[] for _ in range(n)] + [finals]
-        for r in range(n - 1, -1, -1):
-            needed = [m for v in live[r + 1] for m in (self._expand(v) if born[v] == r else [v]) if born[m] < r]
-            live[r] = list(dict.fromkeys([self._inputs[r], *needed]))
-        return live
+        live = [finals]
+        for row in reversed(range(len(self._rows))):
+            needed = [self._inputs[row]]
+            for node in live[-1]:
+                parts = self._expand(node) if self._born[node] == row else [node]
+                needed += [part for part in parts if self._born[part] < row]
+            live.append(list(dict.fromkeys(needed)))
+        return live[::-1]
 
     def plan(self, result: tuple[State, ...], recipe: Recipe) -> Plan:
         """Allocate registers and write the table. `result` is the final state, and the second one for a pair."""
-        n, width = len(self._rows), len(self._starts)
-        if n == 0:
+        if not self._rows:
             raise InvalidInput(f"{recipe.sampler} made no network evaluation over {len(self.points) - 1} steps")
         finals = [self._anchor(x) for x in result]
         live = self._live(finals)
         size = max(len(nodes) for nodes in live)
+        places = [_numbered(live[0])]
+        for nodes in live[1:-1]:
+            places.append(self._assign(places[-1], nodes, size))
+        places.append(_numbered(finals))
 
-        init = np.zeros((size, width + 1))
-        column = {node: i for i, node in enumerate(self._starts)} | {self._noise.get(-1, (-1,))[0]: width}
-        place = {node: r for r, node in enumerate(live[0])}
-        for node, r in place.items():
-            for part, c in self._expand(node).items():
-                init[r, column[part]] = c
-
-        table = np.zeros((n, size, size + 3))  # registers, then data, raw and noise
-        for i in range(n):
-            after = self._assign(place, live[i + 1], size) if i < n - 1 else {v: r for r, v in enumerate(finals)}
-            data, raw = self._data[i]
-            column = place | {data: size, raw: size + 1, self._noise.get(i, (-1,))[0]: size + 2}
-            for node, r in after.items():
-                for part, c in ({node: 1.0} if self._born[node] < i else self._expand(node)).items():
-                    table[i, r, column[part]] = c
-            place = after
+        starts = len(self._starts)
+        init = np.zeros((size, starts + 1))
+        self._fill(init, -1, _numbered(self._starts), places[0])
+        table = np.zeros((len(self._rows), size, size + 3))  # registers, then data, raw and noise
+        for row, (data, raw) in enumerate(self._data):
+            self._fill(table[row], row, places[row] | {data: size, raw: size + 1}, places[row + 1])
         A, B, s = table[:, :, :size], table[:, :, size:-1], table[:, :, -1]
-        drawn = {r: interval for r, (_, interval) in self._noise.items() if r < 0 or np.any(s[r])}
+        drawn = {row: interval for row, (_, interval) in self._noise.items() if row < 0 or np.any(s[row])}
         return Plan(
             recipe=recipe,
             rows=tuple(row._replace(noise=drawn.get(i)) for i, row in enumerate(self._rows)),
@@ -227,11 +232,24 @@ class Tape:
             start_noise=drawn.get(-1),
             entry=self.points[0].level,
             exit=self.points[-1].level,
-            companion=self.points[1].level if width == 2 else None,
+            companion=self.points[1].level if starts == 2 else None,
             outputs=len(finals),
             tolerance=1e-12,
             note=self.inexact,
         )
+
+    def _fill(self, table: Float, row: int, columns: dict[int, int], place: dict[int, int]) -> None:
+        """Write what the registers of `place` hold after `row`.
+
+        `columns` are those of the nodes that they are made of; the last column of the table is for noise.
+        """
+        if row in self._noise:
+            node, _ = self._noise[row]
+            columns = columns | {node: table.shape[1] - 1}
+        for node, register in place.items():
+            parts = self._expand(node) if self._born[node] == row else {node: 1.0}
+            for part, coefficient in parts.items():
+                table[register, columns[part]] = coefficient
 
     @staticmethod
     def _assign(place: dict[int, int], nodes: list[int], size: int) -> dict[int, int]:
@@ -245,3 +263,8 @@ class Tape:
             if node not in after:
                 after[node] = next(free)
         return after
+
+
+def _numbered(nodes: list[int]) -> dict[int, int]:
+    """Each node's place in the list."""
+    return {node: number for number, node in enumerate(nodes)}

@@ -45,8 +45,9 @@ class Impulse(NamedTuple):
 
 def impulse(plan: Plan) -> Impulse:
     """The impulse response of `plan`, for a denoiser that does not clip: estimate and raw estimate are one output."""
-    draws = tuple(i for i in (plan.start_noise, *(row.noise for row in plan.rows)) if i is not None)
-    starts, n = plan.inputs, plan.nfe
+    intervals = [plan.start_noise, *(row.noise for row in plan.rows)]
+    draws = tuple(interval for interval in intervals if interval is not None)
+    starts, n = plan.inputs, len(plan.rows)
     R = np.zeros((plan.registers, starts + n + len(draws)))
     R[:, :starts] = plan.init[:, :-1]
     column = starts + n

@@ -15,9 +15,8 @@ network's own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,9 +73,12 @@ def combinations(plan: Plan, i: int, fold: tuple[float, float] | None) -> list[T
         if fold is None:
             row |= {DATA: data, RAW: raw}
         else:
-            skip, out = ((data + raw) * v for v in fold)
-            row[0] = 0.0 if abs(row[0] + skip) < 1e-14 * abs(skip) else row[0] + skip  # what is left by rounding
-            row[DATA] = out
+            skip, out = fold
+            of_input = (data + raw) * skip
+            kept = row[0] + of_input
+            is_rounding = abs(kept) < 1e-14 * abs(of_input)
+            row[0] = 0.0 if is_rounding else kept
+            row[DATA] = (data + raw) * out
         row[NOISE] = float(plan.s[i, r])
         targets.append({source: c for source, c in row.items() if c != 0.0})
     return targets
@@ -85,6 +87,54 @@ def combinations(plan: Plan, i: int, fold: tuple[float, float] | None) -> list[T
 def _in_range(c: float) -> bool:
     """Whether a register may be stored divided by `c`: products over many rows must neither overflow nor vanish."""
     return 1e-9 < abs(c) < 1e9
+
+
+def _is_pointer(terms: Terms, *, unit: bool, result: bool) -> bool:
+    """Whether a register may be a tensor that is there already. A `unit` may not be scaled, and a `result` of the run
+    may not be memory of the network's.
+    """
+    if len(terms) > 1:
+        return False
+    [(source, c)] = terms.items()
+    if result and source in (DATA, RAW):
+        return False
+    return c == 1.0 or (not unit and _in_range(c))
+
+
+def _through(terms: Terms, buffer: int, other: Terms) -> Terms | None:
+    """The same combination with `other`, which is in `buffer`, in place of some terms; None where that is no shorter.
+
+    Where `buffer` held one of the terms before, that one has to go, and a combination of equal length will do.
+    """
+    if not other.keys() <= terms.keys():
+        return None
+    overwritten = buffer in terms
+    best = None
+    most = len(terms) if overwritten else len(terms) - 1
+    for shared in {buffer} if overwritten else terms.keys() & other.keys():
+        if not other.get(shared) or not terms[shared]:
+            continue
+        ratio = terms[shared] / other[shared]
+        rest = _remainder(terms, other, ratio)
+        if rest is None:
+            continue
+        rest.pop(shared, None)
+        if len(rest) + 1 <= most:
+            best = {buffer: ratio, **rest}
+            most = len(rest)
+    return best
+
+
+def _remainder(terms: Terms, other: Terms, ratio: float) -> Terms | None:
+    """What `terms` have beyond `ratio` times `other`; None where they nearly cancel, which would cost accuracy."""
+    rest: Terms = {}
+    for source, c in terms.items():
+        taken = ratio * other.get(source, 0.0)
+        if abs(taken) > 30 * abs(c):
+            return None
+        if abs(c - taken) > 1e-13 * abs(c):
+            rest[source] = c - taken
+    return rest
 
 
 class _Row:
@@ -103,65 +153,53 @@ class _Row:
 
     def after(self, targets: list[Terms], outputs: int, last: bool, dtype: torch.dtype) -> _Row:
         """The row that makes `targets`, in the cheaper of two orders: register 0, the longest, made last or first."""
-        both = [_Row(self.place, self.scale, self.own, self.foreign, self.size) for _ in "ab"]
-        for row, sign in zip(both, (1, -1), strict=True):
-            row._lower(targets, outputs, last, dtype, lambda r, length, sign=sign: (sign * (r == 0), length))
+        both = []
+        for first in (False, True):
+            row = _Row(self.place, self.scale, self.own, self.foreign, self.size)
+            row._lower(targets, outputs, last, dtype, first)
+            both.append(row)
         return min(both, key=lambda row: (row.cost, row.size))
 
-    def _lower(
-        self, targets: list[Terms], outputs: int, last: bool, dtype: torch.dtype, order: Callable[[int, int], Any]
-    ) -> None:
-        # A register of zeros has no place, unless it is one of the first, which are read: then it is 0 times a tensor.
-        stored = [
-            {
-                self.place[s] if s >= 0 else s: c * (self.scale[s] if s >= 0 else 1.0)
-                for s, c in terms.items()
-                if s < 0 or s in self.place
-            }
-            or ({DATA: 0.0} if r < outputs else {})
-            for r, terms in enumerate(targets)
-        ]
-        waiting = {r: terms for r, terms in enumerate(stored) if terms}
+    def _lower(self, targets: list[Terms], outputs: int, last: bool, dtype: torch.dtype, first: bool) -> None:
+        """Write the instructions; `first` says whether register 0 is made first or last."""
+        waiting: dict[int, Terms] = {}
+        for r, terms in enumerate(targets):
+            stored = self._stored(terms)
+            if not stored and r < outputs:  # the first registers are read, also where they are zero
+                stored = {DATA: 0.0}
+            if stored:
+                waiting[r] = stored
         place: dict[int, int] = {}
         scale: dict[int, float] = {}
         busy: set[int] = set()
         while waiting:
-            r = min(waiting, key=lambda r: order(r, len(waiting[r])))
+            r = min(waiting, key=lambda r: ((r != 0) if first else (r == 0), len(waiting[r])))
             terms = waiting.pop(r)
-            needed = busy.union(*waiting.values())
-            [(source, c), *more] = terms.items()
-            result = last and r < outputs  # which is no memory of the network's
-            if not more and (c == 1.0 or (r != 0 and _in_range(c))) and not (result and source in (DATA, RAW)):
-                buffer = source if source >= 0 and source not in busy else self._capture(source, needed)
-                place[r], scale[r] = buffer, c
+            if _is_pointer(terms, unit=r == 0, result=last and r < outputs):
+                [(source, scale[r])] = terms.items()
+                if source < 0 or source in busy:
+                    source = self._capture(source, busy.union(*waiting.values()))
+                place[r] = source
             else:
                 place[r], scale[r] = self._combine(terms, busy, waiting, r == 0, dtype)
             busy.add(place[r])
-        spare = sorted(self.own - busy)[max(0, len(targets) - len(busy)) :]  # all that is held is one for each register
+        kept = max(0, len(targets) - len(busy))  # all that is held is one buffer for each register
+        spare = sorted(self.own - busy)[kept:]
         for buffer in [*sorted(self.foreign - busy), *spare]:
             self.ops.append(Op(buffer, NOTHING, None, None, ()))
         self.foreign &= busy
         self.own -= set(spare)
         self.place, self.scale = place, scale
 
-    @staticmethod
-    def _through(terms: Terms, buffer: int, other: Terms) -> Terms | None:
-        """The same combination with the one in `buffer` in place of some terms; None where that is no shorter.
-
-        Where `buffer` held one of the terms before, that one has to go, and no longer is good enough.
-        """
-        gone = terms.keys() & {buffer}
-        best, most = None, len(terms) + bool(gone) - 1
-        for shared in gone or (terms.keys() & other.keys()):
-            ratio = terms[shared] / other[shared] if other.get(shared) else 0.0
-            if not ratio or not other.keys() <= terms.keys():
-                continue
-            taken = {s: ratio * other.get(s, 0.0) for s in terms}
-            rest = {s: c - taken[s] for s, c in terms.items() if abs(c - taken[s]) > 1e-13 * abs(c) and s != shared}
-            loud = any(abs(taken[s]) > 30 * abs(c) for s, c in terms.items())  # nearly cancels: costs accuracy
-            if len(rest) + 1 <= most and not loud:
-                best, most = {buffer: ratio, **rest}, len(rest)
-        return best
+    def _stored(self, terms: Terms) -> Terms:
+        """A combination of registers as one of buffers; registers of zeros have none, and fall away."""
+        stored: Terms = {}
+        for source, c in terms.items():
+            if source < 0:
+                stored[source] = c
+            elif source in self.place:
+                stored[self.place[source]] = c * self.scale[source]
+        return stored
 
     def _capture(self, source: int, needed: set[int]) -> int:
         """A buffer that is the tensor `source` from now on."""
@@ -184,32 +222,36 @@ class _Row:
             """Whether nobody needs what is in `s`, or those who do can start from the new combination instead."""
             if s not in self.own or s in busy:
                 return False
-            return all(s not in other or self._through(other, s, terms) for other in waiting.values())
+            readers = [other for other in waiting.values() if s in other]
+            return all(_through(other, s, terms) for other in readers)
 
-        # Start from a coefficient of 1, which needs no multiplication, and from a buffer that can be overwritten.
-        lead = min(terms, key=lambda s: (unit and terms[s] != 1.0, not may_be_overwritten(s), -abs(terms[s])))
-        factor = 1.0 if unit or not _in_range(terms[lead]) else terms[lead]
+        def cost_of_lead(s: int) -> tuple[bool, bool, float]:
+            """First a coefficient of 1, which needs no multiplication, then a buffer that can be overwritten."""
+            return unit and terms[s] != 1.0, not may_be_overwritten(s), -abs(terms[s])
+
+        lead = min(terms, key=cost_of_lead)
+        factor = terms[lead] if not unit and _in_range(terms[lead]) else 1.0
+        whole = {s: c / factor for s, c in terms.items()}
         in_place = may_be_overwritten(lead)
-        taken = busy.union(terms, *waiting.values())
-        dst = lead if in_place else min(self.own - taken, default=None)
+        dst = lead if in_place else self._new(busy.union(terms, *waiting.values()))
+        rest = [(s, c) for s, c in whole.items() if s != lead]
+        multiplier, start = None, None
+        if whole[lead] != 1.0 or not rest:
+            multiplier = torch.tensor(whole[lead], dtype=dtype)
+        elif not in_place:
+            start = rest.pop(0)
+        self.ops.append(Op(dst, lead, multiplier, start, tuple(rest)))
+        for r, other in waiting.items():
+            waiting[r] = _through(other, dst, whole) or other
+        return dst, factor
+
+    def _new(self, taken: set[int]) -> int:
+        """A buffer to write to: one of our own that is not `taken`, or another."""
+        dst = min(self.own - taken, default=None)
         if dst is None:
             dst = self._free(taken | self.foreign)
             self.own.add(dst)
-        of_lead, rest = terms[lead] / factor, [(s, c / factor) for s, c in terms.items() if s != lead]
-        multiplies = of_lead != 1.0 or not rest
-        self.ops.append(
-            Op(
-                dst,
-                lead,
-                torch.tensor(of_lead, dtype=dtype) if multiplies else None,
-                rest.pop(0) if not multiplies and not in_place else None,
-                tuple(rest),
-            )
-        )
-        whole = {s: c / factor for s, c in terms.items()}
-        for r, other in waiting.items():
-            waiting[r] = self._through(other, dst, whole) or other
-        return dst, factor
+        return dst
 
     def _free(self, taken: set[int]) -> int:
         """A buffer without a tensor in it."""
@@ -225,13 +267,16 @@ def lower(plan: Plan, folds: tuple[tuple[float, float], ...] | None, dtype: torc
     """
     first = tuple(r for r in range(plan.registers) if r == 0 or plan.init[r].any())
     row = _Row({r: r for r in first}, dict.fromkeys(first, 1.0), set(first), set(), max(first) + 1)
-    rows, inputs, first_memory = [], [], (-1, -1)
-    for i in range(plan.nfe):
+    rows: list[tuple[Op, ...]] = []
+    inputs: list[int] = []
+    first_memory = (-1, -1)
+    n = len(plan.rows)
+    for i in range(n):
         inputs.append(row.place[0])
         if row.foreign and first_memory[0] < 0:
-            first_memory = i, min(row.foreign)
+            first_memory = (i, min(row.foreign))
         targets = combinations(plan, i, None if folds is None else folds[i])
-        row = row.after(targets, plan.outputs, i == plan.nfe - 1, dtype)
+        row = row.after(targets, plan.outputs, i == n - 1, dtype)
         rows.append(tuple(row.ops))
     results = tuple((row.place[r], row.scale[r]) for r in range(plan.outputs))
     return Program(tuple(rows), first, tuple(inputs), first_memory, results, row.size)

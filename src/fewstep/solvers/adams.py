@@ -21,7 +21,7 @@ import numpy as np
 from fewstep.core.schedule import Float
 from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.ddim import transfer
-from fewstep.solvers.exponential import finite, order_at, predicted
+from fewstep.solvers.exponential import Rows, finite, order_at, predicted, remembered
 
 LOUDEST = 50.0
 """Earlier rows that would be weighted more than this are left out: a network's error would drown the rest."""
@@ -32,7 +32,8 @@ def too_loud(weights: Iterable[float], q: Point) -> bool:
     return sum(map(abs, weights)) > LOUDEST * max(1.0, q.sigma)
 
 
-NODES, WEIGHTS = (0.5 * (a + b) for a, b in zip(np.polynomial.legendre.leggauss(32), (1, 0), strict=True))
+_nodes, _weights = np.polynomial.legendre.leggauss(32)
+NODES, WEIGHTS = 0.5 * (_nodes + 1), 0.5 * _weights
 """Gauss-Legendre quadrature on [0, 1]: exact to rounding for polynomials, also times e^(g s), |g| < 40."""
 
 FIXED = {1: (), 2: (-1 / 2,), 3: (-16 / 12, 5 / 12), 4: (-59 / 24, 37 / 24, -9 / 24)}
@@ -49,6 +50,11 @@ def lagrange_integrals(nodes: list[float], at: Float, density: Float) -> list[fl
     return weights
 
 
+def weighted(weights: Sequence[float], states: Sequence[State]) -> State:
+    """The sum of states times weights."""
+    return sum((w * state for w, state in zip(weights, states, strict=True)), State({}))
+
+
 def _step(
     x: State, data: State, p: Point, q: Point, noise: Sequence[State], weights: Callable[[int], list[float]]
 ) -> State:
@@ -60,7 +66,7 @@ def _step(
     for order in range(len(noise), 1, -1):
         w = weights(order)
         if not too_loud(w, q):
-            return ddim + sum(a * (e - noise[0]) for a, e in zip(w, noise[1:order], strict=True))
+            return ddim + sum(w_j * (e_j - noise[0]) for w_j, e_j in zip(w, noise[1:order], strict=True))
     return ddim
 
 
@@ -78,15 +84,15 @@ def deis(
     `lower_order_final` as in `exponential.order_at`.
     """
     x = tape.start()
-    history: list[tuple[Point, State]] = []  # newest first
+    history: Rows = []
     for i, (p, q) in enumerate(tape.steps()):
         data = tape.evaluate(x, p)
-        eps = tape.keep(predicted(x, data, p, "noise"))
-        history = [(p, eps), *((r, e) for r, e in history if r.alpha > 0)][:order]
-        usable = p.alpha > 0 and q.alpha > 0 if variable == "rho" else finite(p, q)
-        now = order_at(i, len(tape.points) - 1, order, lower_order_final) if usable else 1
+        history = remembered(history, p, tape.keep(predicted(x, data, p, "noise")), most=order)
+        now = order_at(i, len(tape.points) - 1, order, lower_order_final)
+        if not (finite(p, q) or (variable == "rho" and p.alpha > 0 and q.alpha > 0)):
+            now = 1
         weights = partial(_exact_weights, tape, [r for r, _ in history], q, variable)
-        x = _step(x, data, p, q, [e for _, e in history[:now]], weights)
+        x = _step(x, data, p, q, [eps for _, eps in history[:now]], weights)
     return x
 
 
@@ -166,5 +172,6 @@ def _runge_kutta_step(tape: Tape, x: State, e1: State, p: Point, middle: Point, 
     x2 = move(predicted(x1, tape.evaluate(x1, middle), middle, "noise"), middle)
     e3 = predicted(x2, tape.evaluate(x2, middle), middle, "noise")
     e2 = (x2 - middle.alpha / p.alpha * x) / _span(p, middle)  # as x2 holds it: that saves a register
-    x3, most = move(e3, q), tape.keep(move((e1 + 2 * e2 + 2 * e3) / 6, q))
+    x3 = move(e3, q)
+    most = tape.keep(move((e1 + 2 * e2 + 2 * e3) / 6, q))
     return most + _span(p, q) / 6 * predicted(x3, tape.evaluate(x3, q), q, "noise")

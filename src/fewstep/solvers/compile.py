@@ -20,6 +20,9 @@ from fewstep.core.schedule import Float, Schedule
 from fewstep.core.tape import Tape
 from fewstep.solvers.registry import SAMPLERS
 
+NUMBERS = {float: Real, int: Integral}
+"""What is taken for a number of each type."""
+
 
 def compile(
     sampler: str,
@@ -52,31 +55,25 @@ def compile(
         raise unknown_name("sampler", str(sampler), SAMPLERS)
     if not isinstance(schedule, Schedule):
         raise InvalidInput(f"schedule must be one of fewstep.schedules, such as schedules.linear(), got {schedule!r}")
-    given = [name for name, value in (("steps", steps), ("times", times), ("sigmas", sigmas)) if value is not None]
-    if len(given) != 1:
-        raise InvalidInput(f"give exactly one of steps, times and sigmas, got {' and '.join(given) or 'none'}")
+    given = {"steps": steps, "times": times, "sigmas": sigmas}
+    named = [name for name, value in given.items() if value is not None]
+    if len(named) != 1:
+        raise InvalidInput(f"give exactly one of steps, times and sigmas, got {' and '.join(named) or 'none'}")
     if not isinstance(grid, str) or not isinstance(grid_options or {}, Mapping):
         raise InvalidInput(f"grid is a name and grid_options a mapping, got {grid!r} and {grid_options!r}")
     grid_options = dict(grid_options or {})
     if steps is not None:
         points = grid_times(grid, schedule, steps, **grid_options)
+    elif grid_options:
+        raise InvalidInput(f"grid_options {sorted(grid_options)} have no effect on given {named[0]}: leave them out")
     else:
-        if grid_options:
-            raise InvalidInput(
-                f"grid_options {sorted(grid_options)} have no effect on given {given[0]}: leave them out"
-            )
-        points, grid = given_times(schedule, times=times, sigmas=sigmas), given[0]
+        points = given_times(schedule, times=times, sigmas=sigmas)
+        grid = named[0]
     if reverse:
         points = _reversed(schedule, points)
 
     solver, defaults = solver_of(sampler)
-    if options and not defaults:
-        raise InvalidInput(f"{sampler} takes no options, got {', '.join(map(repr, options))}")
-    for option in options:
-        if option not in defaults:
-            raise unknown_name(f"option of {sampler}", option, defaults)
-    hints = get_type_hints(solver)
-    options = {option: _plain(option, value, hints[option]) for option, value in options.items()}
+    options = _checked(sampler, get_type_hints(solver), defaults, options)
     tape = Tape(schedule, points)
     result = solver(tape, **{**SAMPLERS[sampler].options, **defaults, **options})
     recipe = Recipe(
@@ -92,9 +89,22 @@ def compile(
     )
     plan = tape.plan(result if isinstance(result, tuple) else (result,), recipe)
     if tape.inexact:
-        plan = replace(plan, tolerance=float(np.max(marginal_error(plan))) * (1 + 1e-9) + 1e-12)
+        departs = float(np.max(marginal_error(plan)))
+        plan = replace(plan, tolerance=departs * (1 + 1e-9) + 1e-12)
     check_marginals(plan)
     return plan
+
+
+def _checked(
+    sampler: str, hints: Mapping[str, Any], defaults: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options that a caller gives, each one known to the sampler and of the type that it asks for."""
+    if options and not defaults:
+        raise InvalidInput(f"{sampler} takes no options, got {', '.join(map(repr, options))}")
+    for option in options:
+        if option not in defaults:
+            raise unknown_name(f"option of {sampler}", option, defaults)
+    return {option: _plain(option, value, hints[option]) for option, value in options.items()}
 
 
 def solver_of(sampler: str) -> tuple[Callable[..., Any], dict[str, Any]]:
@@ -102,21 +112,27 @@ def solver_of(sampler: str) -> tuple[Callable[..., Any], dict[str, Any]]:
     entry = SAMPLERS[sampler]
     module, name = entry.solver.split(":")
     solver = getattr(importlib.import_module(f"fewstep.solvers.{module}"), name)
-    own = {name: p.default for name, p in inspect.signature(solver).parameters.items() if name != "tape"}
-    return solver, {name: value for name, value in {**own, **entry.defaults}.items() if name not in entry.options}
+    parameters = inspect.signature(solver).parameters
+    own = {name: parameter.default for name, parameter in parameters.items()}
+    fixed = {"tape", *entry.options}
+    return solver, {name: value for name, value in {**own, **entry.defaults}.items() if name not in fixed}
 
 
 def _plain(option: str, value: Any, hint: Any) -> Any:
-    """`value`, numbers as Python's own, where it is what the solver's signature allows."""
-    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    """`value` where the solver's signature allows it; numbers, such as numpy's, become Python's own."""
+    is_union = get_origin(hint) in (Union, UnionType)
+    kinds = get_args(hint) if is_union else (hint,)
     choices = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     if choices:
         one_of(option, value, [*choices, None] if NoneType in kinds else choices)
         return value
     for kind in kinds:
-        wanted = {float: Real, int: Integral}.get(kind, get_origin(kind) or kind)
-        if isinstance(value, wanted) and isinstance(value, bool) == (kind is bool):
-            return kind(value) if kind in (float, int) else value
+        if kind is not bool and isinstance(value, bool):  # Python counts it as a number
+            continue
+        if kind in NUMBERS and isinstance(value, NUMBERS[kind]):
+            return kind(value)
+        if isinstance(value, get_origin(kind) or kind):
+            return value
     names = [getattr(kind, "__name__", str(kind)) for kind in kinds]
     raise InvalidInput(f"{option} must be of type {' or '.join(names)}, got {value!r}")
 

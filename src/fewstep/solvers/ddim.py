@@ -84,7 +84,7 @@ def ddpm(tape: Tape, *, variance: Literal["fixed_small", "fixed_large"] = "fixed
         v = posterior_std(p, q)
         eps = (x - p.alpha * data) / p.sigma
         x = q.alpha * data + math.sqrt(max(0.0, q.sigma**2 - v**2)) * eps
-        if v > 0:
-            large = v * p.sigma / q.sigma
-            x = x + (large if variance == "fixed_large" else v) * tape.noise(p, q)
+        if v > 0 and variance == "fixed_large":
+            v = v * p.sigma / q.sigma
+        x = x + drawn(tape, p, q, v)
     return x

@@ -11,6 +11,7 @@ schedule.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 from fewstep.core.errors import InvalidInput, not_negative
@@ -66,9 +67,9 @@ def edm(
     gamma = min(s_churn / (len(tape.points) - 1), math.sqrt(2) - 1)
     x = tape.start()
     for p, q in tape.steps():
-        churns = gamma > 0 and s_tmin <= p.ratio <= s_tmax and p.t < tape.schedule.t_max
-        up = at_ratio(tape, p.ratio * (1 + gamma)) if churns else p
-        if churns:
+        up = p
+        if gamma > 0 and s_tmin <= p.ratio <= s_tmax and p.t < tape.schedule.t_max:
+            up = at_ratio(tape, p.ratio * (1 + gamma))
             x = renoised(tape, x, p, up, s_noise)
             if s_noise != 1:
                 tape.inexact = f"s_noise = {s_noise:g} scales the noise that is drawn"
@@ -120,6 +121,6 @@ def restart(
             middle = [at_ratio(tape, (high + j / n * (low - high)) ** 7) for j in range(1, n)]
             for _ in range(restarts):
                 x = renoised(tape, x, q, top)
-                for a, b in zip([top, *middle], [*middle, q], strict=True):
+                for a, b in pairwise([top, *middle, q]):
                     x = ode_step(tape, x, a, b, "heun")
     return x

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Literal
 
 from fewstep.core.errors import InvalidInput
@@ -26,6 +25,8 @@ from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.ddim import check_noise, drawn, transfer
 
 Prediction = Literal["data", "noise"]
+Rows = list[tuple[Point, State]]
+"""Points at which the network was evaluated, and what was predicted there."""
 
 WIDEST = math.log(1024)
 """Singlesteps that would amplify more than 1024 times are of first order: that factor would weigh their inner rows."""
@@ -71,6 +72,11 @@ def predicted(x: State, data: State, p: Point, prediction: str) -> State:
     return data if prediction == "data" else (x - p.alpha * data) / p.sigma
 
 
+def remembered(history: Rows, p: Point, m: State, most: int) -> Rows:
+    """`history`, the newest first, with the row (p, m) before it: `most` rows, without earlier ones where alpha = 0."""
+    return [(p, m), *((r, n) for r, n in history if math.isfinite(r.lam))][:most]
+
+
 def order_at(step: int, steps: int, order: int, lower_order_final: bool | None) -> int:
     """The order of a multistep solver at a step: it grows with the history and, if asked, falls towards the end.
 
@@ -100,28 +106,31 @@ def multistep(
     """
     check_noise(tape, eta, s_noise, most=math.inf if prediction == "data" else 0.0)
     x = tape.start()
-    history: list[tuple[Point, State]] = []  # newest first
+    history: Rows = []
     for i, (p, q) in enumerate(tape.steps()):
         data = tape.evaluate(x, p)
-        m = tape.keep(predicted(x, data, p, prediction))
-        history = [(p, m), *((r, n) for r, n in history if math.isfinite(r.lam))][:3]
+        history = remembered(history, p, tape.keep(predicted(x, data, p, prediction)), most=3)
         now = min(order_at(i, len(tape.points) - 1, order, lower_order_final), len(history))
         k, g, v = drift(p, q, eta)
         x = k * x + (q.alpha - p.alpha * k) * data  # k x - c w0 m0
         if now > 1 and has_inside(p, q, prediction):
-            c, g = (q.alpha, g) if prediction == "data" else factors(p, q, prediction)[1:]
+            c = q.alpha
+            if prediction == "noise":
+                _, c, g = factors(p, q, prediction)
             w0, w1, w2 = weights(g)
             h = q.lam - p.lam
             (_, m0), (p1, m1), *older = history
             r0 = (p.lam - p1.lam) / h
             first = (m0 - m1) / r0
             if now == 2:
-                x = x - c * (w0 / 2 if variant == "midpoint" else w1) * first
+                w = w0 / 2 if variant == "midpoint" else w1
+                x = x - c * w * first
             else:
                 p2, m2 = older[0]
                 r1 = (p1.lam - p2.lam) / h
                 second = (first - (m1 - m2) / r1) / (r0 + r1)
-                x = x - c * (w1 * (first + r0 * second) + (2 if curvature == "exact" else 1) * w2 * second)
+                w = 2 * w2 if curvature == "exact" else w2
+                x = x - c * (w1 * (first + r0 * second) + w * second)
         x = x + drawn(tape, p, q, v * s_noise)
     return x
 
@@ -135,14 +144,15 @@ def singlestep(
     `r2` of the step in lambda. A step that starts at alpha = 0 or ends at sigma = 0 has no inside in lambda and is of
     first order; so is one that noise prediction would amplify beyond use (`WIDEST`).
     """
-    r1 = (0.5 if order == 2 else 1 / 3) if r1 is None else r1
-    if not 0 < r1 < (r2 if order == 3 else 1) <= 1 or not r2 < 1:
+    if r1 is None:
+        r1 = 0.5 if order == 2 else 1 / 3
+    above = r2 if order == 3 else 1
+    if not 0 < r1 < above or not r2 < 1:
         raise InvalidInput(f"the fractions of the step must satisfy 0 < r1 < r2 < 1, got r1 = {r1}, r2 = {r2}")
     x = tape.start()
     for p, q in tape.steps():
-        inner = []
-        if order > 1 and has_inside(p, q, prediction):
-            inner = [tape.point_at_lambda(p.lam + r * (q.lam - p.lam)) for r in (r1, r2)[: order - 1]]
+        fractions = (r1, r2)[: order - 1] if has_inside(p, q, prediction) else ()
+        inner = [tape.point_at_lambda(p.lam + r * (q.lam - p.lam)) for r in fractions]
         x = advance(tape, x, p, q, inner, prediction)
     return x
 
@@ -157,35 +167,50 @@ def advance(
     data = tape.evaluate(x, p)
     if not inner:
         return transfer(x, data, p, q)
-
-    def weight(s: Point, variant: str) -> float:
-        """Of m_1 - m_0, in the step of order 2 to s."""
-        _, c, g = factors(p, s, prediction)
-        w0, w1, _ = weights(g)
-        return -c * (w0 / 2 if variant == "midpoint" else w1) * (s.lam - p.lam) / (s1.lam - p.lam)
-
-    # m_1 - m_0 is a multiple of D_1 - D_0, because the row at s1 has what noise is left of m_0; x itself cancels.
-    s1, *more = inner
-    gains = [1.0 if prediction == "data" else -1 / s.ratio for s in inner]
-    if not more:
-        w = weight(q, variant or "midpoint") * gains[0]
+    s1 = inner[0]
+    if len(inner) == 1:
+        w = _slope_weight(p, s1, q, prediction, variant or "midpoint")
         base = tape.keep(transfer(x, data, p, q) - w * data)
         return base + w * tape.evaluate(transfer(x, data, p, s1), s1)
-    (s2,) = more
-    w21 = weight(s2, variant or "heun") * gains[0]
-    _, c, g = factors(p, q, prediction)
-    _, w1, w2 = weights(g)
-    a, b = ((s.lam - p.lam) / (q.lam - p.lam) for s in inner)
-    v1, v2 = 0.0, w1 / b
-    if variant == "heun":  # the slope and the curvature of the parabola through the three rows
-        v1, v2 = (w1 * b - 2 * w2) / (a * (b - a)), (2 * w2 - w1 * a) / (b * (b - a))
-    w31 = -c * (v1 * gains[0] + v2 * (0.0 if prediction == "data" else w21 / s2.sigma))
-    w32 = -c * v2 * gains[1]
+    s2 = inner[1]
+    w21 = _slope_weight(p, s1, s2, prediction, variant or "heun")
+    w31, w32 = _third_order_weights((p, s1, s2, q), prediction, variant, w21)
     second = tape.keep(transfer(x, data, p, s2) - w21 * data)
     last = tape.keep(transfer(x, data, p, q) - (w31 + w32) * data)
     d1 = tape.evaluate(transfer(x, data, p, s1), s1)
     last = tape.keep(last + w31 * d1)
     return last + w32 * tape.evaluate(second + w21 * d1, s2)
+
+
+def _gain(s: Point, prediction: str) -> float:
+    """m_1 - m_0 as a multiple of D_1 - D_0, for a row at `s`: x cancels, as the row has what noise is left of m_0."""
+    return 1.0 if prediction == "data" else -1 / s.ratio
+
+
+def _slope_weight(p: Point, s1: Point, s: Point, prediction: str, variant: str) -> float:
+    """Of D_1 - D_0, with D_1 at `s1`, in the step of order 2 from `p` to `s`."""
+    _, c, g = factors(p, s, prediction)
+    w0, w1, _ = weights(g)
+    w = w0 / 2 if variant == "midpoint" else w1
+    return -c * w * (s.lam - p.lam) / (s1.lam - p.lam) * _gain(s1, prediction)
+
+
+def _third_order_weights(
+    points: tuple[Point, Point, Point, Point], prediction: str, variant: str | None, w21: float
+) -> tuple[float, float]:
+    """Of D_1 - D_0 and D_2 - D_0 in the step over `points` (p, s1, s2, q); `w21` is that of D_1 - D_0 at s2."""
+    p, s1, s2, q = points
+    _, c, g = factors(p, q, prediction)
+    _, w1, w2 = weights(g)
+    a, b = ((s.lam - p.lam) / (q.lam - p.lam) for s in (s1, s2))
+    v1, v2 = 0.0, w1 / b
+    if variant == "heun":  # the slope and the curvature of the parabola through the three rows
+        v1 = (w1 * b - 2 * w2) / (a * (b - a))
+        v2 = (2 * w2 - w1 * a) / (b * (b - a))
+    carried = 0.0 if prediction == "data" else w21 / s2.sigma
+    w31 = -c * (v1 * _gain(s1, prediction) + v2 * carried)
+    w32 = -c * v2 * _gain(s2, prediction)
+    return w31, w32
 
 
 def grouped(
@@ -204,7 +229,8 @@ def grouped(
     lambda; `heun`, of order 3 wherever they lie; or `midpoint`, diffusers' own.
     """
     x = tape.start()
-    for p, *inner, q in tape.steps(group_sizes(tape.points, order, prediction, lower_order_final)):
+    sizes = group_sizes(tape.points, order, prediction, lower_order_final)
+    for p, *inner, q in tape.steps(sizes):
         x = advance(tape, x, p, q, inner, prediction, None if variant == "paper" else variant)
     return x
 
@@ -227,5 +253,9 @@ def group_sizes(points: Sequence[Point], order: int, prediction: str, lower_orde
             return [*cut(group[:-1]), 1]
         return [1] * (len(group) - 1)
 
-    ends = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
-    return [size for a, b in pairwise(ends) if b > a for size in cut(points[a : b + 1])]
+    found: list[int] = []
+    for size in sizes:
+        if size:
+            first = sum(found)
+            found += cut(points[first : first + size + 1])
+    return found

@@ -29,7 +29,7 @@ def belm(tape: Tape, *, path: Path = "auto", start: Literal["single", "pair"] = 
     current = tape.start() if start == "pair" else older
     for i, (p, q) in enumerate(tape.steps()):
         if i == 0:
-            if start == "single":
+            if start == "single":  # of a pair the first step is made already
                 current = transfer(older, tape.evaluate(older, p), p, q)
             continue
         o = tape.points[i - 1]
@@ -38,5 +38,6 @@ def belm(tape: Tape, *, path: Path = "auto", start: Literal["single", "pair"] = 
         y_o = tape.keep(older / space.scale(o))
         slope = space.slope(current, tape.evaluate(current, p), p)
         y_p = current / space.scale(p)
-        older, current = (current, space.scale(q) * (grow * y_o + (1 - grow) * y_p + h2 * (h1 + h2) / h1 * slope))
+        older = current
+        current = space.scale(q) * (grow * y_o + (1 - grow) * y_p + h2 * (h1 + h2) / h1 * slope)
     return current, older

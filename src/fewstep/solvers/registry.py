@@ -11,18 +11,24 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
 
 class Sampler(NamedTuple):
-    """One row of the table that `fewstep samplers` prints."""
+    """A row of the table that `fewstep samplers` prints.
 
-    solver: str  # module:function inside fewstep.solvers
-    options: Mapping[str, Any]
-    order: int
-    evaluations: int
-    stochastic: bool
+    `solver` is module:function inside fewstep.solvers, and `options` are what makes this sampler of it. `defaults` are
+    of options that a caller may give, where they are not the solver's own.
+    """
+
+    solver: str
     source: str
     summary: str
-    defaults: Mapping[str, Any] = MappingProxyType({})  # of options that a caller may give, where not the solver's own
+    order: int
+    evaluations: int = 1
+    stochastic: bool = False
+    options: Mapping[str, Any] = EMPTY
+    defaults: Mapping[str, Any] = EMPTY
 
 
 DDPM = "Ho et al. 2020, arXiv 2006.11239"
@@ -35,57 +41,189 @@ LMS = "Crowson 2022, k-diffusion; also arXiv 2204.13902, rho-AB"
 DEIS = "Zhang & Chen 2022, arXiv 2204.13902"
 PNDM = "Liu et al. 2022, arXiv 2202.09778"
 UNIPC = "Zhao et al. 2023, arXiv 2302.04867"
+BELM = "Wang et al. 2024, arXiv 2410.07273"
 RESTART = "Xu et al. 2023, arXiv 2306.14878"
 SA = "Xue et al. 2023, arXiv 2309.05019"
 CM = "Song et al. 2023, arXiv 2303.01469"
 LCM = "Luo et al. 2023, arXiv 2310.04378"
 TCD = "Zheng et al. 2024, arXiv 2402.19159"
 
+RUNGE_KUTTA = "rungekutta:runge_kutta"
+SINGLESTEP = "exponential:singlestep"
+MULTISTEP = "exponential:multistep"
+
 RHO = {"variable": "rho", "lower_order_final": False}  # of k-diffusion's LMS: full order up to clean data
 
-# fmt: off
 SAMPLERS: dict[str, Sampler] = {
-    "ddpm": Sampler("ddim:ddpm", {}, 1, 1, True, DDPM, "ancestral sampling of the forward process's posterior"),
-    "ddim": Sampler("ddim:ddim", {}, 1, 1, False, DDIM, "keeps the predicted data and noise; eta adds noise"),
-    "euler": Sampler("stochastic:euler_ancestral", {"eta": 0.0, "s_noise": 1.0}, 1, 1, False, EDM, "Euler's method; the same table as DDIM"),
-    "heun": Sampler("rungekutta:runge_kutta", {"tableau": "heun"}, 2, 2, False, EDM, "Heun's method"),
-    "midpoint": Sampler("rungekutta:runge_kutta", {"tableau": "midpoint"}, 2, 2, False, RK, "explicit midpoint"),
-    "ralston": Sampler("rungekutta:runge_kutta", {"tableau": "ralston"}, 2, 2, False, RK, "Ralston's second-order method"),
-    "rk3": Sampler("rungekutta:runge_kutta", {"tableau": "rk3"}, 3, 3, False, RK, "Heun's third-order method"),
-    "rk4": Sampler("rungekutta:runge_kutta", {"tableau": "rk4"}, 4, 4, False, RK, "the classical fourth-order method"),
-    "dpm2": Sampler("exponential:singlestep", {"order": 2, "prediction": "noise", "r1": 0.5, "r2": 2 / 3}, 2, 2, False, EDM, "midpoint at the geometric mean of sigma (k-diffusion)"),
-    "dpm-2s": Sampler("exponential:singlestep", {"order": 2, "prediction": "noise"}, 2, 2, False, DPM, "DPM-Solver-2"),
-    "dpm-3s": Sampler("exponential:singlestep", {"order": 3, "prediction": "noise"}, 3, 3, False, DPM, "DPM-Solver-3"),
-    "dpm-2m": Sampler("exponential:multistep", {"order": 2, "prediction": "noise"}, 2, 1, False, DPM, "multistep DPM-Solver"),
-    "dpm-3m": Sampler("exponential:multistep", {"order": 3, "prediction": "noise"}, 2, 1, False, DPM, "multistep DPM-Solver as published; curvature='exact' makes it order 3"),
-    "dpmpp-1": Sampler("exponential:multistep", {"order": 1}, 1, 1, False, DPMPP, "DPM-Solver++ of order 1, equal to DDIM"),
-    "dpmpp-2m": Sampler("exponential:multistep", {"order": 2}, 2, 1, False, DPMPP, "DPM-Solver++(2M)"),
-    "dpmpp-3m": Sampler("exponential:multistep", {"order": 3}, 2, 1, False, DPMPP, "DPM-Solver++(3M) as published; curvature='exact' makes it order 3"),
-    "dpmpp-2s": Sampler("exponential:singlestep", {"order": 2}, 2, 2, False, DPMPP, "DPM-Solver++(2S)"),
-    "dpmpp-3s": Sampler("exponential:singlestep", {"order": 3}, 3, 3, False, DPMPP, "DPM-Solver++(3S)"),
-    "dpm-fast": Sampler("exponential:grouped", {"prediction": "noise"}, 3, 1, False, DPM, "singlesteps over groups of grid times"),
-    "dpmpp-fast": Sampler("exponential:grouped", {}, 3, 1, False, DPMPP, "singlesteps over groups of grid times"),
-    "belm": Sampler("invertible:belm", {}, 2, 1, False, "Wang et al. 2024, arXiv 2410.07273", "two-step and exactly invertible"),
-    **{f"lms-{n}": Sampler("adams:deis", {"order": n, **RHO}, n, 1, False, LMS, "the noise a polynomial of sigma") for n in (2, 3, 4)},
-    **{f"deis-{n}": Sampler("adams:deis", {"order": n}, n, 1, False, DEIS, "the noise a polynomial of lambda") for n in (1, 2, 3, 4)},
-    **{f"ipndm-{n}": Sampler("adams:ipndm", {"order": n}, min(n, 2), 1, False, DEIS, "the weights of even steps") for n in (1, 2, 3, 4)},
-    "pndm": Sampler("adams:pndm", {}, 2, 1, False, PNDM, "three Runge-Kutta steps, then ipndm-4"),
-    **{f"unipc-{n}": Sampler("unipc:unipc", {"order": n}, n + 1, 1, False, UNIPC, f"UniPC of order {n}") for n in (1, 2, 3, 4)},
-    "unipc": Sampler("unipc:unipc", {"order": "auto"}, 4, 1, False, UNIPC, "UniPC, its order by the steps"),
-    "euler-a": Sampler("stochastic:euler_ancestral", {}, 1, 1, True, DDIM, "Euler down, then noise"),
-    "dpm2-a": Sampler("stochastic:two_stage_ancestral", {"prediction": "noise"}, 2, 2, True, EDM, "DPM-2 down, then noise"),
-    "dpmpp-2s-a": Sampler("stochastic:two_stage_ancestral", {"prediction": "data"}, 2, 2, True, DPMPP, "DPM-Solver++(2S) down, then noise"),
-    "dpmpp-sde": Sampler("stochastic:dpmpp_sde", {}, 2, 2, True, DPMPP, "singlestep with one Brownian motion (k-diffusion)"),
-    "sde-dpmpp-1": Sampler("exponential:multistep", {"order": 1, "prediction": "data"}, 1, 1, True, DPMPP, "SDE-DPM-Solver++(1)", {"eta": 1.0}),
-    "sde-dpmpp-2m": Sampler("exponential:multistep", {"order": 2, "prediction": "data"}, 2, 1, True, DPMPP, "SDE-DPM-Solver++(2M)", {"eta": 1.0}),
-    "sde-dpmpp-3m": Sampler("exponential:multistep", {"order": 3, "prediction": "data"}, 2, 1, True, DPMPP, "SDE-DPM-Solver++(3M) as published; curvature='exact' makes it order 3", {"eta": 1.0, "variant": "heun"}),
-    "edm": Sampler("edm:edm", {"method": "heun"}, 2, 2, True, EDM, "Heun with churn: s_churn, s_tmin, s_tmax"),
-    "edm-euler": Sampler("edm:edm", {"method": "euler"}, 1, 1, True, EDM, "Euler with churn"),
-    "edm-dpm2": Sampler("edm:edm", {"method": "dpm2"}, 2, 2, True, EDM, "DPM-2 with churn (k-diffusion)"),
-    "restart": Sampler("edm:restart", {}, 2, 2, True, RESTART, "Heun that goes back up to noise and down again"),
-    "sa": Sampler("sa:sa_solver", {}, 2, 1, True, SA, "SA-Solver: stochastic Adams, predictor and corrector"),
-    "consistency": Sampler("consistency:consistency", {}, 1, 1, True, CM, "data, then all noise anew"),
-    "lcm": Sampler("consistency:lcm", {}, 1, 1, True, LCM, "consistency with LCM's boundary scalings"),
-    "tcd": Sampler("consistency:tcd", {}, 1, 1, True, TCD, "DDIM to below, then noise: strategic"),
+    # DDPM, DDIM and Euler
+    "ddpm": Sampler(
+        "ddim:ddpm", DDPM, "ancestral sampling of the forward process's posterior", order=1, stochastic=True
+    ),
+    "ddim": Sampler("ddim:ddim", DDIM, "keeps the predicted data and noise; eta adds noise", order=1),
+    "euler": Sampler(
+        "stochastic:euler_ancestral",
+        EDM,
+        "Euler's method; the same table as DDIM",
+        order=1,
+        options={"eta": 0.0, "s_noise": 1.0},
+    ),
+    # Runge-Kutta methods
+    "heun": Sampler(RUNGE_KUTTA, EDM, "Heun's method", order=2, evaluations=2, options={"tableau": "heun"}),
+    "midpoint": Sampler(RUNGE_KUTTA, RK, "explicit midpoint", order=2, evaluations=2, options={"tableau": "midpoint"}),
+    "ralston": Sampler(
+        RUNGE_KUTTA, RK, "Ralston's second-order method", order=2, evaluations=2, options={"tableau": "ralston"}
+    ),
+    "rk3": Sampler(RUNGE_KUTTA, RK, "Heun's third-order method", order=3, evaluations=3, options={"tableau": "rk3"}),
+    "rk4": Sampler(
+        RUNGE_KUTTA, RK, "the classical fourth-order method", order=4, evaluations=4, options={"tableau": "rk4"}
+    ),
+    # exponential integrators: DPM-Solver and DPM-Solver++
+    "dpm2": Sampler(
+        SINGLESTEP,
+        EDM,
+        "midpoint at the geometric mean of sigma (k-diffusion)",
+        order=2,
+        evaluations=2,
+        options={"order": 2, "prediction": "noise", "r1": 0.5, "r2": 2 / 3},
+    ),
+    "dpm-2s": Sampler(
+        SINGLESTEP, DPM, "DPM-Solver-2", order=2, evaluations=2, options={"order": 2, "prediction": "noise"}
+    ),
+    "dpm-3s": Sampler(
+        SINGLESTEP, DPM, "DPM-Solver-3", order=3, evaluations=3, options={"order": 3, "prediction": "noise"}
+    ),
+    "dpm-2m": Sampler(MULTISTEP, DPM, "multistep DPM-Solver", order=2, options={"order": 2, "prediction": "noise"}),
+    "dpm-3m": Sampler(
+        MULTISTEP,
+        DPM,
+        "multistep DPM-Solver as published; curvature='exact' makes it order 3",
+        order=2,
+        options={"order": 3, "prediction": "noise"},
+    ),
+    "dpmpp-1": Sampler(MULTISTEP, DPMPP, "DPM-Solver++ of order 1, equal to DDIM", order=1, options={"order": 1}),
+    "dpmpp-2m": Sampler(MULTISTEP, DPMPP, "DPM-Solver++(2M)", order=2, options={"order": 2}),
+    "dpmpp-3m": Sampler(
+        MULTISTEP,
+        DPMPP,
+        "DPM-Solver++(3M) as published; curvature='exact' makes it order 3",
+        order=2,
+        options={"order": 3},
+    ),
+    "dpmpp-2s": Sampler(SINGLESTEP, DPMPP, "DPM-Solver++(2S)", order=2, evaluations=2, options={"order": 2}),
+    "dpmpp-3s": Sampler(SINGLESTEP, DPMPP, "DPM-Solver++(3S)", order=3, evaluations=3, options={"order": 3}),
+    "dpm-fast": Sampler(
+        "exponential:grouped", DPM, "singlesteps over groups of grid times", order=3, options={"prediction": "noise"}
+    ),
+    "dpmpp-fast": Sampler("exponential:grouped", DPMPP, "singlesteps over groups of grid times", order=3),
+    # invertible
+    "belm": Sampler("invertible:belm", BELM, "two-step and exactly invertible", order=2),
+    # Adams methods on the noise
+    **{
+        f"lms-{n}": Sampler("adams:deis", LMS, "the noise a polynomial of sigma", order=n, options={"order": n, **RHO})
+        for n in (2, 3, 4)
+    },
+    **{
+        f"deis-{n}": Sampler("adams:deis", DEIS, "the noise a polynomial of lambda", order=n, options={"order": n})
+        for n in (1, 2, 3, 4)
+    },
+    **{
+        f"ipndm-{n}": Sampler("adams:ipndm", DEIS, "the weights of even steps", order=min(n, 2), options={"order": n})
+        for n in (1, 2, 3, 4)
+    },
+    "pndm": Sampler("adams:pndm", PNDM, "three Runge-Kutta steps, then ipndm-4", order=2),
+    # UniPC
+    **{
+        f"unipc-{n}": Sampler("unipc:unipc", UNIPC, f"UniPC of order {n}", order=n + 1, options={"order": n})
+        for n in (1, 2, 3, 4)
+    },
+    "unipc": Sampler("unipc:unipc", UNIPC, "UniPC, its order by the steps", order=4, options={"order": "auto"}),
+    # reverse diffusion: ancestral samplers and SDE-DPM-Solver++
+    "euler-a": Sampler("stochastic:euler_ancestral", DDIM, "Euler down, then noise", order=1, stochastic=True),
+    "dpm2-a": Sampler(
+        "stochastic:two_stage_ancestral",
+        EDM,
+        "DPM-2 down, then noise",
+        order=2,
+        evaluations=2,
+        stochastic=True,
+        options={"prediction": "noise"},
+    ),
+    "dpmpp-2s-a": Sampler(
+        "stochastic:two_stage_ancestral",
+        DPMPP,
+        "DPM-Solver++(2S) down, then noise",
+        order=2,
+        evaluations=2,
+        stochastic=True,
+        options={"prediction": "data"},
+    ),
+    "dpmpp-sde": Sampler(
+        "stochastic:dpmpp_sde",
+        DPMPP,
+        "singlestep with one Brownian motion (k-diffusion)",
+        order=2,
+        evaluations=2,
+        stochastic=True,
+    ),
+    "sde-dpmpp-1": Sampler(
+        MULTISTEP,
+        DPMPP,
+        "SDE-DPM-Solver++(1)",
+        order=1,
+        stochastic=True,
+        options={"order": 1, "prediction": "data"},
+        defaults={"eta": 1.0},
+    ),
+    "sde-dpmpp-2m": Sampler(
+        MULTISTEP,
+        DPMPP,
+        "SDE-DPM-Solver++(2M)",
+        order=2,
+        stochastic=True,
+        options={"order": 2, "prediction": "data"},
+        defaults={"eta": 1.0},
+    ),
+    "sde-dpmpp-3m": Sampler(
+        MULTISTEP,
+        DPMPP,
+        "SDE-DPM-Solver++(3M) as published; curvature='exact' makes it order 3",
+        order=2,
+        stochastic=True,
+        options={"order": 3, "prediction": "data"},
+        defaults={"eta": 1.0, "variant": "heun"},
+    ),
+    # back up in noise between steps
+    "edm": Sampler(
+        "edm:edm",
+        EDM,
+        "Heun with churn: s_churn, s_tmin, s_tmax",
+        order=2,
+        evaluations=2,
+        stochastic=True,
+        options={"method": "heun"},
+    ),
+    "edm-euler": Sampler("edm:edm", EDM, "Euler with churn", order=1, stochastic=True, options={"method": "euler"}),
+    "edm-dpm2": Sampler(
+        "edm:edm",
+        EDM,
+        "DPM-2 with churn (k-diffusion)",
+        order=2,
+        evaluations=2,
+        stochastic=True,
+        options={"method": "dpm2"},
+    ),
+    "restart": Sampler(
+        "edm:restart",
+        RESTART,
+        "Heun that goes back up to noise and down again",
+        order=2,
+        evaluations=2,
+        stochastic=True,
+    ),
+    # stochastic Adams methods
+    "sa": Sampler("sa:sa_solver", SA, "SA-Solver: stochastic Adams, predictor and corrector", order=2, stochastic=True),
+    # distilled students
+    "consistency": Sampler("consistency:consistency", CM, "data, then all noise anew", order=1, stochastic=True),
+    "lcm": Sampler("consistency:lcm", LCM, "consistency with LCM's boundary scalings", order=1, stochastic=True),
+    "tcd": Sampler("consistency:tcd", TCD, "DDIM to below, then noise: strategic", order=1, stochastic=True),
 }
-# fmt: on

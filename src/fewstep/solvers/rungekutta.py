@@ -87,17 +87,17 @@ def runge_kutta(tape: Tape, *, tableau: str = "heun", path: Path = "auto") -> St
             x = transfer(x, data, p, q)
             continue
         nodes = [start + node * (end - start) for node in TABLEAUS[tableau].c]
-        targets = [*(q if node == end else space.point(tape, node) for node in nodes[1:]), q]
-        table = [
-            space.scale(s) * w for s, w in zip(targets, weights(TABLEAUS[tableau], nodes, end - start), strict=True)
-        ]
-        # What the later stages and the result have gathered so far: held, unless x and data, which all begin with, are
-        # fewer.
+        stages = [q if node == end else space.point(tape, node) for node in nodes[1:]]
+        targets = [*stages, q]
+        rows = weights(TABLEAUS[tableau], nodes, end - start)
+        table = [space.scale(s) * w for s, w in zip(targets, rows, strict=True)]
+        # What the later stages and the result have gathered so far.
         sums = [transfer(x, data, p, s) - w.sum() * data for s, w in zip(targets, table, strict=True)]
-        for j, s in enumerate(targets[:-1]):
+        for j, s in enumerate(stages):
             u, *sums = sums
-            for later in sums if len(sums) <= 2 else []:
-                tape.keep(later)
+            if len(sums) <= 2:  # more of them would take more registers than x and data, which all begin with
+                for later in sums:
+                    tape.keep(later)
             data = tape.evaluate(u, s)
             sums = [y + w[j] * data for y, w in zip(sums, table[j + 1 :], strict=True)]
         (x,) = sums
@@ -105,13 +105,15 @@ def runge_kutta(tape: Tape, *, tableau: str = "heun", path: Path = "auto") -> St
 
 
 def weights(tableau: Tableau, nodes: Sequence[float], h: float) -> Float:
-    """W of y_j = (y on the straight line) + sum_i W_ji (D_i - D_1): rows are the stages 2 .. and the result, columns i
-    = 2 ..
+    """W of y_j = (y on the straight line) + sum_i W_ji (D_i - D_1).
+
+    Its rows are the stages from the second on and the result; its columns are i = 2, 3 ..
 
     With slopes k_j = (y_j - D_j) / tau_j, the deviations k_j - k_1 are (D_1 - D_j + h sum_i a_ji (k_i - k_1)) / tau_j.
     """
     m = len(nodes)
-    rows, deviations = np.zeros((m, m)), np.zeros((m, m))
+    rows = np.zeros((m, m))
+    deviations = np.zeros((m, m))
     for j in range(1, m):
         rows[j - 1] = h * np.array(tableau.a[j]) @ deviations[:j]
         deviations[j] = rows[j - 1] / nodes[j]

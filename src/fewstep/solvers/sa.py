@@ -17,10 +17,10 @@ from typing import Literal
 import numpy as np
 
 from fewstep.core.errors import InvalidInput, not_negative
-from fewstep.core.tape import Point, State, Tape
-from fewstep.solvers.adams import NODES, WEIGHTS, lagrange_integrals
+from fewstep.core.tape import State, Tape
+from fewstep.solvers.adams import NODES, WEIGHTS, lagrange_integrals, weighted
 from fewstep.solvers.ddim import check_noise, drawn
-from fewstep.solvers.exponential import drift, finite
+from fewstep.solvers.exponential import Rows, drift, finite, remembered
 
 
 def differences(places: list[float], g: float, variant: str) -> list[float]:
@@ -54,29 +54,33 @@ def sa_solver(
         raise InvalidInput(f"give tau_min not above tau_max, got tau_min={tau_min} and tau_max={tau_max}")
     check_noise(tape, tau**2, most=math.inf)
     x = tape.start()
-    history: list[tuple[Point, State]] = []  # newest first
+    history: Rows = []
     steps = len(tape.points) - 1
-    corrected, weight = None, 0.0
+    corrected: State | None = None  # x without its own row, whose data has this weight
+    weight = 0.0
     for i, (p, q) in enumerate(tape.steps()):
         data = tape.evaluate(x, p)
         if corrected is not None:
             x = corrected + weight * data
-        history = [(p, data), *((r, m) for r, m in history if math.isfinite(r.lam))][:4]
+        history = remembered(history, p, data, most=4)
         k, g, v = drift(p, q, tau**2 if tau_min <= p.ratio <= tau_max else 0.0)
         total = q.alpha - p.alpha * k
         first = k * x + total * data + drawn(tape, p, q, v)
-        x, corrected = first, None
+        corrected = None
         if not finite(p, q):
+            x = first
             continue
         left = steps - i if lower_order_final else 4
         places = [(r.lam - p.lam) / (q.lam - p.lam) for r, _ in history]
         older = [q.alpha * (data - m) for _, m in history[1:]]
         ahead = differences(places[: min(predictor_order, left)], g, variant)
-        x = first + sum((w * m for w, m in zip(ahead, older, strict=False)), State({}))
+        x = first + weighted(ahead, older[: len(ahead)])
         if corrector_order == 1:
-            corrected, weight = tape.keep(first - total * data), total
+            corrected = tape.keep(first - total * data)
+            weight = total
         elif corrector_order:
-            *behind, w = differences([*places[: min(corrector_order - 1, left)], 1.0], g, variant)
-            corrected = first + sum((w * m for w, m in zip(behind, older, strict=False)), q.alpha * w * data)
-            corrected, weight = tape.keep(corrected), -q.alpha * w
+            *behind, own = differences([*places[: min(corrector_order - 1, left)], 1.0], g, variant)
+            change = sum((w * m for w, m in zip(behind, older, strict=False)), q.alpha * own * data)
+            corrected = tape.keep(first + change)
+            weight = -q.alpha * own
     return x

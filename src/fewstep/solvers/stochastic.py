@@ -22,8 +22,7 @@ def ancestral(p: Point, q: Point, eta: float) -> tuple[Point, float]:
     """(down, v) of the formula above. `down` has the alpha of q and its time, as x_down is never evaluated."""
     v = eta * posterior_std(p, q)
     sigma = q.sigma * math.sqrt(1 - eta**2 + (eta * fall(p, q)) ** 2)
-    lam = math.inf if sigma == 0 else -math.inf if q.alpha == 0 else math.log(q.alpha) - math.log(sigma)
-    return Point(q.t, q.alpha, sigma, lam), v
+    return Point.of(q.t, q.alpha, sigma), v
 
 
 def euler_ancestral(tape: Tape, *, eta: float = 1.0, s_noise: float = 1.0) -> State:
@@ -54,7 +53,8 @@ def two_stage_ancestral(tape: Tape, *, prediction: str = "data", eta: float = 1.
         # The inner row of noise prediction is weighted by the square root of the step's fall in ratio.
         if finite(p, down) and (prediction == "data" or (down.lam - p.lam) / 2 <= WIDEST + 1e-9):
             middle = (p.lam + down.lam) / 2
-            inner = [q if math.isclose(middle, q.lam, abs_tol=1e-9) else tape.point_at_lambda(middle)]
+            at_end = math.isclose(middle, q.lam, abs_tol=1e-9)
+            inner = [q if at_end else tape.point_at_lambda(middle)]
         x = advance(tape, x, p, down, inner, prediction) + drawn(tape, p, q, v * s_noise)
     return x
 

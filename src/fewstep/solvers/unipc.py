@@ -21,10 +21,10 @@ from typing import Literal
 import numpy as np
 
 from fewstep.core.errors import InvalidInput
-from fewstep.core.tape import Point, State, Tape
-from fewstep.solvers.adams import NODES, WEIGHTS, lagrange_integrals, too_loud
+from fewstep.core.tape import State, Tape
+from fewstep.solvers.adams import NODES, WEIGHTS, lagrange_integrals, too_loud, weighted
 from fewstep.solvers.ddim import transfer
-from fewstep.solvers.exponential import Prediction, factors, finite, order_at, predicted
+from fewstep.solvers.exponential import Prediction, Rows, factors, finite, order_at, predicted, remembered
 
 
 def unipc(
@@ -51,30 +51,32 @@ def unipc(
     if lower_order_final is None and tape.points[-1].sigma == 0:
         lower_order_final = True
     x = tape.start()
-    history: list[tuple[Point, State]] = []  # newest first
+    history: Rows = []
     correction: tuple[State, float] | None = None  # of x: (the change known before its row, the weight of its m)
     for i, (p, q) in enumerate(tape.steps()):
         data = tape.evaluate(x, p)
         m = tape.keep(predicted(x, data, p, prediction))
-        history = [(p, m), *((r, n) for r, n in history if math.isfinite(r.lam))][:order]
+        history = remembered(history, p, m, most=order)
         first = transfer(x, data, p, q)
         if not finite(p, q):
             x, correction = first, None
             continue
         k, c, g = factors(p, q, prediction)
         if correction is not None:
-            first = first + k * (correction[0] + correction[1] * m)
+            known, weight = correction
+            first = first + k * (known + weight * m)
         now = min(order_at(i, steps, order, lower_order_final), len(history))
         places = [(r.lam - p.lam) / (q.lam - p.lam) for r, _ in history[:now]]
         while len(places) > 1 and too_loud(_weights(places, c, g, variant)[0], q):
             places.pop()
         ahead, behind = _weights(places, c, g, variant)
         older = [n - m for _, n in history[1 : len(places)]]
-        x, correction = first - _weighted(ahead, older), None
+        x = first - weighted(ahead, older)
+        correction = None
         if corrector and i not in disable_corrector and not too_loud(behind, q):
             *behind, weight = behind
-            change = _weighted(ahead, older) - _weighted(behind, older)
-            correction = change + weight * m, -weight
+            change = weighted(ahead, older) - weighted(behind, older)
+            correction = (change + weight * m, -weight)
     return x
 
 
@@ -86,10 +88,6 @@ def _weights(places: list[float], c: float, g: float, variant: str) -> tuple[lis
         return [], [half]
     ahead = [half / places[1]] if len(places) == 2 else lagrange_integrals(places, NODES, density)
     return ahead, lagrange_integrals([*places, 1.0], NODES, density)
-
-
-def _weighted(weights: list[float], states: list[State]) -> State:
-    return sum((w * state for w, state in zip(weights, states, strict=True)), State({}))
 
 
 def order_for(steps: int) -> int:

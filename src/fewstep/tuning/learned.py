@@ -18,7 +18,7 @@ and Frankel et al. 2025 (S4S, arXiv 2502.17423).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -27,10 +27,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from fewstep.core.plan import Plan
+from fewstep.core.plan import Plan, TunedFor
 from fewstep.core.schedule import RATIO_CAP, Schedule
 from fewstep.denoise.base import Denoiser, Level
-from fewstep.denoise.factors import FACTORS
 from fewstep.denoise.guidance import Guided
 from fewstep.tuning.problem import LEAST_ERROR, Known, Problem
 from fewstep.tuning.table import Table, plan_of, whole
@@ -127,11 +126,11 @@ class Parameters:
         return (self.gaps, self.shifts) if self.factors is None else (self.gaps, self.shifts, self.factors)
 
     @property
-    def options(self) -> dict[str, Any]:
-        """What the recipe of the plan says of the factors as they are now."""
+    def by_row(self) -> tuple[float, ...] | None:
+        """The factors as they are now."""
         if self.factors is None:
-            return {}
-        return {FACTORS: [r if guided else 0.0 for r, guided in zip(self.factors.tolist(), self.guided, strict=True)]}
+            return None
+        return tuple(r if guided else 0.0 for r, guided in zip(self.factors.tolist(), self.guided, strict=True))
 
     def run(self, denoiser: Denoiser, x: Tensor, first: Tensor, again: bool, slope: Tensor | None = None) -> Tensor:
         """The result from the start `x` (B, ..), with gradients.
@@ -217,7 +216,7 @@ def learn(
     validation: Known,
     *,
     iterations: int,
-    options: Mapping[str, Any],
+    tuned_for: TunedFor | None = None,
     batch: int = 32,
     rate: float = RATE,
     every: int = 25,
@@ -234,7 +233,7 @@ def learn(
 
     Args:
         iterations: at most; fewer where `seconds`, asked for what is left, allow only so many.
-        options: kept in the plan's recipe.
+        tuned_for: what the plan says that it is for.
         batch: training images of one iteration.
         rate: first step of each coordinate, as a share of the error; a unit shift moves a state by as much as the data.
         every: iterations between looks at the validation images; it ends after `patience` looks without a better one.
@@ -253,12 +252,12 @@ def learn(
     learned = parameters.learned
     optimiser = torch.optim.Adam(learned, betas=BETAS)
     order = torch.Generator().manual_seed(seed)
-    best, kept = Learned(plan_of(table, problem.schedule, options), math.inf, 0, 0), learned
+    best, kept = Learned(plan_of(table, problem.schedule, tuned_for), math.inf, 0, 0), learned
     scale = float(train.targets.double().std()) or 1.0
     total, began = iterations, seconds()
     for done in count():
         if done % every == 0 or done >= total:
-            plan = plan_of(parameters.table(), problem.schedule, {**options, **parameters.options})
+            plan = plan_of(parameters.table(), problem.schedule, tuned_for, parameters.by_row)
             error = problem.error(plan, validation)
             if error < best.error:
                 best, kept = Learned(plan, error, done, done), tuple(tensor.detach().clone() for tensor in learned)
@@ -300,9 +299,10 @@ def first_outputs(
         return watched[-1]
 
     some = factors is not None and 0 in factors
-    plan = plan_of(table, problem.schedule, {FACTORS: [float(r != 0) for r in factors or ()]} if some else {})
+    guided = [float(r != 0) for r in factors] if factors is not None and some else None
+    plan = plan_of(table, problem.schedule, factors=guided)
     problem.solve(plan, numbers, around)
-    return torch.stack([torch.cat([one.data[i] for one in watched]) for i in range(plan.nfe)])
+    return torch.stack([torch.cat([one.data[i] for one in watched]) for i in range(len(plan.rows))])
 
 
 def opening(problem: Problem, table: Table, numbers: Sequence[int], guided: bool) -> Tensor:

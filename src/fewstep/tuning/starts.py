@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from fewstep.core.plan import Plan
+from fewstep.core.plan import Plan, TunedFor
 from fewstep.core.schedule import Float, Schedule
-from fewstep.denoise.factors import FACTORS, factors_of
+from fewstep.denoise.factors import factors_of
 from fewstep.tuning.fitted import Fitted, fitted_table, moved_times
 from fewstep.tuning.problem import Problem
 from fewstep.tuning.table import Table, plan_of, table_of
@@ -34,10 +34,9 @@ class Start(NamedTuple):
         """Which rows are guided, where that is learned."""
         return tuple(map(bool, self.factors or ()))
 
-    def plan(self, schedule: Schedule, options: dict[str, Any]) -> Plan:
+    def plan(self, schedule: Schedule, tuned_for: TunedFor | None = None) -> Plan:
         """As it is before learning. Raises `InvalidInput` as `plan_of`."""
-        by_row = {} if all(self.guided) else {FACTORS: list(self.factors or ())}
-        return plan_of(self.table, schedule, {**options, **by_row})
+        return plan_of(self.table, schedule, tuned_for, None if all(self.guided) else self.factors)
 
 
 def fitted_starts(

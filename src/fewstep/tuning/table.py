@@ -13,16 +13,18 @@ solvers: Shaul et al. 2024, arXiv 2403.01329, section 3.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fewstep.core.check import check_marginals
 from fewstep.core.errors import InvalidInput
-from fewstep.core.plan import Plan, Recipe
+from fewstep.core.plan import Plan, Recipe, TunedFor
 from fewstep.core.schedule import Float, Schedule
 from fewstep.core.tape import Tape
+from fewstep.denoise.factors import FACTORS
 from fewstep.measure.impulse import impulse
 
 LEARNED = "learned"
@@ -61,8 +63,8 @@ def table_of(plan: Plan) -> Table | None:
 
 
 def check_model(plan: Plan, name: str, digest: str, remedy: str) -> None:
-    """Raise `InvalidInput` where a plan was learned for a model of another digest; `remedy` says what to do."""
-    own = plan.recipe.options.get("model") if plan.recipe.sampler == LEARNED else None
+    """Raise `InvalidInput` where a plan was tuned for a model of another digest; `remedy` says what to do."""
+    own = plan.tuned_for.model if plan.tuned_for is not None else ""
     if own and own != digest:
         raise InvalidInput(
             f"the plan {plan.digest} was tuned for a model with digest {own}, this is {name!r} with digest {digest}: "
@@ -86,8 +88,20 @@ def spread(times: Float, share: float = 1e-3) -> Float:
     return times
 
 
-def plan_of(table: Table, schedule: Schedule, options: Mapping[str, Any]) -> Plan:
-    """The plan of a table. `options` are facts to keep in its recipe, such as the model it is for.
+def tuned_facts(plan: Plan) -> dict[str, Any]:
+    """What a plan says beside its table, as rows of measurements have it: what it was tuned for, and its factors."""
+    facts: dict[str, Any] = {}
+    if plan.tuned_for is not None:
+        facts = {"model": plan.tuned_for.model, **plan.tuned_for.settings}
+    if plan.guidance_factors is not None:
+        facts[FACTORS] = list(plan.guidance_factors)
+    return facts
+
+
+def plan_of(
+    table: Table, schedule: Schedule, tuned_for: TunedFor | None = None, factors: Sequence[float] | None = None
+) -> Plan:
+    """The plan of a table, with what it is tuned for and its guidance by row.
 
     Raises `InvalidInput` where rounding alone takes it more than 1e-12 off the schedule.
     """
@@ -104,7 +118,7 @@ def plan_of(table: Table, schedule: Schedule, options: Mapping[str, Any]) -> Pla
         before = wanted
     recipe = Recipe(
         sampler=LEARNED,
-        options=dict(options),
+        options={},
         grid="times",
         grid_options={},
         steps=len(tape.points) - 1,
@@ -112,6 +126,10 @@ def plan_of(table: Table, schedule: Schedule, options: Mapping[str, Any]) -> Pla
         schedule=schedule.spec,
         schedule_fingerprint=schedule.fingerprint,
     )
-    plan = tape.plan((x,), recipe)
+    plan = replace(
+        tape.plan((x,), recipe),
+        guidance_factors=None if factors is None else tuple(factors),
+        tuned_for=tuned_for,
+    )
     check_marginals(plan)
     return plan

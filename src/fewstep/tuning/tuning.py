@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
-from fewstep.core.plan import Plan
+from fewstep.core.plan import Plan, TunedFor
 from fewstep.denoise.factors import factors_of, guided_rows
 from fewstep.solvers.compile import compile
 from fewstep.tuning import search
@@ -214,7 +214,7 @@ class _Tuning:
         scored = []
         for start in starts:
             with suppress(InvalidInput):  # weights so large that rounding alone departs from the schedule
-                scored.append((self.tried(start.plan(self.problem.schedule, self.options)), start))
+                scored.append((self.tried(start.plan(self.problem.schedule, self.tuned_for)), start))
         scored.sort(key=lambda one: one[0])
         return [start for error, start in scored if error < math.inf]
 
@@ -242,7 +242,7 @@ class _Tuning:
                 self.validation,
                 iterations=iterations,
                 batch=min(self.problem.batch, max(32, min(256, len(train.numbers) // 4))),
-                options=self.options,
+                tuned_for=self.tuned_for,
                 seed=self.problem.seed,
                 factors=start.factors,
                 seconds=lambda: ends - self.time.elapsed,
@@ -264,9 +264,9 @@ class _Tuning:
     # --- what is kept ----------------------------------------------------------------------------------------
 
     @property
-    def options(self) -> dict[str, object]:
+    def tuned_for(self) -> TunedFor:
         """What a learned plan says that it is for."""
-        return {"model": self.problem.digest, **self.problem.settings}
+        return TunedFor(self.problem.digest, dict(self.problem.settings))
 
     def tried(self, plan: Plan) -> float:
         """The error of a plan on the validation images; it may be the best so far."""

@@ -13,6 +13,7 @@ from benchmark.rows import MACHINE, MODEL, row
 from fewstep.benchmark import Rows, Run
 from fewstep.benchmark.choice import Results
 from fewstep.benchmark.choice import gather as read
+from fewstep.core.plan import TunedFor
 from fewstep.tuning.table import plan_of, table_of
 
 OTHER = "f" * 16
@@ -37,7 +38,7 @@ def tuned(file: str, model: str = MODEL.digest, certified: str = MODEL.digest, g
     """A plan for a model, and a certificate that another one could have."""
     table = table_of(fs.compile("unipc-2", schedule=SCHEDULE, steps=4))
     assert table is not None
-    plan = plan_of(table, SCHEDULE, {"model": model})
+    plan = plan_of(table, SCHEDULE, TunedFor(model))
     path = Path(file)
     path.parent.mkdir(exist_ok=True)
     plan.save(path)

@@ -14,6 +14,7 @@ from fewstep.benchmark.choice.tunings import Tuning
 from fewstep.core.plan import Plan
 from fewstep.denoise.factors import guided_rows
 from fewstep.tuning.certificate import Interval
+from fewstep.tuning.table import tuned_facts
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def facts_of(plan: Plan) -> dict[str, Any]:
     return {
         "plan": plan.digest,
         "sampler": recipe.sampler,
-        "options": dict(recipe.options),
+        "options": {**recipe.options, **tuned_facts(plan)},
         "grid": recipe.grid,
         "grid_options": dict(recipe.grid_options),
         "steps": recipe.steps,
