@@ -38,9 +38,9 @@ class Estimate(Value):
 
     called: ClassVar[str] = "the estimate"
 
-    clip: bool = Field(False, description="Clip the estimated data to its range at each evaluation.")
+    clip: bool = Field(default=False, description="Clip the estimated data to its range at each evaluation.")
     threshold: Annotated[tuple[float, Unbounded], BeforeValidator(several)] | None = Field(
-        None, description="Clip it to its own percentile instead, such as 0.995; see `fewstep.dynamic_threshold`."
+        default=None, description="Clip it to its own percentile instead, such as 0.995; see `fewstep.dynamic_threshold`."
     )
 
     @model_validator(mode="after")
@@ -65,12 +65,12 @@ class Source(Value):
 
     task: Literal["img2img", "inpaint", "edit"] = Field(description="What is done with the picture.")
     picture: Digest = Field(description="Of the picture's pixels, after fitting.")
-    fit: FITS = Field("crop", description="How a picture of another size is fitted.")
-    strength: float = Field(1.0, gt=0, le=1, description="How much is drawn anew, above 0 and up to 1.")
-    strength_of: MEANINGS = Field("steps", description="What strength is a share of.")
-    mask: Digest | None = Field(None, description="Of the mask, for inpaint.")
-    paste: bool = Field(False, description="Put the kept pixels of the picture itself over the result.")
-    prompt: Text | None = Field(None, description="What the picture shows, for edit.")
+    fit: FITS = Field(default="crop", description="How a picture of another size is fitted.")
+    strength: float = Field(default=1.0, gt=0, le=1, description="How much is drawn anew, above 0 and up to 1.")
+    strength_of: MEANINGS = Field(default="steps", description="What strength is a share of.")
+    mask: Digest | None = Field(default=None, description="Of the mask, for inpaint.")
+    paste: bool = Field(default=False, description="Put the kept pixels of the picture itself over the result.")
+    prompt: Text | None = Field(default=None, description="What the picture shows, for edit.")
 
     @model_validator(mode="after")
     def _check(self) -> Source:
@@ -84,8 +84,8 @@ class Decode(Value):
 
     called: ClassVar[str] = "the decoding"
 
-    tiled: bool = Field(False, description="Decode in tiles, to save memory.")
-    sliced: bool = Field(False, description="Decode one image at a time, to save memory.")
+    tiled: bool = Field(default=False, description="Decode in tiles, to save memory.")
+    sliced: bool = Field(default=False, description="Decode one image at a time, to save memory.")
 
 
 class Drawing(Value):
@@ -93,14 +93,14 @@ class Drawing(Value):
 
     called: ClassVar[str] = "the drawing"
 
-    prompts: Prompts | None = Field(None, description="What to draw, for a model that takes prompts.")
-    labels: Labels | None = Field(None, description="What to draw, for a model of classes; None is no condition.")
-    negative: Negatives = Field((None,), description="Label or words to be guided away from.")
+    prompts: Prompts | None = Field(default=None, description="What to draw, for a model that takes prompts.")
+    labels: Labels | None = Field(default=None, description="What to draw, for a model of classes; None is no condition.")
+    negative: Negatives = Field(default=(None,), description="Label or words to be guided away from.")
     height: int = Field(ge=1, le=MAX_SIDE, description="In pixels; a model of prompts has multiples of its own.")
     width: int = Field(ge=1, le=MAX_SIDE, description="In pixels.")
-    seed: Seed | Seeds = Field(0, description="Of the first image; the next ones count up.")
-    count: int = Field(1, ge=1, le=MAX_IMAGES, description="Images of each label or prompt.")
-    clip_skip: int | None = Field(None, ge=1, le=100, description="Layers of CLIP that the prompt leaves out.")
+    seed: Seed | Seeds = Field(default=0, description="Of the first image; the next ones count up.")
+    count: int = Field(default=1, ge=1, le=MAX_IMAGES, description="Images of each label or prompt.")
+    clip_skip: int | None = Field(default=None, ge=1, le=100, description="Layers of CLIP that the prompt leaves out.")
     sampling: Sampling
     guidance: Guidance
     estimate: Estimate = Estimate()

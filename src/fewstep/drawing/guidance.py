@@ -29,10 +29,10 @@ class Guidance(Value):
     called: ClassVar[str] = "the guidance"
 
     scale: float | Weights = Field(description="Guidance scale; 1 is none, at half the cost.")
-    method: str = Field("cfg", description="cfg, apg, cfg++, cfg-zero, pag or autoguidance.")
-    options: Options = Field(Options(), description="Of the method, such as norm_limit=2.5.")
-    interval: Interval = Field((0.0, float("inf")), description="Guide only where sigma / alpha is in it.")
-    weaker: Digest | None = Field(None, description="The weaker model that autoguidance moves away from.")
+    method: str = Field(default="cfg", description="cfg, apg, cfg++, cfg-zero, pag or autoguidance.")
+    options: Options = Field(default=Options(), description="Of the method, such as norm_limit=2.5.")
+    interval: Interval = Field(default=(0.0, float("inf")), description="Guide only where sigma / alpha is in it.")
+    weaker: Digest | None = Field(default=None, description="The weaker model that autoguidance moves away from.")
 
     def __init__(self, scale: Any = None, **fields: Any):
         known = {name: fields[name] for name in fields if name in Guidance.model_fields}

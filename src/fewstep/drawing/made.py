@@ -28,12 +28,12 @@ class Made(Value):
     plan: Digest
     batch: int = Field(ge=1, le=MAX_BATCH, description="Images that the network saw at once.")
     keep: Annotated[tuple[int, ...], BeforeValidator(several)] | None = Field(
-        None, description="The images of the drawing that are there; None is all of them."
+        default=None, description="The images of the drawing that are there; None is all of them."
     )
     driver: Literal["eager", "slots"] = "eager"
     dtype: Name = "float32"
     device: Name = "cpu"
-    pixels: Digest | None = Field(None, description="Of the images' pixels, so that drawing again can be checked.")
+    pixels: Digest | None = Field(default=None, description="Of the images' pixels, so that drawing again can be checked.")
     fewstep: Name = Field(default_factory=lambda: importlib.metadata.version("fewstep"))
     torch: Name = Field(default_factory=lambda: importlib.metadata.version("torch"))
 
@@ -55,7 +55,7 @@ class Layout(Value):
 
     columns: int = Field(ge=1, le=MAX_IMAGES)
     scale: int = Field(ge=1, le=MAX_SCALE)
-    gap: int = Field(1, ge=0, le=8)
+    gap: int = Field(default=1, ge=0, le=8)
 
     @staticmethod
     def fitting(count: int, width: int, columns: int | None = None, scale: int | None = None) -> Layout:

@@ -43,14 +43,14 @@ class Sampling(Value):
     called: ClassVar[str] = "the sampling"
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    sampler: str | None = Field(None, description="A name from `fewstep samplers`.")
-    steps: int | None = Field(None, ge=1, le=MAX_STEPS, description="Steps of the time grid.")
-    grid: str | None = Field(None, description="A name from `fewstep grids`.")
-    options: Options = Field(Options(), description="Of the sampler, such as eta=1.")
-    grid_options: Options = Field(Options(), description="Of the grid, such as rho=5.")
-    times: Times | None = Field(None, description="The grid itself, decreasing, N + 1 for N steps.")
-    sigmas: Times | None = Field(None, description="As times, as sigma / alpha; 0 is clean.")
-    plan: PlanField = Field(None, description="A plan in place of a sampler.")
+    sampler: str | None = Field(default=None, description="A name from `fewstep samplers`.")
+    steps: int | None = Field(default=None, ge=1, le=MAX_STEPS, description="Steps of the time grid.")
+    grid: str | None = Field(default=None, description="A name from `fewstep grids`.")
+    options: Options = Field(default=Options(), description="Of the sampler, such as eta=1.")
+    grid_options: Options = Field(default=Options(), description="Of the grid, such as rho=5.")
+    times: Times | None = Field(default=None, description="The grid itself, decreasing, N + 1 for N steps.")
+    sigmas: Times | None = Field(default=None, description="As times, as sigma / alpha; 0 is clean.")
+    plan: PlanField = Field(default=None, description="A plan in place of a sampler.")
 
     def __init__(self, sampler: str | None = None, **fields: Any):
         known = {name: fields[name] for name in fields if name in Sampling.model_fields}

@@ -101,11 +101,11 @@ def interpolate(model: Model, prompts: Any, seeds: Any, frames: int, call: Mappi
     began = time.perf_counter()
     a, b = encode(model, list(ends.drawing.each), ends.weaker, warn=True)
     shares = tuple(i / (frames - 1) for i in range(frames))
-    between = [Encoded(*(_between(x, y, u) for x, y in zip(a, b, strict=True))) for u in shares]
+    between = [_encoded_between(a, b, u) for u in shares]
     encoding = time.perf_counter() - began
     shape = model.state_shape(ends.drawing.height, ends.drawing.width)
-    noises = [unit_noise([seed], START, torch.empty(1, *shape)) for seed in (from_seed, to_seed)]
-    states = torch.cat([slerp(*noises, u) for u in shares]).to(model.device) * ends.plan.entry[1]
+    begun, ended = (unit_noise([seed], START, torch.empty(1, *shape)) for seed in (from_seed, to_seed))
+    states = torch.cat([slerp(begun, ended, u) for u in shares]).to(model.device) * ends.plan.entry[1]
     drawing = ends.drawing.but(prompts=(first,), negative=ends.drawing.negative[:1], count=frames, seed=from_seed)
     drawing = drawing.but(seed=(from_seed,) * frames)
     order = replace(ends, drawing=drawing, origin=Origin(states=(states,), seconds={"encode": encoding}))
@@ -126,9 +126,15 @@ def slerp(a: Tensor, b: Tensor, u: float) -> Tensor:
     return (weights[0] * x + weights[1] * y).to(a.dtype)
 
 
-def _between(a: Conditions | None, b: Conditions | None, u: float) -> Conditions | None:
+def _encoded_between(a: Encoded, b: Encoded, u: float) -> Encoded:
+    negative = None if a.negative is None or b.negative is None else _between(a.negative, b.negative, u)
+    weak = None if a.weak is None or b.weak is None else _between(a.weak, b.weak, u)
+    return Encoded(_between(a.positive, b.positive, u), negative, weak)
+
+
+def _between(a: Conditions, b: Conditions, u: float) -> Conditions:
     """Conditions at share `u` of the line from `a` to `b`; between them, a token counts where it counts in either."""
-    if a is None or b is None or u in (0, 1):
+    if u in (0, 1):
         return b if u else a
     return {
         name: (1 - u) * value + u * b[name] if value.is_floating_point() else torch.maximum(value, b[name])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -157,7 +157,7 @@ def lowered(scale: Any, plan: Plan) -> Any:
     if isinstance(scale, GuidanceSchedule):
         return tuple(scale.over(plan))
     if callable(scale):
-        return tuple(GuidanceSchedule(scale).over(plan))
+        return tuple(GuidanceSchedule(cast(Callable[[float], float], scale)).over(plan))
     return scale.tolist() if hasattr(scale, "tolist") else scale
 
 

@@ -19,8 +19,9 @@ from fewstep.pipeline.draw import draw
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.img2img import EncodedPicture, encoded
 from fewstep.pipeline.masks import read_mask
-from fewstep.pipeline.order import OnRow, Order, Origin, Run, compiled, ordered
+from fewstep.pipeline.order import OnRow, Order, Origin, Run, check, compiled, ordered
 from fewstep.pipeline.pictures import Picture
+from fewstep.pipeline.slots import draw_in_slots
 from fewstep.pipeline.strength import Strength
 
 OriginOf = Callable[[Model, Order, EncodedPicture, Tensor | None], Origin]
@@ -97,7 +98,7 @@ def again(model: Model, drawing: Drawing, made: Made, beside: Beside, on_row: On
     if source is None:
         if beside.image is not None or beside.mask is not None:
             raise InvalidInput("the images were drawn without a picture: leave image and mask out")
-        return draw(model, order, made.keep)
+        return _drawn(model, order, made)
     if beside.image is None or (beside.mask is None) != (source.mask is None):
         needed = "the picture and the mask" if source.mask is not None else "the picture, and no mask,"
         raise InvalidInput(f"this was drawn by {source.task}: give {needed} that it was drawn from")
@@ -106,7 +107,15 @@ def again(model: Model, drawing: Drawing, made: Made, beside: Beside, on_row: On
     if mask is not None:
         _same("mask", digest_of(mask), source.mask)
     origin = TASKS[source.task].origin(model, order, picture, mask)
-    return draw(model, replace(order, origin=origin), made.keep)
+    return _drawn(model, replace(order, origin=origin), made)
+
+
+def _drawn(model: Model, order: Order, made: Made) -> Images:
+    """By the driver that drew it first."""
+    if made.driver == "slots":
+        check(model, order)
+        return draw_in_slots(model, [order], made.batch)[0]
+    return draw(model, order, made.keep)
 
 
 def _pixels(model: Model, drawing: Drawing, beside: Beside, fit: str) -> tuple[EncodedPicture, Tensor | None]:

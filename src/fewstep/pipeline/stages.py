@@ -123,12 +123,22 @@ def denoiser_of(
     Raises `InvalidInput` where the method cannot be used with the network or the plan.
     """
     result = _guided(model, guidance, conditions, plan, weaker, counted)
-    low, high = model.codec.value_range
-    if estimate is not None and estimate.threshold is not None:
-        result = dynamic_threshold(result, *estimate.threshold, low=low, high=high)
-    elif estimate is not None and estimate.clip:
-        result = clip(result, low, high)
+    if estimate is not None:
+        result = bounded(result, estimate, model.codec.value_range)
     return result if known is None else Known(result, *known)
+
+
+def bounded(denoiser: Denoiser, estimate: Estimate, value_range: tuple[float, float]) -> Denoiser:
+    """A denoiser whose estimates are brought into the range of the data, as it is asked for."""
+    if estimate.threshold is not None:
+        return dynamic_threshold(denoiser, *estimate.threshold, low=value_range[0], high=value_range[1])
+    return clip(denoiser, *value_range) if estimate.clip else denoiser
+
+
+def weights_of(guidance: Guidance, conditions: Conditioned) -> list[Any]:
+    """The scale of each image, which is the method's idle one where there is nothing to guide away from."""
+    acting = GuidanceSchedule.rows(guidance.scale) if isinstance(guidance.scale, tuple) else guidance.scale
+    return [acting if acts else guidance.how.idle for acts in conditions.acting]
 
 
 def _guided(
@@ -142,8 +152,7 @@ def _guided(
     network, method = model.denoiser(counted), guidance.how
     if conditions.negative is None and method.negative == "needed":
         return network.given(conditions.positive)
-    acting = GuidanceSchedule.rows(guidance.scale) if isinstance(guidance.scale, tuple) else guidance.scale
-    scales = [acting if acts else method.idle for acts in conditions.acting]
+    scales = weights_of(guidance, conditions)
     guided = Guided(
         network,
         conditions.positive,

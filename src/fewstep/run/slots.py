@@ -1,15 +1,17 @@
-"""Images that run different plans in one batch: each slot has its own plan, row, seed, condition and guidance scale.
+"""Images that run different plans in one batch: each slot has its own plan, row, seed, condition and guidance.
 
-A tick evaluates the network once for all slots and advances each by one row of its own table. Coefficients of the
-slots are read from a tensor (slots, K, K + 2), so a tick's kernels do not depend on who is in the batch. A slot's
-registers are zeroed when it is taken: what a finished or broken image left behind, NaN included, reaches nobody.
+A tick makes one network call for each kind of branch that any image needs in its row, over all places, and advances
+each image by one row of its own table. An image's row in every call is its place, and it is guided by itself, so it is
+bitwise the same whoever shares the batch. Coefficients are read from a tensor (slots, K, K + 3), so a tick's kernels do
+not depend on who is there. A slot's registers are zeroed when it is taken: what a finished or broken image left behind,
+NaN included, reaches nobody.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,48 +20,118 @@ from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
+from fewstep.denoise.attention import perturbed
 from fewstep.denoise.base import Denoiser, Level, as_denoiser
+from fewstep.denoise.branches import weak_output
 from fewstep.denoise.convert import Network
-from fewstep.denoise.guidance import Guided
-from fewstep.denoise.scale import GuidanceSchedule, Scale
+from fewstep.denoise.guided import Guided, Need
+from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, WEAK, Method, State
+from fewstep.denoise.scale import EVERYWHERE, Weight
 from fewstep.run.eager import check_plan, initial_registers, starting_states
 from fewstep.run.noise import draw, key_of
 
+ESTIMATES = "estimates"
+"""The call of a denoiser that is no `Network`: it gives (data, raw) itself."""
+
 
 class Finished(NamedTuple):
-    """An image that left its slot: the ticket of `admit`, the state (..) without batch, and whether all of it is
-    finite.
+    """An image that left its slot: the ticket of `admit`, the state (..) without batch, whether all of it is finite,
+    and how many evaluations of networks it needed.
     """
 
     ticket: int
     sample: Tensor
     finite: bool
+    nfe: int
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """An image to draw. Tensors are without batch dimension.
+
+    Attributes:
+        noise, start: as in `fewstep.sample`; with neither, the noise is that of the seed.
+        condition, negative: keyword arguments of the network, tensors. All images of a batch name the same.
+        weak: those of the weaker network; None is the same as `condition`.
+        scale, method, interval: of guidance, as in `fewstep.Guided`; by row where the plan was tuned so.
+        around: from the guided denoiser to the one that is run, such as `fewstep.clip`: of (data, raw) of a batch of
+            one, so not another schedule.
+    """
+
+    seed: int = 0
+    noise: Tensor | None = None
+    start: Tensor | None = None
+    condition: Mapping[str, Any] = field(default_factory=dict)
+    negative: Mapping[str, Any] | None = None
+    weak: Mapping[str, Any] | None = None
+    scale: Weight = 1.0
+    method: str | Method = "cfg"
+    interval: tuple[float, float] = EVERYWHERE
+    around: Callable[[Denoiser], Denoiser] | None = None
+
+
+class _Answer(Denoiser):
+    """The innermost denoiser of a slot: what the networks said in this tick."""
+
+    estimates: tuple[Tensor, Tensor]
+
+    def estimate(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        return self.estimates
+
+
+class _Call(NamedTuple):
+    """A call of a network: its branch, and the layers that it perturbs."""
+
+    branch: str
+    layers: frozenset[int] = frozenset()
 
 
 @dataclass
 class _Slot:
+    """An image in its place.
+
+    Attributes:
+        needs: by row; none where the denoiser is no `Network`.
+        layers: that its perturbed branch has without attention.
+        table: (n, K, K + 3): registers, data, raw, noise; `folds`, (n, 2), turn outputs into data.
+    """
+
     ticket: int
     plan: Plan
     seed: int
-    guidance: float | GuidanceSchedule
-    table: np.ndarray  # (n, K, K + 2): registers, network output, noise
+    method: Method | None
+    needs: Sequence[Need]
+    layers: frozenset[int]
+    table: np.ndarray
+    folds: Sequence[tuple[float, float]]
+    answer: _Answer
+    around: Denoiser | None
     row: int = 0
+    nfe: int = 0
+    memory: Tensor | None = None
+
+    def calls(self) -> list[_Call]:
+        """Those of the next row."""
+        branches = self.needs[self.row].branches if self.needs else (ESTIMATES,)
+        return [_Call(branch, self.layers if branch == PERTURBED else frozenset()) for branch in branches]
 
 
 class Slots:
     """A batch of `capacity` places for images of `sample_shape`, (..) without batch.
 
     Args:
-        denoiser: a denoiser or a callable `(x, t) -> x0`; a `Network` where images have conditions or guidance.
+        network: a `Network`, whose condition and guidance are those of the images; or any denoiser or callable
+            `(x, t) -> x0`, for images without.
         registers: K, the largest plan that fits; plans say theirs as `plan.registers`.
         pad: evaluate the network on all places every time, so that its batch has one shape and an image is bitwise the
-            same whoever shares the batch; False evaluates the taken places only.
-        interval, rescale: of guidance, as in `Guided`.
+            same whoever shares the batch; False evaluates the places that need it only.
+        weaker: the network of autoguidance.
+        module: where the layers of perturbed attention are, if it is not the network's own function.
     """
 
     def __init__(
         self,
-        denoiser: Any,
+        network: Any,
         sample_shape: Sequence[int],
         capacity: int,
         *,
@@ -67,59 +139,50 @@ class Slots:
         pad: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
-        interval: tuple[float, float] = (0.0, float("inf")),
-        rescale: float = 0.0,
+        weaker: Network | None = None,
+        module: Any = None,
     ):
         if capacity < 1 or registers < 1 or not sample_shape or min(sample_shape) < 1:
             raise InvalidInput(
                 f"slots need capacity, registers and sizes of at least 1, got {capacity}, {registers}, {sample_shape}"
             )
-        self.denoiser: Denoiser = as_denoiser(denoiser)
-        if self.denoiser.begin() is not self.denoiser:
+        self.network: Denoiser = as_denoiser(network)
+        if self.network.begin() is not self.network:
             raise InvalidInput(
-                f"{type(self.denoiser).__name__} remembers earlier rows of a run, which the images of slots do not "
-                "share: sample them with fewstep.sample, or set its momentum to 0"
+                f"{type(self.network).__name__} remembers earlier rows of a run, which the images of slots do not "
+                "share: give the network alone, and the guidance method to each Request"
             )
         self.shape, self.capacity, self.registers, self.pad = tuple(sample_shape), capacity, registers, pad
-        self.interval, self.rescale = interval, rescale
+        self.weaker, self.module = weaker, module
         size = (capacity, *self.shape)
-        # Two banks, read and written in turn; the noise of a tick; all of one shape and place for the life of the
-        # object.
+        # Two banks, read and written in turn; what a tick knows and draws; all of one shape and place for the life of
+        # the object.
         self._bank, self._next = (
             [torch.zeros(size, dtype=dtype, device=device) for _ in range(registers)] for _ in "ab"
         )
-        self._noise = torch.zeros(size, dtype=dtype, device=device)
+        self._data, self._raw, self._noise = (torch.zeros(size, dtype=dtype, device=device) for _ in "abc")
         self._slots: list[_Slot | None] = [None] * capacity
-        self._conditions: dict[str, tuple[Tensor, Tensor]] = {}
+        self._conditions: dict[str, dict[str, Tensor]] = {}
         self._tickets = 0
 
     @property
     def free(self) -> int:
         """How many more images fit."""
-        return sum(slot is None for slot in self._slots)
+        return self._slots.count(None)
 
     @property
     def tickets(self) -> list[int]:
         """The tickets of the images in the batch."""
-        return [slot.ticket for slot in self._slots if slot is not None]
+        return [slot.ticket for _, slot in self._taken()]
 
-    def admit(
-        self,
-        plan: Plan,
-        *,
-        seed: int = 0,
-        noise: Tensor | None = None,
-        start: Tensor | None = None,
-        condition: Mapping[str, Tensor] | None = None,
-        negative: Mapping[str, Tensor] | None = None,
-        guidance: float | GuidanceSchedule = 1.0,
-    ) -> int:
-        """Put an image in a free slot and return its ticket. `noise`, `start` and conditions are without batch
-        dimension. `guidance` is taken by row where the plan was tuned so.
+    def admit(self, plan: Plan, request: Request | None = None) -> int:
+        """Put an image in a free slot and return its ticket.
 
         Raises:
-            InvalidInput: if no slot is free, or the plan needs more registers, a pair, or another noise schedule.
+            InvalidInput: if no slot is free, the plan needs more registers, a pair, or another noise schedule, or the
+                network cannot be guided so.
         """
+        request = request or Request()
         if not self.free:
             raise InvalidInput(f"all {self.capacity} slots are taken: call step() until one is free")
         if plan.registers > self.registers or plan.inputs != 1:
@@ -127,145 +190,201 @@ class Slots:
                 f"{plan.recipe.sampler} needs {plan.registers} registers and {plan.inputs} starting states; these "
                 f"slots have {self.registers} registers for single states: make them with registers={plan.registers}"
             )
-        check_plan(plan, self.denoiser)
-        if (condition or negative or guidance != 1) and not isinstance(self.denoiser, Network):
-            raise InvalidInput("conditions and guidance need a fewstep.Network as the denoiser")
-        number = isinstance(guidance, int | float) and math.isfinite(guidance)
-        if not (number or isinstance(guidance, GuidanceSchedule)) or (guidance != 1 and not negative):
-            raise InvalidInput(
-                "guidance is a finite number or a GuidanceSchedule and, other than 1, needs a negative condition: got "
-                f"guidance={guidance!r} and negative={sorted(negative or {})}"
-            )
-        guidance = GuidanceSchedule.following(guidance, plan)
-        Scale(guidance, self.interval).check(plan)
-        table = self._table(plan)
-        place = self._slots.index(None)
-        given = {"noise": noise, "start": start}
+        check_plan(plan, self.network)
+        slot = self._slot(plan, request)
+        given = {"noise": request.noise, "start": request.start}
         batch = {name: value[None] for name, value in given.items() if value is not None} or {"shape": (1, *self.shape)}
-        states, _ = starting_states(plan, self.denoiser, seed=[seed], **batch)  # type: ignore[arg-type]
+        states, _ = starting_states(plan, self.network, seed=[request.seed], **batch)  # type: ignore[arg-type]
         if states[0].shape[1:] != self.shape:
             raise InvalidInput(f"these slots hold states of shape {self.shape}, got {tuple(states[0].shape[1:])}")
-        self._set_condition(place, condition or {}, negative or condition or {})
-        for bank in (*self._bank, self._noise):
-            bank[place].zero_()
-        for register, state in initial_registers(plan, states, [seed]).items():
+        place = self._slots.index(None)
+        self._set_conditions(place, request)
+        self._clear(place)
+        for register, state in initial_registers(plan, states, [request.seed]).items():
             self._bank[register][place].copy_(state[0])
         self._tickets += 1
-        self._slots[place] = _Slot(self._tickets, plan, seed, guidance, table)
+        self._slots[place] = slot
         return self._tickets
 
     def cancel(self, ticket: int) -> None:
         """Free the slot of an image."""
-        for place, slot in enumerate(self._slots):
-            if slot is not None and slot.ticket == ticket:
-                self._slots[place] = None
+        for place, slot in self._taken():
+            if slot.ticket == ticket:
+                self._free(place)
                 return
         raise InvalidInput(f"no image with ticket {ticket} is in the batch, which has {self.tickets}")
 
     def step(self) -> list[Finished]:
-        """One network call for all slots, one row of each image's plan; the images that this finished."""
-        places = [i for i, slot in enumerate(self._slots) if slot is not None]
-        if not places:
+        """One row of each image's plan; the images that this finished."""
+        if not self._taken():
             return []
-        batch = list(range(self.capacity)) if self.pad else places
-        index = None if len(batch) == self.capacity else torch.tensor(batch, device=self._noise.device)
-        level = self._level(batch, places[0])
-        u = self._bank[0] if index is None else self._bank[0][index]
         with torch.no_grad():
-            denoiser = self._denoiser(batch, index)
-            outputs = [denoiser.output(u, level)] if self.denoiser.affine else list(denoiser.estimate(u, level))
-            if index is not None:
-                outputs = [torch.zeros_like(self._noise).index_copy(0, index, output) for output in outputs]
-            self._advance(places, outputs)
+            self._estimate()
+            self._advance()
         finished = []
-        for place in places:
-            slot = self._slots[place]
-            assert slot is not None
+        for place, slot in self._taken():
             slot.row += 1
-            if slot.row == slot.plan.nfe:
+            if slot.row == len(slot.plan.rows):
                 sample = self._bank[0][place].clone()
-                finished.append(Finished(slot.ticket, sample, bool(torch.isfinite(sample).all())))
-                for bank in self._bank:  # an empty place shows the network zeros, not what is left of a broken image
-                    bank[place].zero_()
-                self._slots[place] = None
+                finished.append(Finished(slot.ticket, sample, bool(torch.isfinite(sample).all()), slot.nfe))
+                self._free(place)
         return finished
 
-    def _table(self, plan: Plan) -> np.ndarray:
-        """The plan's rows with the denoiser's coefficients folded in, padded to K registers."""
-        n, k, width = plan.nfe, plan.registers, self.registers
-        projected = not self.denoiser.affine
-        table = np.zeros((n, width, width + 2 + projected))
+    def _taken(self) -> list[tuple[int, _Slot]]:
+        return [(place, slot) for place, slot in enumerate(self._slots) if slot is not None]
+
+    def _clear(self, place: int) -> None:
+        for bank in (*self._bank, self._data, self._raw, self._noise):
+            bank[place].zero_()
+
+    def _free(self, place: int) -> None:
+        """An empty place shows the network zeros, not what is left of a broken image."""
+        self._slots[place] = None
+        self._clear(place)
+
+    def _slot(self, plan: Plan, request: Request) -> _Slot:
+        """The image as it will be run. Raises `InvalidInput` where it cannot be."""
+        method, needs, layers = None, [], frozenset()
+        if isinstance(self.network, Network):
+            guided = self._guided(self.network, request).following(plan)
+            guided.check(plan)
+            method, needs, layers = guided.methods[0], guided.needs(plan), guided.layers
+        elif request.condition or request.negative or request.scale != 1 or request.method != "cfg":
+            raise InvalidInput("conditions and guidance need a fewstep.Network as the network")
+        answer = _Answer()
+        around = None if request.around is None else request.around(answer)
+        k, width = plan.registers, self.registers
+        table = np.zeros((len(plan.rows), width, width + 3))
         table[:, :k, :k] = plan.A
+        table[:, :k, width : width + 2] = plan.B
         table[:, :k, -1] = plan.s
-        if projected:
-            table[:, :k, width : width + 2] = plan.B
-            return table
-        folds = np.array([self.denoiser.coefficients(row.t, row.alpha, row.sigma) for row in plan.rows], np.float64)
-        total = plan.B.sum(axis=2)
-        table[:, :k, 0] += total * folds[:, :1]
-        table[:, :k, width] = total * folds[:, 1:]
-        return table
+        folds = [self.network.coefficients(row.t, row.alpha, row.sigma) for row in plan.rows]
+        return _Slot(self._tickets + 1, plan, request.seed, method, needs, layers, table, folds, answer, around)
 
-    def _level(self, batch: Sequence[int], stand_in: int) -> Level:
-        """The levels of the batch; an empty place shows the network the time of an image that is there."""
+    def _guided(self, network: Network, request: Request) -> Guided:
+        """The image alone, which checks what is asked for."""
+        return Guided(
+            network,
+            request.condition,
+            request.negative,
+            [request.scale],
+            method=request.method,
+            interval=request.interval,
+            weaker=self.weaker,
+            module=self.module,
+        )
 
-        slots = [self._slots[place] or self._slots[stand_in] for place in batch]
-        rows = [slot.row for slot in slots if slot is not None]
-        host = [slot.plan.rows[slot.row][:3] for slot in slots if slot is not None]
+    def _estimate(self) -> None:
+        """The data and the raw estimate of each image, from the calls that they need."""
+        wanted: dict[_Call, list[int]] = {}
+        for place, slot in self._taken():
+            for call in slot.calls():
+                wanted.setdefault(call, []).append(place)
+        level = self._level()
+        outputs = {call: self._call(call, places, level) for call, places in wanted.items()}
+        for place, slot in self._taken():
+            here = slice(place, place + 1)
+            own = {call.branch: outputs[call][:, here] for call in slot.calls()}
+            slot.nfe += len(own)
+            data, raw = own[ESTIMATES] if ESTIMATES in own else self._guide(slot, own, self._bank[0][here])
+            if slot.around is not None:
+                slot.answer.estimates = data, raw
+                row, x = slot.plan.rows[slot.row], self._bank[0][here]
+                here_level = Level(x.new_full((1,), row.t), row.alpha, row.sigma, [row[:3]], [slot.row])
+                data, raw = slot.around.estimate(x, here_level)
+            self._data[here], self._raw[here] = data, raw
+
+    @staticmethod
+    def _guide(slot: _Slot, own: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+        """(data, raw) of one image from the outputs of its branches; the slot keeps its memory."""
+        need, (skip, out) = slot.needs[slot.row], slot.folds[slot.row]
+        outputs = {branch: output[0] for branch, output in own.items()}
+        if len(outputs) < 2 or slot.method is None:
+            data = raw = next(iter(outputs.values()), torch.zeros_like(x))
+        else:
+            state = State(x, skip, out, [need.moment], [need.weight])
+            data, raw, slot.memory = slot.method.combine(outputs, need.weight, state, slot.memory)
+        guided = skip * x + out * data
+        return guided, guided if raw is data else skip * x + out * raw
+
+    def _call(self, call: _Call, needed: Sequence[int], level: Level) -> Tensor:
+        """(1 or 2, capacity, ..), what a network says of all places, or of those that need it."""
+        places = list(range(self.capacity)) if self.pad else needed
+        x, index = self._bank[0], None
+        condition = self._conditions.get(call.branch, self._conditions.get(POSITIVE, {}))
+        if len(places) < self.capacity:
+            index = torch.tensor(places, device=x.device)
+            x, level = x[index], level.take(index, places)
+            condition = {name: value[index] for name, value in condition.items()}
+        if isinstance(self.network, Network):
+            output = self._output(self.network, call, condition, x, level)[None]
+        else:
+            output = torch.stack(self.network.estimate(x, level))
+        if index is None:
+            return output
+        return output.new_zeros(len(output), *self._noise.shape).index_copy(1, index, output)
+
+    def _output(self, network: Network, call: _Call, condition: Mapping[str, Any], x: Tensor, level: Level) -> Tensor:
+        if call.branch == WEAK and self.weaker is not None:
+            return weak_output(network, self.weaker.given({**self.weaker.condition, **condition}), x, level)
+        with perturbed(call.layers, len(x), len(x)) if call.layers else nullcontext():
+            return network.given({**network.condition, **condition}).output(x, level)
+
+    def _level(self) -> Level:
+        """The levels of all places; an empty one shows the network the time of an image that is there."""
+        stand_in = self._taken()[0][1]
+        slots = [slot or stand_in for slot in self._slots]
+        host = [slot.plan.rows[slot.row][:3] for slot in slots]
         values = torch.tensor(host, dtype=self._noise.dtype).to(self._noise.device, non_blocking=True)
         shape = (-1, *[1] * len(self.shape))
+        rows = [slot.row for slot in slots]
         return Level(values[:, 0], values[:, 1].reshape(shape), values[:, 2].reshape(shape), host, rows)
 
-    def _denoiser(self, batch: Sequence[int], index: Tensor | None) -> Denoiser:
-        """The denoiser under the conditions and guidance scales of the batch."""
-        if not isinstance(self.denoiser, Network) or not self._conditions:
-            return self.denoiser
-        pick = (lambda v: v) if index is None else (lambda v: v[index])
-        condition = self.denoiser.condition | {name: pick(v) for name, (v, _) in self._conditions.items()}
-        negative = self.denoiser.condition | {name: pick(v) for name, (_, v) in self._conditions.items()}
-        slots = [self._slots[place] for place in batch]
-        scales = [1.0 if slot is None else slot.guidance for slot in slots]
-        return Guided(self.denoiser, condition, negative, scales, interval=self.interval, rescale=self.rescale)
-
-    def _set_condition(self, place: int, condition: Mapping[str, Tensor], negative: Mapping[str, Tensor]) -> None:
+    def _set_conditions(self, place: int, request: Request) -> None:
+        given = {POSITIVE: request.condition, NEGATIVE: request.negative or request.condition}
+        if self.weaker is not None:
+            given[WEAK] = request.condition if request.weak is None else request.weak
+        tensors = {
+            kind: {name: torch.as_tensor(value, device=self._noise.device) for name, value in condition.items()}
+            for kind, condition in given.items()
+        }
         if self.free == self.capacity:  # nobody is there, so the first image decides what conditions there are
-            self._conditions = {}
+            self._conditions = {
+                kind: {name: value.expand(self.capacity, *value.shape).clone() for name, value in condition.items()}
+                for kind, condition in tensors.items()
+            }
+        for kind, condition in tensors.items():
+            buffers = self._conditions[kind]
+            if condition.keys() != buffers.keys():
+                raise InvalidInput(
+                    f"all images of the batch need the {kind} conditions {sorted(buffers)}, got {sorted(condition)}"
+                )
             for name, value in condition.items():
-                value = torch.as_tensor(value, device=self._noise.device)
-                both = (value.expand(self.capacity, *value.shape).clone() for _ in "ab")
-                self._conditions[name] = tuple(both)  # type: ignore[assignment]
-        if condition.keys() != self._conditions.keys() or negative.keys() != self._conditions.keys():
-            raise InvalidInput(
-                f"all images of the batch need the conditions {sorted(self._conditions)}, got {sorted(condition)} "
-                f"and negative {sorted(negative)}"
-            )
-        for name, buffers in self._conditions.items():
-            for buffer, value in zip(buffers, (condition[name], negative[name]), strict=True):
-                value = torch.as_tensor(value, device=buffer.device)
-                if value.shape != buffer.shape[1:]:
+                if value.shape != buffers[name].shape[1:]:
                     raise InvalidInput(
-                        f"condition {name!r} has shape {tuple(value.shape)}, this batch has {tuple(buffer.shape[1:])}"
+                        f"condition {name!r} has shape {tuple(value.shape)}, this batch has "
+                        f"{tuple(buffers[name].shape[1:])}"
                     )
-                buffer[place] = value
+        for kind, condition in tensors.items():
+            for name, value in condition.items():
+                self._conditions[kind][name][place] = value
 
-    def _advance(self, places: Sequence[int], outputs: Sequence[Tensor]) -> None:
+    def _advance(self) -> None:
         """R <- A R + B f + s z for every slot with its own coefficients; an empty slot's are zero."""
-        coefficients = np.zeros((self.capacity, self.registers, self.registers + len(outputs) + 1))
-        for place in places:
-            slot = self._slots[place]
-            assert slot is not None
+        coefficients = np.zeros((self.capacity, self.registers, self.registers + 3))
+        for place, slot in self._taken():
             coefficients[place] = slot.table[slot.row]
             interval = slot.plan.rows[slot.row].noise
             if interval is not None:
                 host = np.empty(self.shape, np.float32)
                 draw(slot.seed, key_of(interval), host)
                 self._noise[place].copy_(torch.from_numpy(host), non_blocking=True)
-        used = np.any(coefficients, axis=0)  # which of the K x (K + 2) coefficients any slot has
+        used = np.any(coefficients, axis=0)  # which of the K x (K + 3) coefficients any slot has
         shape = (*coefficients.shape, *[1] * len(self.shape))
         device = (
             torch.from_numpy(coefficients).to(self._noise.device, self._noise.dtype, non_blocking=True).reshape(shape)
         )
-        sources = [*self._bank, *outputs, self._noise]
+        sources = [*self._bank, self._data, self._raw, self._noise]
         for r, target in enumerate(self._next):
             columns = np.flatnonzero(used[r])
             if not len(columns):

@@ -1,0 +1,182 @@
+"""Many images as one piece of work: what each is drawn from, which are drawn together, and what tells two apart.
+
+Where all images share their sampler, steps and guidance, they are drawn in batches that are fixed by the images and the
+batch size alone, never by what is already there: sums over another batch round differently, so a run that was
+interrupted draws the batches that are missing whole, and gets the same bits. Where they differ, they are drawn in
+slots, in which an image is the same whoever shares the batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from fewstep.core.errors import InvalidInput
+from fewstep.core.plan import Plan
+from fewstep.drawing import Drawing
+from fewstep.drawing.drawing import MAX_SIDE, SEED_LIMIT
+from fewstep.drawing.made import MAX_BATCH
+from fewstep.models import Model
+from fewstep.pipeline.draw import LostImages, draw
+from fewstep.pipeline.images import Images
+from fewstep.pipeline.order import Order, Run, check, ordered
+from fewstep.pipeline.pipeline import Pipeline
+from fewstep.pipeline.prompts import MAX_ITEMS, PromptLine
+from fewstep.pipeline.slots import draw_in_slots
+
+ROUND = 4
+"""Images that go through slots together, as a multiple of their number: what is not whole is drawn again."""
+
+
+class Item(NamedTuple):
+    """One image: its prompt or label, what it is guided away from, its seed, and which of the orders it follows."""
+
+    subject: str | int | None
+    negative: str | int | None
+    seed: int
+    order: int
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images to draw, and how.
+
+    Attributes:
+        model: the model that draws.
+        orders: each different way to draw; what they say of prompts and seeds is that of the items.
+        items: the images; the place of one here is its index.
+        size: images that the network sees at once; None is found by trying.
+        scale: enlargement of a pixel in the files.
+
+    Raises:
+        InvalidInput: for what the model would refuse in any of the items, before anything is drawn.
+    """
+
+    model: Model
+    orders: tuple[Order, ...]
+    items: tuple[Item, ...]
+    size: int | None = None
+    scale: int = 1
+
+    @staticmethod
+    def of(
+        pipe: Pipeline,
+        lines: Sequence[PromptLine],
+        seeds: Sequence[int] = (0,),
+        call: Mapping[str, Any] | None = None,
+        size: int | None = None,
+        scale: int = 1,
+    ) -> Batch:
+        """Each line with each of its seeds, or of `seeds`; `call` is what is said of all lines, as in a call."""
+        orders: dict[str, tuple[int, Order]] = {}
+        items = []
+        for line in lines:
+            said = {**(call or {}), **line.call}
+            negative = said.pop("negative", None)
+            key = "" if not line.call else json.dumps(line.call, sort_keys=True, default=str)
+            if key not in orders:
+                orders[key] = len(orders), ordered(pipe.model, (line.subject,), said)
+            items += [Item(line.subject, negative, seed, orders[key][0]) for seed in line.seeds or seeds]
+        return Batch(pipe.model, tuple(order for _, order in orders.values()), tuple(items), size, scale)
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.items) <= MAX_ITEMS:
+            raise InvalidInput(f"a batch of drawings has 1 to {MAX_ITEMS:,} images, got {len(self.items):,}")
+        if self.size is not None and (type(self.size) is not int or not 1 <= self.size <= MAX_BATCH):
+            raise InvalidInput(f"batch must be a whole number from 1 to {MAX_BATCH}, or None, got {self.size!r}")
+        for order in self.orders:
+            if max(order.drawing.height, order.drawing.width) * self.scale > MAX_SIDE:
+                raise InvalidInput(
+                    f"scale {self.scale} makes pictures of more than {MAX_SIDE} pixels a side: use a lower one"
+                )
+        checked = set()
+        for item in self.items:
+            if type(item.seed) is not int or not 0 <= item.seed <= SEED_LIMIT:
+                raise InvalidInput(f"a seed must be a whole number from 0 to 2**64 - 1, got {item.seed!r}")
+            kinds = tuple(str if isinstance(one, str) else one for one in (item.subject, item.negative))
+            if (kinds, item.order) not in checked:  # all words are alike to the check
+                checked.add((kinds, item.order))
+                check(self.model, self._alone(item))
+
+    @property
+    def driver(self) -> str:
+        """How the images are drawn."""
+        return "eager" if len(self.orders) == 1 else "slots"
+
+    def drawing(self, index: int) -> Drawing:
+        """What one image is drawn from."""
+        return self._alone(self.items[index]).drawing
+
+    def parts(self) -> list[tuple[int, ...]]:
+        """Indices of the images that are drawn together, in the order of drawing.
+
+        Those with one kind of negative condition and one size go together.
+        """
+        if self.size is None:
+            raise InvalidInput("the batch size is still to be found: give one")
+        groups: dict[Any, list[int]] = {}
+        for index, item in enumerate(self.items):
+            drawing = self.orders[item.order].drawing
+            alike = (item.negative is None, drawing.height, drawing.width, drawing.guidance.weaker)
+            groups.setdefault(alike[0] if self.driver == "eager" else alike[1:], []).append(index)
+        most = self.size if self.driver == "eager" else ROUND * self.size
+        return [tuple(own[i : i + most]) for own in groups.values() for i in range(0, len(own), most)]
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the images, as plain JSON values; of the items, a digest."""
+        items = hashlib.sha256()
+        for item in self.items:
+            items.update(json.dumps(item).encode() + b"\n")
+        ways = [self._way(order) for order in self.orders]
+        return {
+            "model": self.model.digest,
+            "images": len(self.items),
+            "prompts and seeds": items.hexdigest(),
+            **(ways[0] if len(ways) == 1 else {"ways": ways}),
+            "dtype": str(self.model.dtype),
+            "device": str(self.model.device).partition(":")[0],
+            "scale": self.scale,
+            "batch": self.size,
+        }
+
+    def draw(self, indices: Sequence[int], plan: Plan | None = None) -> list[Images]:
+        """The images of one part, each alone, those that are not finite too; `plan` in place of their own."""
+        items = [self.items[i] for i in indices]
+        if self.driver == "slots" and plan is None:
+            return draw_in_slots(self.model, [self._alone(item) for item in items], self.size or 1)
+        order = self.orders[items[0].order]
+        field = self.model.conditioner.field
+        drawing = order.drawing.model_copy(
+            update={
+                field: tuple(item.subject for item in items),
+                "negative": tuple(item.negative for item in items),
+                "seed": tuple(item.seed for item in items),
+                "count": 1,
+            }
+        )
+        order = replace(order, drawing=drawing, run=Run(len(items)), plan=plan or order.plan)
+        try:
+            images = draw(self.model, order)
+        except LostImages as error:
+            images = error.everything
+        return [images[i] for i in range(len(items))]
+
+    def _alone(self, item: Item) -> Order:
+        order = self.orders[item.order]
+        update = {
+            self.model.conditioner.field: (item.subject,),
+            "negative": (item.negative,),
+            "seed": item.seed,
+            "count": 1,
+        }
+        return replace(order, drawing=order.drawing.model_copy(update=update))
+
+    @staticmethod
+    def _way(order: Order) -> dict[str, Any]:
+        drawing = order.drawing.to_json()
+        for name in ("prompts", "labels", "negative", "seed", "count"):
+            del drawing[name]
+        return {**drawing, "plan": order.plan.digest}
