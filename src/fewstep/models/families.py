@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -147,6 +147,27 @@ def sizes_pixart(config: Config, batch: int, height: int, width: int) -> Conditi
     }
 
 
+class NetworkFacts(NamedTuple):
+    """What the configuration of a network says of it.
+
+    Attributes:
+        channels: of the latents; `extra`: input channels beside them, which a network that inpaints has.
+        height, width: of the latents that it was made for; `most`: the largest side, where there is one.
+        patch: side of the square of latents that it takes as one.
+        distilled: the guidance scale is told to the network, so that it costs nothing and nothing is guided away from.
+        guidance: the scale where the caller gives none.
+    """
+
+    channels: int
+    extra: int
+    height: int
+    width: int
+    patch: int
+    most: int | None
+    distilled: bool
+    guidance: float
+
+
 @dataclass(frozen=True)
 class Family:
     """A family of text-to-image models.
@@ -186,40 +207,26 @@ class Family:
             return self.read
         return partial(encoder.read_sd3, width=config["joint_attention_dim"], tokens=256)
 
-    def distilled(self, config: Config) -> bool:
-        """Whether the guidance scale is told to the network, so that it costs nothing and nothing is guided away."""
-        return bool(config.get("guidance_embeds") or config.get("time_cond_proj_dim"))
-
-    def default_guidance(self, config: Config) -> float:
-        """The scale where the caller gives none: FLUX without a guidance embedding was trained to need none."""
-        return 1.0 if self.name == "flux" and not self.distilled(config) else self.guidance
-
-    def patch(self, config: Config) -> int:
-        """Side of the square of latents that the network takes as one."""
-        if self.name == "flux":
-            return 2
-        return 1 if self.part == "unet" else int(config.get("patch_size") or 1)
-
-    def size(self, config: Config) -> tuple[int, int]:
-        """(height, width) of the latents that the network was made for."""
-        side = config.get("sample_size") or self.side
+    def facts(self, config: Config) -> NetworkFacts:
+        """What a configuration of the network says."""
+        unet, packed = self.part == "unet", self.name == "flux"
+        taken = int(config["in_channels"])
+        channels = int(config["out_channels"]) if unet else taken // (4 if packed else 1)
+        patch = 2 if packed else 1 if unet else int(config.get("patch_size") or 1)
+        side, most = config.get("sample_size") or self.side, config.get("pos_embed_max_size")
         height, width = side if isinstance(side, list | tuple) else (side, side)
-        return int(height), int(width)
-
-    def channels(self, config: Config) -> int:
-        """Channels of the latents."""
-        if self.part == "unet":
-            return int(config["out_channels"])
-        return int(config["in_channels"]) // (4 if self.name == "flux" else 1)
-
-    def extra(self, config: Config) -> int:
-        """Input channels of the network beside the latents, which one that inpaints has."""
-        return int(config["in_channels"]) - self.channels(config) if self.part == "unet" else 0
-
-    def limit(self, config: Config) -> int | None:
-        """Largest side of the latents, where the network has one."""
-        most = config.get("pos_embed_max_size")
-        return None if most is None else int(most) * self.patch(config)
+        distilled = bool(config.get("guidance_embeds") or config.get("time_cond_proj_dim"))
+        return NetworkFacts(
+            channels=channels,
+            extra=taken - channels if unet else 0,
+            height=int(height),
+            width=int(width),
+            patch=patch,
+            most=None if most is None else int(most) * patch,
+            distilled=distilled,
+            # FLUX without a guidance embedding was trained to need none.
+            guidance=1.0 if packed and not distilled else self.guidance,
+        )
 
 
 _CLIP, _POOLED, _T5 = "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"
