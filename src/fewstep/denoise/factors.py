@@ -1,4 +1,4 @@
-"""Guidance by row as part of a tuned plan: factors r_i, by which row i takes the guidance w further or less far.
+"""Guidance by row as part of a tuned plan: factors r_i that strengthen or weaken the guidance w in row i.
 
     w_i = 1 + (w - 1) r_i
 
@@ -14,13 +14,13 @@ FACTORS = "guidance_factors"
 
 
 def guided_rows(plan: Plan) -> int:
-    """How many rows of a plan are guided, where all the others say that they are not, by a factor of 0."""
+    """How many rows of a plan are guided: all but those whose factor is 0."""
     factors = factors_of(plan)
     return len(plan.rows) if factors is None else sum(r != 0 for r in factors)
 
 
 def guided_cost(plan: Plan) -> int:
-    """How many guided rows cost as much as the plan: its rows, or fewer where it guides some alone."""
+    """How many guided rows cost as much as the plan: its rows, or fewer where some are not guided."""
     return (len(plan.rows) + guided_rows(plan)) // 2
 
 
