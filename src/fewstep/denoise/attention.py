@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, NamedTuple
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fewstep.core.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 PARTS = ("to_q", "to_k", "to_v", "to_out", "heads", "residual_connection", "rescale_output_factor")
 
@@ -33,14 +33,12 @@ _active: ContextVar[_Active | None] = ContextVar("perturbed_attention", default=
 
 def self_attention(module: Any) -> dict[str, nn.Module]:
     """The self-attention layers of a module by name; joint attention over text and image is not among them."""
-    if not isinstance(module, nn.Module):
-        return {}
-    found = {name: m for name, m in module.named_modules() if all(hasattr(m, part) for part in PARTS)}
-    return {name: m for name, m in found.items() if _is_plain(m)}
+    modules = module.named_modules() if hasattr(module, "named_modules") else ()
+    return {name: m for name, m in modules if all(hasattr(m, part) for part in PARTS) and _is_plain(m)}
 
 
-def install(module: Any, layers: str | Sequence[str]) -> frozenset[int]:
-    """Prepare the self-attention layers that `layers` names, whole words such as "mid" or "up_blocks.1"; their ids.
+def named(module: Any, layers: Sequence[str]) -> dict[str, nn.Module]:
+    """The self-attention layers that `layers` names, whole words such as "mid" or "up_blocks.1".
 
     Raises:
         InvalidInput: where the module has no such layer.
@@ -50,22 +48,25 @@ def install(module: Any, layers: str | Sequence[str]) -> frozenset[int]:
         raise InvalidInput(
             f"perturbed attention needs a torch module with self-attention layers as in diffusers (with "
             f"{', '.join(PARTS[:4])}), {type(module).__name__} has none: give the module itself as module=, or use "
-            "fewstep.Guided"
+            "the guidance method 'cfg'"
         )
-    wanted = [layers] if isinstance(layers, str) else list(layers)
     chosen = {}
-    for word in wanted:
+    for word in layers:
         pattern = re.compile(rf"(^|[._]){re.escape(word)}([._]|$)")
         matches = {name: m for name, m in known.items() if pattern.search(name)}
-        if not word or not matches:
+        if not matches:
             raise InvalidInput(f"no self-attention layer is named {word!r}: known are {', '.join(known)}")
         chosen |= matches
-    if not chosen:
-        raise InvalidInput(f"perturbed attention needs the names of layers, got none: known are {', '.join(known)}")
-    for layer in chosen.values():
+    return chosen
+
+
+def install(module: Any, layers: Sequence[str]) -> frozenset[int]:
+    """Prepare the self-attention layers that `layers` names; their ids."""
+    chosen = named(module, layers).values() if layers else ()
+    for layer in chosen:
         if _identity not in layer._forward_hooks.values():
             layer.register_forward_hook(_identity, with_kwargs=True)
-    return frozenset(id(layer) for layer in chosen.values())
+    return frozenset(id(layer) for layer in chosen)
 
 
 @contextmanager
@@ -87,7 +88,7 @@ def _is_plain(attention: Any) -> bool:
     )
     cross = getattr(attention, "is_cross_attention", False)
     grouped = getattr(attention, "inner_kv_dim", None) != getattr(attention, "inner_dim", None)
-    return not (joint or cross or grouped) and isinstance(attention.to_out, nn.ModuleList)
+    return not (joint or cross or grouped) and type(attention.to_out).__name__ == "ModuleList"
 
 
 def _identity(attention: Any, arguments: tuple[Any, ...], named: Mapping[str, Any], output: Tensor) -> Tensor | None:
@@ -115,4 +116,4 @@ def _identity(attention: Any, arguments: tuple[Any, ...], named: Mapping[str, An
         h = h.transpose(1, 2).reshape(residual.shape)
     if attention.residual_connection:
         h = h + residual
-    return torch.cat([output[: -active.last], h / attention.rescale_output_factor])
+    return output.slice_scatter(h / attention.rescale_output_factor, start=active.batch - active.last)

@@ -24,6 +24,7 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
+from fewstep.denoise.scale import Moment
 
 Value = Any
 """A float, the same for the whole batch; or a tensor (B, 1, ..) that broadcasts against the state."""
@@ -61,6 +62,13 @@ class Level(NamedTuple):
         shape = (-1,) + (1,) * (x.ndim - 1)
         alpha, sigma = (torch.as_tensor(v, dtype=x.dtype, device=x.device).reshape(shape) for v in (alpha, sigma))
         return Level(t, alpha, sigma, host)
+
+    @property
+    def moments(self) -> list[Moment]:
+        """One for all images or one for each."""
+        host, rows = self.host, self.rows or (None,)
+        several = range(max(len(host), len(rows)))
+        return [Moment.of(rows[i % len(rows)], *host[i % len(host)][1:]) for i in several]
 
     def take(self, index: Tensor, host: Sequence[int]) -> Level:
         """The level of the images at `index`, which the host knows as `host`; an image may be taken more than once."""

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
-from fewstep.core.plan import Plan
-from fewstep.denoise.base import Denoiser, Level, Value
-from fewstep.denoise.convert import Network
-from fewstep.denoise.scale import EVERYWHERE, Scale, Weight, column
+from fewstep.denoise.base import Level
+from fewstep.denoise.convert import Network, OnSchedule
 
 
 class Branch(NamedTuple):
@@ -88,90 +86,12 @@ def check_network(network: Any) -> Network:
     return network
 
 
-class Guidance(Denoiser):
-    """Base of guidance by two outputs of a network: F_c, of all images, and F_n, of the images whose weight is not
-    `off`, the one that does nothing.
-
-    As x0 is affine in F with the same coefficients in both, guiding F guides x0. A method says how in `combine`.
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        scale: Weight | Sequence[Weight],
-        interval: tuple[float, float] = EVERYWHERE,
-        off: float = 1.0,
-    ):
-        self.network = check_network(network)
-        self.schedule = network.schedule
-        self.scale = Scale(scale, interval, off)
-        self.needs_run = self.scale.by_row
-
-    def coefficients(self, t: Value, alpha: Value, sigma: Value) -> tuple[Value, Value]:
-        return self.network.coefficients(t, alpha, sigma)
-
-    def check(self, plan: Plan) -> None:
-        self.scale.check(plan)
-
-    def alone(self, x: Tensor, level: Level) -> Tensor:
-        """F_c of the batch."""
-        raise NotImplementedError
-
-    def both(self, x: Tensor, level: Level, images: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """F_c of the batch and F_n of the `images`, one or more."""
-        raise NotImplementedError
-
-    def combine(
-        self, conditional: Tensor, negative: Tensor, weight: Value, x: Tensor, level: Level, images: Sequence[int]
-    ) -> Tensor:
-        """The guided output of the `images` of the batch that are guided; the other arguments are of them alone."""
-        raise NotImplementedError
-
-    def output(self, x: Tensor, level: Level) -> Tensor:
-        batch = x.shape[0]
-        weights = self.scale.weights(batch, level)
-        images = [i for i, w in enumerate(weights) if w != self.scale.off]
-        if not images:
-            return self.alone(x, level)
-        conditional, negative = self.both(x, level, images)
-        weight = column([weights[i] for i in images], x)
-        if len(images) == batch:
-            return self.combine(conditional, negative, weight, x, level, images)
-        index = torch.tensor(images, device=x.device)
-        guided = self.combine(conditional[index], negative, weight, x[index], level.take(index, images), images)
-        return conditional.index_copy(0, index, guided)
-
-
-class ConditionGuidance(Guidance):
-    """Base of guidance from a negative condition of the same network.
-
-    Args:
-        network: the network; its own condition is replaced.
-        condition, negative: keyword arguments for the two branches; tensors have the batch first, in both the same
-            keys.
-        scale: w, a number or a `GuidanceSchedule`, one for all images or one for each; 1 is the conditional model
-            alone, at one evaluation.
-        interval: (low, high) in sigma / alpha; guidance acts for low < sigma / alpha <= high only (Kynkaanniemi et al.
-            2024, arXiv 2404.07724).
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        condition: Mapping[str, Any],
-        negative: Mapping[str, Any],
-        scale: Weight | Sequence[Weight],
-        interval: tuple[float, float] = EVERYWHERE,
-        off: float = 1.0,
-    ):
-        check_conditions(condition, negative)
-        super().__init__(network, scale, interval, off)
-        self.condition, self.negative = dict(condition), dict(negative)
-
-    def alone(self, x: Tensor, level: Level) -> Tensor:
-        return self.network.given(self.condition).output(x, level)
-
-    def both(self, x: Tensor, level: Level, images: Sequence[int]) -> tuple[Tensor, Tensor]:
-        parts = [Branch(self.condition, range(x.shape[0])), Branch(self.negative, images)]
-        conditional, negative = evaluate(self.network, x, level, parts)
-        return conditional, negative
+def weak_output(network: Network, weaker: Network, x: Tensor, level: Level) -> Tensor:
+    """What `network` would say for the data that a weaker network sees; at once where both predict the same."""
+    theirs, ours = weaker.schedule, network.schedule
+    same = theirs is not None and ours is not None and theirs.fingerprint == ours.fingerprint
+    if same and (weaker.prediction, weaker.sigma_data) == (network.prediction, network.sigma_data):
+        return weaker.output(x, level)
+    other = weaker if same or ours is None else OnSchedule(weaker, ours)
+    skip, out = network.coefficients_at(level)
+    return (other.estimate(x, level)[1] - skip * x) / out

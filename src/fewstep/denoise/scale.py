@@ -7,23 +7,38 @@ That is also what it means for a sampler of several stages, whose rows are not s
 from __future__ import annotations
 
 import math
-import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
-from typing import Any, cast
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.denoise.base import Level, Value
 from fewstep.denoise.factors import factors_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Weight = Any
 """A number; a `GuidanceSchedule`; or any function of sigma / alpha, inf where alpha is 0."""
 
 EVERYWHERE = (0.0, math.inf)
+
+
+class Moment(NamedTuple):
+    """When an image is evaluated: the row of its plan, None where no plan is run, and sigma / alpha, maybe infinite."""
+
+    row: int | None
+    ratio: float
+
+    @staticmethod
+    def of(row: int | None, alpha: float, sigma: float) -> Moment:
+        return Moment(row, sigma / alpha if alpha else math.inf)
+
+
+def moments_of(plan: Plan) -> list[Moment]:
+    """The moment of each row of a plan."""
+    return [Moment.of(i, row.alpha, row.sigma) for i, row in enumerate(plan.rows)]
 
 
 class GuidanceSchedule:
@@ -87,24 +102,25 @@ class GuidanceSchedule:
         if plan is None or factors is None or scale == 1:
             return scale
         w = _weight(scale)
-        each = w.over(plan) if isinstance(w, GuidanceSchedule) else [w] * plan.nfe
+        each = w.over(plan) if isinstance(w, GuidanceSchedule) else [w] * len(plan.rows)
         return GuidanceSchedule.rows([1 + (at - 1) * r for at, r in zip(each, factors, strict=True)])
 
     def over(self, plan: Plan) -> list[float]:
         """The weight in each row of a plan. Raises `InvalidInput` where they are by row, and it has other rows."""
         self.check(plan)
-        return [self.at(_ratio(row[:3]), i) for i, row in enumerate(plan.rows)]
+        return [self.at(moment) for moment in moments_of(plan)]
 
     def check(self, plan: Plan) -> None:
         """Raise `InvalidInput` where there are weights by row, and the plan has another number of rows."""
-        if self.values is not None and len(self.values) != plan.nfe:
+        if self.values is not None and len(self.values) != len(plan.rows):
             raise InvalidInput(
                 f"{len(self.values)} guidance weights were given by row, this plan of {plan.recipe.sampler} has "
-                f"{plan.nfe} rows"
+                f"{len(plan.rows)} rows"
             )
 
-    def at(self, ratio: float, row: int | None) -> float:
-        """The weight at sigma / alpha, in row `row` of a plan."""
+    def at(self, moment: Moment) -> float:
+        """The weight at a moment."""
+        row, ratio = moment
         if self.values is not None and row is not None:
             return self.values[row]
         try:
@@ -117,20 +133,18 @@ class GuidanceSchedule:
 
 
 class Scale:
-    """The weights of the images of a batch at any level, `off` outside an interval.
+    """The weights of the images of a batch at any moment.
 
     Args:
         scale: a `Weight`, or one for each image.
         interval: (low, high) in sigma / alpha; a weight holds for low < sigma / alpha <= high.
-        off: the weight that does nothing.
 
     Raises:
         InvalidInput: for weights that are not finite, and an interval that is none.
     """
 
-    def __init__(self, scale: Weight | Sequence[Weight], interval: tuple[float, float] = EVERYWHERE, off: float = 1.0):
-        single = isinstance(scale, Real) or callable(scale) or isinstance(scale, GuidanceSchedule)
-        single = single or (isinstance(scale, Tensor) and scale.ndim == 0)
+    def __init__(self, scale: Weight | Sequence[Weight], interval: tuple[float, float] = EVERYWHERE):
+        single = isinstance(scale, Real | GuidanceSchedule) or callable(scale) or getattr(scale, "ndim", None) == 0
         try:
             each = [] if isinstance(scale, str) else [_weight(w) for w in ([scale] if single else scale)]  # type: ignore[union-attr]
         except (TypeError, ValueError):
@@ -142,7 +156,7 @@ class Scale:
             )
         if not 0 <= interval[0] < interval[1]:
             raise InvalidInput(f"a guidance interval needs 0 <= low < high in sigma / alpha, got {interval}")
-        self.each, self.interval, self.off = each, interval, off
+        self.each, self.interval = each, interval
 
     @property
     def by_row(self) -> bool:
@@ -150,55 +164,26 @@ class Scale:
         return any(isinstance(w, GuidanceSchedule) and w.values is not None for w in self.each)
 
     @property
-    def idle(self) -> bool:
-        """Whether no image has a weight other than `off`, whatever the level."""
-        return all(w == self.off for w in self.each)
+    def numbers(self) -> list[float]:
+        """All weights that are known without a moment."""
+        schedules = [w for w in self.each if isinstance(w, GuidanceSchedule)]
+        return [w for w in self.each if isinstance(w, float)] + [v for w in schedules for v in w.values or ()]
 
-    def weights(self, batch: int, level: Level) -> list[float]:
-        """The weight of each of the `batch` images at `level`."""
-        if len(self.each) not in (1, batch):
-            raise InvalidInput(
-                f"guidance scales must be one for all or one for each of {batch} images, got {len(self.each)}"
-            )
-        host, rows = level.host, level.rows or (None,)
-        if len(self.each) == len(host) == len(rows) == 1:
-            return [self._at(0, host[0], rows[0])] * batch
-        return [self._at(i % len(self.each), host[i % len(host)], rows[i % len(rows)]) for i in range(batch)]
+    def at(self, image: int, moment: Moment) -> float | None:
+        """The weight of an image; None outside the interval."""
+        w = self.each[image % len(self.each)]
+        if not self.interval[0] < moment.ratio <= self.interval[1]:
+            return None
+        return w.at(moment) if isinstance(w, GuidanceSchedule) else w
 
     def check(self, plan: Plan) -> None:
-        """Raise `InvalidInput` where the weights do not fit the rows of `plan`; warn where all of them are `off`."""
+        """Raise `InvalidInput` where the weights do not fit the rows of `plan`."""
         for w in self.each:
             if isinstance(w, GuidanceSchedule):
                 w.check(plan)
-        if self.idle:
-            return
-        if factors_of(plan) is not None and not self.by_row:
-            raise InvalidInput(
-                f"the plan {plan.digest} was tuned with guidance by row, which classifier-free guidance alone follows: "
-                "leave the guidance method out; give `GuidanceSchedule.following(scale, plan)` to a denoiser of your "
-                "own, or plan= to `pipe.denoiser`; or tune with --constant-guidance"
-            )
-        acts = [
-            self._at(image, row[:3], i) != self.off
-            for i, row in enumerate(plan.rows)
-            for image in range(len(self.each))
-        ]
-        if not any(acts):
-            ratios = [_ratio(row[:3]) for row in plan.rows]
-            warnings.warn(
-                "guidance and its negative condition act in no row of this plan: sigma / alpha goes from "
-                f"{max(ratios):.3g} to {min(ratios):.3g}, the guidance interval is {self.interval}",
-                stacklevel=2,
-            )
-
-    def _at(self, image: int, level: tuple[float, float, float], row: int | None) -> float:
-        ratio, w = _ratio(level), self.each[image]
-        if not self.interval[0] < ratio <= self.interval[1]:
-            return self.off
-        return w.at(ratio, row) if isinstance(w, GuidanceSchedule) else w
 
 
-def column(weights: Sequence[float], x: Tensor) -> Value:
+def column(weights: Sequence[float], x: Tensor) -> Any:
     """Weights that multiply states like `x`: a number where they are equal, else a tensor (n, 1, ..)."""
     if len(set(weights)) == 1:
         return weights[0]
@@ -212,7 +197,7 @@ def check_negative(scale: Weight | Sequence[Weight], *, distilled: bool = False)
         scale: of guidance; where it is one for each image, one of them other than 1 is enough.
         distilled: the network has guidance built in, as FLUX.1-dev and LCM, and no other is asked for.
     """
-    if not Scale(scale).idle:
+    if any(w != 1 for w in Scale(scale).each):
         return
     if distilled:
         raise InvalidInput(
@@ -230,11 +215,6 @@ def _weight(w: Weight) -> float | GuidanceSchedule:
     if isinstance(w, GuidanceSchedule):
         return w
     return GuidanceSchedule(cast(Callable[[float], float], w)) if callable(w) else float(w)
-
-
-def _ratio(level: tuple[float, float, float]) -> float:
-    _, alpha, sigma = level
-    return sigma / alpha if alpha else math.inf
 
 
 def _share(ratio: float) -> float:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from dataclasses import asdict, dataclass, field
+from typing import Any, cast
 
-from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
+from fewstep.denoise.methods import METHODS, method_named, method_of
 from fewstep.denoise.scale import EVERYWHERE, GuidanceSchedule, Weight
-from fewstep.pipeline.fields import MOST_OPTIONS, Fields, shown
+from fewstep.pipeline.fields import Fields, shown
 
 Scales = float | tuple[float, ...]
 """One for all rows of a plan, or one for each."""
@@ -21,82 +22,9 @@ Threshold = float | tuple[float, float]
 MOST_WEIGHTS = 100_000
 
 
-class Option(NamedTuple):
-    """An option of a method: where the caller gives none, and what makes a value that is given the one that is kept."""
-
-    default: Any
-    read: Callable[[str, Any], Any]
-
-
-class Method(NamedTuple):
-    """A method of guidance.
-
-    Attributes:
-        options: by name.
-        scale: where the caller gives none; None is the model's own usual one.
-        idle: the scale at which nothing is guided, and an image costs one evaluation.
-    """
-
-    options: Mapping[str, Option]
-    scale: float | None = None
-    idle: float = 1.0
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidInput(f"the guidance option {name} is a finite number, got {shown(value)}")
-    return float(value)
-
-
-def _number_or_none(name: str, value: Any) -> float | None:
-    return None if value is None else _number(name, value)
-
-
-def _whole(name: str, value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise InvalidInput(f"the guidance option {name} is a whole number from 0, got {shown(value)}")
-    return value
-
-
-def _names(name: str, value: Any) -> list[str]:
-    words = value.split(",") if isinstance(value, str) else value
-    if (
-        not isinstance(words, list | tuple)
-        or not 1 <= len(words) <= MOST_OPTIONS
-        or not all(isinstance(word, str) and word.strip() for word in words)
-    ):
-        raise InvalidInput(
-            f"the guidance option {name} is a name, several with commas between, or a list of at most {MOST_OPTIONS}, "
-            f"got {shown(value)}"
-        )
-    return [word.strip() for word in words]
-
-
-METHODS: Mapping[str, Method] = {
-    "cfg": Method({}),
-    "apg": Method(
-        {"eta": Option(0.0, _number), "norm_limit": Option(None, _number_or_none), "momentum": Option(0.0, _number)}
-    ),
-    "cfg++": Method({}, scale=0.6, idle=0.0),
-    "cfg-zero*": Method({"zero_init": Option(1, _whole)}),
-    "pag": Method({"scale": Option(3.0, _number), "layers": Option("mid", _names)}),
-    "autoguidance": Method({}, scale=2.0),
-}
-"""What `guidance_method` may be; the classes are `Guided`, `APG`, `CFGPlusPlus`, `CFGZero`, `PAG` and `AutoGuided`."""
-_OTHER_SPELLINGS = {"cfg-zero": "cfg-zero*"}
-
-
-def method_named(name: Any) -> str:
-    """The name in `METHODS` for one that a caller gave; "cfg-zero" is for shells, to which a star means files."""
-    found = _OTHER_SPELLINGS.get(name, name) if isinstance(name, str) else name
-    if not isinstance(found, str) or found not in METHODS:
-        raise unknown_name("guidance method", str(name), METHODS)
-    return found
-
-
 def usual_scale(method: str, own: float) -> float:
     """The scale where the caller gives none: the method's usual one, else the model's `own`."""
-    found = METHODS[method_named(method)].scale
+    found = METHODS[method_named(method)].usual_scale
     return own if found is None else found
 
 
@@ -300,13 +228,8 @@ def _ends(fields: Fields, name: str) -> tuple[float, float]:
 
 
 def _options(method: str, given: Any) -> dict[str, Any]:
-    """All options of a method, by what was given and by default."""
-    if not isinstance(given, Mapping):
-        raise InvalidInput(f"guidance_options is a mapping from names to values, got {shown(given)}")
-    known = METHODS[method].options
-    for name in given:
-        if not known:
-            raise InvalidInput(f"the guidance method {method} has no options, got {shown(name)}: leave it out")
-        if name not in known:
-            raise unknown_name(f"option of the guidance method {method}", str(name), known)
-    return {name: option.read(name, given.get(name, option.default)) for name, option in known.items()}
+    """All options of a method, by what was given and by default, as JSON has them."""
+    if method == "cfg" and isinstance(given, Mapping) and given:
+        raise InvalidInput(f"the guidance method cfg has no options, got {shown(next(iter(given)))}: leave it out")
+    options = {} if method == "cfg" and given == {} else asdict(method_of(method, given))
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}

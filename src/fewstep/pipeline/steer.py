@@ -11,16 +11,12 @@ from torch import nn
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.denoise.apg import APG
 from fewstep.denoise.attention import self_attention
-from fewstep.denoise.autoguidance import AutoGuided
 from fewstep.denoise.base import Denoiser
-from fewstep.denoise.cfgpp import CFGPlusPlus
-from fewstep.denoise.cfgzero import CFGZero
 from fewstep.denoise.convert import Network
 from fewstep.denoise.factors import factors_of
-from fewstep.denoise.guidance import Guided
-from fewstep.denoise.pag import PAG
+from fewstep.denoise.guided import Guided
+from fewstep.denoise.methods import method_of
 from fewstep.denoise.scale import Weight
 from fewstep.pipeline.guidance import EVERYWHERE, Guidance
 
@@ -57,34 +53,32 @@ def steered(
             f"the plan was tuned with guidance by row, which classifier-free guidance alone follows, and the method is "
             f"{settings.method}: leave the guidance method out, or tune with --constant-guidance"
         )
-    options, interval = settings.options, settings.interval
-    if settings.method == "pag":
-        if not self_attention(module):
-            raise InvalidInput(
-                f"perturbed attention needs self-attention layers as those of diffusers, and this network "
-                f"({type(network.network if module is None else module).__name__}) has none; attention over text and "
-                'image together is none: use guidance_method="cfg" or "apg"'
-            )
-        other: Any = {"negative": negative, "guidance": w} if negative is not None else {}
-        perturbation, layers = options["scale"], options["layers"]
-        return PAG(network, condition, perturbation, layers=layers, interval=interval, module=module, **other)
+    if settings.method == "pag" and not self_attention(module):
+        raise InvalidInput(
+            f"perturbed attention needs self-attention layers as those of diffusers, and this network "
+            f"({type(network.network if module is None else module).__name__}) has none; attention over text and "
+            'image together is none: use guidance_method="cfg" or "apg"'
+        )
     if settings.method == "autoguidance":
         if weaker is None:
             raise InvalidInput("autoguidance moves away from a weaker model: give weak=")
-        return AutoGuided(network.given(condition), weaker, w, interval=interval)
-    if negative is None:
-        return network.given(condition)
-    branches = network, condition, negative, w
-    match settings.method:
-        case "apg":
-            return APG(*branches, **options, interval=interval)
-        case "cfg++":
-            return CFGPlusPlus(*branches, interval=interval)
-        case "cfg-zero*":
-            return CFGZero(*branches, **options, interval=interval)
-        case _:
-            guided = Guided(*branches, interval=interval, rescale=settings.rescale)
-            return guided if factors_of(plan) is None or plan is None else guided.following(plan)
+        negative = None
+    elif negative is None:
+        if settings.method != "pag":
+            return network.given(condition)
+        w = 1.0
+    rescale = {"rescale": settings.rescale} if settings.method == "cfg" else {}
+    guided = Guided(
+        network,
+        condition,
+        negative,
+        w,
+        method=method_of(settings.method, {**settings.options, **rescale}),
+        interval=settings.interval,
+        weaker=weaker,
+        module=module,
+    )
+    return guided if plan is None else guided.following(plan)
 
 
 def check_steering(

@@ -1,15 +1,17 @@
-"""Images that run different plans in one batch: each slot has its own plan, row, seed, condition and guidance scale.
+"""Images that run different plans in one batch: each slot has its own plan, row, seed, condition and guidance.
 
-A tick evaluates the network once for all slots and advances each by one row of its own table. Coefficients of the
-slots are read from a tensor (slots, K, K + 2), so a tick's kernels do not depend on who is in the batch. A slot's
-registers are zeroed when it is taken: what a finished or broken image left behind, NaN included, reaches nobody.
+A tick makes one network call for each kind of branch that any image needs in its row, over all places, and advances
+each image by one row of its own table. An image's row in every call is its place, and it is guided by itself, so it is
+bitwise the same whoever shares the batch. Coefficients are read from a tensor (slots, K, K + 3), so a tick's kernels do
+not depend on who is there. A slot's registers are zeroed when it is taken: what a finished or broken image left behind,
+NaN included, reaches nobody.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,48 +20,142 @@ from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
+from fewstep.denoise.attention import perturbed
 from fewstep.denoise.base import Denoiser, Level, as_denoiser
+from fewstep.denoise.branches import weak_output
+from fewstep.denoise.cfg import CFG
 from fewstep.denoise.convert import Network
-from fewstep.denoise.guidance import Guided
-from fewstep.denoise.scale import GuidanceSchedule, Scale
+from fewstep.denoise.guided import Guided, Need
+from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, WEAK, Method, State
+from fewstep.denoise.scale import EVERYWHERE, Weight, moments_of
 from fewstep.run.eager import check_plan, initial_registers, starting_states
 from fewstep.run.noise import draw, key_of
 
+ESTIMATES = "estimates"
+"""The call of a denoiser that is no `Network`: it gives (data, raw) itself."""
+
 
 class Finished(NamedTuple):
-    """An image that left its slot: the ticket of `admit`, the state (..) without batch, and whether all of it is
-    finite.
+    """An image that left its slot: the ticket of `admit`, the state (..) without batch, whether all of it is finite,
+    and how many evaluations of networks it needed.
     """
 
     ticket: int
     sample: Tensor
     finite: bool
+    nfe: int
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """An image to draw. Tensors are without batch dimension.
+
+    Attributes:
+        noise, start: as in `fewstep.sample`; with neither, the noise is that of the seed.
+        condition, negative: keyword arguments of the network, tensors. All images of a batch name the same.
+        weak: those of the weaker network; None is the same as `condition`.
+        scale, method, interval: of guidance, as in `fewstep.Guided`; by row where the plan was tuned so.
+        around: from the guided denoiser to the one that is run, such as `fewstep.clip`: of (data, raw) of a batch of
+            one, so not another schedule.
+    """
+
+    seed: int = 0
+    noise: Tensor | None = None
+    start: Tensor | None = None
+    condition: Mapping[str, Any] = field(default_factory=dict)
+    negative: Mapping[str, Any] | None = None
+    weak: Mapping[str, Any] | None = None
+    scale: Weight = 1.0
+    method: str | Method = "cfg"
+    interval: tuple[float, float] = EVERYWHERE
+    around: Callable[[Denoiser], Denoiser] | None = None
+
+
+class _Answer(Denoiser):
+    """The innermost denoiser of a slot: what the networks said in this tick."""
+
+    estimates: tuple[Tensor, Tensor]
+
+    def estimate(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        return self.estimates
+
+
+class _Call(NamedTuple):
+    """A call of a network: its branch, and the layers that it perturbs."""
+
+    branch: str
+    layers: frozenset[int] = frozenset()
 
 
 @dataclass
 class _Slot:
+    """An image in its place.
+
+    Attributes:
+        needs: by row; `layers`: of the perturbed branch.
+        conditions: by branch.
+        folds: (skip, out) by row; `folded`: they are in the table, which takes outputs and not data.
+        table: (n, K, K + 3): registers, data, raw, noise.
+        memory: of guidance.
+    """
+
     ticket: int
     plan: Plan
     seed: int
-    guidance: float | GuidanceSchedule
-    table: np.ndarray  # (n, K, K + 2): registers, network output, noise
+    method: Method
+    needs: Sequence[Need]
+    layers: frozenset[int]
+    conditions: dict[str, dict[str, Tensor]]
+    folds: Sequence[tuple[float, float]]
+    folded: bool
+    table: np.ndarray
+    answer: _Answer
+    around: Denoiser | None
     row: int = 0
+    nfe: int = 0
+    memory: Any = None
+
+    @property
+    def calls(self) -> list[_Call]:
+        branches = self.needs[self.row].branches
+        return [_Call(branch, self.layers if branch == PERTURBED else frozenset()) for branch in branches]
+
+    def estimate(self, x: Tensor, heard: Mapping[str, Sequence[Tensor]]) -> Sequence[Tensor]:
+        """Data and raw, (1, ..) each, from what the networks said of this image."""
+        need, (skip, out), row = self.needs[self.row], self.folds[self.row], self.plan.rows[self.row]
+        if ESTIMATES in heard:
+            estimates = heard[ESTIMATES]
+        else:
+            state, outputs = (
+                State(x, skip, out, [need.moment], [need.weight]),
+                {name: v[0] for name, v in heard.items()},
+            )
+            *estimates, self.memory = self.method.guide(outputs, state, self.memory)
+            if self.folded:
+                return estimates
+            estimates = [skip * x + out * output for output in estimates]
+        if self.around is None:
+            return estimates
+        self.answer.estimates = estimates[0], estimates[1]
+        return self.around.estimate(x, Level(x.new_full((1,), row.t), row.alpha, row.sigma, [row[:3]], [self.row]))
 
 
 class Slots:
     """A batch of `capacity` places for images of `sample_shape`, (..) without batch.
 
     Args:
-        denoiser: a denoiser or a callable `(x, t) -> x0`; a `Network` where images have conditions or guidance.
+        network: a `Network`, whose condition and guidance are those of the images; or any denoiser or callable
+            `(x, t) -> x0`, for images without.
         registers: K, the largest plan that fits; plans say theirs as `plan.registers`.
         pad: evaluate the network on all places every time, so that its batch has one shape and an image is bitwise the
-            same whoever shares the batch; False evaluates the taken places only.
-        interval, rescale: of guidance, as in `Guided`.
+            same whoever shares the batch; False evaluates the places that need it only.
+        weaker: the network of autoguidance.
+        module: where the layers of perturbed attention are, if it is not the network's own function.
     """
 
     def __init__(
         self,
-        denoiser: Any,
+        network: Any,
         sample_shape: Sequence[int],
         capacity: int,
         *,
@@ -67,59 +163,49 @@ class Slots:
         pad: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
-        interval: tuple[float, float] = (0.0, float("inf")),
-        rescale: float = 0.0,
+        weaker: Network | None = None,
+        module: Any = None,
     ):
         if capacity < 1 or registers < 1 or not sample_shape or min(sample_shape) < 1:
             raise InvalidInput(
                 f"slots need capacity, registers and sizes of at least 1, got {capacity}, {registers}, {sample_shape}"
             )
-        self.denoiser: Denoiser = as_denoiser(denoiser)
-        if self.denoiser.begin() is not self.denoiser:
+        self.network: Denoiser = as_denoiser(network)
+        if self.network.begin() is not self.network:
             raise InvalidInput(
-                f"{type(self.denoiser).__name__} remembers earlier rows of a run, which the images of slots do not "
-                "share: sample them with fewstep.sample, or set its momentum to 0"
+                f"{type(self.network).__name__} remembers earlier rows of a run, which the images of slots do not "
+                "share: give the network alone, and the guidance method to each Request"
             )
         self.shape, self.capacity, self.registers, self.pad = tuple(sample_shape), capacity, registers, pad
-        self.interval, self.rescale = interval, rescale
+        self.weaker, self.module = weaker, module
         size = (capacity, *self.shape)
-        # Two banks, read and written in turn; the noise of a tick; all of one shape and place for the life of the
-        # object.
+        # Two banks, read and written in turn; what a tick knows and draws; all of one shape and place for the life of
+        # the object.
         self._bank, self._next = (
             [torch.zeros(size, dtype=dtype, device=device) for _ in range(registers)] for _ in "ab"
         )
-        self._noise = torch.zeros(size, dtype=dtype, device=device)
+        self._data, self._raw, self._noise = (torch.zeros(size, dtype=dtype, device=device) for _ in "abc")
         self._slots: list[_Slot | None] = [None] * capacity
-        self._conditions: dict[str, tuple[Tensor, Tensor]] = {}
         self._tickets = 0
 
     @property
     def free(self) -> int:
         """How many more images fit."""
-        return sum(slot is None for slot in self._slots)
+        return self._slots.count(None)
 
     @property
     def tickets(self) -> list[int]:
         """The tickets of the images in the batch."""
-        return [slot.ticket for slot in self._slots if slot is not None]
+        return [slot.ticket for _, slot in self._taken()]
 
-    def admit(
-        self,
-        plan: Plan,
-        *,
-        seed: int = 0,
-        noise: Tensor | None = None,
-        start: Tensor | None = None,
-        condition: Mapping[str, Tensor] | None = None,
-        negative: Mapping[str, Tensor] | None = None,
-        guidance: float | GuidanceSchedule = 1.0,
-    ) -> int:
-        """Put an image in a free slot and return its ticket. `noise`, `start` and conditions are without batch
-        dimension. `guidance` is taken by row where the plan was tuned so.
+    def admit(self, plan: Plan, request: Request | None = None) -> int:
+        """Put an image in a free slot and return its ticket.
 
         Raises:
-            InvalidInput: if no slot is free, or the plan needs more registers, a pair, or another noise schedule.
+            InvalidInput: if no slot is free, the plan needs more registers, a pair, or another noise schedule, or the
+                network cannot be guided so.
         """
+        request = request or Request()
         if not self.free:
             raise InvalidInput(f"all {self.capacity} slots are taken: call step() until one is free")
         if plan.registers > self.registers or plan.inputs != 1:
@@ -127,145 +213,204 @@ class Slots:
                 f"{plan.recipe.sampler} needs {plan.registers} registers and {plan.inputs} starting states; these "
                 f"slots have {self.registers} registers for single states: make them with registers={plan.registers}"
             )
-        check_plan(plan, self.denoiser)
-        if (condition or negative or guidance != 1) and not isinstance(self.denoiser, Network):
-            raise InvalidInput("conditions and guidance need a fewstep.Network as the denoiser")
-        number = isinstance(guidance, int | float) and math.isfinite(guidance)
-        if not (number or isinstance(guidance, GuidanceSchedule)) or (guidance != 1 and not negative):
-            raise InvalidInput(
-                "guidance is a finite number or a GuidanceSchedule and, other than 1, needs a negative condition: got "
-                f"guidance={guidance!r} and negative={sorted(negative or {})}"
-            )
-        guidance = GuidanceSchedule.following(guidance, plan)
-        Scale(guidance, self.interval).check(plan)
-        table = self._table(plan)
-        place = self._slots.index(None)
-        given = {"noise": noise, "start": start}
+        check_plan(plan, self.network)
+        slot = self._slot(plan, request)
+        given = {"noise": request.noise, "start": request.start}
         batch = {name: value[None] for name, value in given.items() if value is not None} or {"shape": (1, *self.shape)}
-        states, _ = starting_states(plan, self.denoiser, seed=[seed], **batch)  # type: ignore[arg-type]
+        states, _ = starting_states(plan, self.network, seed=[request.seed], **batch)  # type: ignore[arg-type]
         if states[0].shape[1:] != self.shape:
             raise InvalidInput(f"these slots hold states of shape {self.shape}, got {tuple(states[0].shape[1:])}")
-        self._set_condition(place, condition or {}, negative or condition or {})
-        for bank in (*self._bank, self._noise):
-            bank[place].zero_()
-        for register, state in initial_registers(plan, states, [seed]).items():
+        self._check_conditions(slot.conditions)
+        place = self._slots.index(None)
+        self._clear(place)
+        for register, state in initial_registers(plan, states, [request.seed]).items():
             self._bank[register][place].copy_(state[0])
         self._tickets += 1
-        self._slots[place] = _Slot(self._tickets, plan, seed, guidance, table)
+        self._slots[place] = slot
         return self._tickets
 
     def cancel(self, ticket: int) -> None:
         """Free the slot of an image."""
-        for place, slot in enumerate(self._slots):
-            if slot is not None and slot.ticket == ticket:
-                self._slots[place] = None
+        for place, slot in self._taken():
+            if slot.ticket == ticket:
+                self._free(place)
                 return
         raise InvalidInput(f"no image with ticket {ticket} is in the batch, which has {self.tickets}")
 
     def step(self) -> list[Finished]:
-        """One network call for all slots, one row of each image's plan; the images that this finished."""
-        places = [i for i, slot in enumerate(self._slots) if slot is not None]
-        if not places:
+        """One row of each image's plan; the images that this finished."""
+        if not self._taken():
             return []
-        batch = list(range(self.capacity)) if self.pad else places
-        index = None if len(batch) == self.capacity else torch.tensor(batch, device=self._noise.device)
-        level = self._level(batch, places[0])
-        u = self._bank[0] if index is None else self._bank[0][index]
         with torch.no_grad():
-            denoiser = self._denoiser(batch, index)
-            outputs = [denoiser.output(u, level)] if self.denoiser.affine else list(denoiser.estimate(u, level))
-            if index is not None:
-                outputs = [torch.zeros_like(self._noise).index_copy(0, index, output) for output in outputs]
-            self._advance(places, outputs)
+            self._estimate()
+            self._advance()
         finished = []
-        for place in places:
-            slot = self._slots[place]
-            assert slot is not None
+        for place, slot in self._taken():
             slot.row += 1
-            if slot.row == slot.plan.nfe:
+            if slot.row == len(slot.plan.rows):
                 sample = self._bank[0][place].clone()
-                finished.append(Finished(slot.ticket, sample, bool(torch.isfinite(sample).all())))
-                for bank in self._bank:  # an empty place shows the network zeros, not what is left of a broken image
-                    bank[place].zero_()
-                self._slots[place] = None
+                finished.append(Finished(slot.ticket, sample, bool(torch.isfinite(sample).all()), slot.nfe))
+                self._free(place)
         return finished
 
-    def _table(self, plan: Plan) -> np.ndarray:
-        """The plan's rows with the denoiser's coefficients folded in, padded to K registers."""
-        n, k, width = plan.nfe, plan.registers, self.registers
-        projected = not self.denoiser.affine
-        table = np.zeros((n, width, width + 2 + projected))
+    def _taken(self) -> list[tuple[int, _Slot]]:
+        return [(place, slot) for place, slot in enumerate(self._slots) if slot is not None]
+
+    def _clear(self, place: int) -> None:
+        for bank in (*self._bank, self._data, self._raw, self._noise):
+            bank[place].zero_()
+
+    def _free(self, place: int) -> None:
+        """An empty place shows the network zeros, not what is left of a broken image."""
+        self._slots[place] = None
+        self._clear(place)
+
+    def _slot(self, plan: Plan, request: Request) -> _Slot:
+        """The image as it will be run. Raises `InvalidInput` where it cannot be."""
+        answer, affine = _Answer(), self.network.affine
+        needs = [Need(moment, None, (POSITIVE if affine else ESTIMATES,)) for moment in moments_of(plan)]
+        method, layers = CFG(), frozenset()
+        if isinstance(self.network, Network):
+            guided = self._guided(self.network, request).following(plan)
+            guided.check(plan)
+            method, needs, layers = guided.methods[0], guided.needs(plan), guided.layers
+        elif request.condition or request.negative or request.scale != 1 or request.method != "cfg":
+            raise InvalidInput("conditions and guidance need a fewstep.Network as the network")
+        folded = affine and not method.splits and request.around is None
+        folds = [self.network.coefficients(row.t, row.alpha, row.sigma) for row in plan.rows]
+        return _Slot(
+            self._tickets + 1,
+            plan,
+            request.seed,
+            method,
+            needs,
+            layers,
+            self._placed(request),
+            folds,
+            folded,
+            self._table(plan, folds if folded else None),
+            answer,
+            None if request.around is None else request.around(answer),
+        )
+
+    def _guided(self, network: Network, request: Request) -> Guided:
+        """The image alone, which checks what is asked for."""
+        return Guided(
+            network,
+            request.condition,
+            request.negative,
+            request.scale if isinstance(request.scale, str) else [request.scale],
+            method=request.method,
+            interval=request.interval,
+            weaker=self.weaker,
+            module=self.module,
+        )
+
+    def _table(self, plan: Plan, folds: Any) -> np.ndarray:
+        """The plan's rows padded to K registers, with the coefficients of outputs folded in where they are given."""
+        k, width = plan.registers, self.registers
+        table = np.zeros((len(plan.rows), width, width + 3))
         table[:, :k, :k] = plan.A
+        table[:, :k, width : width + 2] = plan.B
         table[:, :k, -1] = plan.s
-        if projected:
-            table[:, :k, width : width + 2] = plan.B
-            return table
-        folds = np.array([self.denoiser.coefficients(row.t, row.alpha, row.sigma) for row in plan.rows], np.float64)
-        total = plan.B.sum(axis=2)
-        table[:, :k, 0] += total * folds[:, :1]
-        table[:, :k, width] = total * folds[:, 1:]
+        if folds is not None:
+            total, fold = plan.B.sum(axis=2), np.array(folds, np.float64)
+            table[:, :k, 0] += total * fold[:, :1]
+            table[:, :k, width] = total * fold[:, 1:]
+            table[:, :k, width + 1] = 0
         return table
 
-    def _level(self, batch: Sequence[int], stand_in: int) -> Level:
-        """The levels of the batch; an empty place shows the network the time of an image that is there."""
+    def _placed(self, request: Request) -> dict[str, dict[str, Tensor]]:
+        """The conditions of each branch, on the device."""
+        weak = request.condition if request.weak is None else request.weak
+        given = {POSITIVE: request.condition, NEGATIVE: request.negative or request.condition, WEAK: weak}
+        return {
+            branch: {name: torch.as_tensor(value, device=self._noise.device) for name, value in condition.items()}
+            for branch, condition in given.items()
+        }
 
-        slots = [self._slots[place] or self._slots[stand_in] for place in batch]
-        rows = [slot.row for slot in slots if slot is not None]
-        host = [slot.plan.rows[slot.row][:3] for slot in slots if slot is not None]
-        values = torch.tensor(host, dtype=self._noise.dtype).to(self._noise.device, non_blocking=True)
-        shape = (-1, *[1] * len(self.shape))
-        return Level(values[:, 0], values[:, 1].reshape(shape), values[:, 2].reshape(shape), host, rows)
-
-    def _denoiser(self, batch: Sequence[int], index: Tensor | None) -> Denoiser:
-        """The denoiser under the conditions and guidance scales of the batch."""
-        if not isinstance(self.denoiser, Network) or not self._conditions:
-            return self.denoiser
-        pick = (lambda v: v) if index is None else (lambda v: v[index])
-        condition = self.denoiser.condition | {name: pick(v) for name, (v, _) in self._conditions.items()}
-        negative = self.denoiser.condition | {name: pick(v) for name, (_, v) in self._conditions.items()}
-        slots = [self._slots[place] for place in batch]
-        scales = [1.0 if slot is None else slot.guidance for slot in slots]
-        return Guided(self.denoiser, condition, negative, scales, interval=self.interval, rescale=self.rescale)
-
-    def _set_condition(self, place: int, condition: Mapping[str, Tensor], negative: Mapping[str, Tensor]) -> None:
-        if self.free == self.capacity:  # nobody is there, so the first image decides what conditions there are
-            self._conditions = {}
-            for name, value in condition.items():
-                value = torch.as_tensor(value, device=self._noise.device)
-                both = (value.expand(self.capacity, *value.shape).clone() for _ in "ab")
-                self._conditions[name] = tuple(both)  # type: ignore[assignment]
-        if condition.keys() != self._conditions.keys() or negative.keys() != self._conditions.keys():
-            raise InvalidInput(
-                f"all images of the batch need the conditions {sorted(self._conditions)}, got {sorted(condition)} "
-                f"and negative {sorted(negative)}"
-            )
-        for name, buffers in self._conditions.items():
-            for buffer, value in zip(buffers, (condition[name], negative[name]), strict=True):
-                value = torch.as_tensor(value, device=buffer.device)
-                if value.shape != buffer.shape[1:]:
+    def _check_conditions(self, conditions: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Raise `InvalidInput` where an image cannot share calls with those that are there."""
+        for branch, own in conditions.items() if self.tickets else ():
+            there = self._taken()[0][1].conditions[branch]
+            if own.keys() != there.keys():
+                raise InvalidInput(
+                    f"all images of the batch need the conditions {sorted(there)} of the {branch} branch, got "
+                    f"{sorted(own)}"
+                )
+            for name, value in own.items():
+                if value.shape != there[name].shape:
                     raise InvalidInput(
-                        f"condition {name!r} has shape {tuple(value.shape)}, this batch has {tuple(buffer.shape[1:])}"
+                        f"condition {name!r} has shape {tuple(value.shape)}, this batch has {tuple(there[name].shape)}"
                     )
-                buffer[place] = value
 
-    def _advance(self, places: Sequence[int], outputs: Sequence[Tensor]) -> None:
+    def _estimate(self) -> None:
+        """The data and the raw estimate of each image, from the calls that they need."""
+        wanted: dict[_Call, list[int]] = {}
+        for place, slot in self._taken():
+            for call in slot.calls:
+                wanted.setdefault(call, []).append(place)
+        heard = {call: self._call(call, places) for call, places in wanted.items()}
+        for place, slot in self._taken():
+            here = slice(place, place + 1)
+            own = {call.branch: [output[here] for output in heard[call]] for call in slot.calls}
+            self._data[here], self._raw[here] = slot.estimate(self._bank[0][here], own)
+            slot.nfe += len(own)
+
+    def _call(self, call: _Call, needed: list[int]) -> list[Tensor]:
+        """(capacity, ..), what a network says of all places, or of those that need it: an output, or two estimates.
+
+        An empty place shows the network the time and the condition of an image that is there.
+        """
+        places = list(range(self.capacity)) if self.pad else needed
+        stand_in = self._taken()[0][1]
+        slots = [self._slots[place] or stand_in for place in places]
+        x = self._bank[0] if len(places) == self.capacity else self._bank[0][places]
+        level = self._level(slots)
+        branch = call.branch if call.branch in (NEGATIVE, WEAK) else POSITIVE
+        own = {name: torch.stack([s.conditions[branch][name] for s in slots]) for name in stand_in.conditions[branch]}
+        if call.branch == ESTIMATES:
+            outputs = [*self.network.estimate(x, level)]
+        else:
+            outputs = [self._output(call, own, x, level)]
+        if len(places) == self.capacity:
+            return outputs
+        return [
+            torch.zeros_like(self._noise).index_copy(0, torch.tensor(places, device=output.device), output)
+            for output in outputs
+        ]
+
+    def _output(self, call: _Call, condition: Mapping[str, Any], x: Tensor, level: Level) -> Tensor:
+        network = self.network
+        if not isinstance(network, Network):
+            return network.output(x, level)
+        if call.branch == WEAK and self.weaker is not None:
+            return weak_output(network, self.weaker.given({**self.weaker.condition, **condition}), x, level)
+        with perturbed(call.layers, len(x), len(x)) if call.layers else nullcontext():
+            return network.given({**network.condition, **condition}).output(x, level)
+
+    def _level(self, slots: Sequence[_Slot]) -> Level:
+        host = [slot.plan.rows[slot.row][:3] for slot in slots]
+        values = torch.tensor(host, dtype=self._noise.dtype).to(self._noise.device, non_blocking=True)
+        alpha, sigma = (values[:, i].reshape(-1, *[1] * len(self.shape)) for i in (1, 2))
+        return Level(values[:, 0], alpha, sigma, host, [slot.row for slot in slots])
+
+    def _advance(self) -> None:
         """R <- A R + B f + s z for every slot with its own coefficients; an empty slot's are zero."""
-        coefficients = np.zeros((self.capacity, self.registers, self.registers + len(outputs) + 1))
-        for place in places:
-            slot = self._slots[place]
-            assert slot is not None
+        coefficients = np.zeros((self.capacity, self.registers, self.registers + 3))
+        for place, slot in self._taken():
             coefficients[place] = slot.table[slot.row]
             interval = slot.plan.rows[slot.row].noise
             if interval is not None:
                 host = np.empty(self.shape, np.float32)
                 draw(slot.seed, key_of(interval), host)
                 self._noise[place].copy_(torch.from_numpy(host), non_blocking=True)
-        used = np.any(coefficients, axis=0)  # which of the K x (K + 2) coefficients any slot has
+        used = np.any(coefficients, axis=0)  # which of the K x (K + 3) coefficients any slot has
         shape = (*coefficients.shape, *[1] * len(self.shape))
         device = (
             torch.from_numpy(coefficients).to(self._noise.device, self._noise.dtype, non_blocking=True).reshape(shape)
         )
-        sources = [*self._bank, *outputs, self._noise]
+        sources = [*self._bank, self._data, self._raw, self._noise]
         for r, target in enumerate(self._next):
             columns = np.flatnonzero(used[r])
             if not len(columns):

@@ -31,7 +31,7 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import RATIO_CAP, Schedule
 from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.factors import FACTORS
-from fewstep.denoise.guidance import Guided
+from fewstep.denoise.guided import Guided
 from fewstep.tuning.problem import LEAST_ERROR, Known, Problem
 from fewstep.tuning.table import Table, plan_of, whole
 from fewstep.tuning.teacher import Watched
