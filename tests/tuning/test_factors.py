@@ -130,4 +130,4 @@ def test_tuning_learns_factors_under_guidance_alone_and_not_where_it_shall_be_co
     assert constant.certificate.factors is None
     assert not problem(1.0).guided
     assert not Problem.of(guided(3.0, interval=(0.1, 2.0)), (6,)).guided
-    assert not Problem.of(guided(3.0, rescale=0.5), (6,)).guided
+    assert not Problem.of(guided(3.0, method=fs.CFG(0.5)), (6,)).guided

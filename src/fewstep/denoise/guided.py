@@ -98,9 +98,9 @@ class Guided(Denoiser):
         self.negative = self.condition if negative is None else dict(negative)
         check_conditions(self.condition, self.negative)
         module = network.network if module is None else module
-        for each in dict.fromkeys(self.methods):
+        for each, weight in self.pairs:
             each.check(network, module)
-            self._check(each, negative is not None)
+            self._check(each, weight, negative is not None)
         several = dict.fromkeys(each.perturbs for each in self.methods if each.perturbs)
         if len(several) > 1:
             raise InvalidInput(f"the images of a batch perturb the same layers, got {[*several]}")
@@ -108,19 +108,27 @@ class Guided(Denoiser):
         self.needs_run = self.scale.by_row or any(each.needs_run for each in self.methods)
         self._memory: dict[int, Tensor] | None = None  # of each image at its last guided row, in a run's own copy
 
-    def _check(self, method: Method, negative: bool) -> None:
-        for weight in self.scale.numbers:
-            method.check_weight(weight)
+    def _check(self, method: Method, weight: Any, negative: bool) -> None:
+        known = weight.values or () if isinstance(weight, GuidanceSchedule) else [weight]
+        for number in known:
+            method.check_weight(number)
         if negative and method.negative == "optional":
             check_negative(self.scale.each)
         if negative and method.negative == "unused":
             raise InvalidInput("a negative condition cannot act in autoguidance: leave it out")
         if method.negative == "unused" and self.weaker is None:
             raise InvalidInput("autoguidance moves away from a weaker model: give weaker=")
-        if not negative and method.negative != "unused" and any(w != 1 for w in self.scale.each):
+        if not negative and method.negative != "unused" and weight != 1:
             raise InvalidInput(
                 "guidance other than 1 needs a negative condition: give negative=, or leave the scale out"
             )
+
+    @property
+    def pairs(self) -> list[tuple[Method, Any]]:
+        """The method and the weight of each image, or of all."""
+        methods, each = self.methods, self.scale.each
+        images = range(max(len(methods), len(each)))
+        return [(methods[i % len(methods)], each[i % len(each)]) for i in images]
 
     @property
     def affine(self) -> bool:
@@ -140,9 +148,7 @@ class Guided(Denoiser):
         self.scale.check(plan)
         for method in dict.fromkeys(self.methods):
             method.check_plan(plan)
-        each = self.scale.each
-        images = range(max(len(self.methods), len(each)))
-        acting = [i for i in images if not self.method_of(i).idles(each[i % len(each)])]
+        acting = [i for i, (method, weight) in enumerate(self.pairs) if not method.idles(weight)]
         if not acting:
             return
         if factors_of(plan) is not None and not self.scale.by_row:
