@@ -18,6 +18,7 @@ from torch import Tensor
 from fewstep import schedules
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.denoise.convert import PREDICTIONS
+from fewstep.denoise.embedded import scale_embedding
 from fewstep.models import encoder
 
 Config = Mapping[str, Any]
@@ -37,8 +38,7 @@ def call_sd(
     `channels` follow the latents where the network was trained to inpaint: the mask and the latents of what is kept.
     """
     x = x if channels is None else torch.cat([x, channels], dim=1)
-    cond = None if guidance is None else scale_embedding(guidance - 1, module.config.time_cond_proj_dim, x.dtype)
-    return module(x, t, encoder_hidden_states=text, timestep_cond=cond, return_dict=False)[0]
+    return module(x, t, encoder_hidden_states=text, timestep_cond=_told(module, guidance, x), return_dict=False)[0]
 
 
 def call_sdxl(
@@ -54,9 +54,15 @@ def call_sdxl(
 ) -> Tensor:
     """The UNet of SDXL; `time_ids` are the sizes that it is told, `channels` as in `call_sd`."""
     x = x if channels is None else torch.cat([x, channels], dim=1)
-    cond = None if guidance is None else scale_embedding(guidance - 1, module.config.time_cond_proj_dim, x.dtype)
     added = {"text_embeds": pooled, "time_ids": time_ids}
-    return module(x, t, encoder_hidden_states=text, timestep_cond=cond, added_cond_kwargs=added, return_dict=False)[0]
+    return module(
+        x,
+        t,
+        encoder_hidden_states=text,
+        timestep_cond=_told(module, guidance, x),
+        added_cond_kwargs=added,
+        return_dict=False,
+    )[0]
 
 
 def call_sd3(module: Any, x: Tensor, t: Tensor, *, text: Tensor, pooled: Tensor) -> Tensor:
@@ -122,13 +128,11 @@ def _first(output: Tensor, x: Tensor) -> Tensor:
     return output[:, : x.shape[1]] if output.shape[1] == 2 * x.shape[1] else output
 
 
-def scale_embedding(w: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """Sinusoids of 1000 w, (B, width), as distilled networks are told a scale (arXiv 2310.04378)."""
-    half = width // 2
-    frequencies = torch.exp(-torch.arange(half, device=w.device) * (torch.log(torch.tensor(10000.0)) / (half - 1)))
-    angles = w.float()[:, None] * 1000 * frequencies
-    embedding = torch.cat([angles.sin(), angles.cos()], dim=1)
-    return torch.nn.functional.pad(embedding, (0, width - 2 * half)).to(dtype)
+def _told(module: Any, guidance: Tensor | None, x: Tensor) -> Tensor | None:
+    """A guidance scale (B,) as distilled networks are told it."""
+    if guidance is None:
+        return None
+    return scale_embedding((guidance - 1).float(), module.config.time_cond_proj_dim).to(x.dtype)
 
 
 def sizes_sdxl(config: Config, batch: int, height: int, width: int) -> Conditions:
