@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fewstep import measure, schedules
     from fewstep.adaptive import sample_adaptive
+    from fewstep.benchmark import bench, choose
     from fewstep.core.errors import InvalidInput
     from fewstep.core.grid import GRIDS
     from fewstep.core.plan import Plan, Recipe
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "fewstep": ["measure", "schedules"],
     "fewstep.adaptive": ["sample_adaptive"],
+    "fewstep.benchmark": ["bench", "choose"],
     "fewstep.core.errors": ["InvalidInput"],
     "fewstep.core.grid": ["GRIDS"],
     "fewstep.core.plan": ["Plan", "Recipe"],
@@ -93,7 +95,9 @@ __all__ = [
     "Slots",
     "TensorCache",
     "TextPipeline",
+    "bench",
     "check_negative",
+    "choose",
     "clip",
     "compile",
     "diagnose",

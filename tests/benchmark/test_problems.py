@@ -44,4 +44,4 @@ def test_another_model_of_that_name_is_asked_for_prompts(tmp_path: Path) -> None
     with pytest.raises(fs.InvalidInput, match="scenes draws from words: give --prompts FILE"):
         problem_of(other, 3.0, None, 4, 0)
     with pytest.raises(fs.InvalidInput, match="scenes draws from words: give --prompts FILE"):
-        Subject(other)
+        Subject(other).conditions  # noqa: B018

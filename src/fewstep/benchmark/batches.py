@@ -18,9 +18,7 @@ from fewstep.tuning import Problem
 from fewstep.tuning.certificate import Interval
 
 REPEATS = 3
-"""Fewest timed runs of a row."""
-
-Clock = Callable[[], float]
+"""Fewest timed runs of a plan."""
 
 
 class Drawn(NamedTuple):
@@ -32,13 +30,7 @@ class Drawn(NamedTuple):
     seconds: float
 
 
-def draw(
-    problem: Problem,
-    plan: Plan,
-    part: Sequence[int],
-    decode: Callable[[Tensor], Tensor],
-    clock: Clock = time.perf_counter,
-) -> Drawn:
+def draw(problem: Problem, plan: Plan, part: Sequence[int], decode: Callable[[Tensor], Tensor]) -> Drawn:
     """Draw the images `part`; those that are lost are NaN or infinite.
 
     The clock runs from the noise to the pictures, and waits for the device.
@@ -46,16 +38,16 @@ def draw(
     own, count = counted(problem.following(plan, part))
     noise, device = problem.noise(part), torch.device(problem.device)
     synchronize(device)
-    began = clock()
+    began = time.perf_counter()
     states = sample(plan, own, noise=noise, seed=list(part), check=False)
     pictures = decode(states)
     synchronize(device)
-    return Drawn(states, pictures, count.images, clock() - began)
+    return Drawn(states, pictures, count.images, time.perf_counter() - began)
 
 
 @dataclass
-class Times:
-    """Seconds an image of the runs of one row, and the most memory that one of them held."""
+class Timings:
+    """Seconds an image of the runs of one plan, and the most memory that one of them held."""
 
     each: list[float] = field(default_factory=list)
     partial: list[float] = field(default_factory=list)

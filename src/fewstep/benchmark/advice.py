@@ -14,7 +14,7 @@ from fewstep.core.errors import InvalidInput
 
 
 class Advice(NamedTuple):
-    """What to take for `least` to `most` evaluations, None for no end.
+    """What to take for plans of `least` to `most` rows, None for no end.
 
     Attributes:
         distilled: what the field takes for models that were distilled to few steps; "" where that is no matter.
@@ -45,9 +45,9 @@ ADVICE: tuple[Advice, ...] = (
 )
 
 
-def advice_for(nfe: int) -> Advice:
-    """The advice for a budget of `nfe` evaluations, as rows of the plan. Raises `InvalidInput` below 1."""
+def advice_for(rows: int) -> Advice:
+    """The advice for a plan of at most so many rows. Raises `InvalidInput` below 1."""
     for one in ADVICE:
-        if one.least <= nfe and (one.most is None or nfe <= one.most):
+        if one.least <= rows and (one.most is None or rows <= one.most):
             return one
-    raise InvalidInput(f"a budget of evaluations is a whole number of at least 1, got {nfe!r}")
+    raise InvalidInput(f"a plan has at least 1 row, the budget allows {rows!r}")

@@ -1,0 +1,273 @@
+"""The cases of a sweep, measured one after the other: what is done is kept whatever happens.
+
+Plans that take little are drawn in turns, a batch of each, so that a machine which is busy for a moment slows all of
+them and not one. A measurement is written when its last batch is judged.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fewstep.benchmark import batches, converged
+from fewstep.benchmark.folder import Folder
+from fewstep.benchmark.judge import Judge, Tally
+from fewstep.benchmark.measured import Measured, PlanFacts, device_name, key_of, unmeasured
+from fewstep.benchmark.settings import SILENT, Estimate, Reporter, Stage
+from fewstep.benchmark.strips import SHOWN, save_strip
+from fewstep.benchmark.subject import FIRST, Subject
+from fewstep.benchmark.sweep import Candidate
+from fewstep.core.errors import InvalidInput
+from fewstep.tuning import Problem
+
+BLOCK_SECONDS, BLOCK_CASES = 15.0, 32
+"""Cases that together take about so long are drawn in turns, at most so many."""
+KEPT_BYTES = 1 << 30
+"""Converged pictures up to so many bytes are decoded once."""
+
+
+class Case(NamedTuple):
+    """One plan to be measured, at a guidance scale and in a precision."""
+
+    candidate: Candidate
+    guidance: float | None
+    precision: str
+    key: str
+
+    @property
+    def rows(self) -> int:
+        """Of its plan."""
+        return len(self.candidate.plan.rows)
+
+
+@dataclass
+class Work:
+    """The measuring of the cases of one model into its folder.
+
+    Attributes:
+        left: cases that are not measured yet, in order.
+        done: rows of plans that were drawn.
+        row: seconds that one row takes for one image, by (guidance, precision).
+    """
+
+    subject: Subject
+    folder: Folder
+    judge: Judge
+    cases: Sequence[Case]
+    reporter: Reporter = SILENT
+    done: float = field(default=0.0, init=False)
+    row: dict[tuple[float | None, str], float] = field(default_factory=dict, init=False)
+    _solutions: dict[float | None, converged.Converged] = field(default_factory=dict, init=False)
+    _pictures: dict[tuple[float | None, int], Tensor] = field(default_factory=dict, init=False)
+
+    @property
+    def left(self) -> list[Case]:
+        return [case for case in self.cases if case.key not in self.folder.results]
+
+    @property
+    def images(self) -> int:
+        """Of each case."""
+        return self.subject.count
+
+    @property
+    def numbers(self) -> range:
+        """Of the images."""
+        return range(FIRST, FIRST + self.images)
+
+    @property
+    def batch(self) -> int:
+        """Images at once."""
+        return min(self.subject.batch, self.images)
+
+    def estimate(self) -> Estimate:
+        """Measure one row of each kind that is left, some times, and multiply.
+
+        Raises `InvalidInput` where the device cannot compute in a precision.
+        """
+        left = self.left
+        kinds = dict.fromkeys((case.guidance, case.precision) for case in left)
+        for kind in sorted(kinds, key=lambda kind: kind[1] != "float32"):  # first what every device can do
+            self.row[kind] = self._row(*kind)
+        seconds = sum(self._cost(case) for case in left)
+        for scale in dict.fromkeys(case.guidance for case in left if not case.candidate.plan.stochastic):
+            if not self._solution_file(scale).exists():
+                solving = converged.FINDING * min(self.images, converged.PILOT) + converged.SOLVING * self.images
+                seconds += solving * self.row.get((scale, "float32"), 0.0)
+        return Estimate(len(left), len(self.cases) - len(left), self.images, seconds, dict(self.row))
+
+    def run(self, limit: float | None = None) -> bool:
+        """Measure what is left; False where `limit` seconds were over, or would be, before the end."""
+        began, first = time.perf_counter(), True
+        for block in self._blocks(self.left):
+            for case in block:
+                if not case.candidate.plan.stochastic:
+                    self.solution(case.guidance)
+            spent = time.perf_counter() - began
+            # The first block is measured even where it takes too long, or the same limit would never end.
+            if limit is not None and not first and spent + sum(map(self._cost, block)) > limit:
+                return False
+            self._measure(block)
+            first = False
+        return True
+
+    def solution(self, scale: float | None) -> converged.Converged:
+        """The converged images at a scale, from the folder where they are there."""
+        if scale not in self._solutions:
+            file = self._solution_file(scale)
+            if not file.exists():
+                self._solve(scale)
+            found = converged.read(file, file.stem)
+            if len(found.solution) != self.images:
+                raise InvalidInput(f"{file} holds {len(found.solution)} images: delete it, it is solved again")
+            self._solutions[scale] = found
+        return self._solutions[scale]
+
+    def _solve(self, scale: float | None) -> None:
+        subject, total = self.subject, self._total()
+        words = "converged solutions" + ("" if scale is None else f" at guidance {scale:g}")
+
+        def watch(done: int, of: int) -> None:
+            self.reporter.watch(Stage(f"{words}, {done} of {of}", self.done, total))
+
+        found = converged.solve(subject.problem(scale), self.numbers, subject.plan(20), watch)
+        file = self._solution_file(scale)
+        first = subject.decode(found.solution[:SHOWN].to(subject.device))
+        save_strip(self.folder.picture(f"converged-{found.digest}"), first, subject.value_range)
+        converged.save(file, found, file.stem)
+
+    def _solution_file(self, scale: float | None) -> Path:
+        facts = {
+            "model": self.subject.model.digest,
+            "guidance": scale,
+            "conditions": self.subject.conditions_digest,
+            "seed": self.subject.pictures.seed,
+            "images": self.images,
+            "batch": self.batch,
+            "solved": [converged.PILOT, converged.SHARE],
+        }
+        return self.folder.converged(key_of(facts))
+
+    def _total(self) -> float:
+        return float(sum(case.rows for case in self.left)) + self.done
+
+    def _row(self, scale: float | None, precision: str) -> float:
+        """Seconds of one row for one image."""
+        problem = self.subject.problem(scale, precision)
+        plan = self.subject.plan(1, "ddim")
+        part = problem.parts(self.numbers)[0]
+        try:
+            found = [batches.draw(problem, plan, part, lambda states: states) for _ in range(4)]
+        except RuntimeError as error:
+            if precision == "float32":
+                raise
+            raise InvalidInput(
+                f"{device_name(self.subject.device)} cannot run {self.subject.model.name} in {precision} ({error}): "
+                "leave it out"
+            ) from error
+        return statistics.median(one.seconds for one in found[1:]) / len(part)
+
+    def _cost(self, case: Case) -> float:
+        """About how many seconds a case takes."""
+        full = -(-self.images // self.batch)
+        images = self.images + max(0, batches.REPEATS - full) * self.batch
+        return case.rows * images * self.row[case.guidance, case.precision]
+
+    def _blocks(self, left: Sequence[Case]) -> Iterator[list[Case]]:
+        """The cases in blocks that are drawn in turns, of one guidance each."""
+        block: list[Case] = []
+        for case in left:
+            full = len(block) == BLOCK_CASES or sum(map(self._cost, [*block, case])) > BLOCK_SECONDS
+            if block and (full or block[0].guidance != case.guidance):
+                yield block
+                block = []
+            block.append(case)
+        if block:
+            yield block
+
+    def _measure(self, block: Sequence[Case]) -> None:
+        """Draw and judge the cases of a block in turns, and write what was measured."""
+        measurements = [_Measurement(case, self) for case in block]
+        parts = measurements[0].problem.parts(self.numbers)
+        total, turns = self._total(), max(len(parts), batches.REPEATS)
+        for turn in range(turns):
+            for one in measurements:
+                recipe = one.case.candidate.plan.recipe
+                words = f"{recipe.sampler} on {recipe.grid}, {one.case.rows} rows"
+                self.reporter.watch(Stage(words, self.done, total))
+                one.draw(parts, turn)
+                self.done += one.case.rows / turns
+        for one in measurements:
+            self.folder.results.append(one.finished())
+
+    def wanted(self, scale: float | None, part: Sequence[int]) -> Tensor:
+        """The converged pictures of a batch."""
+        key = scale, part[0]
+        if key in self._pictures:
+            return self._pictures[key]
+        states = self.solution(scale).solution[part[0] - FIRST : part[-1] + 1 - FIRST]
+        pictures = self.subject.decode(states.to(self.subject.device))
+        if pictures.nbytes * -(-self.images // len(part)) <= KEPT_BYTES:
+            if any(other != scale for other, _ in self._pictures):
+                self._pictures.clear()
+            self._pictures[key] = pictures
+        return pictures
+
+
+class _Measurement:
+    """One case while it is measured."""
+
+    def __init__(self, case: Case, work: Work):
+        self.case, self.work = case, work
+        self.problem: Problem = work.subject.problem(case.guidance, case.precision)
+        solution = None if case.candidate.plan.stochastic else work.solution(case.guidance)
+        self.tally: Tally = work.judge.tally(solution)
+        self.times = batches.Timings()
+        self.evaluations = 0
+
+    def draw(self, parts: Sequence[Sequence[int]], turn: int) -> None:
+        """Draw a batch and judge it; after the last batch, draw the first again and look at the clock alone."""
+        work, plan = self.work, self.case.candidate.plan
+        part = parts[turn % len(parts)]
+
+        def run() -> batches.Drawn:
+            return batches.draw(self.problem, plan, part, work.subject.decode)
+
+        if turn == 0:
+            drawn, peak = batches.draw_with_peak(run, torch.device(self.problem.device))
+            self.times.memory = peak or None  # 0: the process had as much at hand
+            save_strip(work.folder.picture(self.case.key), drawn.pictures[:SHOWN], work.subject.value_range)
+        else:
+            drawn = run()
+        self.times.add(drawn, work.batch)
+        if turn < len(parts):
+            wanted = None if self.tally.converged is None else work.wanted(self.case.guidance, part)
+            self.tally.add(part, drawn.states, drawn.pictures, wanted)
+            self.evaluations += drawn.evaluations
+
+    def finished(self) -> Measured:
+        """What was measured."""
+        case, tally, subject = self.case, self.tally, self.work.subject
+        plan = case.candidate.plan
+        file = None if case.candidate.file is None else self.work.folder.keep(plan)
+        return replace(
+            unmeasured(subject.model, PlanFacts.of(plan, file), case.guidance, 1),
+            key=case.key,
+            by="bench",
+            nfe=self.evaluations / tally.images,
+            precision=case.precision,
+            images=tally.images,
+            lost=tally.lost,
+            seed=subject.pictures.seed,
+            conditions=subject.conditions_digest,
+            figures=tally.figures(),
+            seconds=self.times.interval(),
+            memory=self.times.memory,
+            machine=subject.here,
+        )
