@@ -228,7 +228,7 @@ def test_a_plan_with_guidance_by_row_is_measured_as_it_is_drawn(model: Path, tmp
         plan_of(table, pipe.schedule, facts).save(tmp_path / f"{name}.json")
         files.append(tmp_path / f"{name}.json")
     sweep = Sweep(samplers=(), grids=(), guidance=(1.0, 4.0), plans=tuple(files))
-    found = {(one.plan.digest, one.guidance): run for one in measure(model, tmp_path / "out", sweep).results}
+    found = {(one.plan.digest, one.guidance): one for one in measure(model, tmp_path / "out", sweep).results}
     digests = [fs.Plan.load(file).digest for file in files]
     assert [found[digest, 4.0].nfe for digest in digests] == [8.0, 6.0, 8.0]
     assert [found[digest, 1.0].nfe for digest in digests] == [4.0, 4.0, 4.0]

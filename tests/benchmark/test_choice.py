@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
-from fewstep.benchmark.row import key_of
 
 import fewstep as fs
 from benchmark.made_up import row
 from fewstep import zoo
-from fewstep.benchmark import Sweep
-from fewstep.benchmark.choice import Answer, Budget, choose
+from fewstep.benchmark import Answer, Budget, Evidence, Measured, Pictures, Reporter, Sweep, choose
+from fewstep.benchmark.measured import key_of
+from fewstep.benchmark.results import ResultFile
+from fewstep.benchmark.subject import Subject
 from fewstep.pipeline import TextPipeline
 from fewstep.pipeline.tuned import plans_of
 from pipeline import tiny, tiny_diffusers
