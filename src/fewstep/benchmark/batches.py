@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -45,28 +44,10 @@ def draw(problem: Problem, plan: Plan, part: Sequence[int], decode: Callable[[Te
     return Drawn(states, pictures, count.images, time.perf_counter() - began)
 
 
-@dataclass
-class Timings:
-    """Seconds an image of the runs of one plan, and the most memory that one of them held."""
-
-    each: list[float] = field(default_factory=list)
-    partial: list[float] = field(default_factory=list)
-    memory: int | None = None
-
-    def add(self, drawn: Drawn, batch: int) -> None:
-        """Take in a batch; one that is not full counts only where no other is."""
-        images = len(drawn.states)
-        (self.each if images == batch else self.partial).append(drawn.seconds / images)
-
-    @property
-    def runs(self) -> list[float]:
-        """Those that count."""
-        return self.each or self.partial
-
-    def interval(self) -> Interval:
-        """The median with its interval."""
-        figure = median_of(self.runs, "an image")
-        return Interval(figure.value, figure.low, figure.high)
+def seconds_of(runs: Sequence[float]) -> Interval:
+    """The median of the seconds of some runs, with its interval."""
+    figure = median_of(runs, "an image")
+    return Interval(figure.value, figure.low, figure.high)
 
 
 def draw_with_peak(run: Callable[[], Drawn], device: torch.device) -> tuple[Drawn, int | None]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, FiniteFloat, TypeAdapter
+from pydantic import AliasPath, BeforeValidator, Field, FiniteFloat, NonNegativeInt, TypeAdapter
 
 from fewstep.benchmark.folder import CERTIFICATE, RESULTS
 from fewstep.benchmark.measured import Measured, ModelFacts, PlanFacts, Precision, read_json, unmeasured
@@ -35,29 +35,14 @@ class _Compared:
 
 
 @dataclass(frozen=True)
-class _Model:
-    digest: str | None = None
-
-
-@dataclass(frozen=True)
-class _Settings:
-    guidance: FiniteFloat | None = None
-    precision: Precision = "float32"
-
-
-@dataclass(frozen=True)
-class _Images:
-    held_out: Annotated[int, Field(ge=0)]
-
-
-@dataclass(frozen=True)
 class _Certificate:
     """What is read of a certificate."""
 
-    model: _Model
-    settings: _Settings
-    images: _Images
+    digest: Annotated[str, Field(validation_alias=AliasPath("model", "digest"))]
+    images: Annotated[NonNegativeInt, Field(validation_alias=AliasPath("images", "held_out"))]
     compared: list[_Compared]
+    guidance: Annotated[FiniteFloat | None, Field(validation_alias=AliasPath("settings", "guidance"))] = None
+    precision: Annotated[Precision, Field(validation_alias=AliasPath("settings", "precision"))] = "float32"
 
 
 _CERTIFICATE = TypeAdapter(_Certificate)
@@ -87,7 +72,7 @@ def plan_of(certificate: Path) -> Path:
 
 def is_certified(certificate: Path, digest: str) -> bool:
     """Whether a certificate is of a model, and its plan is there. Raises `InvalidInput` for a damaged one."""
-    return _read(certificate).model.digest == digest and plan_of(certificate).is_file()
+    return _read(certificate).digest == digest and plan_of(certificate).is_file()
 
 
 def read_tuned(file: Path, model: ModelFacts, fingerprint: str, cost: int, force: bool) -> Measured:
@@ -107,14 +92,14 @@ def read_tuned(file: Path, model: ModelFacts, fingerprint: str, cost: int, force
         return tuned
     found = _read(beside)
     row = next((row for row in found.compared if row.digest == plan.digest), None)
-    if row is None or (found.model.digest != model.digest and not force):
+    if row is None or (found.digest != model.digest and not force):
         return tuned
-    images = found.images.held_out
+    images = found.images
     errors = {"error": row.rmse, "typical": row.typical}
     return replace(
         tuned,
-        guidance=found.settings.guidance,
-        precision=found.settings.precision,
+        guidance=found.guidance,
+        precision=found.precision,
         images=images,
         figures={name: _figure(name, one, images) for name, one in errors.items() if one is not None},
     )

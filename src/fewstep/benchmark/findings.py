@@ -174,9 +174,9 @@ def _take_tuned(found: Findings, tuned: Sequence[Measured], scope: Scope) -> Non
 
 def _of_usual(path: Path, scope: Scope, notes: list[str]) -> list[Measured]:
     """The results of this model in a usual folder. The first is named where it has none."""
-    model, results = scope.target.model, _results(path)
-    own = [one for one in results if one.model.digest == model.digest]
-    if results and not own and path == home_of(model.name):
+    results = _results(path)
+    own = _own(results, scope)
+    if results and not own and path == home_of(scope.target.model.name):
         other = results[0].model.digest
         notes.append(f"{path} is of another model of this name, with digest {other}: passed over")
     return own
@@ -189,12 +189,15 @@ def _results(path: Path) -> list[Measured]:
 
 
 def _of_model(results: list[Measured], path: Path, scope: Scope) -> list[Measured]:
-    model = scope.target.model
-    own = [one for one in results if one.model.digest == model.digest]
+    own = _own(results, scope)
     if results and not own:
-        other = results[0].model
+        other, model = results[0].model, scope.target.model
         raise InvalidInput(
             f"{path} holds measurements of {other.name!r} with digest {other.digest}, this is {model.name!r} with "
             f"digest {model.digest}: give those of this model, or run `fewstep bench`"
         )
     return own
+
+
+def _own(results: Sequence[Measured], scope: Scope) -> list[Measured]:
+    return [one for one in results if one.model.digest == scope.target.model.digest]

@@ -156,26 +156,17 @@ class Tally:
         def psnr(mse: Tensor) -> Tensor:
             return 20 * math.log10(high - low) - 10 * mse.clamp_min(FLOOR).log10()
 
+        found = {
+            "error": ("trajectory rmse", mean**0.5, moved.sqrt()),
+            "typical": ("typical trajectory rmse", math.exp(float(logs.mean()) / 2), (weights @ logs / 2).exp()),
+            "quality": ("explained variance", 1 - mean / variance, 1 - moved / variance),
+            "psnr": ("trajectory psnr", float(psnr(pictures.mean())), psnr(weights @ pictures)),
+        }
+        better = {"error": "less", "typical": "less", "quality": "more", "psnr": "more"}
+        settings = {"psnr": f"range={high - low:g}"}
         return {
-            "error": figure_of("trajectory rmse", mean**0.5, moved.sqrt(), better="less", **facts),
-            "typical": figure_of(
-                "typical trajectory rmse",
-                math.exp(float(logs.mean()) / 2),
-                (weights @ logs / 2).exp(),
-                better="less",
-                **facts,
-            ),
-            "quality": figure_of(
-                "explained variance", 1 - mean / variance, 1 - moved / variance, better="more", **facts
-            ),
-            "psnr": figure_of(
-                "trajectory psnr",
-                float(psnr(pictures.mean())),
-                psnr(weights @ pictures),
-                better="more",
-                settings=f"range={high - low:g}",
-                **facts,
-            ),
+            name: figure_of(*values, better=better[name], settings=settings.get(name, ""), **facts)
+            for name, values in found.items()
         }
 
 

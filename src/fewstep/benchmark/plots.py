@@ -100,19 +100,21 @@ def scatter(
         return ""
     x = Axis.over([across[1](one) for one in shown], LEFT, WIDTH - RIGHT)
     y = Axis.over([up[1](one) for one in shown], HEIGHT - BOTTOM, TOP, logarithmic)
+    places = {one.key: (x.place(across[1](one)), y.place(up[1](one))) for one in shown}
     parts = [_frame(x, y, across[0], up[0])]
     lines: dict[tuple[str, str, str], list[Measured]] = {}
-    for one in shown:
+    for one in sorted(shown, key=lambda one: one.nfe):
         lines.setdefault((one.plan.sampler, one.plan.grid, one.precision), []).append(one)
-    parts += [_line(line, x, y, across[1], up[1], marks) for line in lines.values()]
+    for line in lines.values():
+        broken = " broken" * (marks.samplers[line[0].plan.sampler] >= COLOURS)
+        parts.append(_path([places[one.key] for one in line], f"{marks.colour(line[0])} line{broken}"))
     best = sorted((one for one in shown if one.key in front), key=across[1])
-    parts.append(_path([(x.place(across[1](one)), y.place(up[1](one))) for one in best], "front"))
+    parts.append(_path([places[one.key] for one in best], "front"))
     for one in best if figure else ():
-        low, high = (max(end, y.low) for end in (one.figures[figure or ""].low, one.figures[figure or ""].high))
-        at = x.place(across[1](one))
-        parts.append(f'<path class="bar" d="M{at} {y.place(low)}V{y.place(min(high, y.high))}"/>')
-    places = [(x.place(across[1](one)), y.place(up[1](one))) for one in shown]
-    parts += [_mark(one, *place, marks, one.key in front) for one, place in zip(shown, places, strict=True)]
+        ends = one.figures[figure or ""]
+        low, high = y.place(max(ends.low, y.low)), y.place(min(max(ends.high, y.low), y.high))
+        parts.append(f'<path class="bar" d="M{places[one.key][0]} {low}V{high}"/>')
+    parts += [_mark(one, *places[one.key], marks, one.key in front) for one in shown]
     label = escape(f"{up[0]} against {across[0]}", quote=True)
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
@@ -143,19 +145,6 @@ def _frame(x: Axis, y: Axis, across: str, up: str) -> str:
     parts.append(f'<text x="{(LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(across)}</text>')
     parts.append(f'<text transform="translate(14 {middle}) rotate(-90)" text-anchor="middle">{escape(up)}</text>')
     return "".join(parts)
-
-
-def _line(
-    line: Sequence[Measured],
-    x: Axis,
-    y: Axis,
-    across: Callable[[Measured], float],
-    up: Callable[[Measured], float],
-    marks: Marks,
-) -> str:
-    points = [(x.place(across(one)), y.place(up(one))) for one in sorted(line, key=lambda one: one.nfe)]
-    broken = " broken" * (marks.samplers[line[0].plan.sampler] >= COLOURS)
-    return _path(points, f"{marks.colour(line[0])} line{broken}")
 
 
 def _path(points: Sequence[tuple[float, float]], kind: str) -> str:

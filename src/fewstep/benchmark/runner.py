@@ -11,7 +11,7 @@ from fewstep.benchmark.commands import bench_command
 from fewstep.benchmark.converged import PILOT, SHARE
 from fewstep.benchmark.folder import home_of, opened
 from fewstep.benchmark.judge import Judge
-from fewstep.benchmark.measured import Measured, device_name, key_of
+from fewstep.benchmark.measured import Measured, key_of
 from fewstep.benchmark.page import write_page
 from fewstep.benchmark.settings import PLAIN, SILENT, USUAL, Loading, Pictures, Reporter
 from fewstep.benchmark.subject import Source, Subject
@@ -91,15 +91,7 @@ def measure(
     scales = list(dict.fromkeys(subject.scale(scale) for scale in sweep.guidance))
     subject.problem(None)  # refuses a seed or a batch out of range
     judge = Judge(subject, clip)
-    facts = {
-        "model": subject.model.digest,
-        "conditions": subject.conditions_digest,
-        "seed": subject.pictures.seed,
-        "images": subject.count,
-        "batch": min(subject.batch, subject.count),
-        "device": device_name(subject.device),
-        "judged": [*judge.facts, PILOT, SHARE],
-    }
+    facts = {**subject.facts, "device": subject.here.device, "judged": [*judge.facts, PILOT, SHARE]}
     candidates = {scale: candidates_of(sweep, subject.target(scale)) for scale in scales}
     cases = [
         Case(

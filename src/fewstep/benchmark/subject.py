@@ -132,7 +132,12 @@ class Subject:
     def batch(self) -> int:
         """Images that the network sees at once."""
         usual = 4 if self.words else 16
-        return usual if self.pictures.batch is None else self.pictures.batch
+        return min(usual if self.pictures.batch is None else self.pictures.batch, self.count)
+
+    @property
+    def numbers(self) -> range:
+        """Of the images."""
+        return range(FIRST, FIRST + self.count)
 
     @cached_property
     def conditions(self) -> Sequence[Any]:
@@ -153,6 +158,17 @@ class Subject:
     def conditions_digest(self) -> str:
         """By which measurements of the same labels or prompts are known."""
         return key_of({"conditions": list(self.conditions)})
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What decides the images, for keys."""
+        return {
+            "model": self.model.digest,
+            "conditions": self.conditions_digest,
+            "seed": self.pictures.seed,
+            "images": self.count,
+            "batch": self.batch,
+        }
 
     @property
     def lacks_prompts(self) -> bool:

@@ -19,7 +19,7 @@ from torch import Tensor
 from fewstep.benchmark import batches, converged
 from fewstep.benchmark.folder import Folder
 from fewstep.benchmark.judge import Judge, Tally
-from fewstep.benchmark.measured import Measured, PlanFacts, device_name, key_of, unmeasured
+from fewstep.benchmark.measured import Measured, PlanFacts, key_of, unmeasured
 from fewstep.benchmark.settings import SILENT, Estimate, Reporter, Stage
 from fewstep.benchmark.strips import SHOWN, save_strip
 from fewstep.benchmark.subject import FIRST, Subject
@@ -46,6 +46,11 @@ class Case(NamedTuple):
         """Of its plan."""
         return len(self.candidate.plan.rows)
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether it has a converged solution to be near to: whether its plan draws no noise on the way."""
+        return not self.candidate.plan.stochastic
+
 
 @dataclass
 class Work:
@@ -71,43 +76,28 @@ class Work:
     def left(self) -> list[Case]:
         return [case for case in self.cases if case.key not in self.folder.results]
 
-    @property
-    def images(self) -> int:
-        """Of each case."""
-        return self.subject.count
-
-    @property
-    def numbers(self) -> range:
-        """Of the images."""
-        return range(FIRST, FIRST + self.images)
-
-    @property
-    def batch(self) -> int:
-        """Images at once."""
-        return min(self.subject.batch, self.images)
-
     def estimate(self) -> Estimate:
         """Measure one row of each kind that is left, some times, and multiply.
 
         Raises `InvalidInput` where the device cannot compute in a precision.
         """
-        left = self.left
+        left, count = self.left, self.subject.count
         kinds = dict.fromkeys((case.guidance, case.precision) for case in left)
         for kind in sorted(kinds, key=lambda kind: kind[1] != "float32"):  # first what every device can do
             self.row[kind] = self._row(*kind)
         seconds = sum(self._cost(case) for case in left)
-        for scale in dict.fromkeys(case.guidance for case in left if not case.candidate.plan.stochastic):
+        for scale in dict.fromkeys(case.guidance for case in left if case.is_judged):
             if not self._solution_file(scale).exists():
-                solving = converged.FINDING * min(self.images, converged.PILOT) + converged.SOLVING * self.images
+                solving = converged.FINDING * min(count, converged.PILOT) + converged.SOLVING * count
                 seconds += solving * self.row.get((scale, "float32"), 0.0)
-        return Estimate(len(left), len(self.cases) - len(left), self.images, seconds, dict(self.row))
+        return Estimate(len(left), len(self.cases) - len(left), count, seconds, dict(self.row))
 
     def run(self, limit: float | None = None) -> bool:
         """Measure what is left; False where `limit` seconds were over, or would be, before the end."""
         began, first = time.perf_counter(), True
         for block in self._blocks(self.left):
             for case in block:
-                if not case.candidate.plan.stochastic:
+                if case.is_judged:
                     self.solution(case.guidance)
             spent = time.perf_counter() - began
             # The first block is measured even where it takes too long, or the same limit would never end.
@@ -124,7 +114,7 @@ class Work:
             if not file.exists():
                 self._solve(scale)
             found = converged.read(file, file.stem)
-            if len(found.solution) != self.images:
+            if len(found.solution) != self.subject.count:
                 raise InvalidInput(f"{file} holds {len(found.solution)} images: delete it, it is solved again")
             self._solutions[scale] = found
         return self._solutions[scale]
@@ -136,23 +126,15 @@ class Work:
         def watch(done: int, of: int) -> None:
             self.reporter.watch(Stage(f"{words}, {done} of {of}", self.done, total))
 
-        found = converged.solve(subject.problem(scale), self.numbers, subject.plan(20), watch)
+        found = converged.solve(subject.problem(scale), self.subject.numbers, subject.plan(20), watch)
         file = self._solution_file(scale)
         first = subject.decode(found.solution[:SHOWN].to(subject.device))
         save_strip(self.folder.picture(f"converged-{found.digest}"), first, subject.value_range)
         converged.save(file, found, file.stem)
 
     def _solution_file(self, scale: float | None) -> Path:
-        facts = {
-            "model": self.subject.model.digest,
-            "guidance": scale,
-            "conditions": self.subject.conditions_digest,
-            "seed": self.subject.pictures.seed,
-            "images": self.images,
-            "batch": self.batch,
-            "solved": [converged.PILOT, converged.SHARE],
-        }
-        return self.folder.converged(key_of(facts))
+        solved = [converged.PILOT, converged.SHARE]
+        return self.folder.converged(key_of({**self.subject.facts, "guidance": scale, "solved": solved}))
 
     def _total(self) -> float:
         return float(sum(case.rows for case in self.left)) + self.done
@@ -161,22 +143,22 @@ class Work:
         """Seconds of one row for one image."""
         problem = self.subject.problem(scale, precision)
         plan = self.subject.plan(1, "ddim")
-        part = problem.parts(self.numbers)[0]
+        part = problem.parts(self.subject.numbers)[0]
         try:
             found = [batches.draw(problem, plan, part, lambda states: states) for _ in range(4)]
         except RuntimeError as error:
             if precision == "float32":
                 raise
             raise InvalidInput(
-                f"{device_name(self.subject.device)} cannot run {self.subject.model.name} in {precision} ({error}): "
+                f"{self.subject.here.device} cannot run {self.subject.model.name} in {precision} ({error}): "
                 "leave it out"
             ) from error
         return statistics.median(one.seconds for one in found[1:]) / len(part)
 
     def _cost(self, case: Case) -> float:
         """About how many seconds a case takes."""
-        full = -(-self.images // self.batch)
-        images = self.images + max(0, batches.REPEATS - full) * self.batch
+        full = -(-self.subject.count // self.subject.batch)
+        images = self.subject.count + max(0, batches.REPEATS - full) * self.subject.batch
         return case.rows * images * self.row[case.guidance, case.precision]
 
     def _blocks(self, left: Sequence[Case]) -> Iterator[list[Case]]:
@@ -194,7 +176,7 @@ class Work:
     def _measure(self, block: Sequence[Case]) -> None:
         """Draw and judge the cases of a block in turns, and write what was measured."""
         measurements = [_Measurement(case, self) for case in block]
-        parts = measurements[0].problem.parts(self.numbers)
+        parts = measurements[0].problem.parts(self.subject.numbers)
         total, turns = self._total(), max(len(parts), batches.REPEATS)
         for turn in range(turns):
             for one in measurements:
@@ -213,7 +195,7 @@ class Work:
             return self._pictures[key]
         states = self.solution(scale).solution[part[0] - FIRST : part[-1] + 1 - FIRST]
         pictures = self.subject.decode(states.to(self.subject.device))
-        if pictures.nbytes * -(-self.images // len(part)) <= KEPT_BYTES:
+        if pictures.nbytes * -(-self.subject.count // len(part)) <= KEPT_BYTES:
             if any(other != scale for other, _ in self._pictures):
                 self._pictures.clear()
             self._pictures[key] = pictures
@@ -226,9 +208,10 @@ class _Measurement:
     def __init__(self, case: Case, work: Work):
         self.case, self.work = case, work
         self.problem: Problem = work.subject.problem(case.guidance, case.precision)
-        solution = None if case.candidate.plan.stochastic else work.solution(case.guidance)
+        solution = work.solution(case.guidance) if case.is_judged else None
         self.tally: Tally = work.judge.tally(solution)
-        self.times = batches.Timings()
+        self.seconds: list[float] = []
+        self.memory: int | None = None
         self.evaluations = 0
 
     def draw(self, parts: Sequence[Sequence[int]], turn: int) -> None:
@@ -241,11 +224,12 @@ class _Measurement:
 
         if turn == 0:
             drawn, peak = batches.draw_with_peak(run, torch.device(self.problem.device))
-            self.times.memory = peak or None  # 0: the process had as much at hand
+            self.memory = peak or None  # 0: the process had as much at hand
             save_strip(work.folder.picture(self.case.key), drawn.pictures[:SHOWN], work.subject.value_range)
         else:
             drawn = run()
-        self.times.add(drawn, work.batch)
+        if len(part) == work.subject.batch:  # one that is not full takes longer for an image
+            self.seconds.append(drawn.seconds / len(part))
         if turn < len(parts):
             wanted = None if self.tally.converged is None else work.wanted(self.case.guidance, part)
             self.tally.add(part, drawn.states, drawn.pictures, wanted)
@@ -267,7 +251,7 @@ class _Measurement:
             seed=subject.pictures.seed,
             conditions=subject.conditions_digest,
             figures=tally.figures(),
-            seconds=self.times.interval(),
-            memory=self.times.memory,
+            seconds=batches.seconds_of(self.seconds),
+            memory=self.memory,
             machine=subject.here,
         )
