@@ -19,7 +19,7 @@ from fewstep.benchmark.pareto import ComparisonGroup, Front, front_of, groups, t
 from fewstep.benchmark.planner import Budget, Choice, decide, deciding, fits
 from fewstep.benchmark.results import read_results
 from fewstep.benchmark.runner import Bench, bench
-from fewstep.benchmark.settings import Estimate, Loading, Pictures, Reporter, Stage
+from fewstep.benchmark.settings import Forecast, Loading, Pictures, Reporter, Stage
 from fewstep.benchmark.sweep import Sweep
 
 __all__ = [
@@ -30,8 +30,8 @@ __all__ = [
     "Budget",
     "Choice",
     "ComparisonGroup",
-    "Estimate",
     "Evidence",
+    "Forecast",
     "Front",
     "Lines",
     "Loading",

@@ -111,7 +111,7 @@ def measure(
         subject.loaded(precision)
     with opened(place, subject.model, subject.hint) as folder:
         work = Work(subject, folder, judge, cases, reporter)
-        reporter.announce(work.estimate())
+        reporter.announce(work.forecast())
         folder.note(bench_command(subject, sweep, clip))
         try:
             stopped = "" if work.run(seconds) else "out of time"

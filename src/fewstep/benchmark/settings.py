@@ -87,7 +87,7 @@ class Stage(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Estimate:
+class Forecast:
     """What the plans that are left will cost.
 
     Attributes:
@@ -114,7 +114,7 @@ class Reporter:
     """
 
     begin: Callable[[str, Path], None] = lambda why, folder: None
-    announce: Callable[[Estimate], None] = lambda estimate: None
+    announce: Callable[[Forecast], None] = lambda forecast: None
     watch: Callable[[Stage], None] = lambda stage: None
 
 

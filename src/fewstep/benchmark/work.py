@@ -20,7 +20,7 @@ from fewstep.benchmark import batches, converged
 from fewstep.benchmark.folder import Folder
 from fewstep.benchmark.judge import Judge, Tally
 from fewstep.benchmark.measured import Measured, PlanFacts, key_of, unmeasured
-from fewstep.benchmark.settings import SILENT, Estimate, Reporter, Stage
+from fewstep.benchmark.settings import SILENT, Forecast, Reporter, Stage
 from fewstep.benchmark.strips import SHOWN, save_strip
 from fewstep.benchmark.subject import FIRST, Subject
 from fewstep.benchmark.sweep import Candidate
@@ -76,7 +76,7 @@ class Work:
     def left(self) -> list[Case]:
         return [case for case in self.cases if case.key not in self.folder.results]
 
-    def estimate(self) -> Estimate:
+    def forecast(self) -> Forecast:
         """Measure one row of each kind that is left, some times, and multiply.
 
         Raises `InvalidInput` where the device cannot compute in a precision.
@@ -90,7 +90,7 @@ class Work:
             if not self._solution_file(scale).exists():
                 solving = converged.FINDING * min(count, converged.PILOT) + converged.SOLVING * count
                 seconds += solving * self.row.get((scale, "float32"), 0.0)
-        return Estimate(len(left), len(self.cases) - len(left), count, seconds, dict(self.row))
+        return Forecast(len(left), len(self.cases) - len(left), count, seconds, dict(self.row))
 
     def run(self, limit: float | None = None) -> bool:
         """Measure what is left; False where `limit` seconds were over, or would be, before the end."""

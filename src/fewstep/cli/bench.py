@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from fewstep import benchmark
-from fewstep.benchmark import Bench, Estimate, Front, Loading, Measured, Pictures, Reporter, Stage, Sweep
+from fewstep.benchmark import Bench, Forecast, Front, Loading, Measured, Pictures, Reporter, Stage, Sweep
 from fewstep.cli import place
 from fewstep.cli.output import note, progress, show_json, show_table
 from fewstep.cli.values import Numbers, Several
@@ -96,19 +96,19 @@ def bench(ctx: click.Context, /, model: str, as_json: bool, **given: Any) -> Non
         ctx.exit(130)
 
 
-def announce(estimate: Estimate) -> None:
+def announce(forecast: Forecast) -> None:
     """Say what it will cost."""
-    if not estimate.left:
-        note(f"Nothing is left to measure: all {estimate.kept} plans are measured")
+    if not forecast.left:
+        note(f"Nothing is left to measure: all {forecast.kept} plans are measured")
         return
-    again = f", {estimate.kept} are measured already" if estimate.kept else ""
+    again = f", {forecast.kept} are measured already" if forecast.kept else ""
     each = ", ".join(
         f"{1e3 * seconds:.2g} ms{'' if scale is None else f' at guidance {scale:g}'}"
         f"{'' if precision == 'float32' else f' in {precision}'}"
-        for (scale, precision), seconds in estimate.row.items()
+        for (scale, precision), seconds in forecast.row.items()
     )
     note(
-        f"{estimate.left} plans of {estimate.images} images{again}: about {duration(estimate.seconds)}, as a row of an "
+        f"{forecast.left} plans of {forecast.images} images{again}: about {duration(forecast.seconds)}, as a row of an "
         f"image takes {each}. Ctrl-C keeps what is done"
     )
 
