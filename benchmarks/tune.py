@@ -23,15 +23,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fewstep.benchmark.problems import problem_of
+from fewstep.tuning.sizes import HELD_OUT, TRAIN
 from mixture import mixture_of_digits
 from rich.console import Console
 from rich.table import Table
 
 import fewstep as fs
-from fewstep.benchmark.problems import problem_of
 from fewstep.tuning import Known, Problem, search, tune
 from fewstep.tuning.problem import OBJECTIVES
-from fewstep.tuning.sizes import HELD_OUT, TRAIN
 
 
 def problem(kind: str, objective: str, guidance: float | None) -> Problem:

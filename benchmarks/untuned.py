@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from fewstep.benchmark.problems import problem_of
+from fewstep.tuning.sizes import HELD_OUT, TRAIN
 from mixture import mixture_of_digits
 from peers import best_peers, peer_errors
 from rich.console import Console
@@ -28,11 +30,9 @@ from rich.table import Table
 from torch import Tensor
 
 import fewstep as fs
-from fewstep.benchmark.problems import problem_of
 from fewstep.tuning import Known, Problem, search
 from fewstep.tuning.certificate import gain
 from fewstep.tuning.problem import OBJECTIVES, overall
-from fewstep.tuning.sizes import HELD_OUT, TRAIN
 from fewstep.tuning.teacher import find_teacher
 
 FAMILIES = 8

@@ -76,7 +76,7 @@ def test_nothing_is_measured_twice_and_a_larger_sweep_adds_only_what_is_new(
     monkeypatch.setattr(
         draws, "draw", lambda problem, plan, *more: drawn.append(plan.nfe) or original(problem, plan, *more)
     )
-    monkeypatch.setattr("fewstep.benchmark.converged.solve", None)
+    monkeypatch.setattr("fewstep.benchmark.runner.converge", None)
     again = measure(model, tmp_path / "out", FEW)
     assert drawn == []
     assert len(again.runs) == 4

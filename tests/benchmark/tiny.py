@@ -6,12 +6,14 @@ import html
 import re
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fewstep.benchmark import Bench, Sweep, bench, converged, runner
+from fewstep.benchmark import Bench, Sweep, bench, runner
+from fewstep.measure.converged import Converged
 from fewstep.tuning import Problem
 
 SWEEP = Sweep(samplers=("ddim", "unipc-2", "heun"), grids=("trailing", "karras"), steps=(1, 2, 3), guidance=(1.0,))
@@ -42,15 +44,15 @@ def commands(page: Path, start: str) -> list[list[str]]:
 
 def solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let equal converged solutions be solved once for all tests of this process: they take most of the time."""
-    original = converged.solve
+    original = runner.converge
 
-    def solve(problem: Problem, numbers: Sequence[int], *more: Any) -> converged.Converged:
+    def solve(problem: Problem, numbers: Sequence[int], *more: Any, **options: Any) -> Converged:
         key = repr((problem.digest, problem.settings, problem.seed, problem.batch, list(numbers)))
         if key not in SOLVED:
-            SOLVED[key] = original(problem, numbers, *more)
-        return SOLVED[key]
+            SOLVED[key] = original(problem, numbers, *more, **options)
+        return replace(SOLVED[key], model=options["model"])
 
-    monkeypatch.setattr(converged, "solve", solve)
+    monkeypatch.setattr(runner, "converge", solve)
 
 
-SOLVED: dict[str, converged.Converged] = {}
+SOLVED: dict[str, Converged] = {}

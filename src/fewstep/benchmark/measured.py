@@ -12,14 +12,13 @@ from typing import Any
 import torch
 
 from fewstep.benchmark.commands import bench_command
-from fewstep.benchmark.converged import PILOT, SHARE
 from fewstep.benchmark.folder import opened
 from fewstep.benchmark.judge import Judge
 from fewstep.benchmark.loading import Loading
 from fewstep.benchmark.machine import device_name
 from fewstep.benchmark.page import write_page
 from fewstep.benchmark.row import Run, key_of
-from fewstep.benchmark.runner import Case, Estimate, Progress, Work
+from fewstep.benchmark.runner import PILOT, SHARE, Case, Estimate, Progress, Work
 from fewstep.benchmark.subject import Subject
 from fewstep.benchmark.sweep import Sweep, entries_of
 from fewstep.core.errors import InvalidInput

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fewstep.benchmark import converged, draws
+from fewstep.benchmark import draws
 from fewstep.benchmark.folder import Folder
 from fewstep.benchmark.judge import Judge, Tally
 from fewstep.benchmark.machine import device_name, machine_of
@@ -25,8 +25,14 @@ from fewstep.benchmark.row import Run, key_of
 from fewstep.benchmark.subject import FIRST, Subject
 from fewstep.benchmark.sweep import Entry, words_of
 from fewstep.core.errors import InvalidInput
+from fewstep.measure.converged import Converged, Goal, converge
 from fewstep.tuning import Problem
 
+PILOT, SHARE = 8, 0.05
+"""On how many images the plan that solves is found, and what share of the judged plan's error its last doubling of
+steps may have moved them; of a third order, it is then within an eighth of that."""
+FINDING, SOLVING = 216, 96
+"""Rows of one image that finding the plan takes, about, and solving with it."""
 BLOCK_SECONDS, BLOCK_ROWS = 15.0, 32
 """Rows that together take about so long are drawn in turns, at most so many."""
 KEPT_BYTES = 1 << 30
@@ -80,7 +86,7 @@ class Work:
     watch: Callable[[Progress], None]
     clock: Callable[[], float] = time.perf_counter
     done: float = 0.0
-    _solutions: dict[float | None, converged.Converged] = field(default_factory=dict)
+    _solutions: dict[float | None, Converged] = field(default_factory=dict)
     _pictures: dict[tuple[float | None, int], Tensor] = field(default_factory=dict)
     evaluation: dict[tuple[float | None, str], float] = field(default_factory=dict)
 
@@ -109,7 +115,7 @@ class Work:
         seconds = sum(self._cost(case) for case in left)
         for scale in dict.fromkeys(case.guidance for case in left if not case.entry.plan.stochastic):
             if not self._solution_file(scale).exists():
-                solving = converged.FINDING * min(self.images, converged.PILOT) + converged.SOLVING * self.images
+                solving = FINDING * min(self.images, PILOT) + SOLVING * self.images
                 seconds += solving * self.evaluation.get((scale, "float32"), 0.0)
         return Estimate(len(left), len(self.cases) - len(left), self.images, seconds, dict(self.evaluation))
 
@@ -127,13 +133,16 @@ class Work:
             first = False
         return True
 
-    def solution(self, scale: float | None) -> converged.Converged:
+    def solution(self, scale: float | None) -> Converged:
         """The converged images at a scale, from the folder where they are there."""
         if scale not in self._solutions:
             file = self._solution_file(scale)
             if not file.exists():
                 self._solve(scale)
-            found = converged.read(file, file.stem)
+            try:
+                found = Converged.load(file, file.stem)
+            except InvalidInput as error:
+                raise InvalidInput(f"{error}. Delete {file}, and it is solved again") from error
             if len(found.solution) != self.images:
                 raise InvalidInput(f"{file} holds {len(found.solution)} images: delete it, it is solved again")
             self._solutions[scale] = found
@@ -142,18 +151,19 @@ class Work:
     def _solve(self, scale: float | None) -> None:
         words = "converged solutions" + ("" if scale is None else f" at guidance {scale:g}")
         problem = self.subject.problem(scale)
-        judged = self.subject.pipe.plan(steps=20)
-        total = self._total()
-        found = converged.solve(
+        total, file = self._total(), self._solution_file(scale)
+        found = converge(
             problem,
             self.numbers,
-            judged,
-            lambda done, of: self.watch(Progress(f"{words}, {done} of {of}", self.done, total)),
+            Goal(SHARE, judged=self.subject.pipe.plan(steps=20)),
+            pilots=PILOT,
+            batch=self.batch,
+            model=file.stem,
+            watch=lambda done, of: self.watch(Progress(f"{words}, {done} of {of}", self.done, total)),
         )
-        file = self._solution_file(scale)
         first = self.subject.decode(found.solution[:SHOWN].to(self.subject.device))
         save_strip(self.folder.picture(f"converged-{found.digest}"), first, self.subject.value_range)
-        converged.save(file, found, file.stem)
+        found.save(file)
 
     def _solution_file(self, scale: float | None) -> Path:
         facts = {
@@ -163,7 +173,7 @@ class Work:
             "seed": self.subject.seed,
             "images": self.images,
             "batch": self.batch,
-            "solved": [converged.PILOT, converged.SHARE],
+            "solved": [PILOT, SHARE],
         }
         return self.folder.converged(key_of(facts))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from fewstep.benchmark.loading import PLAIN, Loading
-from fewstep.benchmark.problems import drawing, labels_of, prompts_of, scale_of
 from fewstep.benchmark.row import PRECISIONS, Model, key_of
 from fewstep.core.errors import InvalidInput, one_of
 from fewstep.pipeline import Pipeline, TextPipeline, load
 from fewstep.pipeline.steer import module_of
 from fewstep.tuning import Problem
+from fewstep.tuning.subject import drawing, labels_of, prompts_of, scale_of
 
 FIRST = 3 * 2**28
 """The numbers of the images of a bench begin here: no tuning meets their noise."""
@@ -172,7 +172,7 @@ class Subject:
         """What is drawn, at a guidance scale, in a precision; images are numbered from `FIRST`."""
         pipe = self.loaded(precision)
         batch = BATCHES[type(pipe)] if self.batch is None else self.batch
-        return drawing(pipe, self.condition, scale_of(pipe, scale), self.seed, batch)
+        return replace(drawing(pipe, self.condition, scale_of(pipe, scale)), seed=self.seed, batch=batch)
 
 
 def _dtypes(pipe: Pipeline | TextPipeline) -> set[torch.dtype]:

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fewstep.benchmark.problems import check_scale
 from fewstep.core.errors import InvalidInput, one_of, unknown_name
 from fewstep.core.grid import GRIDS
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.solvers.compile import compile
 from fewstep.solvers.registry import SAMPLERS
-from fewstep.tuning import search
+from fewstep.tuning.rivals import fitting
+from fewstep.tuning.subject import check_scale
 from fewstep.tuning.table import LEARNED, check_model
 
 MOST_STEPS, MOST_CASES = 1000, 20_000
@@ -121,7 +121,7 @@ def entries_of(sweep: Sweep, schedule: Schedule, model: str, digest: str) -> Ent
 def _made(name: str, grid: str, count: int, schedule: Schedule, equal: bool) -> Plan:
     if not equal:
         return compile(name, schedule=schedule, steps=count, grid=grid)
-    plan = next(search.fitting(name, schedule, count, grid=grid), None)
+    plan = next(fitting(name, schedule, count, grid=grid), None)
     if plan is None:
         raise InvalidInput(f"{name} on {grid} has no plan of at most {count} evaluations")
     return plan

@@ -2,7 +2,8 @@
 
     from fewstep import measure
 
-    error = measure.trajectory_error(plan, denoiser, shape=(16, 1, 8, 8))
+    solution = measure.Converged.solve(denoiser, (16, 1, 8, 8))
+    error = measure.trajectory_error(plan, denoiser, solution)
     real, drawn = measure.Summary(features), measure.Summary(features)
     real.update(images)
     measure.frechet_infinity(drawn, real)
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fewstep.measure.adherence import ClipScore, mean_score, prompts_digest
     from fewstep.measure.backbones import backbone
+    from fewstep.measure.converged import Converged, FunctionFlow, Goal, converge
     from fewstep.measure.counting import counted
     from fewstep.measure.features import FeatureId, Features, FunctionFeatures, PixelFeatures
     from fewstep.measure.figure import Difference, Figure, compare
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from fewstep.measure.latency import Cost, cost
     from fewstep.measure.moments import Moments
     from fewstep.measure.neighbours import DensityCoverage, PrecisionRecall, density_coverage, precision_recall
-    from fewstep.measure.reference import Reference
     from fewstep.measure.spread import diversity
     from fewstep.measure.summary import Summary
     from fewstep.measure.trajectory import TrajectoryError, trajectory_error
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "adherence": ["ClipScore", "mean_score", "prompts_digest"],
     "backbones": ["backbone"],
+    "converged": ["Converged", "FunctionFlow", "Goal", "converge"],
     "counting": ["counted"],
     "features": ["FeatureId", "Features", "FunctionFeatures", "PixelFeatures"],
     "figure": ["Difference", "Figure", "compare"],
@@ -42,7 +44,6 @@ _HOMES = {
     "latency": ["Cost", "cost"],
     "moments": ["Moments"],
     "neighbours": ["DensityCoverage", "PrecisionRecall", "density_coverage", "precision_recall"],
-    "reference": ["Reference"],
     "spread": ["diversity"],
     "summary": ["Summary"],
     "trajectory": ["TrajectoryError", "trajectory_error"],
@@ -51,6 +52,7 @@ _HOME = {name: f"{__name__}.{module}" for module, names in _HOMES.items() for na
 
 __all__ = [
     "ClipScore",
+    "Converged",
     "Cost",
     "DensityCoverage",
     "Difference",
@@ -58,14 +60,16 @@ __all__ = [
     "Features",
     "Figure",
     "FunctionFeatures",
+    "FunctionFlow",
+    "Goal",
     "Moments",
     "PixelFeatures",
     "PrecisionRecall",
-    "Reference",
     "Summary",
     "TrajectoryError",
     "backbone",
     "compare",
+    "converge",
     "cost",
     "counted",
     "density_coverage",

@@ -19,11 +19,11 @@ from fewstep.benchmark.choice.measuring import Question, measured
 from fewstep.benchmark.choice.missing import Need
 from fewstep.benchmark.choice.planner import Budget, Choice, decide
 from fewstep.benchmark.loading import Loading
-from fewstep.benchmark.problems import scale_of
 from fewstep.core.errors import InvalidInput
 from fewstep.pipeline import Pipeline, TextPipeline
 from fewstep.pipeline.source import is_hub_id
-from fewstep.tuning import search
+from fewstep.tuning.rivals import fitting
+from fewstep.tuning.subject import scale_of
 
 
 @dataclass(frozen=True)
@@ -160,8 +160,8 @@ def _advised(asked: Question) -> tuple[Candidate, Advice]:
         )
     advice = advice_for(budget.nfe)
     plan = next(
-        search.fitting(advice.others[0], schedule, budget.nfe, grid=advice.grid, **advice.options), None
-    ) or next(search.fitting("ddim", schedule, budget.nfe))  # fmt: skip
+        fitting(advice.others[0], schedule, budget.nfe, grid=advice.grid, **advice.options), None
+    ) or next(fitting("ddim", schedule, budget.nfe))  # fmt: skip
     rows = 2.0 if scale not in (None, 1.0) and not getattr(pipe, "distilled", False) else 1.0
     chosen = Candidate(
         **facts_of(plan),

@@ -1,4 +1,4 @@
-"""Tables fitted to a converged path without gradients: weights by least squares, times by moving them along the path.
+"""Where learning starts: the tables of plans, and tables fitted to a converged path without gradients.
 
 With the times given, the weights of each state that bring it nearest to the path's are a small linear problem (variable
 projection: Golub & Pereyra 1973), so that a search needs to move the times alone.
@@ -13,11 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float
-from fewstep.tuning.learned import estimate, ridged
-from fewstep.tuning.problem import Problem, overall, squares
-from fewstep.tuning.table import Table, whole
-from fewstep.tuning.teacher import Path
+from fewstep.measure.distance import overall, squares
+from fewstep.tuning.learning import estimate, ridged
+from fewstep.tuning.problem import Problem
+from fewstep.tuning.table import Table, table_of, whole
+from fewstep.tuning.teacher import Path, path_of
+
+MOVED = 2
+"""Fitted tables whose times are moved."""
 
 
 class Fitted(NamedTuple):
@@ -28,19 +33,17 @@ class Fitted(NamedTuple):
     factors: tuple[float, ...] | None = None
 
 
-def fitted_table(
-    problem: Problem, path: Path, times: Float, numbers: Sequence[int], factors: Sequence[float] | None = None
-) -> Fitted:
-    """The table whose states are one by one the nearest to the `path` of these images, by least squares.
+def fitted_table(problem: Problem, path: Path, times: Float, factors: Sequence[float] | None = None) -> Fitted:
+    """The table whose states are one by one the nearest to the `path`, by least squares.
 
     `times` (N + 1,) are among the path's; `factors` (N,) are those of guidance by row. It costs one evaluation of each
     row and no gradient.
     """
     targets, schedule = path.at(times), problem.schedule
-    x = problem.noise(numbers) * float(schedule.sigma(times[0]))
+    x = problem.noise(path.numbers) * float(schedule.sigma(times[0]))
     alpha, sigma = schedule.alpha(times), schedule.sigma(times)
     n = len(times) - 1
-    sums, state, denoiser = torch.zeros(n, n, dtype=torch.float64), x, problem.begun(numbers)
+    sums, state, denoiser = torch.zeros(n, n, dtype=torch.float64), x, problem.begun(path.numbers)
     outputs: list[Tensor] = []
     by_row = [None] * n if factors is None else [torch.tensor(r) if r else 0.0 for r in factors]
     with torch.no_grad():
@@ -70,7 +73,6 @@ def moved_times(
     problem: Problem,
     path: Path,
     fitted: Fitted,
-    numbers: Sequence[int],
     enough: Callable[[], bool] = lambda: False,
 ) -> Fitted:
     """The best table that is found by moving one time after the other along the path, in steps that become smaller.
@@ -89,9 +91,43 @@ def moved_times(
                 if enough():
                     return fitted
                 trial = [*places[:k], places[k] + move, *places[k + 1 :]]
-                found = fitted_table(problem, path, path.times[trial], numbers, fitted.factors)
+                found = fitted_table(problem, path, path.times[trial], fitted.factors)
                 if found.error < fitted.error:
                     fitted, places, better = found, trial, True
                     break
         width = width if better else width // 2
     return fitted
+
+
+def starting_tables(
+    problem: Problem,
+    teacher: Plan,
+    path: Path,
+    times: Sequence[Float],
+    plans: Sequence[Plan],
+    enough: Callable[[float], bool] = lambda part: False,
+    watch: Callable[[int, float], None] = lambda done, error: None,
+) -> list[Table]:
+    """The tables of `plans`, the weights fitted at the first one's times and at each of `times`, and these moved.
+
+    Args:
+        times: some that are among the path's.
+        enough: asked while times are moved, with the part of that search that is over at the end of the current one;
+            and before each fit, with all of it, whether the tables of plans are to do.
+        watch: told how many are moved, and the error of the next.
+    """
+    tables = [table for plan in plans if (table := table_of(plan)) is not None]
+    fitted: list[Fitted] = []
+    for at in times:
+        if tables and enough(1.0):
+            return tables
+        fitted.append(fitted_table(problem, path, at))
+    fitted.sort(key=lambda one: one.error)
+    if tables:
+        own = tables[0].times
+        tables.append(fitted_table(problem, path_of(problem, teacher, path.numbers, own), own).table)
+    for i, one in enumerate(fitted[:MOVED]):
+        watch(i, one.error)
+        part = (i + 1) / MOVED
+        tables += [one.table, moved_times(problem, path, one, lambda part=part: enough(part)).table]
+    return tables

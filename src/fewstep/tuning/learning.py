@@ -30,11 +30,12 @@ from torch.utils.checkpoint import checkpoint
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import RATIO_CAP, Schedule
 from fewstep.denoise.base import Denoiser, Level
-from fewstep.denoise.factors import FACTORS
+from fewstep.denoise.factors import FACTORS, factors_of
 from fewstep.denoise.guidance import Guided
-from fewstep.tuning.problem import LEAST_ERROR, Known, Problem
-from fewstep.tuning.table import Table, plan_of, whole
-from fewstep.tuning.teacher import Watched
+from fewstep.measure.distance import LEAST_ERROR
+from fewstep.tuning.problem import Known, Problem
+from fewstep.tuning.table import Table, plan_of, table_of, whole
+from fewstep.tuning.teacher import watched_run
 
 RIDGE = 1e-4
 """Added to Gram matrices, as a share of their mean diagonal: directions in which outputs hardly differ stay still."""
@@ -201,6 +202,50 @@ def ridged(gram: Tensor) -> Tensor:
     return gram + RIDGE * size * torch.eye(len(gram), dtype=gram.dtype)
 
 
+class Start(NamedTuple):
+    """A table, and the factors of guidance where they are learned; a row whose factor is 0 is not guided and stays so.
+    Factors are learned of a problem that is `guided`.
+    """
+
+    table: Table
+    factors: tuple[float, ...] | None = None
+
+    @staticmethod
+    def of(plan: Plan) -> Start | None:
+        """The start that a learned plan is; None where it has no table, as far from any sampler as it may be."""
+        table = table_of(plan)
+        return None if table is None else Start(table, factors_of(plan))
+
+    @property
+    def guided(self) -> tuple[bool, ...]:
+        """Which rows are guided, where that is learned."""
+        return tuple(map(bool, self.factors or ()))
+
+    def plan(self, schedule: Schedule, facts: Mapping[str, Any]) -> Plan:
+        """As it is before learning. Raises `InvalidInput` as `plan_of`."""
+        by_row = {} if all(self.guided) else {FACTORS: list(self.factors or ())}
+        return plan_of(self.table, schedule, {**facts, **by_row})
+
+
+class Pace(NamedTuple):
+    """How learning goes on.
+
+    Attributes:
+        iterations: at most; fewer where `seconds`, asked for what is left, allow only so many.
+        batch: training images of one iteration, drawn with `seed`.
+        rate: first step of each coordinate, as a share of the error; a unit shift moves a state by as much as the data.
+        every: iterations between looks at the validation images; it ends after `patience` looks without a better one.
+    """
+
+    iterations: int
+    batch: int = 32
+    seed: int = 0
+    seconds: Callable[[], float] = lambda: math.inf
+    rate: float = RATE
+    every: int = 25
+    patience: int = 12
+
+
 class Learned(NamedTuple):
     """The best plan on the validation images, its error there, and after how many of the `iterations` it came."""
 
@@ -212,97 +257,98 @@ class Learned(NamedTuple):
 
 def learn(
     problem: Problem,
-    table: Table,
+    start: Start,
     train: Known,
     validation: Known,
-    *,
-    iterations: int,
-    options: Mapping[str, Any],
-    batch: int = 32,
-    rate: float = RATE,
-    every: int = 25,
-    patience: int = 12,
-    seed: int = 0,
-    factors: Sequence[float] | None = None,
-    seconds: Callable[[], float] = lambda: math.inf,
+    pace: Pace,
+    facts: Mapping[str, Any],
     watch: Callable[[int, int, Learned], None] = lambda done, of, best: None,
 ) -> Learned:
-    """Learn from `table` by Adam, with a rate that falls along a cosine, and with the error itself.
+    """Learn from `start` by Adam, with a rate that falls along a cosine, and with the error itself.
 
     Where a look finds the error a quarter above the best, or the third one in a row finds none better, it goes back to
     the best, and halves the rate.
 
     Args:
-        iterations: at most; fewer where `seconds`, asked for what is left, allow only so many.
-        options: kept in the plan's recipe.
-        batch: training images of one iteration.
-        rate: first step of each coordinate, as a share of the error; a unit shift moves a state by as much as the data.
-        every: iterations between looks at the validation images; it ends after `patience` looks without a better one.
-        factors: learn those of guidance from these, (N,); 0 stays 0, no guidance. The problem is `guided`.
+        facts: kept in the plan's recipe.
         watch: told at each look the iterations done, of how many, and the best so far.
 
-    Where the table itself makes no finite images, nothing is learned.
+    Where the start itself makes no finite images, nothing is learned.
     """
-    outputs = first_outputs(problem, table, train.numbers, factors)
-    parameters = Parameters(table, problem.schedule, outputs, factors)
-    again = too_large(problem, parameters, train.first(batch), outputs[0])
-    starts = problem.noise(train.numbers) * float(problem.schedule.sigma(table.times[0]))
-    known = factors is None or factors[0] != 0
-    first = outputs[0] if known else opening(problem, table, train.numbers, guided=True)
-    slopes = None if factors is None else first - opening(problem, table, train.numbers, guided=False)
-    learned = parameters.learned
+    lesson = _Lesson.of(problem, start, train, pace.batch)
+    parameters, learned = lesson.parameters, lesson.parameters.learned
     optimiser = torch.optim.Adam(learned, betas=BETAS)
-    order = torch.Generator().manual_seed(seed)
-    best, kept = Learned(plan_of(table, problem.schedule, options), math.inf, 0, 0), learned
+    order = torch.Generator().manual_seed(pace.seed)
+    best, kept = Learned(plan_of(start.table, problem.schedule, facts), math.inf, 0, 0), learned
     scale = float(train.targets.double().std()) or 1.0
-    total, began = iterations, seconds()
+    rate, total, began = pace.rate, pace.iterations, pace.seconds()
     for done in count():
-        if done % every == 0 or done >= total:
-            plan = plan_of(parameters.table(), problem.schedule, {**options, **parameters.options})
+        if done % pace.every == 0 or done >= total:
+            plan = plan_of(parameters.table(), problem.schedule, {**facts, **parameters.options})
             error = problem.error(plan, validation)
             if error < best.error:
                 best, kept = Learned(plan, error, done, done), tuple(tensor.detach().clone() for tensor in learned)
-            elif not error <= SETBACK * best.error or (done - best.best) % (PLATEAU * every) == 0:
+            elif not error <= SETBACK * best.error or (done - best.best) % (PLATEAU * pace.every) == 0:
                 rate /= 2
                 with torch.no_grad():
                     for tensor, good in zip(learned, kept, strict=True):
                         tensor.copy_(good)
             watch(done, total, best)
-            stale = (done - best.best) // every >= patience
-            if done >= total or stale or seconds() <= 0 or best.error == math.inf:
+            stale = (done - best.best) // pace.every >= pace.patience
+            if done >= total or stale or pace.seconds() <= 0 or best.error == math.inf:
                 return best._replace(iterations=done)
-            if done in (every, 4 * every) and began < math.inf:  # now it is known how long an iteration takes
-                total = max(done, min(total, int(began * done / max(began - seconds(), 1e-9))))
-        chosen = torch.randperm(len(train.numbers), generator=order)[:batch].tolist()
+            if done in (pace.every, 4 * pace.every) and began < math.inf:  # now an iteration's time is known
+                total = max(done, min(total, int(began * done / max(began - pace.seconds(), 1e-9))))
+        chosen = torch.randperm(len(train.numbers), generator=order)[: pace.batch].tolist()
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, best.error / scale) * 0.5 * (1 + math.cos(math.pi * done / total))
-        denoiser = problem.begun([train.numbers[i] for i in chosen])
-        slope = None if slopes is None else slopes[chosen]
-        result = parameters.run(denoiser, starts[chosen], first[chosen], again, slope)
-        squared = (result.double() - train.targets[chosen].double()).square().flatten(1).mean(dim=1)
-        by_image = problem.objective == "psnr"
-        loss = squared.clamp(min=LEAST_ERROR).log().mean() if by_image else squared.mean().log()
-        gradients = torch.autograd.grad(loss, learned)  # of no network's weights
+        gradients = torch.autograd.grad(lesson.loss(problem, train, chosen), learned)  # of no network's weights
         for tensor, gradient in zip(learned, gradients, strict=True):
             tensor.grad = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         optimiser.step()
     raise AssertionError
 
 
+class _Lesson(NamedTuple):
+    """What learning computes once: for all training images the starts, what the first row answers, and its slope in the
+    factor of guidance; and whether rows are computed `again` for their gradient.
+    """
+
+    parameters: Parameters
+    starts: Tensor
+    first: Tensor
+    slopes: Tensor | None
+    again: bool
+
+    @staticmethod
+    def of(problem: Problem, start: Start, train: Known, batch: int) -> _Lesson:
+        table, factors = start
+        outputs = first_outputs(problem, table, train.numbers, factors)
+        parameters = Parameters(table, problem.schedule, outputs, factors)
+        again = too_large(problem, parameters, train.first(batch), outputs[0])
+        starts = problem.noise(train.numbers) * float(problem.schedule.sigma(table.times[0]))
+        known = factors is None or factors[0] != 0
+        first = outputs[0] if known else opening(problem, table, train.numbers, guided=True)
+        slopes = None if factors is None else first - opening(problem, table, train.numbers, guided=False)
+        return _Lesson(parameters, starts, first, slopes, again)
+
+    def loss(self, problem: Problem, train: Known, chosen: Sequence[int]) -> Tensor:
+        """The log of the error of some training images, by the problem's objective."""
+        denoiser = problem.begun([train.numbers[i] for i in chosen])
+        slope = None if self.slopes is None else self.slopes[chosen]
+        result = self.parameters.run(denoiser, self.starts[chosen], self.first[chosen], self.again, slope)
+        squared = (result.double() - train.targets[chosen].double()).square().flatten(1).mean(dim=1)
+        by_image = problem.objective == "psnr"
+        return squared.clamp(min=LEAST_ERROR).log().mean() if by_image else squared.mean().log()
+
+
 def first_outputs(
     problem: Problem, table: Table, numbers: Sequence[int], factors: Sequence[float] | None = None
 ) -> Tensor:
     """(N, B, ..), what the rows of `table` answer for these images, without guidance where the factor of a row is 0."""
-    watched: list[Watched] = []
-
-    def around(denoiser: Denoiser) -> Denoiser:
-        watched.append(Watched(denoiser))
-        return watched[-1]
-
     some = factors is not None and 0 in factors
     plan = plan_of(table, problem.schedule, {FACTORS: [float(r != 0) for r in factors or ()]} if some else {})
-    problem.solve(plan, numbers, around)
-    return torch.stack([torch.cat([one.data[i] for one in watched]) for i in range(plan.nfe)])
+    return watched_run(problem, plan, numbers)[1]
 
 
 def opening(problem: Problem, table: Table, numbers: Sequence[int], guided: bool) -> Tensor:
