@@ -6,15 +6,13 @@ import html
 import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fewstep.benchmark import Bench, Sweep, bench, runner
-from fewstep.measure.converged import Converged
-from fewstep.tuning import Problem
+from fewstep.measure.converged import Converged, Flow
 
 SWEEP = Sweep(samplers=("ddim", "unipc-2", "heun"), grids=("trailing", "karras"), steps=(1, 2, 3), guidance=(1.0,))
 ROWS = 18
@@ -46,11 +44,11 @@ def solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let equal converged solutions be solved once for all tests of this process: they take most of the time."""
     original = runner.converge
 
-    def solve(problem: Problem, numbers: Sequence[int], *more: Any, **options: Any) -> Converged:
-        key = repr((problem.digest, problem.settings, problem.seed, problem.batch, list(numbers)))
+    def solve(flow: Flow, numbers: Sequence[int], *more: Any, **options: Any) -> Converged:
+        key = options["model"]
         if key not in SOLVED:
-            SOLVED[key] = original(problem, numbers, *more, **options)
-        return replace(SOLVED[key], model=options["model"])
+            SOLVED[key] = original(flow, numbers, *more, **options)
+        return SOLVED[key]
 
     monkeypatch.setattr(runner, "converge", solve)
 

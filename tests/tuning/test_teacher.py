@@ -45,7 +45,7 @@ def found(denoiser, limit):
         return denoiser.seconds + more > limit
 
     problem = Problem.of(denoiser, (6,), batch=8)
-    return find_plan(problem, range(8), Goal(0.0, judged=DEFAULT), enough, lambda: denoiser.seconds), told
+    return find_plan(problem.flow, range(8), Goal(0.0, judged=DEFAULT), enough, lambda: denoiser.seconds), told
 
 
 def lessons(denoiser, seconds, sizes=None):
@@ -94,7 +94,7 @@ def test_given_sizes_and_enough_time_decide_the_teacher(counting):
     sizes = dataclasses.replace(Sizes.of(16), pilot=8)
     problem = Problem.of(counting, (6,), batch=8)
     result = lessons(counting, 1e9, sizes)
-    assert result.teacher == find_plan(problem, range(8), Goal(SHARE, judged=DEFAULT))
+    assert result.teacher == find_plan(problem.flow, range(8), Goal(SHARE, judged=DEFAULT))
     assert torch.equal(result.train.targets, problem.solve(result.teacher.plan, range(16)))
 
 
@@ -102,4 +102,4 @@ def test_a_model_without_finite_images_is_refused_at_once():
     lost = Counting(fs.Network(lambda x, t: x * float("nan"), LINEAR))
     problem = Problem.of(lost, (6,), batch=8)
     with pytest.raises(fs.InvalidInput, match="gives no finite images in 48 steps"):
-        find_plan(problem, range(8), Goal(SHARE, judged=DEFAULT), enough=lambda more: True)
+        find_plan(problem.flow, range(8), Goal(SHARE, judged=DEFAULT), enough=lambda more: True)

@@ -153,7 +153,7 @@ class Work:
         problem = self.subject.problem(scale)
         total, file = self._total(), self._solution_file(scale)
         found = converge(
-            problem,
+            problem.flow,
             self.numbers,
             Goal(SHARE, judged=self.subject.pipe.plan(steps=20)),
             pilots=PILOT,

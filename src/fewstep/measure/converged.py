@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ from fewstep.run.eager import NonFinite, sample
 from fewstep.run.noise import START, seeds_of, unit_noise
 from fewstep.solvers.compile import compile
 
-KIND = "converged solution"
+KIND, FACTS = "converged solution", ("solver", "schedule", "model", "nfe")
 FAMILIES = (("deis-3", "quadratic"), ("unipc-3", "quadratic"), ("unipc-3", "exponential"))
 """Samplers and grids of which one solves."""
 FEWEST, MOST = 24, 384
@@ -39,23 +39,11 @@ Model = Denoiser | Callable[[Tensor, Tensor], Tensor]
 """What is sampled from: a denoiser, or a callable `(x, t) -> x0`."""
 
 
-class Flow(Protocol):
-    """What is solved: a model, and images that are named by numbers. `fewstep.tuning.Problem` is one."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def schedule(self) -> Schedule: ...
-
-    def solve(self, plan: Plan, numbers: Sequence[int], /) -> Tensor:
-        """What a plan makes of the noise of these images, (n, ..)."""
-        ...
-
-
 @dataclass(frozen=True)
-class FunctionFlow:
-    """A `Flow` of a function that draws the images of some numbers by a plan."""
+class Flow:
+    """What is solved: a model with its noise schedule, and images that are named by numbers; `solve(plan, numbers)` is
+    what a plan makes of their noise, (n, ..). `fewstep.tuning.Problem` has one.
+    """
 
     solve: Callable[[Plan, Sequence[int]], Tensor]
     schedule: Schedule
@@ -215,7 +203,7 @@ class Converged:
                 return lost.result
 
         goal = Goal(positive("tolerance", tolerance), most=most)
-        found = converge(FunctionFlow(draw, schedule), range(len(z)), goal, model=model)
+        found = converge(Flow(draw, schedule), range(len(z)), goal, model=model)
         if found.bound > tolerance:
             raise InvalidInput(
                 f"the images still moved by {found.bound:.2g} when the steps were doubled to {found.solver['steps']}: "
@@ -252,18 +240,16 @@ class Converged:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file, whole or not at all, so that a bench of many plans solves once."""
-        facts = {"solver": dict(self.solver), "schedule": self.schedule, "model": self.model, "nfe": self.nfe}
-        stored.write(path, KIND, self._tensors, {**facts, "digest": self.digest, "tensors": [*self._tensors]})
+        facts = {key: getattr(self, key) for key in FACTS}
+        stored.write(path, KIND, self._tensors, {**facts, "digest": self.digest})
 
     @staticmethod
     def load(path: str | os.PathLike[str], model: str = "", device: torch.device | str | None = None) -> Converged:
         """Read a file of `save`. Raises `InvalidInput` where it is none, is of another `model`, or was changed."""
-        keys = ("solver", "schedule", "model", "nfe")
-        _, document = stored.read(path, KIND, (), (*keys, "digest", "tensors"))
-        tensors, _ = stored.read(path, KIND, tuple(document["tensors"]), ())
-        placed = {name: tensor.to(device) for name, tensor in tensors.items()}
+        tensors, document = stored.read(path, KIND, ("solution", "error"), (*FACTS, "digest"))
         try:
-            found = Converged(**placed, **{key: document[key] for key in keys})
+            placed = {name: tensor.to(device) for name, tensor in tensors.items()}
+            found = Converged(**placed, **{key: document[key] for key in FACTS})
             sound = found.digest == document["digest"]
         except (TypeError, AttributeError) as error:
             raise InvalidInput(f"{path} is damaged ({error}): make it again") from error

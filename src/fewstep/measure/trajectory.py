@@ -20,7 +20,7 @@ from fewstep.denoise.base import as_denoiser
 from fewstep.measure.converged import Converged, Model
 from fewstep.measure.counting import counted
 from fewstep.measure.distance import overall, squares
-from fewstep.measure.figure import REPLICATES, Figure, figure_of, resampling
+from fewstep.measure.figure import BOOTSTRAP, Bootstrap, Figure, figure_of
 from fewstep.run.eager import sample
 
 RESOLVED = 3.0
@@ -58,9 +58,7 @@ def trajectory_error(
     *,
     model: str = "",
     value_range: tuple[float, float] = (-1.0, 1.0),
-    replicates: int = REPLICATES,
-    confidence: float = 0.95,
-    bootstrap_seed: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> TrajectoryError:
     """RMSE and PSNR of what `plan` makes of the reference's noise.
 
@@ -91,14 +89,13 @@ def trajectory_error(
         errors.append(squares(sample(plan, own, noise=noise), known.solution).cpu())
         images += count.images
     squared = torch.cat(errors)
-    roots = (resampling(len(squared), replicates, bootstrap_seed) @ squared).sqrt()
+    roots = (bootstrap.weights(len(squared)) @ squared).sqrt()
     rmse, span = overall(squared), high - low
     floor = span * 1e-20  # 400 dB, so that an exact plan has a finite figure
     facts: dict[str, Any] = {
         "n": len(squared),
         "reference": "+".join(known.digest for known in references),
-        "seed": bootstrap_seed,
-        "confidence": confidence,
+        **bootstrap.facts,
     }
     psnr = 20 * math.log10(span / max(rmse, floor))
     decibels = 20 * (span / roots.clamp_min(floor)).log10()

@@ -16,7 +16,7 @@ from torch import Tensor
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float
 from fewstep.measure.distance import overall, squares
-from fewstep.tuning.learning import estimate, ridged
+from fewstep.tuning.learning import estimate, points_at, ridged
 from fewstep.tuning.problem import Problem
 from fewstep.tuning.table import Table, table_of, whole
 from fewstep.tuning.teacher import Path, path_of
@@ -39,27 +39,25 @@ def fitted_table(problem: Problem, path: Path, times: Float, factors: Sequence[f
     `times` (N + 1,) are among the path's; `factors` (N,) are those of guidance by row. It costs one evaluation of each
     row and no gradient.
     """
-    targets, schedule = path.at(times), problem.schedule
-    x = problem.noise(path.numbers) * float(schedule.sigma(times[0]))
-    alpha, sigma = schedule.alpha(times), schedule.sigma(times)
-    n = len(times) - 1
+    targets, (first, *later) = path.at(times), points_at(problem.schedule, np.asarray(times, np.float64))
+    n = len(later)
+    x = problem.noise(path.numbers) * float(first.sigma)
     sums, state, denoiser = torch.zeros(n, n, dtype=torch.float64), x, problem.begun(path.numbers)
     outputs: list[Tensor] = []
     by_row = [None] * n if factors is None else [torch.tensor(r) if r else 0.0 for r in factors]
     with torch.no_grad():
-        for i in range(n):
-            t, a, s = (torch.tensor(v[i], dtype=torch.float64) for v in (times, alpha, sigma))
-            outputs.append(estimate(denoiser, state, t, a, s, i, by_row[i]))
-            share = sigma[i + 1] / sigma[0]
-            total = alpha[i + 1] - alpha[0] * share
+        for i, (point, after) in enumerate(zip([first, *later], later, strict=False)):
+            outputs.append(estimate(denoiser, state, point, i, by_row[i]))
+            share = float(after.sigma / first.sigma)
+            total = float(after.alpha - first.alpha * share)
             missing = (targets[i + 1] - share * x) / total - outputs[i]
             if i:
                 steps = torch.stack(outputs).diff(dim=0).flatten(1).double()
                 product = (steps @ missing.flatten().double() / steps.shape[1]).cpu()
                 sums[i, :i] = torch.linalg.solve(ridged((steps @ steps.mT / steps.shape[1]).cpu()), -product)
             made = outputs[i]
-            for c, before, after in zip(sums[i].tolist(), outputs, outputs[1:], strict=False):
-                made = made - c * (after - before)
+            for c, one, other in zip(sums[i].tolist(), outputs, outputs[1:], strict=False):
+                made = made - c * (other - one)
             state = share * x + total * made
     weights = torch.eye(n, dtype=torch.float64)
     weights[:, :-1] += sums[:, :-1]

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from fewstep.core.plan import Plan
-from fewstep.core.schedule import RATIO_CAP, Schedule
+from fewstep.core.schedule import RATIO_CAP, Float, Schedule
 from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.factors import FACTORS, factors_of
 from fewstep.denoise.guidance import Guided
@@ -46,6 +46,20 @@ RATE, BETAS = 0.08, (0.9, 0.99)
 SETBACK, PLATEAU = 1.25, 3
 MEMORY = 2 << 30
 """Bytes of activations beyond which each row is computed again for its gradient, in place of being kept."""
+
+
+class Point(NamedTuple):
+    """A time with its alpha and sigma, float64 on the host; each may carry a gradient."""
+
+    t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+
+
+def points_at(schedule: Schedule, times: Float) -> list[Point]:
+    """The points at some times (n,)."""
+    columns = (times, schedule.alpha(times), schedule.sigma(times))
+    return [Point(*row) for row in zip(*(torch.from_numpy(v).double() for v in columns), strict=True)]
 
 
 class Levels(torch.autograd.Function):
@@ -102,25 +116,16 @@ class Parameters:
         sums = torch.einsum("ijk,ik->ij", self.basis, self.shifts)
         return torch.eye(len(self.gaps), dtype=torch.float64) + sums[:, :-1] @ self.differences
 
-    def levels(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Times, alpha and sigma of the N inputs and the result; those of the first and the last are constant."""
+    def points(self) -> list[Point]:
+        """Of the N inputs and the result; those of the first and the last are constant."""
         inner = self.low + self.span * torch.cumsum(torch.softmax(self.gaps, 0), 0)[:-1]
-        columns = []
-        ends = np.array([self.first, self.last])
-        for values, end in zip(
-            Levels.apply(inner, self.schedule),
-            (ends, self.schedule.alpha(ends), self.schedule.sigma(ends)),
-            strict=True,
-        ):
-            start, stop = torch.from_numpy(end)
-            columns.append([start, *values.unbind(), stop])
-        return columns[0], columns[1], columns[2]
+        first, last = points_at(self.schedule, np.array([self.first, self.last]))
+        return [first, *map(Point, *Levels.apply(inner, self.schedule)), last]
 
     def table(self) -> Table:
         """As it is now."""
         with torch.no_grad():
-            times = np.array([float(t) for t in self.levels()[0]])
-            return Table(times, self.weights().numpy())
+            return Table(np.array([float(point.t) for point in self.points()]), self.weights().numpy())
 
     @property
     def learned(self) -> tuple[Tensor, ...]:
@@ -142,46 +147,39 @@ class Parameters:
             slope: of `first` in the factor of its row, where factors are learned.
             again: compute rows again for their gradient, in place of keeping their activations.
         """
-        times, alphas, sigmas = self.levels()
-        weights = self.weights()
-        n = len(self.gaps)
-        by_row: Sequence[Tensor | float | None] = [None] * n
+        (start, *later), weights = self.points(), self.weights()
+        by_row: Sequence[Tensor | float | None] = [None] * len(later)
         outputs = [first]
         if self.factors is not None and slope is not None:
             by_row = [r if guided else 0.0 for r, guided in zip(self.factors.unbind(), self.guided, strict=True)]
             outputs = [first + torch.as_tensor(by_row[0] - 1).to(x) * slope]
-        for i in range(n):
-            share = sigmas[i + 1] / sigmas[0]
-            factors = (alphas[i + 1] - alphas[0] * share) * weights[i, : i + 1]
+        for i, point in enumerate(later):
+            share = point.sigma / start.sigma
+            factors = (point.alpha - start.alpha * share) * weights[i, : i + 1]
             state = share.to(x) * x
             for factor, output in zip(factors.to(x).unbind(), outputs, strict=True):
                 state = state + factor * output
-            if i + 1 == n:
+            if point is later[-1]:
                 return state
-            level = (times[i + 1], alphas[i + 1], sigmas[i + 1])
-            if again:
-                row = checkpoint(estimate, denoiser, state, *level, i + 1, by_row[i + 1], use_reentrant=False)
-            else:
-                row = estimate(denoiser, state, *level, i + 1, by_row[i + 1])
-            outputs.append(row)
+            row = (denoiser, state, point, i + 1, by_row[i + 1])
+            outputs.append(checkpoint(estimate, *row, use_reentrant=False) if again else estimate(*row))
         raise AssertionError("a table has a row at least")
 
 
 def estimate(
     denoiser: Denoiser,
     x: Tensor,
-    t: Tensor,
-    alpha: Tensor,
-    sigma: Tensor,
+    point: Point,
     row: int,
     factor: Tensor | float | None = None,
 ) -> Tensor:
-    """The estimate of the data at a level whose three numbers may carry gradients, as may the factor of guidance; the
-    number 0 is no guidance, at one evaluation.
+    """The estimate of the data at a point; the factor of guidance may carry a gradient, and the number 0 is no
+    guidance, at one evaluation.
     """
     shape = (x.shape[0],) + (1,) * (x.ndim - 1)
-    host = [(t.item(), alpha.item(), sigma.item())]
-    level = Level(t.to(x).expand(x.shape[0]), alpha.to(x).expand(shape), sigma.to(x).expand(shape), host, (row,))
+    t, alpha, sigma = (value.to(x) for value in point)
+    host = [(point.t.item(), point.alpha.item(), point.sigma.item())]
+    level = Level(t.expand(x.shape[0]), alpha.expand(shape), sigma.expand(shape), host, (row,))
     if isinstance(denoiser, Guided) and isinstance(factor, Tensor):
         return denoiser.estimate_by(factor, x, level)
     if isinstance(denoiser, Guided) and factor == 0:
@@ -325,7 +323,7 @@ class _Lesson(NamedTuple):
         table, factors = start
         outputs = first_outputs(problem, table, train.numbers, factors)
         parameters = Parameters(table, problem.schedule, outputs, factors)
-        again = too_large(problem, parameters, train.first(batch), outputs[0])
+        again = too_large(problem, parameters, train.first(batch))
         starts = problem.noise(train.numbers) * float(problem.schedule.sigma(table.times[0]))
         known = factors is None or factors[0] != 0
         first = outputs[0] if known else opening(problem, table, train.numbers, guided=True)
@@ -353,19 +351,16 @@ def first_outputs(
 
 def opening(problem: Problem, table: Table, numbers: Sequence[int], guided: bool) -> Tensor:
     """(B, ..), what the first row of `table` answers for these images, guided or by the conditional model alone."""
-    start, schedule = float(table.times[0]), problem.schedule
-    t, alpha, sigma = (
-        torch.tensor(float(v), dtype=torch.float64) for v in (start, schedule.alpha(start), schedule.sigma(start))
-    )
+    (point,) = points_at(problem.schedule, table.times[:1])
     found = []
     with torch.no_grad():
         for part in problem.parts(numbers):
-            x = problem.noise(part) * float(sigma)
-            found.append(estimate(problem.begun(part), x, t, alpha, sigma, 0, None if guided else 0.0))
+            x = problem.noise(part) * float(point.sigma)
+            found.append(estimate(problem.begun(part), x, point, 0, None if guided else 0.0))
     return torch.cat(found)
 
 
-def too_large(problem: Problem, parameters: Parameters, images: Known, first: Tensor) -> bool:
+def too_large(problem: Problem, parameters: Parameters, images: Known) -> bool:
     """Whether the activations of all rows would take more than MEMORY: those of one are made, and counted."""
     if len(parameters.gaps) < 2:
         return False
@@ -375,8 +370,8 @@ def too_large(problem: Problem, parameters: Parameters, images: Known, first: Te
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    t, alpha, sigma = (column[1] for column in parameters.levels())
-    x = problem.noise(images.numbers) * float(parameters.schedule.sigma(parameters.first))
+    start, point = parameters.points()[:2]
+    x = problem.noise(images.numbers) * float(start.sigma)
     with torch.autograd.graph.saved_tensors_hooks(count_bytes, lambda tensor: tensor):
-        estimate(problem.begun(images.numbers), x.requires_grad_(), t, alpha, sigma, 1)
+        estimate(problem.begun(images.numbers), x.requires_grad_(), point, 1)
     return sum(kept.values()) * (len(parameters.gaps) - 1) > MEMORY

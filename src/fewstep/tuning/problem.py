@@ -15,6 +15,7 @@ from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser, as_denoiser
 from fewstep.denoise.guidance import Guided
 from fewstep.denoise.scale import EVERYWHERE
+from fewstep.measure.converged import Flow
 from fewstep.measure.counting import Count, counted
 from fewstep.measure.distance import OBJECTIVES, overall, squares
 from fewstep.run.eager import NonFinite, sample
@@ -129,6 +130,11 @@ class Problem:
             except NonFinite as lost:
                 results.append(lost.result)
         return torch.cat(results)
+
+    @property
+    def flow(self) -> Flow:
+        """What is solved for the converged solutions."""
+        return Flow(self.solve, self.schedule, self.name)
 
     def untuned(self, rows: int) -> Plan:
         """The plan that is used without tuning."""

@@ -48,7 +48,7 @@ def lessons_of(task: Task) -> Lessons:
     pilots = range(TRAIN, TRAIN + (_pilots(problem, time) if sizes is None else sizes.pilot))
     before = time.elapsed
     teacher = find_plan(
-        problem,
+        problem.flow,
         pilots,
         Goal(SHARE, judged=task.default, objective=problem.objective),
         enough=lambda more: time.elapsed + more > FINDING_SHARE * time.allowed,
