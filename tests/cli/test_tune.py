@@ -9,7 +9,6 @@ import torch
 
 import fewstep as fs
 from fewstep.tuning import budget
-from fewstep.tuning.budget import Fitting
 
 from .conftest import Call
 
@@ -153,10 +152,10 @@ def test_bad_input_is_refused_in_one_line(call: Call, here: Path, words: tuple[o
 
 
 def test_milliseconds_become_the_rows_that_fit(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fitting(run: Callable[[int], None], images: int, ms: float, **more: object) -> Fitting:
+    def fitting(run: Callable[[int], None], images: int, ms: float, **more: object) -> tuple[int, float]:
         run(2)
         assert (images, ms) == (2, 40.0)
-        return Fitting(3, 38.5)
+        return 3, 38.5
 
     monkeypatch.setattr(budget, "fitting", fitting)
     result = call("tune", "tiny.safetensors", "--ms", 40, "--batch", 2, *QUICK, "--samplers", "ddim", "--iterations", 0)

@@ -26,8 +26,7 @@ class Machine:
 @pytest.mark.parametrize(("ms", "rows"), [(30.0, 10), (32.4, 10), (10.1, 2), (1e6, 32)])
 def test_the_most_rows_that_fit_are_found(ms, rows):
     found = Machine(0.02, 0.01).fitting(ms)  # 4 images: 5 ms and 2.5 ms for each row
-    assert found.rows == rows
-    assert found.ms == pytest.approx(5 + 2.5 * rows)
+    assert found == (rows, pytest.approx(5 + 2.5 * rows))
 
 
 def test_where_rows_become_dearer_fewer_are_taken():

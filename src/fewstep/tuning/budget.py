@@ -27,13 +27,6 @@ class Budget(NamedTuple):
     ms: float | None = None
 
 
-class Fitting(NamedTuple):
-    """The most rows that fit, and the milliseconds an image that they were measured to take."""
-
-    rows: int
-    ms: float
-
-
 def budget_of(problem: Problem, rows: int | None = None, nfe: float | None = None, ms: float | None = None) -> Budget:
     """The budget from the one number that is given; its rows are guided, where the problem is under guidance.
 
@@ -44,7 +37,7 @@ def budget_of(problem: Problem, rows: int | None = None, nfe: float | None = Non
     if len(given) != 1:
         raise InvalidInput(f"give exactly one of rows, nfe and ms, got {' and '.join(given) or 'none'}")
     if ms is not None:
-        rows, ms = fitting_rows(problem, ms)
+        rows, ms = fitting(problem.drawn, problem.batch, ms, device=problem.device)
     elif nfe is not None:
         rows = _rows_at(problem, nfe)
     if type(rows) is not int or not LEAST <= rows <= MOST:
@@ -71,17 +64,6 @@ def _rows_at(problem: Problem, nfe: float) -> int:
     return int(nfe / each)
 
 
-def fitting_rows(problem: Problem, ms: float) -> Fitting:
-    """The most rows whose images take at most `ms` milliseconds each, drawn as they are to be drawn."""
-
-    def run(rows: int) -> Any:
-        if problem.draw is not None:
-            return problem.draw(rows, problem.batch)
-        return problem.solve(problem.untuned(rows), range(problem.batch))
-
-    return fitting(run, problem.batch, ms, device=problem.device)
-
-
 def fitting(
     run: Callable[[int], Any],
     images: int,
@@ -89,8 +71,8 @@ def fitting(
     *,
     device: torch.device | str = "cpu",
     clock: Callable[[], float] = time.perf_counter,
-) -> Fitting:
-    """The largest number of rows from 2 to 32 whose images take at most `ms` milliseconds each.
+) -> tuple[int, float]:
+    """The largest number of rows from 2 to 32 whose images take at most `ms` milliseconds each, and what they took.
 
     Args:
         run: draws `images` images in so many rows, as they are to be drawn: in batches, with guidance, decoded.
@@ -118,4 +100,4 @@ def fitting(
             f"no plan meets {ms:g} ms an image here: the least, {LEAST} rows, takes {taken(LEAST):.3g} ms; give "
             "more, a larger batch, or guidance 1, which halves the evaluations"
         )
-    return Fitting(rows, taken(rows))
+    return rows, taken(rows)

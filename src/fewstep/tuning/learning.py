@@ -133,11 +133,16 @@ class Parameters:
         return (self.gaps, self.shifts) if self.factors is None else (self.gaps, self.shifts, self.factors)
 
     @property
+    def by_row(self) -> list[Any]:
+        """The factor of each row: a number that is learned, 0.0 where it is not guided, None where none is learned."""
+        if self.factors is None:
+            return [None] * len(self.gaps)
+        return [r if guided else 0.0 for r, guided in zip(self.factors.unbind(), self.guided, strict=True)]
+
+    @property
     def options(self) -> dict[str, Any]:
         """What the recipe of the plan says of the factors as they are now."""
-        if self.factors is None:
-            return {}
-        return {FACTORS: [r if guided else 0.0 for r, guided in zip(self.factors.tolist(), self.guided, strict=True)]}
+        return {} if self.factors is None else {FACTORS: [torch.as_tensor(r).item() for r in self.by_row]}
 
     def run(self, denoiser: Denoiser, x: Tensor, first: Tensor, again: bool, slope: Tensor | None = None) -> Tensor:
         """The result from the start `x` (B, ..), with gradients.
@@ -147,12 +152,8 @@ class Parameters:
             slope: of `first` in the factor of its row, where factors are learned.
             again: compute rows again for their gradient, in place of keeping their activations.
         """
-        (start, *later), weights = self.points(), self.weights()
-        by_row: Sequence[Tensor | float | None] = [None] * len(later)
-        outputs = [first]
-        if self.factors is not None and slope is not None:
-            by_row = [r if guided else 0.0 for r, guided in zip(self.factors.unbind(), self.guided, strict=True)]
-            outputs = [first + torch.as_tensor(by_row[0] - 1).to(x) * slope]
+        (start, *later), weights, by_row = self.points(), self.weights(), self.by_row
+        outputs = [first if slope is None else first + torch.as_tensor(by_row[0] - 1).to(x) * slope]
         for i, point in enumerate(later):
             share = point.sigma / start.sigma
             factors = (point.alpha - start.alpha * share) * weights[i, : i + 1]

@@ -142,6 +142,12 @@ class Problem:
             return self.default(rows)
         return compile("deis-3", schedule=self.schedule, steps=rows, grid="quadratic")
 
+    def drawn(self, rows: int) -> Any:
+        """A batch of images in so many rows, as they are to be drawn."""
+        if self.draw is not None:
+            return self.draw(rows, self.batch)
+        return self.solve(self.untuned(rows), range(self.batch))
+
     def solve_counted(self, plan: Plan, numbers: Sequence[int]) -> tuple[Tensor, float]:
         """What `solve` makes, and the evaluations of the network that an image took, guidance counted."""
         counts: list[Count] = []
