@@ -64,7 +64,7 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
     \b
         fewstep choose --budget-nfe 8
         fewstep choose scenes --budget-ms 400 --measure adherence
-        fewstep choose digits --quality 0.95 --results out/bench-digits --results out/digits-6-nfe.json
+        fewstep choose digits --quality 0.95 --results out/bench-digits --results out/digits-6-rows.json
     """
     from fewstep.benchmark import Progress
     from fewstep.benchmark.choice import Budget

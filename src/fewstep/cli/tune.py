@@ -10,12 +10,11 @@ from typing import Any
 
 import click
 
-from fewstep import tuning
+from fewstep import pipeline, tuning
 from fewstep.cli import place
 from fewstep.cli.output import note, progress, show_json, show_table
 from fewstep.cli.values import Several
 from fewstep.files import check_writable
-from fewstep.pipeline import load
 from fewstep.tuning import Budget, Certificate, Problem, Settings, Sizes, Uncertified
 
 
@@ -99,7 +98,7 @@ def tune(ctx: click.Context, **given: Any) -> None:
         fewstep tune scenes --ms 300 --guidance 3
     """
     _check(given)
-    pipe = load(given["model"], **place.arguments(given))
+    pipe = pipeline.load(given["model"], **place.arguments(given))
     settings = _settings(given)
     problem = tuning.problem_at(pipe, given["guidance"], settings)
     budget = _budget(problem, given)
