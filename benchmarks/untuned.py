@@ -28,12 +28,14 @@ from rich.table import Table
 from torch import Tensor
 
 import fewstep as fs
-from fewstep.benchmark.problems import problem_of
+from fewstep.measure.converged import Goal, find_plan
+from fewstep.measure.distance import OBJECTIVES, overall
 from fewstep.tuning import Known, Problem, search
 from fewstep.tuning.certificate import gain
-from fewstep.tuning.problem import OBJECTIVES, overall
-from fewstep.tuning.sizes import HELD_OUT, TRAIN
-from fewstep.tuning.teacher import find_teacher
+from fewstep.tuning.rivals import rivals_of
+from fewstep.tuning.settings import HELD_OUT, TRAIN
+from fewstep.tuning.subject import problem_of
+from fewstep.tuning.teacher import SHARE
 
 FAMILIES = 8
 """Samplers whose grids' parameters are searched."""
@@ -55,27 +57,27 @@ def case(name: str) -> Case:
     if name == "flow":
         return Case(mixture_of_digits(fs.schedules.flow()), (128, 512, 2048), 8192)
     model, _, guidance = name.partition(":")
-    problem = problem_of(fs.load(model), float(guidance) if guidance else None, None, 64, 0)
+    problem = problem_of(fs.load(model), float(guidance) if guidance else None)
     return Case(problem, (4, 16, 64), 384) if model == "scenes" else Case(problem, (8, 32, 128), 512)
 
 
 _compiled: dict[tuple[Any, ...], list[fs.Plan]] = {}
 
 
-def untuned(given: Problem, rows: int) -> list[fs.Plan]:
+def untuned(given: Problem, count: int) -> list[fs.Plan]:
     """All samplers on all grids; compiled once for all models of one noise schedule."""
-    key = (given.schedule.fingerprint, rows)
+    key = (given.schedule.fingerprint, count)
     if key not in _compiled:
-        _compiled[key] = search.untuned(given.schedule, rows)
+        _compiled[key] = rivals_of(given.schedule, count)
     return _compiled[key]
 
 
-def variants(given: Problem, rows: int, families: list[str]) -> list[fs.Plan]:
+def variants(given: Problem, count: int, families: list[str]) -> list[fs.Plan]:
     found: list[fs.Plan] = []
     for name in families:
-        key = (given.schedule.fingerprint, rows, name)
+        key = (given.schedule.fingerprint, count, name)
         if key not in _compiled:
-            _compiled[key] = search.variants(given.schedule, rows, [name])
+            _compiled[key] = search.variants(given.schedule, count, [name])
         found += _compiled[key]
     return found
 
@@ -95,29 +97,29 @@ class Judged(NamedTuple):
     errors: Tensor
 
 
-def ours(problem: Problem, rows: int, known: Known, held: Known, rungs: tuple[int, ...]) -> tuple[list[Judged], int]:
+def ours(problem: Problem, count: int, known: Known, held: Known, rungs: tuple[int, ...]) -> tuple[list[Judged], int]:
     """Our finalists as the search ranks them, and how many plans were tried."""
-    plans = untuned(problem, rows)
+    plans = untuned(problem, count)
     plain = search.halving(problem, plans, known, rungs)
     families = list(dict.fromkeys(one.plan.recipe.sampler for one in plain))[:FAMILIES]
-    more = variants(problem, rows, families)
+    more = variants(problem, count, families)
     shaped = search.halving(problem, more, known, rungs)
     best = sorted([*plain, *shaped], key=lambda one: one.error)[:FINALISTS]
     return [Judged(named(one.plan), problem.errors(one.plan, held)) for one in best], len(plans) + len(more)
 
 
-def theirs(problem: Problem, rows: int, known: Known, held: Known, rungs: tuple[int, ...]) -> tuple[list[Judged], int]:
+def theirs(problem: Problem, count: int, known: Known, held: Known, rungs: tuple[int, ...]) -> tuple[list[Judged], int]:
     """The same of the schedulers of diffusers."""
-    best, tried = best_peers(problem, rows, known, rungs, search.KEPT)
+    best, tried = best_peers(problem, count, known, rungs, search.KEPT)
     finalists = [peer for peer, _ in best[:FINALISTS]]
     return [Judged(f"{peer.setting} {peer.steps} steps", peer_errors(problem, peer, held)) for peer in finalists], tried
 
 
-def measured(name: str, given: Case, rows: int, known: Known, held: Known, reference: float) -> dict[str, Any]:
+def measured(name: str, given: Case, count: int, known: Known, held: Known, reference: float) -> dict[str, Any]:
     problem, began, by = given.problem, time.perf_counter(), given.problem.objective
-    mine, plans = ours(problem, rows, known, held, given.rungs)
+    mine, plans = ours(problem, count, known, held, given.rungs)
     between = time.perf_counter()
-    peers, settings = theirs(problem, rows, known, held, given.rungs)
+    peers, settings = theirs(problem, count, known, held, given.rungs)
     chosen, peer = mine[0], peers[0]
     best, best_peer = (min(found, key=lambda one: overall(one.errors, by)) for found in (mine, peers))
     ratios = {
@@ -128,7 +130,7 @@ def measured(name: str, given: Case, rows: int, known: Known, held: Known, refer
     return {
         "model": name,
         "objective": by,
-        "rows": rows,
+        "rows": count,
         "ours": {one.name: overall(one.errors, by) for one in mine},
         "diffusers": {one.name: overall(one.errors, by) for one in peers},
         "chosen": [chosen.name, overall(chosen.errors, by)],
@@ -153,34 +155,36 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="a file, written anew after each line")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    lines: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for name in given.models.split(","):
         one = case(name)
         one = one._replace(problem=replace(one.problem, objective=given.objective))
         problem, counts = one.problem, [int(n) for n in given.rows.split(",")]
         judged = fs.compile("deis-3", schedule=problem.schedule, steps=max(counts), grid="quadratic")
-        teacher = find_teacher(problem, range(TRAIN, TRAIN + 16), judged)
+        teacher = find_plan(
+            problem.flow, range(TRAIN, TRAIN + 16), Goal(SHARE, judged=judged, objective=problem.objective)
+        )
         known, held = (
             Known(numbers, problem.solve(teacher.plan, numbers))
             for numbers in (range(TRAIN, TRAIN + one.rungs[-1]), range(HELD_OUT, HELD_OUT + one.held))
         )
-        for rows in counts:
-            lines.append(measured(name, one, rows, known, held, teacher.error))
+        for count in counts:
+            rows.append(measured(name, one, count, known, held, teacher.error))
             if given.json:
-                given.json.write_text(json.dumps(lines, indent=2))
-            Console(width=200, stderr=True).print(lines[-1])
+                given.json.write_text(json.dumps(rows, indent=2))
+            Console(width=200, stderr=True).print(rows[-1])
     fair = ("times_less", "both_by_search", "both_where_reported")
     table = Table("model", "rows", "ours", "best of diffusers", "times less (95%)", "met", *fair[1:])
-    for line in lines:
-        (own, error), (peer, least) = line["chosen"], line["best_of_diffusers"]
-        less = [f"{line[name]['value']:.3f} ({line[name]['low']:.3f} to {line[name]['high']:.3f})" for name in fair]
+    for row in rows:
+        (own, error), (peer, least) = row["chosen"], row["best_of_diffusers"]
+        less = [f"{row[name]['value']:.3f} ({row[name]['low']:.3f} to {row[name]['high']:.3f})" for name in fair]
         table.add_row(
-            line["model"],
-            str(line["rows"]),
+            row["model"],
+            str(row["rows"]),
             f"{error:.5f} {own}",
             f"{least:.5f} {peer}",
             less[0],
-            "yes" if line["met"] else "no",
+            "yes" if row["met"] else "no",
             *less[1:],
         )
     Console(width=220).print(table)

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from fewstep.run.slots import Slots
     from fewstep.solvers.compile import compile
     from fewstep.solvers.registry import SAMPLERS
+    from fewstep.tuning import Problem, tune
 
 _HOMES = {
     "fewstep": ["measure", "schedules"],
@@ -67,6 +68,7 @@ _HOMES = {
     "fewstep.run.slots": ["Slots"],
     "fewstep.solvers.compile": ["compile"],
     "fewstep.solvers.registry": ["SAMPLERS"],
+    "fewstep.tuning": ["Problem", "tune"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -90,6 +92,7 @@ __all__ = [
     "OnSchedule",
     "Pipeline",
     "Plan",
+    "Problem",
     "Progress",
     "Recipe",
     "Slots",
@@ -111,6 +114,7 @@ __all__ = [
     "sample_pair",
     "saturation",
     "schedules",
+    "tune",
 ]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 import fewstep as fs
 from fewstep.benchmark import ADVICE, advice_for
-from fewstep.tuning import search
+from fewstep.tuning.rivals import fitting
 
 
 def test_the_lines_meet_without_a_gap_and_the_last_has_no_end() -> None:
@@ -27,7 +27,7 @@ def test_a_budget_has_the_samplers_of_the_field(rows: int, first: str, distilled
 @pytest.mark.parametrize("rows", [1, 2, 4, 5, 14, 15, 30, 51])
 def test_what_is_proposed_fits_the_budget(rows: int) -> None:
     line = advice_for(rows)
-    plan = next(search.fitting(line.others[0], fs.schedules.linear(), rows, grid=line.grid, **line.options))
+    plan = next(fitting(line.others[0], fs.schedules.linear(), rows, grid=line.grid, **line.options))
     assert rows - 1 <= len(plan.rows) <= rows
 
 

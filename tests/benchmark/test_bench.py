@@ -75,7 +75,7 @@ def test_nothing_is_measured_twice_and_a_larger_sweep_adds_only_what_is_new(
     monkeypatch.setattr(
         batches, "draw", lambda problem, plan, *more: drawn.append(len(plan.rows)) or original(problem, plan, *more)
     )
-    monkeypatch.setattr("fewstep.benchmark.converged.solve", None)
+    monkeypatch.setattr("fewstep.benchmark.work.converge", None)
     again = measure(model, tmp_path / "out", FEW)
     assert drawn == []
     assert len(again.results) == 4
@@ -259,7 +259,9 @@ def test_a_converged_solution_that_was_changed_is_refused(model: Path, tmp_path:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    with pytest.raises(InvalidInput, match="was changed since it was written: delete it"):
+    with pytest.raises(
+        InvalidInput, match=rf"was changed since it was written.* Delete {file}, and it is solved again"
+    ):
         measure(model, tmp_path / "out", Sweep(samplers=("ddim",), grids=("karras",), steps=(7,)))
     file.write_bytes(bytes(content[:100]))
     with pytest.raises(InvalidInput, match=rf"damaged one .* Delete {file}, and it is solved again"):

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from fewstep.benchmark import Bench, Pictures, Sweep, bench, converged, work
-from fewstep.tuning import Problem
+from fewstep.benchmark import Bench, Pictures, Sweep, bench, work
+from fewstep.measure.converged import Converged, Flow
 
 SWEEP = Sweep(samplers=("ddim", "unipc-2", "heun"), grids=("trailing", "karras"), steps=(1, 2, 3), guidance=(1.0,))
 PLANS = 18
@@ -43,15 +43,15 @@ def commands(page: Path, start: str) -> list[list[str]]:
 
 def solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let equal converged solutions be solved once for all tests of this process: they take most of the time."""
-    original = converged.solve
+    original = work.converge
 
-    def solve(problem: Problem, numbers: Sequence[int], *more: Any) -> converged.Converged:
-        key = repr((problem.digest, problem.settings, problem.seed, problem.batch, list(numbers)))
+    def solve(flow: Flow, numbers: Sequence[int], *more: Any, **options: Any) -> Converged:
+        key = options["model"]
         if key not in SOLVED:
-            SOLVED[key] = original(problem, numbers, *more)
+            SOLVED[key] = original(flow, numbers, *more, **options)
         return SOLVED[key]
 
-    monkeypatch.setattr(converged, "solve", solve)
+    monkeypatch.setattr(work, "converge", solve)
 
 
-SOLVED: dict[str, converged.Converged] = {}
+SOLVED: dict[str, Converged] = {}

@@ -8,7 +8,7 @@ import pytest
 
 import fewstep as fs
 from benchmark.tiny import commands, solved_once
-from fewstep.benchmark import converged, read_results
+from fewstep.benchmark import read_results, work
 from fewstep.tuning.table import plan_of, table_of
 from pipeline import originals, tiny_diffusers
 
@@ -91,7 +91,7 @@ def test_ctrl_c_ends_with_its_code_and_says_what_is_left(
 def test_the_commands_on_the_page_and_of_a_choice_load_the_same_files(
     call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(converged, "SHARE", 10.0)  # soon solved: figures are not looked at
+    monkeypatch.setattr(work, "SHARE", 10.0)  # soon solved: figures are not looked at
     own = tiny_diffusers.write("sd", here / "the sd")
     originals.write(here / "one.safetensors", **originals.sd_parts(own))
     Path("prompts.txt").write_text("lion\n")

@@ -8,9 +8,9 @@ import torch
 import fewstep as fs
 from fewstep.denoise.factors import FACTORS, factors_of
 from fewstep.denoise.scale import GuidanceSchedule
-from fewstep.tuning import Known, Problem, Sizes, tune
-from fewstep.tuning.learned import Parameters, first_outputs, learn, opening
-from fewstep.tuning.problem import rmse
+from fewstep.measure.distance import overall
+from fewstep.tuning import Known, Problem, Settings, Sizes, tune
+from fewstep.tuning.learning import Pace, Parameters, Start, first_outputs, learn, opening
 from fewstep.tuning.table import plan_of, table_of
 
 from .conditional import FLOW, guided, network, problem
@@ -107,24 +107,24 @@ def test_learned_factors_take_error_away_that_times_and_weights_cannot():
     ))  # fmt: skip
     table = table_of(fs.compile("dpmpp-2m", schedule=FLOW, steps=3))
     errors = [
-        rmse(
+        overall(
             given.errors(
-                learn(given, table, train, validation, iterations=100, options={}, batch=64, factors=by_row).plan,
+                learn(given, Start(table, by_row), train, validation, Pace(100, batch=64), {}).plan,
                 held_out,
             )
         )
-        for by_row in (None, [1.0] * 3)
+        for by_row in (None, (1.0,) * 3)
     ]
     assert errors[1] < errors[0] / 1.1
 
 
 def test_tuning_learns_factors_under_guidance_alone_and_not_where_it_shall_be_constant():
     default = fs.compile("ddim", schedule=FLOW, steps=4)
-    more = {"samplers": ["ddim"], "sizes": Sizes.of(128), "iterations": 25, "seconds": 10_000.0, "default": default}
-    found = tune(problem(1.5), 4, **more)
+    more = {"samplers": ["ddim"], "sizes": Sizes.of(128), "iterations": 25, "seconds": 10_000.0}
+    found = tune(problem(1.5), rows=4, default=default, settings=Settings(**more))
     assert len(found.plan.recipe.options[FACTORS]) == 4
     assert found.certificate.factors == tuple(found.plan.recipe.options[FACTORS])
-    constant = tune(problem(1.5), 4, factors=False, **more)
+    constant = tune(problem(1.5), rows=4, default=default, settings=Settings(**more, factors=False))
     assert constant.certificate.kind == "learned"
     assert FACTORS not in constant.plan.recipe.options
     assert constant.certificate.factors is None

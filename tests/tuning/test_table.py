@@ -6,7 +6,7 @@ import torch
 
 import fewstep as fs
 from fewstep.core.check import marginal_error
-from fewstep.tuning.search import deterministic
+from fewstep.tuning.rivals import deterministic
 from fewstep.tuning.table import LEARNED, Table, check_model, plan_of, spread, table_of
 
 from .mixture import six

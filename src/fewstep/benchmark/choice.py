@@ -21,7 +21,7 @@ from fewstep.benchmark.runner import measure as measure_sweep
 from fewstep.benchmark.settings import PLAIN, SILENT, Loading, Pictures, Reporter
 from fewstep.benchmark.subject import Source, Subject
 from fewstep.core.errors import InvalidInput
-from fewstep.tuning import search
+from fewstep.tuning.rivals import fitting
 
 
 @dataclass(frozen=True)
@@ -239,6 +239,6 @@ class _Question:
         if self.budget.nfe is not None and self.budget.nfe < cost:
             raise InvalidInput(f"guidance takes {cost} network evaluations a row: allow NFE {cost}, or --guidance 1")
         advice = advice_for(rows)
-        plans = search.fitting(advice.others[0], schedule, rows, grid=advice.grid, **advice.options)
-        plan = next(plans, None) or next(search.fitting("ddim", schedule, rows))
+        plans = fitting(advice.others[0], schedule, rows, grid=advice.grid, **advice.options)
+        plan = next(plans, None) or next(fitting("ddim", schedule, rows))
         return unmeasured(model, PlanFacts.of(plan), self.scale, cost), advice

@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.benchmark.converged import Converged
 from fewstep.benchmark.subject import FIRST, Subject
 from fewstep.core.errors import InvalidInput
 from fewstep.measure.adherence import ClipScore, mean_score, prompts_digest
+from fewstep.measure.converged import Converged
+from fewstep.measure.distance import LEAST_ERROR
 from fewstep.measure.features import Features, FunctionFeatures
 from fewstep.measure.figure import REPLICATES, Figure, figure_of, resampling
 from fewstep.measure.frechet import frechet_distance
@@ -22,7 +23,6 @@ from fewstep.measure.saturation import saturation
 from fewstep.measure.spread import diversity
 from fewstep.measure.summary import Summary
 from fewstep.pipeline.images import pixels_of
-from fewstep.tuning.problem import LEAST_ERROR
 from fewstep.zoo import classifier, digits
 from fewstep.zoo.scenes.check import adheres, read_picture
 from fewstep.zoo.trainclassifier import HELD_OUT, SPLIT_SEED

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fewstep.benchmark.commands import bench_command
-from fewstep.benchmark.converged import PILOT, SHARE
 from fewstep.benchmark.folder import home_of, opened
 from fewstep.benchmark.judge import Judge
 from fewstep.benchmark.measured import Measured, key_of
@@ -16,7 +15,7 @@ from fewstep.benchmark.page import write_page
 from fewstep.benchmark.settings import PLAIN, SILENT, USUAL, Loading, Pictures, Reporter
 from fewstep.benchmark.subject import Source, Subject
 from fewstep.benchmark.sweep import Sweep, candidates_of
-from fewstep.benchmark.work import Case, Work
+from fewstep.benchmark.work import PILOT, SHARE, Case, Work
 from fewstep.core.errors import InvalidInput
 
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from fewstep.benchmark.measured import Machine, ModelFacts, Precision, key_of, machine_of
-from fewstep.benchmark.problems import drawing, labels_of, prompts_of, scale_of
 from fewstep.benchmark.settings import PLAIN, USUAL, Loading, Pictures
 from fewstep.benchmark.sweep import Target
 from fewstep.core.errors import InvalidInput, one_of
@@ -25,6 +24,7 @@ from fewstep.pipeline import Pipeline, TextPipeline, load
 from fewstep.pipeline.identity import hint
 from fewstep.pipeline.steer import module_of
 from fewstep.tuning import Problem
+from fewstep.tuning.subject import drawing, labels_of, prompts_of, scale_of
 from fewstep.zoo.scenes.prompts import held_out_prompts
 
 FIRST = 3 * 2**28
@@ -249,7 +249,8 @@ class Subject:
     def problem(self, scale: float | None, precision: str = "float32") -> Problem:
         """What is drawn, at a guidance scale, in a precision; images are numbered from `FIRST`."""
         pipe = self.loaded(precision)
-        return drawing(pipe, self.condition, scale_of(pipe, scale), self.pictures.seed, self.batch)
+        problem = drawing(pipe, self.condition, scale_of(pipe, scale))
+        return replace(problem, seed=self.pictures.seed, batch=self.batch)
 
 
 def _dtypes(pipe: Pipeline | TextPipeline) -> set[torch.dtype]:

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import NamedTuple, get_args
 
 from fewstep.benchmark.measured import ModelFacts, Precision
-from fewstep.benchmark.problems import check_scale
 from fewstep.core.errors import InvalidInput, one_of, unknown_name
 from fewstep.core.grid import GRIDS
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.solvers.compile import compile
 from fewstep.solvers.registry import SAMPLERS
-from fewstep.tuning import search
+from fewstep.tuning.rivals import fitting
+from fewstep.tuning.subject import check_scale
 from fewstep.tuning.table import check_model
 
 MOST_STEPS, MOST_CASES = 1000, 20_000
@@ -131,7 +131,7 @@ def _made(name: str, grid: str, count: int, counted: str, target: Target) -> Pla
     if counted == "steps":
         return compile(name, schedule=target.schedule, steps=count, grid=grid)
     rows = count if counted == "rows" else count // target.cost
-    plan = next(search.fitting(name, target.schedule, rows, grid=grid), None)
+    plan = next(fitting(name, target.schedule, rows, grid=grid), None)
     if plan is None:
         what = f"{count} rows" if counted == "rows" else f"NFE {count}, of which a row takes {target.cost}"
         raise InvalidInput(f"{name} on {grid} has no plan of at most {what}")

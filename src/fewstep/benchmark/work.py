@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fewstep.benchmark import batches, converged
+from fewstep.benchmark import batches
 from fewstep.benchmark.folder import Folder
 from fewstep.benchmark.judge import Judge, Tally
 from fewstep.benchmark.measured import Measured, PlanFacts, key_of, unmeasured
@@ -25,10 +25,16 @@ from fewstep.benchmark.strips import SHOWN, save_strip
 from fewstep.benchmark.subject import FIRST, Subject
 from fewstep.benchmark.sweep import Candidate
 from fewstep.core.errors import InvalidInput
+from fewstep.measure.converged import Converged, Goal, converge
 from fewstep.tuning import Problem
 
 BLOCK_SECONDS, BLOCK_CASES = 15.0, 32
 """Cases that together take about so long are drawn in turns, at most so many."""
+PILOT, SHARE = 8, 0.05
+"""On how many images the plan that solves is found, and what share of the judged plan's error its last doubling of
+steps may have moved them; of a third order, it is then within an eighth of that."""
+FINDING, SOLVING = 216, 96
+"""Rows of one image that finding the plan takes, about, and solving with it."""
 KEPT_BYTES = 1 << 30
 """Converged pictures up to so many bytes are decoded once."""
 
@@ -69,7 +75,7 @@ class Work:
     reporter: Reporter = SILENT
     done: float = field(default=0.0, init=False)
     row: dict[tuple[float | None, str], float] = field(default_factory=dict, init=False)
-    _solutions: dict[float | None, converged.Converged] = field(default_factory=dict, init=False)
+    _solutions: dict[float | None, Converged] = field(default_factory=dict, init=False)
     _pictures: dict[tuple[float | None, int], Tensor] = field(default_factory=dict, init=False)
 
     @property
@@ -88,7 +94,7 @@ class Work:
         seconds = sum(self._cost(case) for case in left)
         for scale in dict.fromkeys(case.guidance for case in left if case.is_judged):
             if not self._solution_file(scale).exists():
-                solving = converged.FINDING * min(count, converged.PILOT) + converged.SOLVING * count
+                solving = FINDING * min(count, PILOT) + SOLVING * count
                 seconds += solving * self.row.get((scale, "float32"), 0.0)
         return Forecast(len(left), len(self.cases) - len(left), count, seconds, dict(self.row))
 
@@ -107,13 +113,16 @@ class Work:
             first = False
         return True
 
-    def solution(self, scale: float | None) -> converged.Converged:
+    def solution(self, scale: float | None) -> Converged:
         """The converged images at a scale, from the folder where they are there."""
         if scale not in self._solutions:
             file = self._solution_file(scale)
             if not file.exists():
                 self._solve(scale)
-            found = converged.read(file, file.stem)
+            try:
+                found = Converged.load(file, file.stem)
+            except InvalidInput as error:
+                raise InvalidInput(f"{error}. Delete {file}, and it is solved again") from error
             if len(found.solution) != self.subject.count:
                 raise InvalidInput(f"{file} holds {len(found.solution)} images: delete it, it is solved again")
             self._solutions[scale] = found
@@ -126,14 +135,22 @@ class Work:
         def watch(done: int, of: int) -> None:
             self.reporter.watch(Stage(f"{words}, {done} of {of}", self.done, total))
 
-        found = converged.solve(subject.problem(scale), self.subject.numbers, subject.plan(20), watch)
         file = self._solution_file(scale)
+        found = converge(
+            subject.problem(scale).flow,
+            subject.numbers,
+            Goal(SHARE, judged=subject.plan(20)),
+            pilots=PILOT,
+            batch=subject.batch,
+            model=file.stem,
+            watch=watch,
+        )
         first = subject.decode(found.solution[:SHOWN].to(subject.device))
         save_strip(self.folder.picture(f"converged-{found.digest}"), first, subject.value_range)
-        converged.save(file, found, file.stem)
+        found.save(file)
 
     def _solution_file(self, scale: float | None) -> Path:
-        solved = [converged.PILOT, converged.SHARE]
+        solved = [PILOT, SHARE]
         return self.folder.converged(key_of({**self.subject.facts, "guidance": scale, "solved": solved}))
 
     def _total(self) -> float:

@@ -72,7 +72,7 @@ def bench(ctx: click.Context, /, model: str, as_json: bool, **given: Any) -> Non
     \b
         fewstep bench
         fewstep bench scenes --samplers ddim,dpmpp-2m --steps 4-10 --guidance 1,3,5
-        fewstep bench digits --rows 4,6,8 --plan out/digits-6-nfe.json
+        fewstep bench digits --rows 4,6,8 --plan out/digits-6-rows.json
     """
     if given["samplers"] == ("none",):
         given["samplers"] = ()

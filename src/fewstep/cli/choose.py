@@ -70,7 +70,7 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
     \b
         fewstep choose --budget-rows 8
         fewstep choose scenes --budget-ms 400 --measure adherence
-        fewstep choose digits --quality 0.95 --results out/bench-digits --results out/digits-6-nfe.json
+        fewstep choose digits --quality 0.95 --results out/bench-digits --results out/digits-6-rows.json
     """
     limits = [given["budget_rows"], given["budget_nfe"], given["budget_ms"], given["quality"]]
     if limits == [None] * 4:

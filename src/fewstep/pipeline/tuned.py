@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.factors import guided_cost
-from fewstep.tuning.table import check_model
 
 if TYPE_CHECKING:
     from fewstep.pipeline.pipeline import Pipeline
@@ -47,6 +46,8 @@ def resolved(pipe: Pipeline | TextPipeline, sampler: Any, given: Mapping[str, An
     plan = _chosen(pipe.name, tuned_plans(pipe.plans), given.get("steps"))
     if plan.recipe.schedule_fingerprint != pipe.schedule.fingerprint:
         raise InvalidInput(f"the tuned plan {plan.digest} of {pipe.name} is for another noise schedule: tune it again")
+    from fewstep.tuning.table import check_model  # until the check has a place below this room
+
     check_model(plan, pipe.name, pipe.weights, "tune one for it with `fewstep tune`")
     return plan, {**given, "steps": None}
 
@@ -79,6 +80,6 @@ def _chosen(name: str, plans: Mapping[int, Plan], steps: Any) -> Plan:
     if type(steps) is not int or steps not in plans:
         raise InvalidInput(
             f"{name} has tuned plans for {known} steps, got {'none' if steps is None else repr(steps)}: ask for such a "
-            f"number, or make one with `fewstep tune --nfe {steps if type(steps) is int else 'N'}`"
+            f"number, or make one with `fewstep tune --rows {steps if type(steps) is int else 'N'}`"
         )
     return plans[steps]

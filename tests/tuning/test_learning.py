@@ -5,12 +5,13 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.tuning.dynamic import cheapest_times, step_costs
-from fewstep.tuning.fitted import fitted_table, moved_times
-from fewstep.tuning.learned import Levels, Parameters, first_outputs, lambda_of, learn
-from fewstep.tuning.problem import Known, Problem, rmse
+from fewstep.measure.distance import overall
+from fewstep.tuning.fit import fitted_table, moved_times
+from fewstep.tuning.learning import Levels, Pace, Parameters, Start, first_outputs, lambda_of, learn
+from fewstep.tuning.problem import Known, Problem
 from fewstep.tuning.table import plan_of, table_of
-from fewstep.tuning.teacher import Teacher, path_of
+from fewstep.tuning.teacher import path_of
+from fewstep.tuning.times import cheapest_times, step_costs
 
 from .mixture import six
 
@@ -83,26 +84,26 @@ def test_rows_that_are_computed_again_give_the_same_gradient():
 
 def test_least_squares_and_then_learning_take_error_away():
     problem = Problem.of(six(LINEAR, std=0.3), (6,), batch=256)
-    teacher = Teacher(fs.compile("unipc-3", schedule=LINEAR, steps=48, grid="quadratic"), 0.0, 0)
-    train, validation, held_out = (Known(r, problem.solve(teacher.plan, r)) for r in (
+    teacher = fs.compile("unipc-3", schedule=LINEAR, steps=48, grid="quadratic")
+    train, validation, held_out = (Known(r, problem.solve(teacher, r)) for r in (
         range(512), range(10_000, 10_256), range(20_000, 20_512)
     ))  # fmt: skip
     path = path_of(problem, teacher, range(64))
     times = cheapest_times(path, step_costs(path, LINEAR), 4)
 
     def held(plan):
-        return rmse(problem.errors(plan, held_out))
+        return overall(problem.errors(plan, held_out))
 
-    first = fitted_table(problem, path, times, range(64))
-    moved = moved_times(problem, path, first, range(64))
+    first = fitted_table(problem, path, times)
+    moved = moved_times(problem, path, first)
     table = moved.table
     fitted = held(plan_of(table, LINEAR, {}))
-    learned = learn(problem, table, train, validation, iterations=100, options={"model": "x"}, batch=64)
+    learned = learn(problem, Start(table), train, validation, Pace(100, batch=64), {"model": "x"})
     assert held(plan_of(first.table, LINEAR, {})) < held(fs.compile("deis-3", schedule=LINEAR, times=times)) / 1.3
     assert moved.error < first.error
     assert held(learned.plan) < fitted
     assert learned.plan.recipe.options == {"model": "x"}
-    again = learn(problem, table, train, validation, iterations=100, options={"model": "x"}, batch=64)
+    again = learn(problem, Start(table), train, validation, Pace(100, batch=64), {"model": "x"})
     assert again == learned
 
 
@@ -112,12 +113,12 @@ def test_learning_ends_when_the_time_is_over_and_keeps_the_best_so_far():
     left = iter([100.0, 50.0, *[-1.0] * 100])
     seen = []
     learned = learn(
-        problem, table, images, images, iterations=1000, options={}, every=5, seconds=lambda: next(left),
+        problem, Start(table), images, images, Pace(1000, every=5, seconds=lambda: next(left)), {},
         watch=lambda done, of, best: seen.append((done, of)),
     )  # fmt: skip
     assert learned.iterations in (5, 6)
     assert seen[0] == (0, 1000)
-    assert learned.error <= rmse(problem.errors(plan_of(table, LINEAR, {}), images)) + 1e-9
+    assert learned.error <= overall(problem.errors(plan_of(table, LINEAR, {}), images)) + 1e-9
 
 
 def test_a_denoiser_that_remembers_rows_is_refused():

@@ -13,6 +13,8 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Float, Schedule
 from fewstep.tuning.teacher import Path
 
+DISCOUNTS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.25)
+
 
 def step_costs(path: Path, schedule: Schedule) -> Float:
     """(m + 1, m + 1): entry (i, j), i < j, is the root mean square error of a step of DDIM from i to j; else inf."""

@@ -28,13 +28,14 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from fewstep.core.plan import Plan
-from fewstep.core.schedule import RATIO_CAP, Schedule
+from fewstep.core.schedule import RATIO_CAP, Float, Schedule
 from fewstep.denoise.base import Denoiser, Level
-from fewstep.denoise.factors import FACTORS
+from fewstep.denoise.factors import FACTORS, factors_of
 from fewstep.denoise.guidance import Guided
-from fewstep.tuning.problem import LEAST_ERROR, Known, Problem
-from fewstep.tuning.table import Table, plan_of, whole
-from fewstep.tuning.teacher import Watched
+from fewstep.measure.distance import LEAST_ERROR
+from fewstep.tuning.problem import Known, Problem
+from fewstep.tuning.table import Table, plan_of, table_of, whole
+from fewstep.tuning.teacher import watched_run
 
 RIDGE = 1e-4
 """Added to Gram matrices, as a share of their mean diagonal: directions in which outputs hardly differ stay still."""
@@ -45,6 +46,20 @@ RATE, BETAS = 0.08, (0.9, 0.99)
 SETBACK, PLATEAU = 1.25, 3
 MEMORY = 2 << 30
 """Bytes of activations beyond which each row is computed again for its gradient, in place of being kept."""
+
+
+class Point(NamedTuple):
+    """A time with its alpha and sigma, float64 on the host; each may carry a gradient."""
+
+    t: Tensor
+    alpha: Tensor
+    sigma: Tensor
+
+
+def points_at(schedule: Schedule, times: Float) -> list[Point]:
+    """The points at some times (n,)."""
+    columns = (times, schedule.alpha(times), schedule.sigma(times))
+    return [Point(*row) for row in zip(*(torch.from_numpy(v).double() for v in columns), strict=True)]
 
 
 class Levels(torch.autograd.Function):
@@ -101,25 +116,16 @@ class Parameters:
         sums = torch.einsum("ijk,ik->ij", self.basis, self.shifts)
         return torch.eye(len(self.gaps), dtype=torch.float64) + sums[:, :-1] @ self.differences
 
-    def levels(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Times, alpha and sigma of the N inputs and the result; those of the first and the last are constant."""
+    def points(self) -> list[Point]:
+        """Of the N inputs and the result; those of the first and the last are constant."""
         inner = self.low + self.span * torch.cumsum(torch.softmax(self.gaps, 0), 0)[:-1]
-        columns = []
-        ends = np.array([self.first, self.last])
-        for values, end in zip(
-            Levels.apply(inner, self.schedule),
-            (ends, self.schedule.alpha(ends), self.schedule.sigma(ends)),
-            strict=True,
-        ):
-            start, stop = torch.from_numpy(end)
-            columns.append([start, *values.unbind(), stop])
-        return columns[0], columns[1], columns[2]
+        first, last = points_at(self.schedule, np.array([self.first, self.last]))
+        return [first, *map(Point, *Levels.apply(inner, self.schedule)), last]
 
     def table(self) -> Table:
         """As it is now."""
         with torch.no_grad():
-            times = np.array([float(t) for t in self.levels()[0]])
-            return Table(times, self.weights().numpy())
+            return Table(np.array([float(point.t) for point in self.points()]), self.weights().numpy())
 
     @property
     def learned(self) -> tuple[Tensor, ...]:
@@ -127,11 +133,16 @@ class Parameters:
         return (self.gaps, self.shifts) if self.factors is None else (self.gaps, self.shifts, self.factors)
 
     @property
+    def by_row(self) -> list[Any]:
+        """The factor of each row: a number that is learned, 0.0 where it is not guided, None where none is learned."""
+        if self.factors is None:
+            return [None] * len(self.gaps)
+        return [r if guided else 0.0 for r, guided in zip(self.factors.unbind(), self.guided, strict=True)]
+
+    @property
     def options(self) -> dict[str, Any]:
         """What the recipe of the plan says of the factors as they are now."""
-        if self.factors is None:
-            return {}
-        return {FACTORS: [r if guided else 0.0 for r, guided in zip(self.factors.tolist(), self.guided, strict=True)]}
+        return {} if self.factors is None else {FACTORS: [torch.as_tensor(r).item() for r in self.by_row]}
 
     def run(self, denoiser: Denoiser, x: Tensor, first: Tensor, again: bool, slope: Tensor | None = None) -> Tensor:
         """The result from the start `x` (B, ..), with gradients.
@@ -141,46 +152,35 @@ class Parameters:
             slope: of `first` in the factor of its row, where factors are learned.
             again: compute rows again for their gradient, in place of keeping their activations.
         """
-        times, alphas, sigmas = self.levels()
-        weights = self.weights()
-        n = len(self.gaps)
-        by_row: Sequence[Tensor | float | None] = [None] * n
-        outputs = [first]
-        if self.factors is not None and slope is not None:
-            by_row = [r if guided else 0.0 for r, guided in zip(self.factors.unbind(), self.guided, strict=True)]
-            outputs = [first + torch.as_tensor(by_row[0] - 1).to(x) * slope]
-        for i in range(n):
-            share = sigmas[i + 1] / sigmas[0]
-            factors = (alphas[i + 1] - alphas[0] * share) * weights[i, : i + 1]
+        (start, *later), weights, by_row = self.points(), self.weights(), self.by_row
+        outputs = [first if slope is None else first + torch.as_tensor(by_row[0] - 1).to(x) * slope]
+        for i, point in enumerate(later):
+            share = point.sigma / start.sigma
+            factors = (point.alpha - start.alpha * share) * weights[i, : i + 1]
             state = share.to(x) * x
             for factor, output in zip(factors.to(x).unbind(), outputs, strict=True):
                 state = state + factor * output
-            if i + 1 == n:
+            if point is later[-1]:
                 return state
-            level = (times[i + 1], alphas[i + 1], sigmas[i + 1])
-            if again:
-                row = checkpoint(estimate, denoiser, state, *level, i + 1, by_row[i + 1], use_reentrant=False)
-            else:
-                row = estimate(denoiser, state, *level, i + 1, by_row[i + 1])
-            outputs.append(row)
+            row = (denoiser, state, point, i + 1, by_row[i + 1])
+            outputs.append(checkpoint(estimate, *row, use_reentrant=False) if again else estimate(*row))
         raise AssertionError("a table has a row at least")
 
 
 def estimate(
     denoiser: Denoiser,
     x: Tensor,
-    t: Tensor,
-    alpha: Tensor,
-    sigma: Tensor,
+    point: Point,
     row: int,
     factor: Tensor | float | None = None,
 ) -> Tensor:
-    """The estimate of the data at a level whose three numbers may carry gradients, as may the factor of guidance; the
-    number 0 is no guidance, at one evaluation.
+    """The estimate of the data at a point; the factor of guidance may carry a gradient, and the number 0 is no
+    guidance, at one evaluation.
     """
     shape = (x.shape[0],) + (1,) * (x.ndim - 1)
-    host = [(t.item(), alpha.item(), sigma.item())]
-    level = Level(t.to(x).expand(x.shape[0]), alpha.to(x).expand(shape), sigma.to(x).expand(shape), host, (row,))
+    t, alpha, sigma = (value.to(x) for value in point)
+    host = [(point.t.item(), point.alpha.item(), point.sigma.item())]
+    level = Level(t.expand(x.shape[0]), alpha.expand(shape), sigma.expand(shape), host, (row,))
     if isinstance(denoiser, Guided) and isinstance(factor, Tensor):
         return denoiser.estimate_by(factor, x, level)
     if isinstance(denoiser, Guided) and factor == 0:
@@ -201,6 +201,50 @@ def ridged(gram: Tensor) -> Tensor:
     return gram + RIDGE * size * torch.eye(len(gram), dtype=gram.dtype)
 
 
+class Start(NamedTuple):
+    """A table, and the factors of guidance where they are learned; a row whose factor is 0 is not guided and stays so.
+    Factors are learned of a problem that is `guided`.
+    """
+
+    table: Table
+    factors: tuple[float, ...] | None = None
+
+    @staticmethod
+    def of(plan: Plan) -> Start | None:
+        """The start that a learned plan is; None where it has no table, as far from any sampler as it may be."""
+        table = table_of(plan)
+        return None if table is None else Start(table, factors_of(plan))
+
+    @property
+    def guided(self) -> tuple[bool, ...]:
+        """Which rows are guided, where that is learned."""
+        return tuple(map(bool, self.factors or ()))
+
+    def plan(self, schedule: Schedule, facts: Mapping[str, Any]) -> Plan:
+        """As it is before learning. Raises `InvalidInput` as `plan_of`."""
+        by_row = {} if all(self.guided) else {FACTORS: list(self.factors or ())}
+        return plan_of(self.table, schedule, {**facts, **by_row})
+
+
+class Pace(NamedTuple):
+    """How learning goes on.
+
+    Attributes:
+        iterations: at most; fewer where `seconds`, asked for what is left, allow only so many.
+        batch: training images of one iteration, drawn with `seed`.
+        rate: first step of each coordinate, as a share of the error; a unit shift moves a state by as much as the data.
+        every: iterations between looks at the validation images; it ends after `patience` looks without a better one.
+    """
+
+    iterations: int
+    batch: int = 32
+    seed: int = 0
+    seconds: Callable[[], float] = lambda: math.inf
+    rate: float = RATE
+    every: int = 25
+    patience: int = 12
+
+
 class Learned(NamedTuple):
     """The best plan on the validation images, its error there, and after how many of the `iterations` it came."""
 
@@ -212,114 +256,112 @@ class Learned(NamedTuple):
 
 def learn(
     problem: Problem,
-    table: Table,
+    start: Start,
     train: Known,
     validation: Known,
-    *,
-    iterations: int,
-    options: Mapping[str, Any],
-    batch: int = 32,
-    rate: float = RATE,
-    every: int = 25,
-    patience: int = 12,
-    seed: int = 0,
-    factors: Sequence[float] | None = None,
-    seconds: Callable[[], float] = lambda: math.inf,
+    pace: Pace,
+    facts: Mapping[str, Any],
     watch: Callable[[int, int, Learned], None] = lambda done, of, best: None,
 ) -> Learned:
-    """Learn from `table` by Adam, with a rate that falls along a cosine, and with the error itself.
+    """Learn from `start` by Adam, with a rate that falls along a cosine, and with the error itself.
 
     Where a look finds the error a quarter above the best, or the third one in a row finds none better, it goes back to
     the best, and halves the rate.
 
     Args:
-        iterations: at most; fewer where `seconds`, asked for what is left, allow only so many.
-        options: kept in the plan's recipe.
-        batch: training images of one iteration.
-        rate: first step of each coordinate, as a share of the error; a unit shift moves a state by as much as the data.
-        every: iterations between looks at the validation images; it ends after `patience` looks without a better one.
-        factors: learn those of guidance from these, (N,); 0 stays 0, no guidance. The problem is `guided`.
+        facts: kept in the plan's recipe.
         watch: told at each look the iterations done, of how many, and the best so far.
 
-    Where the table itself makes no finite images, nothing is learned.
+    Where the start itself makes no finite images, nothing is learned.
     """
-    outputs = first_outputs(problem, table, train.numbers, factors)
-    parameters = Parameters(table, problem.schedule, outputs, factors)
-    again = too_large(problem, parameters, train.first(batch), outputs[0])
-    starts = problem.noise(train.numbers) * float(problem.schedule.sigma(table.times[0]))
-    known = factors is None or factors[0] != 0
-    first = outputs[0] if known else opening(problem, table, train.numbers, guided=True)
-    slopes = None if factors is None else first - opening(problem, table, train.numbers, guided=False)
-    learned = parameters.learned
+    lesson = _Lesson.of(problem, start, train, pace.batch)
+    parameters, learned = lesson.parameters, lesson.parameters.learned
     optimiser = torch.optim.Adam(learned, betas=BETAS)
-    order = torch.Generator().manual_seed(seed)
-    best, kept = Learned(plan_of(table, problem.schedule, options), math.inf, 0, 0), learned
+    order = torch.Generator().manual_seed(pace.seed)
+    best, kept = Learned(plan_of(start.table, problem.schedule, facts), math.inf, 0, 0), learned
     scale = float(train.targets.double().std()) or 1.0
-    total, began = iterations, seconds()
+    rate, total, began = pace.rate, pace.iterations, pace.seconds()
     for done in count():
-        if done % every == 0 or done >= total:
-            plan = plan_of(parameters.table(), problem.schedule, {**options, **parameters.options})
+        if done % pace.every == 0 or done >= total:
+            plan = plan_of(parameters.table(), problem.schedule, {**facts, **parameters.options})
             error = problem.error(plan, validation)
             if error < best.error:
                 best, kept = Learned(plan, error, done, done), tuple(tensor.detach().clone() for tensor in learned)
-            elif not error <= SETBACK * best.error or (done - best.best) % (PLATEAU * every) == 0:
+            elif not error <= SETBACK * best.error or (done - best.best) % (PLATEAU * pace.every) == 0:
                 rate /= 2
                 with torch.no_grad():
                     for tensor, good in zip(learned, kept, strict=True):
                         tensor.copy_(good)
             watch(done, total, best)
-            stale = (done - best.best) // every >= patience
-            if done >= total or stale or seconds() <= 0 or best.error == math.inf:
+            stale = (done - best.best) // pace.every >= pace.patience
+            if done >= total or stale or pace.seconds() <= 0 or best.error == math.inf:
                 return best._replace(iterations=done)
-            if done in (every, 4 * every) and began < math.inf:  # now it is known how long an iteration takes
-                total = max(done, min(total, int(began * done / max(began - seconds(), 1e-9))))
-        chosen = torch.randperm(len(train.numbers), generator=order)[:batch].tolist()
+            if done in (pace.every, 4 * pace.every) and began < math.inf:  # now an iteration's time is known
+                total = max(done, min(total, int(began * done / max(began - pace.seconds(), 1e-9))))
+        chosen = torch.randperm(len(train.numbers), generator=order)[: pace.batch].tolist()
         for group in optimiser.param_groups:
             group["lr"] = rate * min(1.0, best.error / scale) * 0.5 * (1 + math.cos(math.pi * done / total))
-        denoiser = problem.begun([train.numbers[i] for i in chosen])
-        slope = None if slopes is None else slopes[chosen]
-        result = parameters.run(denoiser, starts[chosen], first[chosen], again, slope)
-        squared = (result.double() - train.targets[chosen].double()).square().flatten(1).mean(dim=1)
-        by_image = problem.objective == "psnr"
-        loss = squared.clamp(min=LEAST_ERROR).log().mean() if by_image else squared.mean().log()
-        gradients = torch.autograd.grad(loss, learned)  # of no network's weights
+        gradients = torch.autograd.grad(lesson.loss(problem, train, chosen), learned)  # of no network's weights
         for tensor, gradient in zip(learned, gradients, strict=True):
             tensor.grad = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
         optimiser.step()
     raise AssertionError
 
 
+class _Lesson(NamedTuple):
+    """What learning computes once: for all training images the starts, what the first row answers, and its slope in the
+    factor of guidance; and whether rows are computed `again` for their gradient.
+    """
+
+    parameters: Parameters
+    starts: Tensor
+    first: Tensor
+    slopes: Tensor | None
+    again: bool
+
+    @staticmethod
+    def of(problem: Problem, start: Start, train: Known, batch: int) -> _Lesson:
+        table, factors = start
+        outputs = first_outputs(problem, table, train.numbers, factors)
+        parameters = Parameters(table, problem.schedule, outputs, factors)
+        again = too_large(problem, parameters, train.first(batch))
+        starts = problem.noise(train.numbers) * float(problem.schedule.sigma(table.times[0]))
+        known = factors is None or factors[0] != 0
+        first = outputs[0] if known else opening(problem, table, train.numbers, guided=True)
+        slopes = None if factors is None else first - opening(problem, table, train.numbers, guided=False)
+        return _Lesson(parameters, starts, first, slopes, again)
+
+    def loss(self, problem: Problem, train: Known, chosen: Sequence[int]) -> Tensor:
+        """The log of the error of some training images, by the problem's objective."""
+        denoiser = problem.begun([train.numbers[i] for i in chosen])
+        slope = None if self.slopes is None else self.slopes[chosen]
+        result = self.parameters.run(denoiser, self.starts[chosen], self.first[chosen], self.again, slope)
+        squared = (result.double() - train.targets[chosen].double()).square().flatten(1).mean(dim=1)
+        by_image = problem.objective == "psnr"
+        return squared.clamp(min=LEAST_ERROR).log().mean() if by_image else squared.mean().log()
+
+
 def first_outputs(
     problem: Problem, table: Table, numbers: Sequence[int], factors: Sequence[float] | None = None
 ) -> Tensor:
     """(N, B, ..), what the rows of `table` answer for these images, without guidance where the factor of a row is 0."""
-    watched: list[Watched] = []
-
-    def around(denoiser: Denoiser) -> Denoiser:
-        watched.append(Watched(denoiser))
-        return watched[-1]
-
     some = factors is not None and 0 in factors
     plan = plan_of(table, problem.schedule, {FACTORS: [float(r != 0) for r in factors or ()]} if some else {})
-    problem.solve(plan, numbers, around)
-    return torch.stack([torch.cat([one.data[i] for one in watched]) for i in range(plan.nfe)])
+    return watched_run(problem, plan, numbers)[1]
 
 
 def opening(problem: Problem, table: Table, numbers: Sequence[int], guided: bool) -> Tensor:
     """(B, ..), what the first row of `table` answers for these images, guided or by the conditional model alone."""
-    start, schedule = float(table.times[0]), problem.schedule
-    t, alpha, sigma = (
-        torch.tensor(float(v), dtype=torch.float64) for v in (start, schedule.alpha(start), schedule.sigma(start))
-    )
+    (point,) = points_at(problem.schedule, table.times[:1])
     found = []
     with torch.no_grad():
         for part in problem.parts(numbers):
-            x = problem.noise(part) * float(sigma)
-            found.append(estimate(problem.begun(part), x, t, alpha, sigma, 0, None if guided else 0.0))
+            x = problem.noise(part) * float(point.sigma)
+            found.append(estimate(problem.begun(part), x, point, 0, None if guided else 0.0))
     return torch.cat(found)
 
 
-def too_large(problem: Problem, parameters: Parameters, images: Known, first: Tensor) -> bool:
+def too_large(problem: Problem, parameters: Parameters, images: Known) -> bool:
     """Whether the activations of all rows would take more than MEMORY: those of one are made, and counted."""
     if len(parameters.gaps) < 2:
         return False
@@ -329,8 +371,8 @@ def too_large(problem: Problem, parameters: Parameters, images: Known, first: Te
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    t, alpha, sigma = (column[1] for column in parameters.levels())
-    x = problem.noise(images.numbers) * float(parameters.schedule.sigma(parameters.first))
+    start, point = parameters.points()[:2]
+    x = problem.noise(images.numbers) * float(start.sigma)
     with torch.autograd.graph.saved_tensors_hooks(count_bytes, lambda tensor: tensor):
-        estimate(problem.begun(images.numbers), x.requires_grad_(), t, alpha, sigma, 1)
+        estimate(problem.begun(images.numbers), x.requires_grad_(), point, 1)
     return sum(kept.values()) * (len(parameters.gaps) - 1) > MEMORY

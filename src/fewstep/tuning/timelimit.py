@@ -1,4 +1,4 @@
-"""How long a tuning takes, by stage, of what it may take."""
+"""The time limit of a tuning: how long it takes, by stage, of what it may take."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
-class Stopwatch:
+class TimeLimit:
     """Runs from when it is made.
 
     Attributes:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.tuning.dynamic import cheapest_times, step_costs
 from fewstep.tuning.problem import Problem
-from fewstep.tuning.teacher import Teacher, path_of
+from fewstep.tuning.teacher import path_of
+from fewstep.tuning.times import cheapest_times, step_costs
 
 from .mixture import six
 
@@ -19,7 +19,7 @@ SCHEDULE = fs.schedules.linear()
 @pytest.fixture(scope="module")
 def path():
     plan = fs.compile("deis-3", schedule=SCHEDULE, steps=9, grid="quadratic")
-    return path_of(Problem.of(six(SCHEDULE), (6,)), Teacher(plan, 0.0, 0), range(8))
+    return path_of(Problem.of(six(SCHEDULE), (6,)), plan, range(8))
 
 
 def test_the_path_holds_what_the_teacher_saw(path):
@@ -59,8 +59,8 @@ def test_more_steps_than_the_path_has_are_refused(path):
 def test_a_path_goes_through_the_times_that_are_asked_for():
     plan = fs.compile("deis-3", schedule=SCHEDULE, steps=40, grid="quadratic")
     problem = Problem.of(six(SCHEDULE), (6,))
-    through = path_of(problem, Teacher(plan, 0.0, 0), range(8), [512.3, 77.7])
+    through = path_of(problem, plan, range(8), [512.3, 77.7])
     assert {512.3, 77.7} <= set(through.times.tolist())
-    whole = path_of(problem, Teacher(plan, 0.0, 0), range(8))
+    whole = path_of(problem, plan, range(8))
     torch.testing.assert_close(through.states[-1], whole.states[-1], atol=2e-2, rtol=0)
     assert through.at([77.7])[0].shape == (8, 6)

@@ -7,9 +7,9 @@ import pytest
 
 import fewstep as fs
 from fewstep import zoo
-from fewstep.benchmark.problems import TUNED_ON, problem_of
 from fewstep.benchmark.subject import Subject
-from fewstep.tuning.tuning import HELD_OUT
+from fewstep.tuning.settings import HELD_OUT
+from fewstep.tuning.subject import TUNED_ON, problem_of
 from fewstep.zoo.scenes.prompts import held_out_prompts, training_prompts
 
 
@@ -24,7 +24,7 @@ def test_training_prompts_are_of_the_part_that_training_uses():
 def test_scenes_are_tuned_on_training_captions_a_quarter_of_them_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe, asked = fs.load("scenes"), []
     monkeypatch.setattr(type(pipe), "denoiser", lambda self, words, guidance: asked.append((words, guidance)))
-    problem = problem_of(pipe, 3.0, None, 4, 0)
+    problem = problem_of(pipe, 3.0)
     assert list(problem.elsewhere) == ["prompts it learned from", "guidance 1", "guidance 4.5"]
     texts = list(dict.fromkeys(prompt.text for prompt in training_prompts(TUNED_ON)))
     held = len(texts) // 4
@@ -42,6 +42,6 @@ def test_another_model_of_that_name_is_asked_for_prompts(tmp_path: Path) -> None
     other = fs.load(shutil.copytree(zoo.shipped_path("scenes"), tmp_path / "scenes"))
     assert other.name == "scenes"
     with pytest.raises(fs.InvalidInput, match="scenes draws from words: give --prompts FILE"):
-        problem_of(other, 3.0, None, 4, 0)
+        problem_of(other, 3.0)
     with pytest.raises(fs.InvalidInput, match="scenes draws from words: give --prompts FILE"):
         Subject(other).conditions  # noqa: B018

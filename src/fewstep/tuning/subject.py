@@ -1,4 +1,4 @@
-"""From a model to the endless images that plans are tuned and measured on: its classes in turn, or prompts."""
+"""From a pipeline to the endless images that plans are tuned and measured on: its classes in turn, or prompts."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from fewstep.core.errors import InvalidInput
 from fewstep.denoise.base import Denoiser
 from fewstep.pipeline import Pipeline, TextPipeline
 from fewstep.pipeline.pipeline import GUIDANCE
-from fewstep.pipeline.tuned import plans_of
-from fewstep.tuning import Problem
-from fewstep.tuning.tuning import HELD_OUT
+from fewstep.tuning.problem import Problem
+from fewstep.tuning.settings import HELD_OUT
+from fewstep.zoo.scenes.prompts import held_out_prompts, training_prompts
 
 Conditions = Sequence[Any]
 """Labels or prompts; image i has number i modulo their count."""
@@ -27,23 +27,24 @@ TUNED_ON = 256
 
 
 def problem_of(
-    pipe: Pipeline | TextPipeline,
-    guidance: float | None,
-    prompt_file: str | os.PathLike[str] | None,
-    batch: int,
-    seed: int,
+    pipe: Pipeline | TextPipeline, guidance: float | None = None, prompts: str | os.PathLike[str] | None = None
 ) -> Problem:
     """What a pipeline draws, as a problem of tuning; of prompts a quarter are for the held-out images alone.
 
-    Raises `InvalidInput` for prompts to a model of classes, guidance of a model without condition, and fewer than 8
-    prompts.
+    Args:
+        guidance: the scale; None is the model's own.
+        prompts: a file with a prompt a line, for a model that takes prompts.
+
+    Raises:
+        InvalidInput: for prompts to a model of classes, guidance of a model without condition, and fewer than 8
+            prompts.
     """
+    scale = scale_of(pipe, guidance)
+    others = sorted({1.0, 1.5 * scale} - {scale})
     if isinstance(pipe, Pipeline):
-        labels = labels_of(pipe, prompt_file)
-        scale = scale_of(pipe, guidance)
-        others = [] if pipe.classes == 0 else sorted({1.0, 1.5 * scale} - {scale})
-        return drawing(pipe, lambda n: labels[n % len(labels)], scale, seed, batch, others)
-    train, held_out = _split(_tuned_on(pipe, prompt_file))
+        labels = labels_of(pipe, prompts)
+        return drawing(pipe, lambda n: labels[n % len(labels)], scale, others if pipe.classes else ())
+    train, held_out = _split(_tuned_on(pipe, prompts))
 
     def prompt(number: int) -> str:
         own = held_out if number >= HELD_OUT else train
@@ -52,18 +53,12 @@ def problem_of(
     def seen(numbers: Sequence[int]) -> Denoiser:
         return pipe.denoiser([train[n % len(train)] for n in numbers], guidance=scale)
 
-    scale = scale_of(pipe, guidance)
-    problem = drawing(pipe, prompt, scale, seed, batch, sorted({1.0, 1.5 * scale} - {scale}))
+    problem = drawing(pipe, prompt, scale, others)
     return replace(problem, elsewhere={"prompts it learned from": seen, **problem.elsewhere})
 
 
 def drawing(
-    pipe: Pipeline | TextPipeline,
-    condition: Callable[[int], Any],
-    scale: float,
-    seed: int,
-    batch: int,
-    others: Sequence[float] = (),
+    pipe: Pipeline | TextPipeline, condition: Callable[[int], Any], scale: float, others: Sequence[float] = ()
 ) -> Problem:
     """The problem of a pipeline whose image i has the `condition` of i, at a guidance scale; `others` are scales on
     which a tuned plan is tried too. Its settings say the precision where that is not float32.
@@ -72,6 +67,9 @@ def drawing(
 
     def drawn(at: float) -> Callable[[Sequence[int]], Denoiser]:
         return lambda numbers: pipe.denoiser([condition(n) for n in numbers], guidance=at)
+
+    def draw(rows: int, images: int) -> Any:
+        return pipe([condition(n) for n in range(images)], steps=rows, guidance=scale, batch=images)
 
     words = isinstance(pipe, TextPipeline)
     return Problem(
@@ -82,9 +80,9 @@ def drawing(
         digest=pipe.weights,
         settings={"guidance": scale, **lower},
         elsewhere={f"guidance {other:g}": drawn(other) for other in others},
-        seed=seed,
-        batch=batch,
         device=pipe.device,
+        default=lambda rows: pipe.plan(steps=rows),
+        draw=draw,
     )
 
 
@@ -117,8 +115,6 @@ def labels_of(pipe: Pipeline, prompt_file: str | os.PathLike[str] | None) -> Con
 
 def prompts_of(pipe: TextPipeline, prompt_file: str | os.PathLike[str] | None, count: int, seed: int = 0) -> list[str]:
     """The different prompts of a file; without one, `count` of the captions of scenes that no training saw."""
-    from fewstep.zoo.scenes.prompts import held_out_prompts
-
     if prompt_file is None:
         if not _is_shipped(pipe):
             raise InvalidInput(f"{pipe.name} draws from words: give --prompts FILE, a prompt a line")
@@ -134,14 +130,12 @@ def _tuned_on(pipe: TextPipeline, prompt_file: str | os.PathLike[str] | None) ->
     """The prompts to tune on: those of adherence, which no training saw, are left to those who measure it."""
     if prompt_file is not None or not _is_shipped(pipe):
         return prompts_of(pipe, prompt_file, TUNED_ON)
-    from fewstep.zoo.scenes.prompts import training_prompts
-
     return list(dict.fromkeys(prompt.text for prompt in training_prompts(TUNED_ON)))
 
 
 def _is_shipped(pipe: TextPipeline) -> bool:
     """Whether the model is the shipped one of scenes, by where it lies: another may have its name."""
-    own = plans_of(zoo.shipped_path("scenes"))
+    own = zoo.shipped_path("scenes") / "plans"
     return pipe.plans is not None and pipe.plans.resolve() == own.resolve()
 
 
