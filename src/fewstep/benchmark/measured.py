@@ -221,7 +221,7 @@ def unmeasured(model: ModelFacts, plan: PlanFacts, guidance: float | None, cost:
         plan=plan,
         guidance=guidance,
         precision="float32",
-        nfe=plan.nfe(cost),
+        nfe=float(plan.nfe(cost)),
         images=0,
         lost=0,
         seed=0,
