@@ -102,7 +102,7 @@ def _verdict(best: Sequence[Measured], front: Front) -> str:
 
 
 def _legend(results: Sequence[Measured], marks: plots.Marks) -> str:
-    coloured = {one.plan.sampler: plots.sign("circle", marks.colour(one)) for one in results}
+    coloured = {one.plan.sampler: plots.sign(plots.CIRCLE, marks.colour(one)) for one in results}
     shaped = {one.plan.grid: plots.sign(marks.shape(one), "plain") for one in results}
     samplers, grids = (
         "".join(f"<li>{sign}{escape(name)}</li>" for name, sign in signs.items()) for signs in (coloured, shaped)

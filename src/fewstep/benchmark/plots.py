@@ -13,9 +13,16 @@ WIDTH, HEIGHT = 560, 400
 LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 46
 COLOURS = 8
 """Colours of the style, `c0` to `c7`; samplers after them begin anew with broken lines."""
-SIZE = 4.0
-CROSS = ((-1, -0.4), (-0.4, -0.4), (-0.4, -1), (0.4, -1), (0.4, -0.4), (1, -0.4))
-SHAPES = ("circle", "square", "diamond", "up", "down", "cross")
+CIRCLE = "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z"
+SHAPES = (
+    CIRCLE,
+    "M-3.4 -3.4h6.8v6.8h-6.8z",  # a square
+    "M0 -4.8L4.8 0L0 4.8L-4.8 0z",  # a diamond
+    "M0 -4.8L4.4 3.6L-4.4 3.6z",  # up
+    "M0 4.8L4.4 -3.6L-4.4 -3.6z",  # down
+    "M-4 -1.6h2.4v-2.4h3.2v2.4h2.4v3.2h-2.4v2.4h-3.2v-2.4h-2.4z",  # a cross
+)
+"""Outlines of marks around (0, 0)."""
 
 
 class Marks(NamedTuple):
@@ -35,7 +42,7 @@ class Marks(NamedTuple):
         return f"c{self.samplers[one.plan.sampler] % COLOURS}"
 
     def shape(self, one: Measured) -> str:
-        """The shape of its grid."""
+        """The outline of its grid."""
         return SHAPES[self.grids[one.plan.grid] % len(SHAPES)]
 
 
@@ -121,7 +128,7 @@ def scatter(
 
 def sign(shape: str, colour: str) -> str:
     """A mark alone, for a legend."""
-    return f'<svg class="sign" viewBox="0 0 14 14"><path class="{colour} mark" d="{_outline(shape, 7, 7)}"/></svg>'
+    return f'<svg class="sign" viewBox="-7 -7 14 14"><path class="{colour} mark" d="{shape}"/></svg>'
 
 
 def name_of(one: Measured) -> str:
@@ -157,23 +164,9 @@ def _mark(one: Measured, x: float, y: float, marks: Marks, best: bool) -> str:
     hollow = " hollow" * (one.precision != "float32")
     figures = "".join(f", {name} {figure.value:.4g}" for name, figure in one.figures.items())
     title = escape(f"{name_of(one)}: NFE {one.nfe:g}, {1e3 * one.seconds.value:.3g} ms{figures}")
-    ring = f'<circle class="ring" cx="{x}" cy="{y}" r="8"/>' if best else ""
-    outline = _outline(marks.shape(one), x, y)
-    return f'<g><title>{title}</title>{ring}<path class="{marks.colour(one)} mark{hollow}" d="{outline}"/></g>'
-
-
-def _outline(shape: str, x: float, y: float) -> str:
-    r = SIZE
-    corners = {
-        "square": [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)],
-        "diamond": [(0, -1.2), (1.2, 0), (0, 1.2), (-1.2, 0)],
-        "up": [(0, -1.2), (1.1, 0.9), (-1.1, 0.9)],
-        "down": [(0, 1.2), (1.1, -0.9), (-1.1, -0.9)],
-        "cross": [(a * s, b * s) for s in (1, -1) for a, b in CROSS],
-    }.get(shape)
-    if corners is None:
-        return f"M{x - r:.1f} {y:.1f}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0z"
-    return "M" + "L".join(f"{x + r * a:.1f} {y + r * b:.1f}" for a, b in corners) + "z"
+    ring = '<circle class="ring" r="8"/>' if best else ""
+    mark = f'<path class="{marks.colour(one)} mark{hollow}" d="{marks.shape(one)}"/>'
+    return f'<g transform="translate({x} {y})"><title>{title}</title>{ring}{mark}</g>'
 
 
 def _number(value: float) -> str:
