@@ -26,8 +26,8 @@ from torch import Tensor
 
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
+from fewstep.measure.distance import overall, squares
 from fewstep.tuning import Known, Problem
-from fewstep.tuning.problem import overall, squares
 
 SPACINGS = ({}, {"timestep_spacing": "leading"}, {"timestep_spacing": "trailing"})
 SIGMAS = ({"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True})

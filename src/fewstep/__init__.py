@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fewstep import drawing, measure, schedules
     from fewstep.adaptive import sample_adaptive
+    from fewstep.benchmark import bench, choose
     from fewstep.core.errors import InvalidInput
     from fewstep.core.grid import GRIDS
     from fewstep.core.plan import Plan, Recipe
@@ -42,10 +43,12 @@ if TYPE_CHECKING:
     from fewstep.run.slots import Request, Slots
     from fewstep.solvers.compile import compile
     from fewstep.solvers.registry import SAMPLERS
+    from fewstep.tuning import Problem, tune
 
 _HOMES = {
     "fewstep": ["drawing", "measure", "schedules"],
     "fewstep.adaptive": ["sample_adaptive"],
+    "fewstep.benchmark": ["bench", "choose"],
     "fewstep.core.errors": ["InvalidInput"],
     "fewstep.core.grid": ["GRIDS"],
     "fewstep.core.plan": ["Plan", "Recipe"],
@@ -71,6 +74,7 @@ _HOMES = {
     "fewstep.run.slots": ["Request", "Slots"],
     "fewstep.solvers.compile": ["compile"],
     "fewstep.solvers.registry": ["SAMPLERS"],
+    "fewstep.tuning": ["Problem", "tune"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -100,13 +104,16 @@ __all__ = [
     "OnSchedule",
     "Pipeline",
     "Plan",
+    "Problem",
     "Progress",
     "Recipe",
     "Request",
     "Sampling",
     "Slots",
     "TensorCache",
+    "bench",
     "check_negative",
+    "choose",
     "clip",
     "compile",
     "diagnose",
@@ -121,6 +128,7 @@ __all__ = [
     "sample_pair",
     "saturation",
     "schedules",
+    "tune",
 ]
 
 

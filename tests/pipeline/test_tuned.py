@@ -66,7 +66,7 @@ def test_the_plan_of_so_many_evaluations_is_drawn_with_and_kept_in_the_picture(f
 def test_another_number_a_choice_that_it_decides_and_no_plans_are_refused(folder: Path, tmp_path: Path) -> None:
     pipe = load(tmp_path / "tiny.safetensors")
     assert isinstance(pipe, fs.Pipeline)
-    with pytest.raises(fs.InvalidInput, match=r"has tuned plans for 3 and 5 steps, got 4.*--nfe 4"):
+    with pytest.raises(fs.InvalidInput, match=r"has tuned plans for 3 and 5 steps, got 4.*--rows 4"):
         pipe([0], sampler="tuned", steps=4)
     with pytest.raises(fs.InvalidInput, match="for 3 and 5 steps, got none"):
         pipe([0], sampler="tuned")

@@ -18,12 +18,12 @@ def errors(scale, n=400, seed=0):
 
 def certificate(kind="learned"):
     plan = fs.compile("ddim", schedule=fs.schedules.linear(), steps=4)
-    rows = [Compared.of(kind, plan, errors(0.01)), Compared.of("default", plan, errors(0.04))]
+    rows = [Compared.of(kind, plan, errors(0.01), 4), Compared.of("default", plan, errors(0.04), 4)]
     return Certificate(
-        plan=plan.digest, kind=kind, nfe=4, model={"name": "<b>mine</b>", "digest": "0" * 16},
+        plan=plan.digest, kind=kind, rows=4, nfe=4, model={"name": "<b>mine</b>", "digest": "0" * 16},
         settings={"guidance": 2.0}, schedule="f" * 16, seed=3, compared=rows, over_default=Interval(2, 1.8, 2.2),
         over_untuned=Interval(1.5, 1.2, float("inf")), elsewhere={"guidance 1": Interval(1.1, 1.0, 1.2)},
-        teacher={"sampler": "deis-3", "nfe": 96, "error": 1e-4},
+        teacher={"sampler": "deis-3", "rows": 96, "error": 1e-4},
         images={"train": 8, "validation": 8, "held_out": 400}, search={"untuned": 10}, learning={"iterations": 9},
         seconds={"teacher": 1.0, "total": 3.0, "twice": None},
     )  # fmt: skip

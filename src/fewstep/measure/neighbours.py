@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
-from fewstep.measure.figure import REPLICATES, Figure, figure_of, resampling
+from fewstep.measure.figure import BOOTSTRAP, Bootstrap, Figure, figure_of
 from fewstep.measure.pairs import tiles
 from fewstep.measure.summary import Summary, check_pair
 
@@ -47,9 +47,7 @@ def precision_recall(
     reference: Summary,
     *,
     k: int = 3,
-    replicates: int = REPLICATES,
-    confidence: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> PrecisionRecall:
     """`PrecisionRecall` of the kept images. The bootstrap draws the images that are counted again; the balls stay.
 
@@ -67,7 +65,7 @@ def precision_recall(
             inside = least <= own[rows, None].square()
             recalled[columns] = torch.maximum(recalled[columns], inside.any(dim=0).double())
     names = ("precision", "recall")
-    return PrecisionRecall(*_figures(names, (precise, recalled), generated, reference, k, replicates, confidence, seed))
+    return PrecisionRecall(*_figures(names, (precise, recalled), generated, reference, k, bootstrap))
 
 
 def density_coverage(
@@ -75,9 +73,7 @@ def density_coverage(
     reference: Summary,
     *,
     k: int = 5,
-    replicates: int = REPLICATES,
-    confidence: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> DensityCoverage:
     """`DensityCoverage` of the kept images; otherwise as `precision_recall`."""
     x, y = _sides(generated, reference, k)
@@ -90,7 +86,7 @@ def density_coverage(
             dense[rows] += inside.double().sum(dim=1) / k
             covered[columns] = torch.maximum(covered[columns], inside.any(dim=0).double())
     names = ("density", "coverage")
-    return DensityCoverage(*_figures(names, (dense, covered), generated, reference, k, replicates, confidence, seed))
+    return DensityCoverage(*_figures(names, (dense, covered), generated, reference, k, bootstrap))
 
 
 def radii(x: Tensor, k: int) -> Tensor:
@@ -132,21 +128,18 @@ def _figures(
     generated: Summary,
     reference: Summary,
     k: int,
-    replicates: int,
-    confidence: float,
-    seed: int,
+    bootstrap: Bootstrap,
 ) -> list[Figure]:
     facts = check_pair(generated, reference, k + 1, f"a {k}-th nearest neighbour")._asdict()
     return [
         figure_of(
             name,
             float(score.mean()),
-            resampling(len(score), replicates, seed) @ score,
+            bootstrap.weights(len(score)) @ score,
             n=len(generated.kept.rows),
             better="more",
             settings=f"k={k}",
-            confidence=confidence,
-            seed=seed,
+            **bootstrap.facts,
             **facts,
         )
         for name, score in zip(names, scores, strict=True)

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Float
-from fewstep.tuning.dynamic import cheapest_times
-from fewstep.tuning.fitted import Fitted, fitted_table, moved_times
+from fewstep.tuning.fit import Fitted, fitted_table, moved_times
 from fewstep.tuning.problem import Problem
 from fewstep.tuning.teacher import Path
+from fewstep.tuning.times import cheapest_times
 
 KEPT, MOVED = 6, 2
 """Layouts that are tried at more times, and whose times are moved."""
@@ -54,7 +54,6 @@ def fitted_layouts(
     problem: Problem,
     path: Path,
     costs: Float,
-    numbers: Sequence[int],
     evaluations: int,
     most: int,
     discounts: Sequence[float],
@@ -77,7 +76,7 @@ def fitted_layouts(
         nonlocal done
         try:
             times = cheapest_times(path, costs, layout.rows, discount)
-            found = fitted_table(problem, path, times, numbers, layout.factors)
+            found = fitted_table(problem, path, times, layout.factors)
         except InvalidInput:
             return
         finally:
@@ -97,5 +96,5 @@ def fitted_layouts(
             if discount != middle and not enough():
                 fit(layout, discount)
     for layout in ranked()[:MOVED]:
-        best[layout] = moved_times(problem, path, best[layout], numbers, enough)
+        best[layout] = moved_times(problem, path, best[layout], enough)
     return [best[layout] for layout in ranked()]

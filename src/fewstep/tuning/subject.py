@@ -1,0 +1,147 @@
+"""From a pipeline to the endless images that plans are tuned and measured on: its classes in turn, or prompts."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fewstep import zoo
+from fewstep.core.errors import InvalidInput
+from fewstep.denoise.base import Denoiser
+from fewstep.pipeline import Pipeline, TextPipeline
+from fewstep.pipeline.pipeline import GUIDANCE
+from fewstep.tuning.problem import Problem
+from fewstep.tuning.settings import HELD_OUT
+from fewstep.zoo.scenes.prompts import held_out_prompts, training_prompts
+
+Conditions = Sequence[Any]
+"""Labels or prompts; image i has number i modulo their count."""
+TUNED_ON = 256
+"""Captions of the kind that a model of scenes was trained on that it is tuned on where no prompts are given."""
+
+
+def problem_of(
+    pipe: Pipeline | TextPipeline, guidance: float | None = None, prompts: str | os.PathLike[str] | None = None
+) -> Problem:
+    """What a pipeline draws, as a problem of tuning; of prompts a quarter are for the held-out images alone.
+
+    Args:
+        guidance: the scale; None is the model's own.
+        prompts: a file with a prompt a line, for a model that takes prompts.
+
+    Raises:
+        InvalidInput: for prompts to a model of classes, guidance of a model without condition, and fewer than 8
+            prompts.
+    """
+    scale = scale_of(pipe, guidance)
+    others = sorted({1.0, 1.5 * scale} - {scale})
+    if isinstance(pipe, Pipeline):
+        labels = labels_of(pipe, prompts)
+        return drawing(pipe, lambda n: labels[n % len(labels)], scale, others if pipe.classes else ())
+    train, held_out = _split(_tuned_on(pipe, prompts))
+
+    def prompt(number: int) -> str:
+        own = held_out if number >= HELD_OUT else train
+        return own[number % len(own)]
+
+    def seen(numbers: Sequence[int]) -> Denoiser:
+        return pipe.denoiser([train[n % len(train)] for n in numbers], guidance=scale)
+
+    problem = drawing(pipe, prompt, scale, others)
+    return replace(problem, elsewhere={"prompts it learned from": seen, **problem.elsewhere})
+
+
+def drawing(
+    pipe: Pipeline | TextPipeline, condition: Callable[[int], Any], scale: float, others: Sequence[float] = ()
+) -> Problem:
+    """The problem of a pipeline whose image i has the `condition` of i, at a guidance scale; `others` are scales on
+    which a tuned plan is tried too. Its settings say the precision where that is not float32.
+    """
+    lower = {} if pipe.dtype in (None, torch.float32) else {"precision": str(pipe.dtype).removeprefix("torch.")}
+
+    def drawn(at: float) -> Callable[[Sequence[int]], Denoiser]:
+        return lambda numbers: pipe.denoiser([condition(n) for n in numbers], guidance=at)
+
+    def draw(rows: int, images: int) -> Any:
+        return pipe([condition(n) for n in range(images)], steps=rows, guidance=scale, batch=images)
+
+    words = isinstance(pipe, TextPipeline)
+    return Problem(
+        drawn(scale),
+        pipe.schedule_at() if words else pipe.schedule,
+        tuple(pipe.latent_shape() if words else pipe.sample_shape),
+        name=pipe.name,
+        digest=pipe.weights,
+        settings={"guidance": scale, **lower},
+        elsewhere={f"guidance {other:g}": drawn(other) for other in others},
+        device=pipe.device,
+        default=lambda rows: pipe.plan(steps=rows),
+        draw=draw,
+    )
+
+
+def scale_of(pipe: Pipeline | TextPipeline, guidance: float | None) -> float:
+    """The guidance scale, the model's own for None.
+
+    Raises `InvalidInput` for a scale that is no finite number, and where there is nothing to guide.
+    """
+    check_scale(guidance)
+    if isinstance(pipe, TextPipeline):
+        return pipe.guidance if guidance is None else guidance
+    if pipe.classes == 0 and guidance not in (None, 1):
+        raise InvalidInput(f"{pipe.name} takes no condition, so there is nothing to guide: leave out --guidance")
+    return 1.0 if pipe.classes == 0 else GUIDANCE if guidance is None else guidance
+
+
+def check_scale(guidance: Any) -> None:
+    """Raise `InvalidInput` unless a guidance scale is None or a finite number."""
+    number = isinstance(guidance, int | float) and not isinstance(guidance, bool)
+    if guidance is not None and not (number and math.isfinite(guidance)):
+        raise InvalidInput(f"a guidance scale is a finite number, got {guidance!r:.60}")
+
+
+def labels_of(pipe: Pipeline, prompt_file: str | os.PathLike[str] | None) -> Conditions:
+    """The labels of a model of classes, (None,) where it has none."""
+    if prompt_file is not None:
+        raise InvalidInput(f"--prompts is for models that take prompts, and {pipe.name} draws classes")
+    return tuple(range(pipe.classes)) or (None,)
+
+
+def prompts_of(pipe: TextPipeline, prompt_file: str | os.PathLike[str] | None, count: int, seed: int = 0) -> list[str]:
+    """The different prompts of a file; without one, `count` of the captions of scenes that no training saw."""
+    if prompt_file is None:
+        if not _is_shipped(pipe):
+            raise InvalidInput(f"{pipe.name} draws from words: give --prompts FILE, a prompt a line")
+        return [prompt.text for prompt in held_out_prompts(count, seed)]
+    try:
+        lines = [line.strip() for line in Path(prompt_file).read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{prompt_file} is no text in UTF-8 ({error.reason}): give a prompt a line") from error
+    return [line for line in dict.fromkeys(lines) if line]
+
+
+def _tuned_on(pipe: TextPipeline, prompt_file: str | os.PathLike[str] | None) -> list[str]:
+    """The prompts to tune on: those of adherence, which no training saw, are left to those who measure it."""
+    if prompt_file is not None or not _is_shipped(pipe):
+        return prompts_of(pipe, prompt_file, TUNED_ON)
+    return list(dict.fromkeys(prompt.text for prompt in training_prompts(TUNED_ON)))
+
+
+def _is_shipped(pipe: TextPipeline) -> bool:
+    """Whether the model is the shipped one of scenes, by where it lies: another may have its name."""
+    own = zoo.shipped_path("scenes") / "plans"
+    return pipe.plans is not None and pipe.plans.resolve() == own.resolve()
+
+
+def _split(prompts: list[str]) -> tuple[list[str], list[str]]:
+    """The prompts that are learned from, and a quarter that is held out."""
+    if len(prompts) < 8:
+        raise InvalidInput(f"tuning needs at least 8 different prompts, a quarter of them held out, got {len(prompts)}")
+    held = len(prompts) // 4
+    return prompts[held:], prompts[:held]
