@@ -10,7 +10,8 @@ from fewstep.tuning.budget import Budget, budget_of
 from fewstep.tuning.certificate import Certificate, Compared, Interval
 from fewstep.tuning.problem import Known, Problem
 from fewstep.tuning.settings import Settings, Sizes
-from fewstep.tuning.tuning import Tuned, Uncertified, problem_at, tune
+from fewstep.tuning.subject import problem_at
+from fewstep.tuning.tuning import Tuned, Uncertified, tune
 
 __all__ = [
     "Budget",

@@ -17,13 +17,27 @@ from fewstep.denoise.base import Denoiser
 from fewstep.pipeline import Pipeline, TextPipeline
 from fewstep.pipeline.pipeline import GUIDANCE
 from fewstep.tuning.problem import Problem
-from fewstep.tuning.settings import HELD_OUT
+from fewstep.tuning.settings import HELD_OUT, Settings
 from fewstep.zoo.scenes.prompts import held_out_prompts, training_prompts
 
+Subject = Pipeline | TextPipeline | Problem
+"""What is tuned for: a pipeline, or a problem of the caller's own."""
 Conditions = Sequence[Any]
 """Labels or prompts; image i has number i modulo their count."""
 TUNED_ON = 256
 """Captions of the kind that a model of scenes was trained on that it is tuned on where no prompts are given."""
+
+
+def problem_at(subject: Subject, guidance: float | None, settings: Settings) -> Problem:
+    """What plans are tuned on: the problem that is given or that of a pipeline, as the settings have it."""
+    if isinstance(subject, Problem):
+        if guidance is not None or settings.prompts is not None:
+            raise InvalidInput("a problem has its own guidance and prompts: leave out guidance= and prompts=")
+        problem = subject
+    else:
+        problem = problem_of(subject, guidance, settings.prompts)
+    given = {"objective": settings.objective, "batch": settings.batch, "seed": settings.seed}
+    return replace(problem, **{name: value for name, value in given.items() if value is not None})
 
 
 def problem_of(

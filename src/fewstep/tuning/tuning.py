@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float
-from fewstep.pipeline import Pipeline, TextPipeline
 from fewstep.tuning.budget import MOST, budget_of
 from fewstep.tuning.certificate import Certificate
 from fewstep.tuning.fit import MOVED, starting_tables
 from fewstep.tuning.intervals import fitted_layouts
 from fewstep.tuning.learning import Start
-from fewstep.tuning.problem import Problem
 from fewstep.tuning.race import RACED, learn_from, ranked
 from fewstep.tuning.rivals import FINALISTS, rivals_of
 from fewstep.tuning.search import Scored, halving, variants
 from fewstep.tuning.settings import Settings
-from fewstep.tuning.subject import problem_of
+from fewstep.tuning.subject import Subject, problem_at
 from fewstep.tuning.task import Best, Task, Watch
 from fewstep.tuning.teacher import Lessons, Path, lessons_of, path_of
 from fewstep.tuning.timelimit import TimeLimit
@@ -49,7 +46,7 @@ class Tuned(NamedTuple):
 
 
 def tune(
-    subject: Pipeline | TextPipeline | Problem,
+    subject: Subject,
     *,
     rows: int | None = None,
     nfe: float | None = None,
@@ -102,18 +99,6 @@ def tune(
     return _tuned(Task(problem, rows, default, settings, factors, time, watch), plans)
 
 
-def problem_at(subject: Pipeline | TextPipeline | Problem, guidance: float | None, settings: Settings) -> Problem:
-    """What plans are tuned on: the problem that is given or that of a pipeline, as the settings have it."""
-    if isinstance(subject, Problem):
-        if guidance is not None or settings.prompts is not None:
-            raise InvalidInput("a problem has its own guidance and prompts: leave out guidance= and prompts=")
-        problem = subject
-    else:
-        problem = problem_of(subject, guidance, settings.prompts)
-    given = {"objective": settings.objective, "batch": settings.batch, "seed": settings.seed}
-    return replace(problem, **{name: value for name, value in given.items() if value is not None})
-
-
 def _tuned(task: Task, plans: Sequence[Plan]) -> Tuned:
     """All stages, one after the other; what is done when it is interrupted goes into the certificate."""
     with task.time.stage("teacher"):
@@ -127,12 +112,7 @@ def _tuned(task: Task, plans: Sequence[Plan]) -> Tuned:
             rivals = [one.plan for one in scored[:FINALISTS]]
             untuned = min(best.tried(task, plan, lessons.validation) for plan in (task.default, *rivals))
             grids = _grids(task, lessons, scored, best)
-            searched = {
-                "untuned": len(plans),
-                "variants": grids.tried,
-                "images": list(lessons.sizes.rungs),
-                "cut": task.time.after(SEARCH_SHARE),
-            }
+            searched = {"untuned": len(plans), "variants": grids.tried, "cut": task.time.after(SEARCH_SHARE)}
             starts = _starts(task, lessons, grids, rivals)
             if task.settings.interval:
                 layouts = _layouts(task, grids)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import Tensor
@@ -44,7 +45,6 @@ def certified(
     task.time.spent["twice"] = _twice(task, best, held_out, error(rival))
     elsewhere = _elsewhere(task, teacher.plan, chosen, rival, len(held_out.numbers) // 4)
     task.time.spent["total"] = task.time.elapsed
-    sizes = lessons.sizes
     return chosen, Certificate(
         plan=chosen.digest,
         kind=_kind(chosen, task.default, rivals),
@@ -64,7 +64,7 @@ def certified(
             "rows": len(teacher.plan.rows),
             "error": teacher.error,
         },
-        images={"train": sizes.train, "validation": sizes.validation, "held_out": sizes.held_out},
+        images=asdict(lessons.sizes),
         search=searched,
         learning=best.learning,
         seconds=task.time.spent,
@@ -88,14 +88,8 @@ def _twice(task: Task, best: Best, held_out: Known, untuned: float) -> float | N
 
     The plans came in the order of their errors on the validation images, so the first is found by bisection.
     """
-    low, high = 0, len(best.came)
-    while low < high:
-        middle = (low + high) // 2
-        if task.problem.error(best.came[middle][1], held_out) <= 0.5 * untuned:
-            high = middle
-        else:
-            low = middle + 1
-    return best.came[low][0] if low < len(best.came) else None
+    reached = bisect_left(best.came, True, key=lambda one: task.problem.error(one[1], held_out) <= 0.5 * untuned)
+    return best.came[reached][0] if reached < len(best.came) else None
 
 
 def _elsewhere(task: Task, teacher: Plan, plan: Plan, rival: Plan, count: int) -> dict[str, Interval]:
