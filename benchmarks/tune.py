@@ -29,7 +29,7 @@ from rich.table import Table
 
 import fewstep as fs
 from fewstep.measure.distance import OBJECTIVES
-from fewstep.tuning import Known, Problem, Settings, search, tune
+from fewstep.tuning import Problem, Solutions, TuningSettings, search, tune
 from fewstep.tuning.rivals import rivals_of
 from fewstep.tuning.settings import HELD_OUT, TRAIN
 from fewstep.tuning.subject import problem_of
@@ -44,16 +44,16 @@ def problem(kind: str, objective: str, guidance: float | None) -> Problem:
 def best_untuned(given: Problem, rows: int, teacher: fs.Plan, tuned: fs.Plan) -> tuple[str, float, float]:
     """The best untuned sampler, chosen as the tuning does, its error, and that of `tuned` on the same images."""
     rungs, count = ((4, 8, 24), 48) if given.name == "scenes" else ((8, 32, 128), 256)
-    train = Known(range(TRAIN, TRAIN + rungs[-1]), given.solve(teacher, range(TRAIN, TRAIN + rungs[-1])))
+    train = Solutions(range(TRAIN, TRAIN + rungs[-1]), given.solve(teacher, range(TRAIN, TRAIN + rungs[-1])))
     held = range(HELD_OUT, HELD_OUT + count)
-    held_out = Known(held, given.solve(teacher, held))
+    held_out = Solutions(held, given.solve(teacher, held))
     found = search.halving(given, rivals_of(given.schedule, rows), train, rungs)
     errors = [(given.error(one.plan, held_out), one.plan.recipe) for one in found[:6]]
     error, recipe = min(errors, key=lambda pair: pair[0])
     return f"{recipe.sampler} on {recipe.grid}", error, given.error(tuned, held_out)
 
 
-def measured(given: Problem, rows: int, settings: Settings) -> dict[str, Any]:
+def measured(given: Problem, rows: int, settings: TuningSettings) -> dict[str, Any]:
     budget = {"nfe": 2 * rows} if settings.interval else {"rows": rows}
     plan, found = tune(given, **budget, settings=settings)
     steps = found.teacher["rows"]
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="a file, written anew after each line")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    settings = Settings(
+    settings = TuningSettings(
         seconds=given.seconds,
         factors=not given.constant_guidance,
         interval=given.interval,

@@ -30,7 +30,7 @@ from torch import Tensor
 import fewstep as fs
 from fewstep.measure.converged import Goal, find_plan
 from fewstep.measure.distance import OBJECTIVES, overall
-from fewstep.tuning import Known, Problem, search
+from fewstep.tuning import Problem, Solutions, search
 from fewstep.tuning.certificate import gain
 from fewstep.tuning.rivals import rivals_of
 from fewstep.tuning.settings import HELD_OUT, TRAIN
@@ -97,7 +97,9 @@ class Judged(NamedTuple):
     errors: Tensor
 
 
-def ours(problem: Problem, count: int, known: Known, held: Known, rungs: tuple[int, ...]) -> tuple[list[Judged], int]:
+def ours(
+    problem: Problem, count: int, known: Solutions, held: Solutions, rungs: tuple[int, ...]
+) -> tuple[list[Judged], int]:
     """Our finalists as the search ranks them, and how many plans were tried."""
     plans = untuned(problem, count)
     plain = search.halving(problem, plans, known, rungs)
@@ -108,14 +110,16 @@ def ours(problem: Problem, count: int, known: Known, held: Known, rungs: tuple[i
     return [Judged(named(one.plan), problem.errors(one.plan, held)) for one in best], len(plans) + len(more)
 
 
-def theirs(problem: Problem, count: int, known: Known, held: Known, rungs: tuple[int, ...]) -> tuple[list[Judged], int]:
+def theirs(
+    problem: Problem, count: int, known: Solutions, held: Solutions, rungs: tuple[int, ...]
+) -> tuple[list[Judged], int]:
     """The same of the schedulers of diffusers."""
     best, tried = best_peers(problem, count, known, rungs, search.KEPT)
     finalists = [peer for peer, _ in best[:FINALISTS]]
     return [Judged(f"{peer.setting} {peer.steps} steps", peer_errors(problem, peer, held)) for peer in finalists], tried
 
 
-def measured(name: str, given: Case, count: int, known: Known, held: Known, reference: float) -> dict[str, Any]:
+def measured(name: str, given: Case, count: int, known: Solutions, held: Solutions, reference: float) -> dict[str, Any]:
     problem, began, by = given.problem, time.perf_counter(), given.problem.objective
     mine, plans = ours(problem, count, known, held, given.rungs)
     between = time.perf_counter()
@@ -165,7 +169,7 @@ def main() -> None:
             problem.flow, range(TRAIN, TRAIN + 16), Goal(SHARE, judged=judged, objective=problem.objective)
         )
         known, held = (
-            Known(numbers, problem.solve(teacher.plan, numbers))
+            Solutions(numbers, problem.solve(teacher.plan, numbers))
             for numbers in (range(TRAIN, TRAIN + one.rungs[-1]), range(HELD_OUT, HELD_OUT + one.held))
         )
         for count in counts:

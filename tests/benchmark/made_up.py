@@ -7,7 +7,7 @@ from typing import Any
 
 from fewstep.benchmark.measured import VERSION, Machine, Measured, ModelFacts, PlanFacts, key_of
 from fewstep.measure.figure import Figure
-from fewstep.tuning.certificate import Interval
+from fewstep.tuning.certificate import ConfidenceInterval
 
 MODEL = ModelFacts("digits", "0123456789abcdef", "digits")
 MACHINE = Machine("a processor", 2, "cpu", "2.8.0", "0.1.0")
@@ -45,7 +45,7 @@ def row(sampler: str = "ddim", steps: int = 4, error: float = 0.5, seconds: floa
         "seed": 0,
         "conditions": "c0",
         "figures": {"error": figure(error), "quality": figure(1 - error**2, "more")},
-        "seconds": Interval(seconds, 0.9 * seconds, 1.1 * seconds),
+        "seconds": ConfidenceInterval(seconds, 0.9 * seconds, 1.1 * seconds),
         "memory": None,
         "machine": MACHINE,
     }

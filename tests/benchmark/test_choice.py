@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from fewstep.pipeline.tuned import plans_of
 
 import fewstep as fs
 from benchmark.made_up import row
@@ -20,7 +21,6 @@ from fewstep.benchmark.measured import key_of
 from fewstep.benchmark.results import ResultFile
 from fewstep.benchmark.subject import Subject
 from fewstep.pipeline import TextPipeline
-from fewstep.pipeline.tuned import plans_of
 from pipeline import tiny, tiny_diffusers
 
 

@@ -18,7 +18,7 @@ from fewstep.benchmark.folder import Folder
 from fewstep.benchmark.page import page_of
 from fewstep.benchmark.pareto import front_of, table
 from fewstep.benchmark.plots import Axis, Marks, scatter
-from fewstep.tuning.certificate import Interval
+from fewstep.tuning.certificate import ConfidenceInterval
 
 from .made_up import MODEL, figure, row
 
@@ -179,5 +179,5 @@ def test_commands_load_the_model_as_it_was_measured(tmp_path: Path) -> None:
 
 
 def test_seconds_are_shown_with_their_interval(tmp_path: Path) -> None:
-    one = replace(row(), seconds=Interval(0.0125, 0.011, 0.019))
+    one = replace(row(), seconds=ConfidenceInterval(0.0125, 0.011, 0.019))
     assert "12.5<small> 11 to 19</small>" in page_with(tmp_path, [one])

@@ -9,7 +9,7 @@ import fewstep as fs
 from fewstep.denoise.factors import FACTORS, factors_of
 from fewstep.denoise.scale import GuidanceSchedule
 from fewstep.measure.distance import overall
-from fewstep.tuning import Known, Problem, Settings, Sizes, tune
+from fewstep.tuning import Problem, Sizes, Solutions, TuningSettings, tune
 from fewstep.tuning.learning import Pace, Parameters, Start, first_outputs, learn, opening
 from fewstep.tuning.table import plan_of, table_of
 
@@ -102,7 +102,7 @@ def test_a_run_with_factors_is_what_the_plan_makes_and_its_gradient_is_that_of_s
 def test_learned_factors_take_error_away_that_times_and_weights_cannot():
     given = problem()
     teacher = fs.compile("unipc-3", schedule=FLOW, steps=48)
-    train, validation, held_out = (Known(r, given.solve(teacher, r)) for r in (
+    train, validation, held_out = (Solutions(r, given.solve(teacher, r)) for r in (
         range(256), range(10_000, 10_128), range(20_000, 20_512)
     ))  # fmt: skip
     table = table_of(fs.compile("dpmpp-2m", schedule=FLOW, steps=3))
@@ -121,10 +121,10 @@ def test_learned_factors_take_error_away_that_times_and_weights_cannot():
 def test_tuning_learns_factors_under_guidance_alone_and_not_where_it_shall_be_constant():
     default = fs.compile("ddim", schedule=FLOW, steps=4)
     more = {"samplers": ["ddim"], "sizes": Sizes.of(128), "iterations": 25, "seconds": 10_000.0}
-    found = tune(problem(1.5), rows=4, default=default, settings=Settings(**more))
+    found = tune(problem(1.5), rows=4, default=default, settings=TuningSettings(**more))
     assert len(found.plan.recipe.options[FACTORS]) == 4
     assert found.certificate.factors == tuple(found.plan.recipe.options[FACTORS])
-    constant = tune(problem(1.5), rows=4, default=default, settings=Settings(**more, factors=False))
+    constant = tune(problem(1.5), rows=4, default=default, settings=TuningSettings(**more, factors=False))
     assert constant.certificate.kind == "learned"
     assert FACTORS not in constant.plan.recipe.options
     assert constant.certificate.factors is None

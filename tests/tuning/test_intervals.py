@@ -5,8 +5,8 @@ import torch
 
 import fewstep as fs
 from fewstep.denoise.factors import FACTORS, factors_of, guided_rows
-from fewstep.tuning import Problem, Settings, Sizes, tune
-from fewstep.tuning.intervals import Layout, fitted_layouts, layouts
+from fewstep.tuning import Problem, Sizes, TuningSettings, tune
+from fewstep.tuning.intervals import RowLayout, fitted_layouts, layouts
 from fewstep.tuning.learning import Parameters, Start, first_outputs, opening
 from fewstep.tuning.page import page_of
 from fewstep.tuning.table import plan_of, table_of
@@ -37,8 +37,8 @@ def test_layouts_are_all_that_cost_so_many_evaluations():
     found = layouts(8, 32)
     assert len(found) == len(set(found)) == 1 + 3 + 5 + 7
     assert {one.evaluations for one in found} == {8}
-    assert found[0] == Layout(4, 0, 4)
-    assert Layout(6, 3, 2).factors == (0, 0, 0, 1, 1, 0)
+    assert found[0] == RowLayout(4, 0, 4)
+    assert RowLayout(6, 3, 2).factors == (0, 0, 0, 1, 1, 0)
     assert {one.rows for one in layouts(8, 5)} == {4, 5}
 
 
@@ -83,7 +83,9 @@ def tuned():
     other = Problem.of(guided(1.0), (6,)).denoiser
     given = problem()
     object.__setattr__(given, "elsewhere", {"guidance 1": other, "guidance 2": Problem.of(guided(2.0), (6,)).denoiser})
-    return {interval: tune(given, nfe=6, settings=Settings(**MORE, interval=interval)) for interval in (False, True)}
+    return {
+        interval: tune(given, nfe=6, settings=TuningSettings(**MORE, interval=interval)) for interval in (False, True)
+    }
 
 
 def test_more_rows_of_which_some_are_guided_beat_all_guided_ones_at_equal_evaluations(tuned):
@@ -111,14 +113,14 @@ def test_the_certificate_says_what_it_costs(tuned):
 
 
 def test_the_same_seed_gives_the_same_plan(tuned):
-    again = tune(problem(), nfe=6, settings=Settings(**MORE, interval=True))
+    again = tune(problem(), nfe=6, settings=TuningSettings(**MORE, interval=True))
     assert again.plan.recipe.times == tuned[True].plan.recipe.times
     assert again.plan.recipe.options[FACTORS] == tuned[True].plan.recipe.options[FACTORS]
 
 
 def test_an_interval_that_no_time_was_left_for_is_said():
     sizes = Sizes.of(16)
-    settings = Settings(interval=True, samplers=["ddim"], sizes=sizes, iterations=0, seconds=1e-3)
+    settings = TuningSettings(interval=True, samplers=["ddim"], sizes=sizes, iterations=0, seconds=1e-3)
     found = tune(problem(), nfe=6, settings=settings).certificate
     assert found.search["layouts"] == 0
     said = "guidance in some rows alone was not tried: no time was left"
@@ -129,9 +131,9 @@ def test_an_interval_that_no_time_was_left_for_is_said():
 @pytest.mark.parametrize(("scale", "factors"), [(1.0, True), (3.0, False)])
 def test_an_interval_without_factors_to_learn_is_refused(scale, factors):
     with pytest.raises(fs.InvalidInput, match="an interval is of classifier-free guidance by a constant scale"):
-        tune(problem(scale), nfe=6, settings=Settings(**MORE, interval=True, factors=factors))
+        tune(problem(scale), nfe=6, settings=TuningSettings(**MORE, interval=True, factors=factors))
 
 
 def test_an_interval_finds_the_rows_itself():
     with pytest.raises(fs.InvalidInput, match="an interval spends evaluations on more rows: give nfe="):
-        tune(problem(), rows=3, settings=Settings(interval=True))
+        tune(problem(), rows=3, settings=TuningSettings(interval=True))

@@ -7,8 +7,8 @@ import torch
 import fewstep as fs
 from fewstep.measure.distance import overall
 from fewstep.tuning.fit import fitted_table, moved_times
-from fewstep.tuning.learning import Levels, Pace, Parameters, Start, first_outputs, lambda_of, learn
-from fewstep.tuning.problem import Known, Problem
+from fewstep.tuning.learning import LevelsAtLambda, Pace, Parameters, Start, first_outputs, lambda_of, learn
+from fewstep.tuning.problem import Problem, Solutions
 from fewstep.tuning.table import plan_of, table_of
 from fewstep.tuning.teacher import path_of
 from fewstep.tuning.times import cheapest_times, step_costs
@@ -35,7 +35,7 @@ def test_levels_have_the_derivatives_of_the_schedule(kind):
     schedule = SCHEDULES[kind]
     low, high = lambda_of(schedule, schedule.t_max), lambda_of(schedule, schedule.t_min)
     lam = torch.tensor(low + (high - low) * np.array([0.211, 0.503, 0.877]), requires_grad=True)
-    assert torch.autograd.gradcheck(lambda v: Levels.apply(v, schedule), (lam,), eps=1e-7, atol=1e-4, rtol=1e-3)
+    assert torch.autograd.gradcheck(lambda v: LevelsAtLambda.apply(v, schedule), (lam,), eps=1e-7, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
@@ -85,7 +85,7 @@ def test_rows_that_are_computed_again_give_the_same_gradient():
 def test_least_squares_and_then_learning_take_error_away():
     problem = Problem.of(six(LINEAR, std=0.3), (6,), batch=256)
     teacher = fs.compile("unipc-3", schedule=LINEAR, steps=48, grid="quadratic")
-    train, validation, held_out = (Known(r, problem.solve(teacher, r)) for r in (
+    train, validation, held_out = (Solutions(r, problem.solve(teacher, r)) for r in (
         range(512), range(10_000, 10_256), range(20_000, 20_512)
     ))  # fmt: skip
     path = path_of(problem, teacher, range(64))
@@ -109,7 +109,7 @@ def test_least_squares_and_then_learning_take_error_away():
 
 def test_learning_ends_when_the_time_is_over_and_keeps_the_best_so_far():
     problem, table, _ = parameters_of(LINEAR)
-    images = Known(range(32), torch.zeros(32, 6))
+    images = Solutions(range(32), torch.zeros(32, 6))
     left = iter([100.0, 50.0, *[-1.0] * 100])
     seen = []
     learned = learn(

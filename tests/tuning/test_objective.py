@@ -9,7 +9,7 @@ import torch
 
 import fewstep as fs
 from fewstep.measure.distance import overall
-from fewstep.tuning import Problem, Settings, Sizes, tune
+from fewstep.tuning import Problem, Sizes, TuningSettings, tune
 from fewstep.tuning.certificate import Compared, error_interval, gain
 from fewstep.tuning.page import page_of
 
@@ -46,7 +46,7 @@ def forking(objective):
 
 @pytest.fixture(scope="module")
 def plans():
-    settings = Settings(seconds=10_000, iterations=150, sizes=SIZES)
+    settings = TuningSettings(seconds=10_000, iterations=150, sizes=SIZES)
     return {name: tune(forking(name), rows=4, settings=settings) for name in ("rmse", "psnr")}
 
 

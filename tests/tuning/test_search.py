@@ -6,7 +6,7 @@ import torch
 
 import fewstep as fs
 from fewstep.measure.distance import overall
-from fewstep.tuning.problem import Known, Problem
+from fewstep.tuning.problem import Problem, Solutions
 from fewstep.tuning.rivals import deterministic, distinct, fitting
 from fewstep.tuning.search import early_ends, halving, variants
 
@@ -67,14 +67,14 @@ def test_runs_that_begin_after_pure_noise_take_part_and_on_a_flow_a_higher_order
     assert even.recipe.times == pytest.approx([0.999 * (6 - i) / 6 for i in range(7)])
     problem = Problem.of(six(flow), (6,))
     solver = fs.compile("deis-3", schedule=flow, steps=200, grid="quadratic")
-    images = Known(range(64), problem.solve(solver, range(64)))
+    images = Solutions(range(64), problem.solve(solver, range(64)))
     usual = fs.compile("unipc-3", schedule=flow, steps=6, grid="trailing")
     assert overall(problem.errors(even, images)) < 0.95 * overall(problem.errors(usual, images))
 
 
 def test_halving_ends_on_the_best_and_stops_when_it_is_told_to():
     problem = Problem.of(six(LINEAR), (6,))
-    images = Known(
+    images = Solutions(
         range(32), problem.solve(fs.compile("deis-3", schedule=LINEAR, steps=100, grid="quadratic"), range(32))
     )
     plans = [fs.compile("deis-3", schedule=LINEAR, steps=n, grid="quadratic") for n in (3, 5, 50, 4, 7, 6)]
@@ -88,7 +88,7 @@ def test_halving_ends_on_the_best_and_stops_when_it_is_told_to():
 
 def test_a_model_that_gives_nothing_finite_is_refused():
     problem = Problem.of(lambda x, t: x * float("nan"), (6,), LINEAR)
-    images = Known(range(4), torch.zeros(4, 6))
+    images = Solutions(range(4), torch.zeros(4, 6))
     with pytest.raises(fs.InvalidInput, match="no plan gives finite images"):
         halving(problem, [fs.compile("ddim", schedule=LINEAR, steps=2)], images, (4,))
     with pytest.raises(fs.InvalidInput, match="use more rows"):

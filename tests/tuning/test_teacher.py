@@ -9,8 +9,8 @@ import fewstep as fs
 from fewstep.denoise.base import Wrapper
 from fewstep.measure.converged import LEAST_FINDING, Goal, find_plan
 from fewstep.measure.distance import overall, squares
-from fewstep.tuning import Problem, Settings, Sizes
-from fewstep.tuning.task import Task
+from fewstep.tuning import Problem, Sizes, TuningSettings
+from fewstep.tuning.task import TuningTask
 from fewstep.tuning.teacher import SHARE, lessons_of
 from fewstep.tuning.timelimit import TimeLimit
 
@@ -50,10 +50,10 @@ def found(denoiser, limit):
 
 def lessons(denoiser, seconds, sizes=None):
     """Of a denoiser that counts the seconds."""
-    settings = Settings(seconds=seconds, sizes=sizes, clock=lambda: denoiser.seconds)
+    settings = TuningSettings(seconds=seconds, sizes=sizes, clock=lambda: denoiser.seconds)
     time = TimeLimit(seconds, settings.clock)
     problem = Problem.of(denoiser, (6,), batch=8)
-    return lessons_of(Task(problem, 4, DEFAULT, settings, False, time, lambda *words: None))
+    return lessons_of(TuningTask(problem, 4, DEFAULT, settings, False, time, lambda *words: None))
 
 
 @pytest.mark.parametrize(("limit", "rows", "levels"), [(0, 216, 1), (507, 216, 1), (508, 504, 2), (1e9, 2232, 4)])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 import fewstep as fs
-from fewstep.tuning import Problem, Settings, Sizes, Uncertified, tune
+from fewstep.tuning import Problem, Sizes, TuningSettings, Uncertified, tune
 
 from .mixture import six
 
@@ -22,7 +22,9 @@ def mixture(**more):
 def tuned():
     """With every sampler; the others search among a few."""
     return tune(
-        mixture(settings={"guidance": 1.0}), rows=5, settings=Settings(seconds=10_000, iterations=100, sizes=SIZES)
+        mixture(settings={"guidance": 1.0}),
+        rows=5,
+        settings=TuningSettings(seconds=10_000, iterations=100, sizes=SIZES),
     )
 
 
@@ -46,7 +48,7 @@ def test_the_plan_says_what_it_is_for_and_reads_back(tuned, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_plan_and_another_seed_another():
-    settings = Settings(seconds=10_000, iterations=10, samplers=FEW, sizes=Sizes.of(64))
+    settings = TuningSettings(seconds=10_000, iterations=10, samplers=FEW, sizes=Sizes.of(64))
     found = [tune(mixture(seed=seed), rows=3, settings=settings).plan for seed in (0, 0)]
     found.append(tune(mixture(), rows=3, settings=replace(settings, seed=1)).plan)
     assert found[0] == found[1]
@@ -58,7 +60,7 @@ def test_ctrl_c_keeps_the_best_so_far():
         if stage == "learning" and done >= 25:
             raise KeyboardInterrupt
 
-    settings = Settings(seconds=10_000, iterations=1000, samplers=FEW, sizes=SIZES)
+    settings = TuningSettings(seconds=10_000, iterations=1000, samplers=FEW, sizes=SIZES)
     found = tune(mixture(), rows=4, settings=settings, watch=watch)
     assert found.certificate.stopped == "interrupted"
     assert found.certificate.kind == "learned"
@@ -70,7 +72,7 @@ def test_ctrl_c_before_there_is_a_plan_ends_it():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(mixture(), rows=4, settings=Settings(samplers=FEW, sizes=SIZES), watch=watch)
+        tune(mixture(), rows=4, settings=TuningSettings(samplers=FEW, sizes=SIZES), watch=watch)
 
 
 def test_ctrl_c_while_the_plan_is_certified_hands_it_over_without_a_certificate():
@@ -84,7 +86,7 @@ def test_ctrl_c_while_the_plan_is_certified_hands_it_over_without_a_certificate(
             if done >= 25:
                 raise KeyboardInterrupt
 
-    few = Settings(seconds=10_000, iterations=1000, samplers=FEW, sizes=SIZES)
+    few = TuningSettings(seconds=10_000, iterations=1000, samplers=FEW, sizes=SIZES)
     with pytest.raises(Uncertified) as stopped:
         tune(mixture(), rows=4, watch=watch, settings=few)
     plan = stopped.value.plan
@@ -104,7 +106,7 @@ def test_where_nothing_beats_the_default_it_is_returned():
     schedule = fs.schedules.edm()
     point = Problem.of(lambda x, t: x * 0 + 0.5, (6,), schedule)  # every plan ends on the data
     default = fs.compile("ddim", schedule=schedule, steps=3)
-    settings = Settings(samplers=FEW, sizes=Sizes.of(16), iterations=5, seconds=10_000)
+    settings = TuningSettings(samplers=FEW, sizes=Sizes.of(16), iterations=5, seconds=10_000)
     found = tune(point, rows=3, default=default, settings=settings)
     assert found.plan == default
     assert "the default is returned" in found.certificate.verdict
@@ -113,7 +115,7 @@ def test_where_nothing_beats_the_default_it_is_returned():
 def test_other_settings_are_tried_too():
     other = six(LINEAR, std=0.4)
     problem = mixture(elsewhere={"wider": lambda numbers: other})
-    settings = Settings(samplers=FEW, sizes=Sizes.of(32), iterations=0, seconds=10_000)
+    settings = TuningSettings(samplers=FEW, sizes=Sizes.of(32), iterations=0, seconds=10_000)
     found = tune(problem, rows=4, settings=settings).certificate
     assert found.elsewhere["wider"].value > 0.5
     assert found.learning is None
@@ -137,7 +139,7 @@ def test_bad_input_says_what_is_allowed(more, message):
     own = {name: more[name] for name in ("rows", "default", "guidance") if name in more}
     rest = {name: value for name, value in more.items() if name not in own}
     with pytest.raises(fs.InvalidInput, match=message):
-        tune(mixture(), **{"rows": 4, **own}, settings=Settings(**rest))
+        tune(mixture(), **{"rows": 4, **own}, settings=TuningSettings(**rest))
 
 
 def test_a_problem_needs_a_schedule_a_shape_and_a_seed_in_range():
@@ -150,12 +152,12 @@ def test_a_problem_needs_a_schedule_a_shape_and_a_seed_in_range():
     with pytest.raises(fs.InvalidInput, match="are of the 16 training images"):
         Sizes(train=16)
     with pytest.raises(fs.InvalidInput, match="gives no finite images"):
-        tune(Problem.of(lambda x, t: x * float("nan"), (6,), LINEAR), rows=4, settings=Settings(samplers=FEW))
+        tune(Problem.of(lambda x, t: x * float("nan"), (6,), LINEAR), rows=4, settings=TuningSettings(samplers=FEW))
 
 
 def test_a_pipeline_is_tuned_as_it_draws():
     pipe = fs.load("digits")
-    few = Settings(samplers=["ddim", "deis-3"], sizes=Sizes.of(8), iterations=0, seconds=10_000, seed=3, batch=8)
+    few = TuningSettings(samplers=["ddim", "deis-3"], sizes=Sizes.of(8), iterations=0, seconds=10_000, seed=3, batch=8)
     plan, certificate = fs.tune(pipe, nfe=8, guidance=3.0, settings=few)
     assert (certificate.rows, certificate.nfe, certificate.seed) == (4, 8, 3)
     assert certificate.model == {"name": "digits", "digest": pipe.weights}

@@ -14,7 +14,7 @@ from fewstep.measure.counting import counted
 from fewstep.measure.latency import median_of, peak_memory, synchronize
 from fewstep.run.eager import sample
 from fewstep.tuning import Problem
-from fewstep.tuning.certificate import Interval
+from fewstep.tuning.certificate import ConfidenceInterval
 
 REPEATS = 3
 """Fewest timed runs of a plan."""
@@ -44,10 +44,10 @@ def draw(problem: Problem, plan: Plan, part: Sequence[int], decode: Callable[[Te
     return Drawn(states, pictures, count.images, time.perf_counter() - began)
 
 
-def seconds_of(runs: Sequence[float]) -> Interval:
+def seconds_of(runs: Sequence[float]) -> ConfidenceInterval:
     """The median of the seconds of some runs, with its interval."""
     figure = median_of(runs, "an image")
-    return Interval(figure.value, figure.low, figure.high)
+    return ConfidenceInterval(figure.value, figure.low, figure.high)
 
 
 def draw_with_peak(run: Callable[[], Drawn], device: torch.device) -> tuple[Drawn, int | None]:

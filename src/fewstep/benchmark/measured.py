@@ -28,9 +28,9 @@ from pydantic import (
 from fewstep.benchmark.settings import PLAIN, STRICT, Loading
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.denoise.factors import FACTORS
 from fewstep.measure.figure import Figure
-from fewstep.tuning.certificate import Interval
+from fewstep.models import Identity
+from fewstep.tuning.certificate import ConfidenceInterval
 from fewstep.tuning.table import LEARNED
 
 VERSION = 2
@@ -51,15 +51,15 @@ def _figure(document: Any) -> Figure:
     return figure
 
 
-def _finite(interval: Interval) -> Interval:
+def _finite(interval: ConfidenceInterval) -> ConfidenceInterval:
     if not all(map(math.isfinite, interval)):
         raise InvalidInput("these must be three finite numbers")
     return interval
 
 
 Figures = Mapping[str, Annotated[Figure, BeforeValidator(_figure)]]
-Seconds = Annotated[Interval, AfterValidator(_finite), PlainSerializer(Interval._asdict)]
-UNKNOWN = Interval(math.inf, math.inf, math.inf)
+Seconds = Annotated[ConfidenceInterval, AfterValidator(_finite), PlainSerializer(ConfidenceInterval._asdict)]
+UNKNOWN = ConfidenceInterval(math.inf, math.inf, math.inf)
 """Seconds that nobody measured here."""
 
 
@@ -82,6 +82,11 @@ class ModelFacts:
     digest: str
     source: str
     loading: Loading = PLAIN
+
+    @property
+    def identity(self) -> Identity:
+        """By what tuned plans know it."""
+        return Identity(self.name, self.digest)
 
 
 @with_config(STRICT)
@@ -111,21 +116,19 @@ class PlanFacts:
     @staticmethod
     def of(plan: Plan, file: str | None = None) -> PlanFacts:
         """The facts of a plan."""
-        recipe = plan.recipe
-        tuned = recipe.sampler == LEARNED
-        factors = recipe.options.get(FACTORS)
+        recipe, tuned_for = plan.recipe, plan.tuned_for
         return PlanFacts(
             digest=plan.digest,
             file=file,
-            kind="tuned" if tuned else "untuned",
+            kind="tuned" if recipe.sampler == LEARNED else "untuned",
             sampler=recipe.sampler,
             options=dict(recipe.options),
             grid=recipe.grid,
             grid_options=dict(recipe.grid_options),
             steps=recipe.steps,
             rows=len(plan.rows),
-            tuned_for=recipe.options.get("model") if tuned else None,
-            guidance_factors=None if factors is None else tuple(factors),
+            tuned_for=None if tuned_for is None else tuned_for.model or None,
+            guidance_factors=plan.guidance_factors,
         )
 
     @property

@@ -20,7 +20,7 @@ def save_strip(path: Path, pictures: Tensor, value_range: tuple[float, float]) -
         return
     shown = pictures[:SHOWN].nan_to_num(value_range[0], value_range[1], value_range[0])
     width = shown.shape[-1]
-    strip = sheet_of(shown, value_range, Layout(len(shown), max(1, LEAST // width), 1))
+    strip = sheet_of(shown, value_range, Layout(columns=len(shown), scale=max(1, LEAST // width)))
     if width > MOST:
         strip = strip.resize((strip.width * MOST // width, strip.height * MOST // width))
     file = io.BytesIO()

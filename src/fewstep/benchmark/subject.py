@@ -20,9 +20,7 @@ from fewstep.benchmark.sweep import Target
 from fewstep.core.errors import InvalidInput, one_of
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
-from fewstep.pipeline import Pipeline, TextPipeline, load
-from fewstep.pipeline.identity import hint
-from fewstep.pipeline.steer import module_of
+from fewstep.pipeline import Pipeline, load
 from fewstep.tuning import Problem
 from fewstep.tuning.subject import drawing, labels_of, prompts_of, scale_of
 from fewstep.zoo.scenes.prompts import held_out_prompts
@@ -34,7 +32,7 @@ PROMPTS, PROMPTS_SEED = 64, 1
 SCENE, DIGIT = (3, 64, 64), (1, 8, 8)
 """Pictures that can be read for what their prompts name, and those that the shipped classifier knows."""
 
-Source = str | os.PathLike[str] | Pipeline | TextPipeline
+Source = str | os.PathLike[str] | Pipeline
 """A name, path or id as `fewstep.load` takes them, or a pipeline that it made, in float32."""
 
 
@@ -48,7 +46,7 @@ class Subject:
     source: Source
     pictures: Pictures = USUAL
     loading: Loading = PLAIN
-    _loaded: dict[str, Pipeline | TextPipeline] = field(default_factory=dict, repr=False)
+    _loaded: dict[str, Pipeline] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self._loaded:
@@ -56,14 +54,14 @@ class Subject:
         if not self.is_loaded and callable(self.source):
             raise InvalidInput(
                 f"a {type(self.source).__name__} says nothing of itself: make a pipeline of it first, "
-                "fewstep.load(network, schedule=.., prediction=.., sample_shape=..), and give that"
+                "fewstep.load(network, spec=fewstep.NetworkSpec(schedule, prediction, sample_shape)), and give that"
             )
         if self.is_loaded and self.loading.given:
             raise InvalidInput(
                 f"{' and '.join(self.loading.given)}: for loading a model, and this one is loaded: leave it out"
             )
-        self._loaded["float32"] = self.source if isinstance(self.source, Pipeline | TextPipeline) else self._load()
-        if lower := sorted(str(dtype) for dtype in _dtypes(self.pipe) - {torch.float32}):
+        self._loaded["float32"] = self.source if isinstance(self.source, Pipeline) else self._load()
+        if lower := sorted(str(dtype) for dtype in self.pipe.model.dtypes - {torch.float32}):
             raise InvalidInput(
                 f"a loaded model is measured in float32, this one is in {' and '.join(lower)}: give its path, or where "
                 "it is a module of your own, module.float(); a plan that is chosen draws in any precision"
@@ -76,30 +74,30 @@ class Subject:
     @property
     def is_loaded(self) -> bool:
         """Whether the source is a pipeline, of which nobody knows where it came from."""
-        return isinstance(self.source, Pipeline | TextPipeline)
+        return isinstance(self.source, Pipeline)
 
     @property
-    def pipe(self) -> Pipeline | TextPipeline:
+    def pipe(self) -> Pipeline:
         """The model in float32."""
         return self._loaded["float32"]
 
     @cached_property
     def model(self) -> ModelFacts:
         """Its name, digest and source, as measurements have them."""
-        pipe = self.pipe
+        pipe, weights = self.pipe, self.pipe.model.identity.weights
         if self.is_loaded:
-            return ModelFacts(pipe.name, pipe.weights, pipe.name, Loading(str(pipe.device)))
-        return ModelFacts(pipe.name, pipe.weights, os.fspath(self.source), self.loading)  # type: ignore[arg-type]
+            return ModelFacts(pipe.name, weights, pipe.name, Loading(str(pipe.model.device)))
+        return ModelFacts(pipe.name, weights, os.fspath(self.source), self.loading)  # type: ignore[arg-type]
 
     @property
     def hint(self) -> str:
         """What to add to an error about a digest that is not the one of this model."""
-        return hint(self.pipe)
+        return self.pipe.model.identity.hint
 
     @property
     def device(self) -> torch.device:
         """Where it runs."""
-        return torch.device(self.pipe.device)
+        return torch.device(self.pipe.model.device)
 
     @property
     def here(self) -> Machine:
@@ -109,19 +107,17 @@ class Subject:
     @property
     def schedule(self) -> Schedule:
         """Its noise schedule at the usual size."""
-        pipe = self.pipe
-        return pipe.schedule_at() if isinstance(pipe, TextPipeline) else pipe.schedule
+        return self.pipe.schedule_at()
 
     @property
     def words(self) -> bool:
         """Whether its conditions are prompts."""
-        return isinstance(self.pipe, TextPipeline)
+        return self.pipe.model.conditioner.field == "prompts"
 
     @property
     def guided(self) -> bool:
         """Whether it has a guidance scale."""
-        pipe = self.pipe
-        return isinstance(pipe, TextPipeline) or pipe.classes > 0
+        return self.pipe.model.conditioner.guides
 
     @property
     def count(self) -> int:
@@ -147,7 +143,7 @@ class Subject:
         that has no prompts.
         """
         pipe, prompts = self.pipe, self.pictures.prompts
-        if not isinstance(pipe, TextPipeline):
+        if not self.words:
             return labels_of(pipe, prompts)
         found = prompts_of(pipe, prompts, PROMPTS, PROMPTS_SEED)
         if not found:
@@ -190,26 +186,22 @@ class Subject:
     @property
     def shows_digits(self) -> bool:
         """Whether its pictures are digits as the shipped classifier knows them."""
-        pipe = self.pipe
-        return isinstance(pipe, Pipeline) and pipe.classes == 10 and tuple(self.pixel_shape) == DIGIT
+        return len(self.pipe.model.conditioner.subjects) == 10 and tuple(self.pixel_shape) == DIGIT
 
     @property
     def pixel_shape(self) -> tuple[int, ...]:
         """(C, H, W) of a picture."""
-        pipe = self.pipe
-        return pipe.decoder.pixels(pipe.latent_shape()) if isinstance(pipe, TextPipeline) else pipe.pixel_shape
+        return self.pipe.pixel_shape()
 
     @property
     def value_range(self) -> tuple[float, float]:
         """Of the pictures."""
-        pipe = self.pipe
-        return pipe.value_range if isinstance(pipe, Pipeline) and pipe.decoder is None else (-1.0, 1.0)
+        return self.pipe.value_range
 
     @property
     def decode(self) -> Callable[[Tensor], Tensor]:
         """From states at the end of a run to pictures (B, C, H, W), float32."""
-        decoder = self.pipe.decoder
-        return (lambda states: states.float().cpu()) if decoder is None else decoder
+        return self.pipe.decode
 
     def scale(self, guidance: float | None) -> float | None:
         """The guidance scale as measurements have it: the model's own for None; None where there is nothing to guide.
@@ -221,7 +213,7 @@ class Subject:
 
     def target(self, scale: float | None) -> Target:
         """What plans are made for, at a scale; a distilled network guides in one evaluation."""
-        twice = scale not in (None, 1.0) and not getattr(self.pipe, "distilled", False)
+        twice = scale not in (None, 1.0) and not self.pipe.model.conditioner.distilled
         return Target(self.model, self.schedule, 1 + twice)
 
     def plan(self, steps: int, *sampler: str) -> Plan:
@@ -232,7 +224,7 @@ class Subject:
         """The label or prompt of an image."""
         return self.conditions[(number - FIRST) % len(self.conditions)]
 
-    def loaded(self, precision: str) -> Pipeline | TextPipeline:
+    def loaded(self, precision: str) -> Pipeline:
         """The model in a precision. Raises `InvalidInput` for a loaded pipeline, which has its own."""
         one_of("precision", precision, get_args(Precision))
         if precision not in self._loaded:
@@ -243,7 +235,7 @@ class Subject:
             self._loaded[precision] = self._load(precision)
         return self._loaded[precision]
 
-    def _load(self, precision: str = "float32") -> Pipeline | TextPipeline:
+    def _load(self, precision: str = "float32") -> Pipeline:
         return load(self.source, dtype=precision, **{"device": "cpu", **self.loading.given})
 
     def problem(self, scale: float | None, precision: str = "float32") -> Problem:
@@ -251,11 +243,3 @@ class Subject:
         pipe = self.loaded(precision)
         problem = drawing(pipe, self.condition, scale_of(pipe, scale))
         return replace(problem, seed=self.pictures.seed, batch=self.batch)
-
-
-def _dtypes(pipe: Pipeline | TextPipeline) -> set[torch.dtype]:
-    """What the network runs in, as far as that is known: of a callable, the dtypes of its parameters."""
-    if pipe.dtype is not None:
-        return {pipe.dtype}
-    module = module_of(pipe.network) if isinstance(pipe, Pipeline) else None
-    return set() if module is None else {p.dtype for p in module.parameters() if p.is_floating_point()}

@@ -16,7 +16,6 @@ from fewstep.solvers.compile import compile
 from fewstep.solvers.registry import SAMPLERS
 from fewstep.tuning.rivals import fitting
 from fewstep.tuning.subject import check_scale
-from fewstep.tuning.table import check_model
 
 MOST_STEPS, MOST_CASES = 1000, 20_000
 COMMON = ("ddim", "dpmpp-2m", "unipc-3", "deis-3", "heun")
@@ -141,7 +140,7 @@ def _made(name: str, grid: str, count: int, counted: str, target: Target) -> Pla
 def _from_file(file: Path, target: Target, force: bool) -> Plan:
     plan, model, schedule = Plan.load(file), target.model, target.schedule
     if not force:
-        check_model(plan, model.name, model.digest, "tune one for it with `fewstep tune`, or use --force")
+        model.identity.check_plan(plan, "tune one for it with `fewstep tune`, or use --force")
     if plan.recipe.schedule_fingerprint != schedule.fingerprint:
         raise InvalidInput(
             f"{file} is of the noise schedule {plan.recipe.schedule.get('kind')!r} "

@@ -15,7 +15,7 @@ from fewstep.cli import place
 from fewstep.cli.output import note, progress, show_json, show_table
 from fewstep.cli.values import Several
 from fewstep.files import check_writable
-from fewstep.tuning import Budget, Certificate, Problem, Settings, Sizes, Uncertified
+from fewstep.tuning import Certificate, Problem, RowBudget, Sizes, TuningSettings, Uncertified
 
 
 @click.command()
@@ -143,16 +143,16 @@ def _check(given: dict[str, Any]) -> None:
         raise click.UsageError(f"--output {given['output']} must end in .json: a plan is a JSON file")
 
 
-def _settings(given: dict[str, Any]) -> Settings:
+def _settings(given: dict[str, Any]) -> TuningSettings:
     names = ("seconds", "iterations", "samplers", "interval", "objective", "prompts", "batch", "seed")
-    return Settings(
+    return TuningSettings(
         **{name: given[name] for name in names},
         sizes=None if given["images"] is None else Sizes.of(given["images"]),
         factors=not given["constant_guidance"],
     )
 
 
-def _budget(problem: Problem, given: dict[str, Any]) -> Budget:
+def _budget(problem: Problem, given: dict[str, Any]) -> RowBudget:
     """What a plan may cost; says how it was measured."""
     ms = given["ms"]
     if ms is not None:
@@ -163,7 +163,7 @@ def _budget(problem: Problem, given: dict[str, Any]) -> Budget:
     return budget
 
 
-def _words(budget: Budget, given: dict[str, Any]) -> str:
+def _words(budget: RowBudget, given: dict[str, Any]) -> str:
     """What the plan's file is named by."""
     return f"{budget.rows}-rows" if given["nfe"] is None else f"{given['nfe']}-nfe"
 

@@ -112,6 +112,14 @@ class Model:
         inner = self.network.args[0] if isinstance(self.network, partial) and self.network.args else self.network
         return inner if isinstance(inner, nn.Module) else None
 
+    @property
+    def dtypes(self) -> set[torch.dtype]:
+        """What the network runs in: of a callable, the dtypes of its parameters, as far as they are known."""
+        if self.dtype is not None:
+            return {self.dtype}
+        module = self.module
+        return set() if module is None else {p.dtype for p in module.parameters() if p.is_floating_point()}
+
     def state_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
         """(C, H, W) of the state of an image; None is the model's own size. Raises `InvalidInput` for other sizes."""
         height = self.sizes.height if height is None else height

@@ -6,23 +6,23 @@ plan, certificate = tune(Problem.of(denoiser, shape=(1, 8, 8)), rows=6)
 
 from __future__ import annotations
 
-from fewstep.tuning.budget import Budget, budget_of
-from fewstep.tuning.certificate import Certificate, Compared, Interval
-from fewstep.tuning.problem import Known, Problem
-from fewstep.tuning.settings import Settings, Sizes
+from fewstep.tuning.budget import RowBudget, budget_of
+from fewstep.tuning.certificate import Certificate, Compared, ConfidenceInterval
+from fewstep.tuning.problem import Problem, Solutions
+from fewstep.tuning.settings import Sizes, TuningSettings
 from fewstep.tuning.subject import problem_at
 from fewstep.tuning.tuning import Tuned, Uncertified, tune
 
 __all__ = [
-    "Budget",
     "Certificate",
     "Compared",
-    "Interval",
-    "Known",
+    "ConfidenceInterval",
     "Problem",
-    "Settings",
+    "RowBudget",
     "Sizes",
+    "Solutions",
     "Tuned",
+    "TuningSettings",
     "Uncertified",
     "budget_of",
     "problem_at",

@@ -19,7 +19,7 @@ PROBES = (2, 6)
 REPEATS = 3
 
 
-class Budget(NamedTuple):
+class RowBudget(NamedTuple):
     """What a plan may cost: its rows, which are `nfe` evaluations of an image; where they were measured, in `ms`."""
 
     rows: int
@@ -27,7 +27,9 @@ class Budget(NamedTuple):
     ms: float | None = None
 
 
-def budget_of(problem: Problem, rows: int | None = None, nfe: float | None = None, ms: float | None = None) -> Budget:
+def budget_of(
+    problem: Problem, rows: int | None = None, nfe: float | None = None, ms: float | None = None
+) -> RowBudget:
     """The budget from the one number that is given; its rows are guided, where the problem is under guidance.
 
     Raises:
@@ -42,7 +44,7 @@ def budget_of(problem: Problem, rows: int | None = None, nfe: float | None = Non
         rows = _rows_at(problem, nfe)
     if type(rows) is not int or not LEAST <= rows <= MOST:
         raise InvalidInput(f"rows must be a whole number from {LEAST} to {MOST}, got {rows!r}")
-    return Budget(rows, _evaluations(problem, rows), ms)
+    return RowBudget(rows, _evaluations(problem, rows), ms)
 
 
 def _evaluations(problem: Problem, rows: int) -> float:

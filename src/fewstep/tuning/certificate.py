@@ -26,7 +26,7 @@ DRAWS, LEVEL = 2000, 0.95
 SHARES = (0.1, 0.5, 0.9, 0.98)
 
 
-class Interval(NamedTuple):
+class ConfidenceInterval(NamedTuple):
     """A figure and the ends of its bootstrap interval, of `LEVEL` confidence."""
 
     value: float
@@ -37,12 +37,12 @@ class Interval(NamedTuple):
         return f"{self.value:.3g} ({self.low:.3g} to {self.high:.3g})"
 
 
-def error_interval(errors: Tensor, objective: str = "rmse") -> Interval:
+def error_interval(errors: Tensor, objective: str = "rmse") -> ConfidenceInterval:
     """The error of a plan from the mean squared ones of images (B,), see `fewstep.measure.distance`."""
     return _interval(lambda rows: over_images(rows, objective)[0], errors[None])
 
 
-def gain(before: Tensor, after: Tensor, objective: str = "rmse") -> Interval:
+def gain(before: Tensor, after: Tensor, objective: str = "rmse") -> ConfidenceInterval:
     """How many times smaller the error is by `after` (B,) than by `before`, the same images of both; 0 where `after`
     lost an image.
     """
@@ -54,7 +54,7 @@ def gain(before: Tensor, after: Tensor, objective: str = "rmse") -> Interval:
     return _interval(ratio, torch.stack([before, after]))
 
 
-def _interval(figure: Callable[[Tensor], Tensor], columns: Tensor) -> Interval:
+def _interval(figure: Callable[[Tensor], Tensor], columns: Tensor) -> ConfidenceInterval:
     """The percentile bootstrap over images (Efron & Tibshirani 1993, chapter 13) of a figure of (k, B) errors."""
     columns, images = columns.cpu(), columns.shape[1]
     drawn = torch.from_numpy(np.random.default_rng(0).integers(images, size=(DRAWS, images)))
@@ -62,7 +62,7 @@ def _interval(figure: Callable[[Tensor], Tensor], columns: Tensor) -> Interval:
     with np.errstate(invalid="ignore"):  # of two infinite ones
         ends = np.quantile(again, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     low, high = np.nan_to_num(ends, nan=np.inf, posinf=np.inf)
-    return Interval(float(figure(columns)), float(low), float(high))
+    return ConfidenceInterval(float(figure(columns)), float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Compared:
     rows: int
     nfe: float
     digest: str
-    rmse: Interval
-    typical: Interval
+    rmse: ConfidenceInterval
+    typical: ConfidenceInterval
     quantiles: Mapping[str, float] = field(default_factory=dict)
 
     @staticmethod
@@ -103,7 +103,7 @@ class Compared:
             quantiles={f"{share:g}": float(np.quantile(each, share, method="nearest")) for share in SHARES},
         )
 
-    def error(self, objective: str) -> Interval:
+    def error(self, objective: str) -> ConfidenceInterval:
         """The one that is judged by."""
         return self.typical if objective == "psnr" else self.rmse
 
@@ -140,9 +140,9 @@ class Certificate:
     schedule: str
     seed: int
     compared: Sequence[Compared]
-    over_default: Interval
-    over_untuned: Interval
-    elsewhere: Mapping[str, Interval]
+    over_default: ConfidenceInterval
+    over_untuned: ConfidenceInterval
+    elsewhere: Mapping[str, ConfidenceInterval]
     teacher: Mapping[str, Any]
     images: Mapping[str, int]
     search: Mapping[str, Any]
@@ -198,7 +198,7 @@ class Certificate:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Interval):
+    if isinstance(value, ConfidenceInterval):
         return _plain(value._asdict())
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}

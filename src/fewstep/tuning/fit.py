@@ -19,7 +19,7 @@ from fewstep.measure.distance import overall, squares
 from fewstep.tuning.learning import estimate, points_at, ridged
 from fewstep.tuning.problem import Problem
 from fewstep.tuning.table import Table, table_of, whole
-from fewstep.tuning.teacher import Path, path_of
+from fewstep.tuning.teacher import TeacherPath, path_of
 
 MOVED = 2
 """Fitted tables whose times are moved."""
@@ -33,7 +33,7 @@ class Fitted(NamedTuple):
     factors: tuple[float, ...] | None = None
 
 
-def fitted_table(problem: Problem, path: Path, times: Float, factors: Sequence[float] | None = None) -> Fitted:
+def fitted_table(problem: Problem, path: TeacherPath, times: Float, factors: Sequence[float] | None = None) -> Fitted:
     """The table whose states are one by one the nearest to the `path`, by least squares.
 
     `times` (N + 1,) are among the path's; `factors` (N,) are those of guidance by row. It costs one evaluation of each
@@ -69,7 +69,7 @@ def fitted_table(problem: Problem, path: Path, times: Float, factors: Sequence[f
 
 def moved_times(
     problem: Problem,
-    path: Path,
+    path: TeacherPath,
     fitted: Fitted,
     enough: Callable[[], bool] = lambda: False,
 ) -> Fitted:
@@ -100,7 +100,7 @@ def moved_times(
 def starting_tables(
     problem: Problem,
     teacher: Plan,
-    path: Path,
+    path: TeacherPath,
     times: Sequence[Float],
     plans: Sequence[Plan],
     enough: Callable[[float], bool] = lambda part: False,

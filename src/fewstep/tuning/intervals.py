@@ -14,14 +14,14 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Float
 from fewstep.tuning.fit import Fitted, fitted_table, moved_times
 from fewstep.tuning.problem import Problem
-from fewstep.tuning.teacher import Path
+from fewstep.tuning.teacher import TeacherPath
 from fewstep.tuning.times import cheapest_times
 
 KEPT, MOVED = 6, 2
 """Layouts that are tried at more times, and whose times are moved."""
 
 
-class Layout(NamedTuple):
+class RowLayout(NamedTuple):
     """`rows`, of which `guided` are guided from row `first` on."""
 
     rows: int
@@ -40,10 +40,10 @@ class Layout(NamedTuple):
         return (0.0,) * self.first + (1.0,) * self.guided + (0.0,) * after
 
 
-def layouts(evaluations: int, most: int) -> list[Layout]:
+def layouts(evaluations: int, most: int) -> list[RowLayout]:
     """Those that cost so many evaluations an image in at most `most` rows, all rows guided first."""
     return [
-        Layout(evaluations - guided, first, guided)
+        RowLayout(evaluations - guided, first, guided)
         for guided in range(evaluations // 2, 0, -1)
         if evaluations - guided <= most
         for first in range(evaluations - 2 * guided + 1)
@@ -52,7 +52,7 @@ def layouts(evaluations: int, most: int) -> list[Layout]:
 
 def fitted_layouts(
     problem: Problem,
-    path: Path,
+    path: TeacherPath,
     costs: Float,
     evaluations: int,
     most: int,
@@ -67,12 +67,12 @@ def fitted_layouts(
         enough: asked before each fit; True ends the search.
         watch: told the fits that are done, of how many, and the least error so far.
     """
-    best: dict[Layout, Fitted] = {}
+    best: dict[RowLayout, Fitted] = {}
     done, known = 0, [one for one in layouts(evaluations, most) if one.rows < len(path.times)]
     middle = sorted(discounts)[len(discounts) // 2]
     total = len(known) + min(KEPT, len(known)) * (len(discounts) - 1)
 
-    def fit(layout: Layout, discount: float) -> None:
+    def fit(layout: RowLayout, discount: float) -> None:
         nonlocal done
         try:
             times = cheapest_times(path, costs, layout.rows, discount)
@@ -85,7 +85,7 @@ def fitted_layouts(
             best[layout] = found
         watch(done, total, min(one.error for one in best.values()))
 
-    def ranked() -> list[Layout]:
+    def ranked() -> list[RowLayout]:
         return sorted(best, key=lambda one: best[one].error)
 
     for layout in known:

@@ -18,7 +18,7 @@ and Frankel et al. 2025 (S4S, arXiv 2502.17423).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, NamedTuple
 
@@ -27,13 +27,12 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from fewstep.core.plan import Plan
+from fewstep.core.plan import Plan, TunedFor
 from fewstep.core.schedule import RATIO_CAP, Float, Schedule
 from fewstep.denoise.base import Denoiser, Level
-from fewstep.denoise.factors import FACTORS, factors_of
-from fewstep.denoise.guidance import Guided
+from fewstep.denoise.guided import Guided
 from fewstep.measure.distance import LEAST_ERROR
-from fewstep.tuning.problem import Known, Problem
+from fewstep.tuning.problem import Problem, Solutions
 from fewstep.tuning.table import Table, plan_of, table_of, whole
 from fewstep.tuning.teacher import watched_run
 
@@ -48,7 +47,7 @@ MEMORY = 2 << 30
 """Bytes of activations beyond which each row is computed again for its gradient, in place of being kept."""
 
 
-class Point(NamedTuple):
+class LearnedPoint(NamedTuple):
     """A time with its alpha and sigma, float64 on the host; each may carry a gradient."""
 
     t: Tensor
@@ -56,13 +55,13 @@ class Point(NamedTuple):
     sigma: Tensor
 
 
-def points_at(schedule: Schedule, times: Float) -> list[Point]:
+def points_at(schedule: Schedule, times: Float) -> list[LearnedPoint]:
     """The points at some times (n,)."""
     columns = (times, schedule.alpha(times), schedule.sigma(times))
-    return [Point(*row) for row in zip(*(torch.from_numpy(v).double() for v in columns), strict=True)]
+    return [LearnedPoint(*row) for row in zip(*(torch.from_numpy(v).double() for v in columns), strict=True)]
 
 
-class Levels(torch.autograd.Function):
+class LevelsAtLambda(torch.autograd.Function):
     """(t, alpha, sigma) at values of lambda (n,), float64, with the schedule's own derivatives."""
 
     @staticmethod
@@ -116,11 +115,11 @@ class Parameters:
         sums = torch.einsum("ijk,ik->ij", self.basis, self.shifts)
         return torch.eye(len(self.gaps), dtype=torch.float64) + sums[:, :-1] @ self.differences
 
-    def points(self) -> list[Point]:
+    def points(self) -> list[LearnedPoint]:
         """Of the N inputs and the result; those of the first and the last are constant."""
         inner = self.low + self.span * torch.cumsum(torch.softmax(self.gaps, 0), 0)[:-1]
         first, last = points_at(self.schedule, np.array([self.first, self.last]))
-        return [first, *map(Point, *Levels.apply(inner, self.schedule)), last]
+        return [first, *map(LearnedPoint, *LevelsAtLambda.apply(inner, self.schedule)), last]
 
     def table(self) -> Table:
         """As it is now."""
@@ -139,10 +138,10 @@ class Parameters:
             return [None] * len(self.gaps)
         return [r if guided else 0.0 for r, guided in zip(self.factors.unbind(), self.guided, strict=True)]
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """What the recipe of the plan says of the factors as they are now."""
-        return {} if self.factors is None else {FACTORS: [torch.as_tensor(r).item() for r in self.by_row]}
+    def plan(self, tuned_for: TunedFor | None = None) -> Plan:
+        """The plan as it is now. Raises `InvalidInput` as `plan_of`."""
+        factors = None if self.factors is None else [torch.as_tensor(r).item() for r in self.by_row]
+        return plan_of(self.table(), self.schedule, tuned_for, factors)
 
     def run(self, denoiser: Denoiser, x: Tensor, first: Tensor, again: bool, slope: Tensor | None = None) -> Tensor:
         """The result from the start `x` (B, ..), with gradients.
@@ -170,7 +169,7 @@ class Parameters:
 def estimate(
     denoiser: Denoiser,
     x: Tensor,
-    point: Point,
+    point: LearnedPoint,
     row: int,
     factor: Tensor | float | None = None,
 ) -> Tensor:
@@ -213,17 +212,16 @@ class Start(NamedTuple):
     def of(plan: Plan) -> Start | None:
         """The start that a learned plan is; None where it has no table, as far from any sampler as it may be."""
         table = table_of(plan)
-        return None if table is None else Start(table, factors_of(plan))
+        return None if table is None else Start(table, plan.guidance_factors)
 
     @property
     def guided(self) -> tuple[bool, ...]:
         """Which rows are guided, where that is learned."""
         return tuple(map(bool, self.factors or ()))
 
-    def plan(self, schedule: Schedule, facts: Mapping[str, Any]) -> Plan:
+    def plan(self, schedule: Schedule, tuned_for: TunedFor | None = None) -> Plan:
         """As it is before learning. Raises `InvalidInput` as `plan_of`."""
-        by_row = {} if all(self.guided) else {FACTORS: list(self.factors or ())}
-        return plan_of(self.table, schedule, {**facts, **by_row})
+        return plan_of(self.table, schedule, tuned_for, None if all(self.guided) else self.factors)
 
 
 class Pace(NamedTuple):
@@ -257,10 +255,10 @@ class Learned(NamedTuple):
 def learn(
     problem: Problem,
     start: Start,
-    train: Known,
-    validation: Known,
+    train: Solutions,
+    validation: Solutions,
     pace: Pace,
-    facts: Mapping[str, Any],
+    tuned_for: TunedFor | None = None,
     watch: Callable[[int, int, Learned], None] = lambda done, of, best: None,
 ) -> Learned:
     """Learn from `start` by Adam, with a rate that falls along a cosine, and with the error itself.
@@ -269,7 +267,7 @@ def learn(
     the best, and halves the rate.
 
     Args:
-        facts: kept in the plan's recipe.
+        tuned_for: what the plan says that it is for.
         watch: told at each look the iterations done, of how many, and the best so far.
 
     Where the start itself makes no finite images, nothing is learned.
@@ -278,12 +276,12 @@ def learn(
     parameters, learned = lesson.parameters, lesson.parameters.learned
     optimiser = torch.optim.Adam(learned, betas=BETAS)
     order = torch.Generator().manual_seed(pace.seed)
-    best, kept = Learned(plan_of(start.table, problem.schedule, facts), math.inf, 0, 0), learned
+    best, kept = Learned(plan_of(start.table, problem.schedule, tuned_for), math.inf, 0, 0), learned
     scale = float(train.targets.double().std()) or 1.0
     rate, total, began = pace.rate, pace.iterations, pace.seconds()
     for done in count():
         if done % pace.every == 0 or done >= total:
-            plan = plan_of(parameters.table(), problem.schedule, {**facts, **parameters.options})
+            plan = parameters.plan(tuned_for)
             error = problem.error(plan, validation)
             if error < best.error:
                 best, kept = Learned(plan, error, done, done), tuple(tensor.detach().clone() for tensor in learned)
@@ -320,7 +318,7 @@ class _Lesson(NamedTuple):
     again: bool
 
     @staticmethod
-    def of(problem: Problem, start: Start, train: Known, batch: int) -> _Lesson:
+    def of(problem: Problem, start: Start, train: Solutions, batch: int) -> _Lesson:
         table, factors = start
         outputs = first_outputs(problem, table, train.numbers, factors)
         parameters = Parameters(table, problem.schedule, outputs, factors)
@@ -331,7 +329,7 @@ class _Lesson(NamedTuple):
         slopes = None if factors is None else first - opening(problem, table, train.numbers, guided=False)
         return _Lesson(parameters, starts, first, slopes, again)
 
-    def loss(self, problem: Problem, train: Known, chosen: Sequence[int]) -> Tensor:
+    def loss(self, problem: Problem, train: Solutions, chosen: Sequence[int]) -> Tensor:
         """The log of the error of some training images, by the problem's objective."""
         denoiser = problem.begun([train.numbers[i] for i in chosen])
         slope = None if self.slopes is None else self.slopes[chosen]
@@ -345,8 +343,8 @@ def first_outputs(
     problem: Problem, table: Table, numbers: Sequence[int], factors: Sequence[float] | None = None
 ) -> Tensor:
     """(N, B, ..), what the rows of `table` answer for these images, without guidance where the factor of a row is 0."""
-    some = factors is not None and 0 in factors
-    plan = plan_of(table, problem.schedule, {FACTORS: [float(r != 0) for r in factors or ()]} if some else {})
+    acting = [float(r != 0) for r in factors or ()]
+    plan = plan_of(table, problem.schedule, factors=acting if 0 in acting else None)
     return watched_run(problem, plan, numbers)[1]
 
 
@@ -361,7 +359,7 @@ def opening(problem: Problem, table: Table, numbers: Sequence[int], guided: bool
     return torch.cat(found)
 
 
-def too_large(problem: Problem, parameters: Parameters, images: Known) -> bool:
+def too_large(problem: Problem, parameters: Parameters, images: Solutions) -> bool:
     """Whether the activations of all rows would take more than MEMORY: those of one are made, and counted."""
     if len(parameters.gaps) < 2:
         return False

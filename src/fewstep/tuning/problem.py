@@ -27,15 +27,15 @@ FIRST_SEED = 2**40
 """Seeds of the noise for tuning start here, far from those that people draw with."""
 
 
-class Known(NamedTuple):
+class Solutions(NamedTuple):
     """The numbers of some images, and their converged solutions (B, ..)."""
 
     numbers: Sequence[int]
     targets: Tensor
 
-    def first(self, count: int) -> Known:
+    def first(self, count: int) -> Solutions:
         """So many of them."""
-        return Known(self.numbers[:count], self.targets[:count])
+        return Solutions(self.numbers[:count], self.targets[:count])
 
 
 @dataclass(frozen=True)
@@ -175,10 +175,10 @@ class Problem:
         """The numbers in batches."""
         return [numbers[i : i + self.batch] for i in range(0, len(numbers), self.batch)]
 
-    def errors(self, plan: Plan, images: Known) -> Tensor:
+    def errors(self, plan: Plan, images: Solutions) -> Tensor:
         """Mean squared distance of each image from its target, (B,), float64; infinite where an image is lost."""
         return squares(self.solve(plan, images.numbers), images.targets)
 
-    def error(self, plan: Plan, images: Known) -> float:
+    def error(self, plan: Plan, images: Solutions) -> float:
         """The error of a plan on these images, by the objective."""
         return overall(self.errors(plan, images), self.objective)

@@ -9,32 +9,32 @@ from contextlib import suppress
 from fewstep.core.errors import InvalidInput
 from fewstep.tuning.learning import Learned, Pace, Start, learn
 from fewstep.tuning.rivals import FINALISTS
-from fewstep.tuning.task import Best, Task
+from fewstep.tuning.task import Best, TuningTask
 from fewstep.tuning.teacher import Lessons
 
 RACED, RACE, RACE_SHARE = 3, 100, 0.3
 """Layouts of guidance that learn against each other, iterations of each, and their share of the time to learn."""
 
 
-def ranked(task: Task, lessons: Lessons, starts: Sequence[Start], best: Best) -> list[Start]:
+def ranked(task: TuningTask, lessons: Lessons, starts: Sequence[Start], best: Best) -> list[Start]:
     """Those that give finite images, the best on the validation images first."""
     scored = []
     for start in starts:
         with suppress(InvalidInput):  # weights so large that rounding alone departs from the schedule
-            plan = start.plan(task.problem.schedule, task.facts)
+            plan = start.plan(task.problem.schedule, task.tuned_for)
             scored.append((best.tried(task, plan, lessons.validation), start))
     scored.sort(key=lambda one: one[0])
     return [start for error, start in scored if error < math.inf]
 
 
-def seconds_left(task: Task, lessons: Lessons) -> float:
+def seconds_left(task: TuningTask, lessons: Lessons) -> float:
     """Seconds to learn in: the certificate has to be made in what is left of them all."""
     rows = task.rows * (FINALISTS + 7) + 30 * len(task.problem.elsewhere)
     return task.time.allowed - task.time.elapsed - lessons.each * lessons.sizes.held_out * rows
 
 
 def learn_from(
-    task: Task, lessons: Lessons, starts: Sequence[Start], best: Best, watch: Callable[[int, int], None]
+    task: TuningTask, lessons: Lessons, starts: Sequence[Start], best: Best, watch: Callable[[int, int], None]
 ) -> str:
     """Learn from the `starts`, the best first, into `best`; returns why it did not, or ""."""
     most, left = task.settings.iterations, seconds_left(task, lessons)
@@ -54,7 +54,7 @@ def learn_from(
             seed=task.problem.seed,
             seconds=lambda: ends - task.time.elapsed,
         )
-        return learn(task.problem, start, lessons.train, lessons.validation, pace, task.facts, see)
+        return learn(task.problem, start, lessons.train, lessons.validation, pace, task.tuned_for, see)
 
     ends = task.time.elapsed + left
     start = _winner(starts, lambda one, racers: learned(one, min(RACE, most), RACE_SHARE * left / racers))

@@ -16,7 +16,7 @@ from fewstep.core.grid import AYS_RATIOS, grid_times
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float, Schedule
 from fewstep.measure.distance import overall
-from fewstep.tuning.problem import Known, Problem
+from fewstep.tuning.problem import Problem, Solutions
 from fewstep.tuning.rivals import distinct, fitting
 
 KEPT = 4
@@ -86,7 +86,7 @@ def early_ends(schedule: Schedule, steps: int) -> list[Float]:
 def halving(
     problem: Problem,
     plans: Sequence[Plan],
-    images: Known,
+    images: Solutions,
     rungs: Sequence[int],
     *,
     enough: Callable[[float], bool] = lambda part: False,

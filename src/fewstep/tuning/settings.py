@@ -61,7 +61,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Settings:
+class TuningSettings:
     """How a plan is tuned.
 
     Attributes:

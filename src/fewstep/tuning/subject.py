@@ -9,18 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fewstep import zoo
 from fewstep.core.errors import InvalidInput
 from fewstep.denoise.base import Denoiser
-from fewstep.pipeline import Pipeline, TextPipeline
-from fewstep.pipeline.pipeline import GUIDANCE
+from fewstep.models.identity import in_dtype
+from fewstep.pipeline import Pipeline
 from fewstep.tuning.problem import Problem
-from fewstep.tuning.settings import HELD_OUT, Settings
+from fewstep.tuning.settings import HELD_OUT, TuningSettings
 from fewstep.zoo.scenes.prompts import held_out_prompts, training_prompts
 
-Subject = Pipeline | TextPipeline | Problem
+Subject = Pipeline | Problem
 """What is tuned for: a pipeline, or a problem of the caller's own."""
 Conditions = Sequence[Any]
 """Labels or prompts; image i has number i modulo their count."""
@@ -28,7 +26,7 @@ TUNED_ON = 256
 """Captions of the kind that a model of scenes was trained on that it is tuned on where no prompts are given."""
 
 
-def problem_at(subject: Subject, guidance: float | None, settings: Settings) -> Problem:
+def problem_at(subject: Subject, guidance: float | None, settings: TuningSettings) -> Problem:
     """What plans are tuned on: the problem that is given or that of a pipeline, as the settings have it."""
     if isinstance(subject, Problem):
         if guidance is not None or settings.prompts is not None:
@@ -40,9 +38,7 @@ def problem_at(subject: Subject, guidance: float | None, settings: Settings) -> 
     return replace(problem, **{name: value for name, value in given.items() if value is not None})
 
 
-def problem_of(
-    pipe: Pipeline | TextPipeline, guidance: float | None = None, prompts: str | os.PathLike[str] | None = None
-) -> Problem:
+def problem_of(pipe: Pipeline, guidance: float | None = None, prompts: str | os.PathLike[str] | None = None) -> Problem:
     """What a pipeline draws, as a problem of tuning; of prompts a quarter are for the held-out images alone.
 
     Args:
@@ -55,9 +51,10 @@ def problem_of(
     """
     scale = scale_of(pipe, guidance)
     others = sorted({1.0, 1.5 * scale} - {scale})
-    if isinstance(pipe, Pipeline):
+    conditioner = pipe.model.conditioner
+    if conditioner.field == "labels":
         labels = labels_of(pipe, prompts)
-        return drawing(pipe, lambda n: labels[n % len(labels)], scale, others if pipe.classes else ())
+        return drawing(pipe, lambda n: labels[n % len(labels)], scale, others if conditioner.guides else ())
     train, held_out = _split(_tuned_on(pipe, prompts))
 
     def prompt(number: int) -> str:
@@ -71,13 +68,11 @@ def problem_of(
     return replace(problem, elsewhere={"prompts it learned from": seen, **problem.elsewhere})
 
 
-def drawing(
-    pipe: Pipeline | TextPipeline, condition: Callable[[int], Any], scale: float, others: Sequence[float] = ()
-) -> Problem:
+def drawing(pipe: Pipeline, condition: Callable[[int], Any], scale: float, others: Sequence[float] = ()) -> Problem:
     """The problem of a pipeline whose image i has the `condition` of i, at a guidance scale; `others` are scales on
     which a tuned plan is tried too. Its settings say the precision where that is not float32.
     """
-    lower = {} if pipe.dtype in (None, torch.float32) else {"precision": str(pipe.dtype).removeprefix("torch.")}
+    lower = in_dtype(pipe.model.dtype)
 
     def drawn(at: float) -> Callable[[Sequence[int]], Denoiser]:
         return lambda numbers: pipe.denoiser([condition(n) for n in numbers], guidance=at)
@@ -85,32 +80,30 @@ def drawing(
     def draw(rows: int, images: int) -> Any:
         return pipe([condition(n) for n in range(images)], steps=rows, guidance=scale, batch=images)
 
-    words = isinstance(pipe, TextPipeline)
     return Problem(
         drawn(scale),
-        pipe.schedule_at() if words else pipe.schedule,
-        tuple(pipe.latent_shape() if words else pipe.sample_shape),
+        pipe.schedule_at(),
+        pipe.state_shape(),
         name=pipe.name,
-        digest=pipe.weights,
-        settings={"guidance": scale, **lower},
+        digest=pipe.model.identity.weights,
+        settings={"guidance": scale, **({"precision": lower["dtype"]} if lower else {})},
         elsewhere={f"guidance {other:g}": drawn(other) for other in others},
-        device=pipe.device,
+        device=pipe.model.device,
         default=lambda rows: pipe.plan(steps=rows),
         draw=draw,
     )
 
 
-def scale_of(pipe: Pipeline | TextPipeline, guidance: float | None) -> float:
+def scale_of(pipe: Pipeline, guidance: float | None) -> float:
     """The guidance scale, the model's own for None.
 
     Raises `InvalidInput` for a scale that is no finite number, and where there is nothing to guide.
     """
-    check_scale(guidance)
-    if isinstance(pipe, TextPipeline):
-        return pipe.guidance if guidance is None else guidance
-    if pipe.classes == 0 and guidance not in (None, 1):
+    if guidance not in (None, 1) and not pipe.model.conditioner.guides:
         raise InvalidInput(f"{pipe.name} takes no condition, so there is nothing to guide: leave out --guidance")
-    return 1.0 if pipe.classes == 0 else GUIDANCE if guidance is None else guidance
+    scale = pipe.model.recommended["guidance"]["scale"] if guidance is None else guidance
+    check_scale(scale)
+    return float(scale)
 
 
 def check_scale(guidance: Any) -> None:
@@ -124,10 +117,10 @@ def labels_of(pipe: Pipeline, prompt_file: str | os.PathLike[str] | None) -> Con
     """The labels of a model of classes, (None,) where it has none."""
     if prompt_file is not None:
         raise InvalidInput(f"--prompts is for models that take prompts, and {pipe.name} draws classes")
-    return tuple(range(pipe.classes)) or (None,)
+    return pipe.model.conditioner.subjects
 
 
-def prompts_of(pipe: TextPipeline, prompt_file: str | os.PathLike[str] | None, count: int, seed: int = 0) -> list[str]:
+def prompts_of(pipe: Pipeline, prompt_file: str | os.PathLike[str] | None, count: int, seed: int = 0) -> list[str]:
     """The different prompts of a file; without one, `count` of the captions of scenes that no training saw."""
     if prompt_file is None:
         if not _is_shipped(pipe):
@@ -140,17 +133,17 @@ def prompts_of(pipe: TextPipeline, prompt_file: str | os.PathLike[str] | None, c
     return [line for line in dict.fromkeys(lines) if line]
 
 
-def _tuned_on(pipe: TextPipeline, prompt_file: str | os.PathLike[str] | None) -> list[str]:
+def _tuned_on(pipe: Pipeline, prompt_file: str | os.PathLike[str] | None) -> list[str]:
     """The prompts to tune on: those of adherence, which no training saw, are left to those who measure it."""
     if prompt_file is not None or not _is_shipped(pipe):
         return prompts_of(pipe, prompt_file, TUNED_ON)
     return list(dict.fromkeys(prompt.text for prompt in training_prompts(TUNED_ON)))
 
 
-def _is_shipped(pipe: TextPipeline) -> bool:
+def _is_shipped(pipe: Pipeline) -> bool:
     """Whether the model is the shipped one of scenes, by where it lies: another may have its name."""
     own = zoo.shipped_path("scenes") / "plans"
-    return pipe.plans is not None and pipe.plans.resolve() == own.resolve()
+    return Path(pipe.model.plans or "").resolve() == own.resolve()
 
 
 def _split(prompts: list[str]) -> tuple[list[str], list[str]]:

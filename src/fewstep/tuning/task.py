@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-from fewstep.core.plan import Plan
-from fewstep.tuning.problem import Known, Problem
-from fewstep.tuning.settings import Settings
+from fewstep.core.plan import Plan, TunedFor
+from fewstep.tuning.problem import Problem, Solutions
+from fewstep.tuning.settings import TuningSettings
 from fewstep.tuning.timelimit import TimeLimit
 
 Watch = Callable[[str, int, int, str], None]
@@ -17,7 +16,7 @@ Watch = Callable[[str, int, int, str], None]
 
 
 @dataclass(frozen=True)
-class Task:
+class TuningTask:
     """What is asked for.
 
     Attributes:
@@ -29,15 +28,15 @@ class Task:
     problem: Problem
     rows: int
     default: Plan
-    settings: Settings
+    settings: TuningSettings
     factors: bool
     time: TimeLimit
     watch: Watch
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def tuned_for(self) -> TunedFor:
         """What a learned plan says that it is for."""
-        return {"model": self.problem.digest, **self.problem.settings}
+        return TunedFor(self.problem.digest, dict(self.problem.settings))
 
     def watching(self, stage: str) -> Callable[[int, int], None]:
         """`watch` for a stage without words."""
@@ -64,7 +63,7 @@ class Best:
             self.plan, self.error = plan, error
             self.came.append((time.elapsed, plan))
 
-    def tried(self, task: Task, plan: Plan, validation: Known) -> float:
+    def tried(self, task: TuningTask, plan: Plan, validation: Solutions) -> float:
         """The error of a plan, which may be the best so far."""
         error = task.problem.error(plan, validation)
         self.note(plan, error, task.time)

@@ -14,9 +14,9 @@ from fewstep.core.schedule import Float, Schedule
 from fewstep.denoise.base import Denoiser, Level, Wrapper
 from fewstep.measure.converged import LEAST_FINDING, ConvergedPlan, Goal, find_plan
 from fewstep.solvers.compile import compile
-from fewstep.tuning.problem import Known, Problem
+from fewstep.tuning.problem import Problem, Solutions
 from fewstep.tuning.settings import HELD_OUT, TRAIN, VALIDATION, Sizes
-from fewstep.tuning.task import Task
+from fewstep.tuning.task import TuningTask
 from fewstep.tuning.timelimit import TimeLimit
 
 SHARE = 0.03
@@ -33,12 +33,12 @@ class Lessons(NamedTuple):
     teacher: ConvergedPlan
     sizes: Sizes
     each: float
-    train: Known
-    validation: Known
-    held_out: Known
+    train: Solutions
+    validation: Solutions
+    held_out: Solutions
 
 
-def lessons_of(task: Task) -> Lessons:
+def lessons_of(task: TuningTask) -> Lessons:
     """Find the teacher for plans like the default, and solve; sizes that are not given are what the time allows.
 
     The least is done whatever it takes: one doubling of the teacher's steps, and the smallest sizes.
@@ -61,7 +61,7 @@ def lessons_of(task: Task) -> Lessons:
     for first, count in ((TRAIN, sizes.train), (VALIDATION, sizes.validation), (HELD_OUT, sizes.held_out)):
         numbers = range(first, first + count)
         task.watch("teacher", len(parts) + 1, 4, f"{count} images in {steps} steps")
-        parts.append(Known(numbers, problem.solve(teacher.plan, numbers)))
+        parts.append(Solutions(numbers, problem.solve(teacher.plan, numbers)))
     return Lessons(teacher, sizes, each, *parts)
 
 
@@ -79,7 +79,7 @@ def _pilots(problem: Problem, time: TimeLimit) -> int:
     return count
 
 
-class Path(NamedTuple):
+class TeacherPath(NamedTuple):
     """A solution as it goes, of the images of these `numbers`: `times` (m + 1,), decreasing; at each of them the states
     (B, ..), and but for the last time the estimates of the data (B, ..) there.
     """
@@ -129,7 +129,7 @@ def watched_run(problem: Problem, plan: Plan, numbers: Sequence[int]) -> tuple[T
     return torch.stack([*states, ends]), torch.stack(data)
 
 
-def path_of(problem: Problem, plan: Plan, numbers: Sequence[int], through: Iterable[float] = ()) -> Path:
+def path_of(problem: Problem, plan: Plan, numbers: Sequence[int], through: Iterable[float] = ()) -> TeacherPath:
     """The path of the teacher's `plan` for these images. It also goes `through` these times, and keeps what it has
     there.
     """
@@ -141,7 +141,7 @@ def path_of(problem: Problem, plan: Plan, numbers: Sequence[int], through: Itera
         kept = through | {float(times[0]), float(times[-1])}
         times = np.array([t for t in times if t in kept or not _crowds(problem.schedule, t, kept, times)])
         plan = compile(recipe.sampler, schedule=problem.schedule, times=times)
-    return Path(numbers, times, *watched_run(problem, plan, numbers))
+    return TeacherPath(numbers, times, *watched_run(problem, plan, numbers))
 
 
 def _crowds(schedule: Schedule, t: float, kept: set[float], times: Float) -> bool:

@@ -11,12 +11,12 @@ import numpy as np
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Float, Schedule
-from fewstep.tuning.teacher import Path
+from fewstep.tuning.teacher import TeacherPath
 
 DISCOUNTS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.25)
 
 
-def step_costs(path: Path, schedule: Schedule) -> Float:
+def step_costs(path: TeacherPath, schedule: Schedule) -> Float:
     """(m + 1, m + 1): entry (i, j), i < j, is the root mean square error of a step of DDIM from i to j; else inf."""
     m = len(path.times) - 1
     alpha, sigma = schedule.alpha(path.times), schedule.sigma(path.times)
@@ -33,7 +33,7 @@ def step_costs(path: Path, schedule: Schedule) -> Float:
     return costs
 
 
-def cheapest_times(path: Path, costs: Float, steps: int, discount: float = 1.0) -> Float:
+def cheapest_times(path: TeacherPath, costs: Float, steps: int, discount: float = 1.0) -> Float:
     """The (steps + 1,) times of the path with the least sum of costs, one made k steps before the end times
     discount^k.
     """

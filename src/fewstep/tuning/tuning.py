@@ -16,10 +16,10 @@ from fewstep.tuning.learning import Start
 from fewstep.tuning.race import RACED, learn_from, ranked
 from fewstep.tuning.rivals import FINALISTS, rivals_of
 from fewstep.tuning.search import Scored, halving, variants
-from fewstep.tuning.settings import Settings
+from fewstep.tuning.settings import TuningSettings
 from fewstep.tuning.subject import Subject, problem_at
-from fewstep.tuning.task import Best, Task, Watch
-from fewstep.tuning.teacher import Lessons, Path, lessons_of, path_of
+from fewstep.tuning.task import Best, TuningTask, Watch
+from fewstep.tuning.teacher import Lessons, TeacherPath, lessons_of, path_of
 from fewstep.tuning.timelimit import TimeLimit
 from fewstep.tuning.times import DISCOUNTS, cheapest_times, step_costs
 from fewstep.tuning.verdict import certified
@@ -52,7 +52,7 @@ def tune(
     nfe: float | None = None,
     ms: float | None = None,
     guidance: float | None = None,
-    settings: Settings | None = None,
+    settings: TuningSettings | None = None,
     default: Plan | None = None,
     watch: Watch | None = None,
 ) -> Tuned:
@@ -76,7 +76,7 @@ def tune(
             interval where guidance is not classifier-free by a constant scale, and a model that gives no finite images.
         KeyboardInterrupt: where there is no plan yet; as `Uncertified`, which has the plan, while that is measured.
     """
-    settings = settings or Settings()
+    settings = settings or TuningSettings()
     problem = problem_at(subject, guidance, settings)
     if settings.interval and rows is not None:
         raise InvalidInput("an interval spends evaluations on more rows: give nfe= or ms=, and the rows are found")
@@ -96,10 +96,10 @@ def tune(
         )
     time = TimeLimit(float(settings.seconds), settings.clock)
     watch = watch or (lambda stage, done, of, words: None)
-    return _tuned(Task(problem, rows, default, settings, factors, time, watch), plans)
+    return _tuned(TuningTask(problem, rows, default, settings, factors, time, watch), plans)
 
 
-def _tuned(task: Task, plans: Sequence[Plan]) -> Tuned:
+def _tuned(task: TuningTask, plans: Sequence[Plan]) -> Tuned:
     """All stages, one after the other; what is done when it is interrupted goes into the certificate."""
     with task.time.stage("teacher"):
         lessons = lessons_of(task)
@@ -145,12 +145,12 @@ class _Grids(NamedTuple):
 
     plans: list[Plan]
     tried: int
-    path: Path
+    path: TeacherPath
     costs: Float
     times: list[Float]
 
 
-def _compared(task: Task, lessons: Lessons, plans: Sequence[Plan]) -> list[Scored]:
+def _compared(task: TuningTask, lessons: Lessons, plans: Sequence[Plan]) -> list[Scored]:
     """The rivals, the best first."""
     enough = task.time.until(0.6 * SEARCH_SHARE)
     return halving(
@@ -158,7 +158,7 @@ def _compared(task: Task, lessons: Lessons, plans: Sequence[Plan]) -> list[Score
     )
 
 
-def _grids(task: Task, lessons: Lessons, scored: Sequence[Scored], best: Best) -> _Grids:
+def _grids(task: TuningTask, lessons: Lessons, scored: Sequence[Scored], best: Best) -> _Grids:
     """The best samplers on more grids, and at times by dynamic programming."""
     problem, rows = task.problem, task.rows
     numbers = lessons.train.numbers[: min(lessons.sizes.path, problem.batch)]
@@ -174,7 +174,7 @@ def _grids(task: Task, lessons: Lessons, scored: Sequence[Scored], best: Best) -
     return _Grids([one.plan for one in found], len(more), path, costs, times)
 
 
-def _starts(task: Task, lessons: Lessons, grids: _Grids, rivals: Sequence[Plan]) -> list[Start]:
+def _starts(task: TuningTask, lessons: Lessons, grids: _Grids, rivals: Sequence[Plan]) -> list[Start]:
     """Where to learn from: the best plans, and tables by least squares."""
     tables = starting_tables(
         task.problem,
@@ -188,7 +188,7 @@ def _starts(task: Task, lessons: Lessons, grids: _Grids, rivals: Sequence[Plan])
     return [Start(table, (1.0,) * task.rows if task.factors else None) for table in tables]
 
 
-def _layouts(task: Task, grids: _Grids) -> list[Start]:
+def _layouts(task: TuningTask, grids: _Grids) -> list[Start]:
     """The same evaluations in other rows, of which some alone are guided; the best first."""
     found = fitted_layouts(
         task.problem,

@@ -10,18 +10,17 @@ from typing import Any
 from torch import Tensor
 
 from fewstep.core.plan import Plan
-from fewstep.denoise.factors import factors_of
 from fewstep.measure.distance import overall, squares
-from fewstep.tuning.certificate import Certificate, Compared, Interval, gain
-from fewstep.tuning.problem import Known
+from fewstep.tuning.certificate import Certificate, Compared, ConfidenceInterval, gain
+from fewstep.tuning.problem import Solutions
 from fewstep.tuning.settings import HELD_OUT
 from fewstep.tuning.table import LEARNED
-from fewstep.tuning.task import Best, Task
+from fewstep.tuning.task import Best, TuningTask
 from fewstep.tuning.teacher import Lessons
 
 
 def certified(
-    task: Task, lessons: Lessons, best: Best, rivals: Sequence[Plan], searched: Mapping[str, Any], stopped: str
+    task: TuningTask, lessons: Lessons, best: Best, rivals: Sequence[Plan], searched: Mapping[str, Any], stopped: str
 ) -> tuple[Plan, Certificate]:
     """The best plan, or the default where it does not beat that beyond noise, and its certificate."""
     problem, teacher, held_out = task.problem, lessons.teacher, lessons.held_out
@@ -55,7 +54,7 @@ def certified(
         schedule=problem.schedule.fingerprint,
         seed=problem.seed,
         compared=sorted(compared, key=lambda one: one.error(objective).value),
-        over_default=over if chosen is own else Interval(1.0, 1.0, 1.0),
+        over_default=over if chosen is own else ConfidenceInterval(1.0, 1.0, 1.0),
         over_untuned=gain(errors[rival.digest], errors[chosen.digest], objective),
         elsewhere=elsewhere,
         teacher={
@@ -69,7 +68,7 @@ def certified(
         learning=best.learning,
         seconds=task.time.spent,
         stopped=stopped,
-        factors=factors_of(chosen),
+        factors=chosen.guidance_factors,
         objective=objective,
     )
 
@@ -83,7 +82,7 @@ def _kind(plan: Plan, default: Plan, rivals: Sequence[Plan]) -> str:
     return LEARNED if plan.recipe.sampler == LEARNED else "searched"
 
 
-def _twice(task: Task, best: Best, held_out: Known, untuned: float) -> float | None:
+def _twice(task: TuningTask, best: Best, held_out: Solutions, untuned: float) -> float | None:
     """When a plan came with half the error of the best untuned one, on the held-out images; None for never.
 
     The plans came in the order of their errors on the validation images, so the first is found by bisection.
@@ -92,7 +91,7 @@ def _twice(task: Task, best: Best, held_out: Known, untuned: float) -> float | N
     return best.came[reached][0] if reached < len(best.came) else None
 
 
-def _elsewhere(task: Task, teacher: Plan, plan: Plan, rival: Plan, count: int) -> dict[str, Interval]:
+def _elsewhere(task: TuningTask, teacher: Plan, plan: Plan, rival: Plan, count: int) -> dict[str, ConfidenceInterval]:
     """The gain of `plan` over `rival` under the other settings of the problem."""
     found = {}
     for name, denoiser in task.problem.elsewhere.items():
@@ -100,6 +99,6 @@ def _elsewhere(task: Task, teacher: Plan, plan: Plan, rival: Plan, count: int) -
         if len(plan.rows) > len(rival.rows) and not other.guided:
             continue  # without guidance more rows cost more
         numbers = range(HELD_OUT, HELD_OUT + count)
-        images = Known(numbers, other.solve(teacher, numbers))
+        images = Solutions(numbers, other.solve(teacher, numbers))
         found[name] = gain(other.errors(rival, images), other.errors(plan, images), other.objective)
     return found
