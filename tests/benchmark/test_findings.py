@@ -16,6 +16,7 @@ from fewstep.benchmark.findings import gather as read
 from fewstep.benchmark.results import ResultFile
 from fewstep.benchmark.sweep import Target
 from fewstep.core.schedule import Schedule
+from fewstep.core.plan import TunedFor
 from fewstep.tuning.table import plan_of, table_of
 
 OTHER = "f" * 16
@@ -40,7 +41,7 @@ def tuned(file: str, model: str = MODEL.digest, certified: str = MODEL.digest, g
     """A plan for a model, and a certificate that another one could have."""
     table = table_of(fs.compile("unipc-2", schedule=SCHEDULE, steps=4))
     assert table is not None
-    plan = plan_of(table, SCHEDULE, {"model": model})
+    plan = plan_of(table, SCHEDULE, TunedFor(model))
     path = Path(file)
     path.parent.mkdir(exist_ok=True)
     plan.save(path)

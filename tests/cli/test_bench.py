@@ -9,6 +9,7 @@ import pytest
 import fewstep as fs
 from benchmark.tiny import commands, solved_once
 from fewstep.benchmark import read_results, work
+from fewstep.core.plan import TunedFor
 from fewstep.tuning.table import plan_of, table_of
 from pipeline import originals, tiny_diffusers
 
@@ -119,7 +120,7 @@ def test_a_tuned_plan_in_half_precision_is_drawn_without_force(call: Call, here:
     pipe = fs.load("ddpm")
     table = table_of(fs.compile("unipc-2", schedule=pipe.schedule, steps=3))
     assert table is not None
-    plan_of(table, pipe.schedule, {"model": pipe.weights}).save("tuned.json")
+    plan_of(table, pipe.schedule, TunedFor(pipe.model.identity.weights)).save("tuned.json")
     words = ("--samplers", "none", "--plan", "tuned.json", "--precision", "bfloat16", "--images", 4, "--batch", 4)
     result = call("bench", "ddpm", *words)
     assert result.exit_code == 0, result.stderr

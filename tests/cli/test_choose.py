@@ -9,6 +9,7 @@ import pytest
 
 import fewstep as fs
 from benchmark.tiny import commands
+from fewstep.core.plan import TunedFor
 from fewstep.tuning.table import plan_of, table_of
 from pipeline import tiny_diffusers
 
@@ -89,7 +90,7 @@ def test_a_plan_tuned_for_another_model_is_refused(call: Call, here: Path) -> No
     schedule = fs.load("tiny.safetensors").schedule
     table = table_of(fs.compile("unipc-2", schedule=schedule, steps=3))
     assert table is not None
-    plan_of(table, schedule, {"model": "0" * 16}).save("other.json")
+    plan_of(table, schedule, TunedFor("0" * 16)).save("other.json")
     result = call("choose", "tiny.safetensors", "--budget-rows", 3, "--results", "other.json", "--no-measure")
     assert result.exit_code == 2
     assert "was tuned for a model with digest 0000000000000000" in result.stderr
@@ -142,7 +143,7 @@ def test_after_a_tuning_alone_its_certificate_speaks(call: Call, here: Path) -> 
     for name, error, steps in (("mine", 0.1, 3), ("less", 0.2, 2)):
         table = table_of(fs.compile("unipc-2", schedule=schedule, steps=steps))
         assert table is not None
-        plan = plan_of(table, schedule, {"model": digest})
+        plan = plan_of(table, schedule, TunedFor(digest))
         Path("out").mkdir(exist_ok=True)
         plan.save(f"out/{name}.json")
         errors = {"value": error, "low": 0.5 * error, "high": None if name == "less" else 1.2 * error}

@@ -21,8 +21,10 @@ def certificate(kind="learned"):
     rows = [Compared.of(kind, plan, errors(0.01), 4), Compared.of("default", plan, errors(0.04), 4)]
     return Certificate(
         plan=plan.digest, kind=kind, rows=4, nfe=4, model={"name": "<b>mine</b>", "digest": "0" * 16},
-        settings={"guidance": 2.0}, schedule="f" * 16, seed=3, compared=rows, over_default=ConfidenceInterval(2, 1.8, 2.2),
-        over_untuned=ConfidenceInterval(1.5, 1.2, float("inf")), elsewhere={"guidance 1": ConfidenceInterval(1.1, 1.0, 1.2)},
+        settings={"guidance": 2.0}, schedule="f" * 16, seed=3, compared=rows,
+        over_default=ConfidenceInterval(2, 1.8, 2.2),
+        over_untuned=ConfidenceInterval(1.5, 1.2, float("inf")),
+        elsewhere={"guidance 1": ConfidenceInterval(1.1, 1.0, 1.2)},
         teacher={"sampler": "deis-3", "rows": 96, "error": 1e-4},
         images={"train": 8, "validation": 8, "held_out": 400}, search={"untuned": 10}, learning={"iterations": 9},
         seconds={"teacher": 1.0, "total": 3.0, "twice": None},

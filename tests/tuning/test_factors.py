@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.denoise.factors import FACTORS, factors_of
+from fewstep.denoise.factors import factors_of
 from fewstep.denoise.scale import GuidanceSchedule
 from fewstep.measure.distance import overall
 from fewstep.tuning import Problem, Sizes, Solutions, TuningSettings, tune
@@ -21,7 +21,7 @@ NOISE = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
 
 def plan_with(factors=GIVEN, steps=3):
     table = table_of(fs.compile("unipc-2", schedule=FLOW, steps=steps))
-    return plan_of(table, FLOW, {} if factors is None else {FACTORS: factors})
+    return plan_of(table, FLOW, factors=factors)
 
 
 def test_factors_are_relative_to_the_scale_and_go_with_the_file(tmp_path):
@@ -42,9 +42,8 @@ def test_without_factors_or_guidance_a_scale_stays_as_it_is():
 
 @pytest.mark.parametrize("bad", [[1.0, 2.0], "abc", [1.0, 2.0, float("inf")], [1.0, True, 1.0], 1.0])
 def test_factors_that_do_not_fit_the_rows_are_refused(bad):
-    recipe = replace(plan_with().recipe, options={FACTORS: bad})
-    with pytest.raises(fs.InvalidInput, match="of a plan of 3 rows are 3 finite numbers"):
-        factors_of(replace(plan_with(), recipe=recipe))
+    with pytest.raises(fs.InvalidInput, match="guidance_factors of a plan of 3 rows are 3 finite numbers"):
+        replace(plan_with(), guidance_factors=bad)
 
 
 def test_a_denoiser_that_follows_guides_each_row_by_its_own_weight():
@@ -63,9 +62,9 @@ def test_a_plan_that_guides_by_row_is_not_run_as_if_it_did_not():
 
 def test_slots_follow_it_beside_another_plan():
     slots = fs.Slots(fs.Network(network, FLOW, "sample"), (6,), capacity=2, registers=4)
-    given = {"condition": {"few": torch.tensor(1.0)}, "negative": {"few": torch.tensor(0.0)}, "guidance": 3.0}
-    ours = slots.admit(plan_with(), noise=NOISE[0], **given)
-    other = slots.admit(plan_with(None), noise=NOISE[1], **given)
+    given = {"condition": {"few": torch.tensor(1.0)}, "negative": {"few": torch.tensor(0.0)}, "scale": 3.0}
+    ours = slots.admit(plan_with(), fs.Request(noise=NOISE[0], **given))
+    other = slots.admit(plan_with(None), fs.Request(noise=NOISE[1], **given))
     done = {}
     while slots.tickets:
         done |= {one.ticket: one.sample for one in slots.step()}
@@ -85,7 +84,7 @@ def test_a_run_with_factors_is_what_the_plan_makes_and_its_gradient_is_that_of_s
         parameters.factors += torch.tensor([-0.5, 0.25, 0.1])
     start, slope = given.noise(range(8)), outputs[0] - opening(given, table, range(8), guided=False)
     result = parameters.run(given.begun(range(8)), start, outputs[0], False, slope)
-    plan = plan_of(parameters.table(), FLOW, parameters.options)
+    plan = parameters.plan()
     torch.testing.assert_close(result.detach(), given.solve(plan, range(8)), rtol=1e-4, atol=1e-5)
     gradient = torch.autograd.grad(result.double().square().sum(), parameters.factors)[0]
     for row in range(3):
@@ -109,7 +108,7 @@ def test_learned_factors_take_error_away_that_times_and_weights_cannot():
     errors = [
         overall(
             given.errors(
-                learn(given, Start(table, by_row), train, validation, Pace(100, batch=64), {}).plan,
+                learn(given, Start(table, by_row), train, validation, Pace(100, batch=64)).plan,
                 held_out,
             )
         )
@@ -122,12 +121,12 @@ def test_tuning_learns_factors_under_guidance_alone_and_not_where_it_shall_be_co
     default = fs.compile("ddim", schedule=FLOW, steps=4)
     more = {"samplers": ["ddim"], "sizes": Sizes.of(128), "iterations": 25, "seconds": 10_000.0}
     found = tune(problem(1.5), rows=4, default=default, settings=TuningSettings(**more))
-    assert len(found.plan.recipe.options[FACTORS]) == 4
-    assert found.certificate.factors == tuple(found.plan.recipe.options[FACTORS])
+    assert len(found.plan.guidance_factors) == 4
+    assert found.certificate.factors == found.plan.guidance_factors
     constant = tune(problem(1.5), rows=4, default=default, settings=TuningSettings(**more, factors=False))
     assert constant.certificate.kind == "learned"
-    assert FACTORS not in constant.plan.recipe.options
+    assert constant.plan.guidance_factors is None
     assert constant.certificate.factors is None
     assert not problem(1.0).guided
     assert not Problem.of(guided(3.0, interval=(0.1, 2.0)), (6,)).guided
-    assert not Problem.of(guided(3.0, rescale=0.5), (6,)).guided
+    assert not Problem.of(guided(3.0, method=fs.CFG(0.5)), (6,)).guided

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.denoise.factors import FACTORS, factors_of, guided_rows
+from fewstep.denoise.factors import factors_of, guided_rows
 from fewstep.tuning import Problem, Sizes, TuningSettings, tune
 from fewstep.tuning.intervals import RowLayout, fitted_layouts, layouts
 from fewstep.tuning.learning import Parameters, Start, first_outputs, opening
 from fewstep.tuning.page import page_of
-from fewstep.tuning.table import plan_of, table_of
+from fewstep.tuning.table import table_of
 from fewstep.tuning.teacher import path_of
 from fewstep.tuning.times import step_costs
 
@@ -56,7 +56,7 @@ def test_fitted_layouts_come_best_first_and_cost_what_they_say():
     assert seen[-1][0] == seen[-1][1] == len(found) + 2 * 6
     for one in found[:4]:
         assert one.factors is not None
-        plan = Start(one.table, one.factors).plan(FLOW, {})
+        plan = Start(one.table, one.factors).plan(FLOW)
         assert len(plan.rows) + guided_rows(plan) == counted(plan) == 6
     few = fitted_layouts(given, path, step_costs(path, FLOW), 6, 32, (1.0,), enough=lambda: len(seen) > 0)
     assert few == []
@@ -69,7 +69,7 @@ def test_a_row_that_is_not_guided_stays_so_and_a_run_is_what_the_plan_makes():
     parameters = Parameters(table, FLOW, outputs, factors=[0.0, 1.0, 1.2, 0.0])
     start, slope = given.noise(range(8)), outputs[0] - opening(given, table, range(8), guided=False)
     result = parameters.run(given.begun(range(8)), start, outputs[0], False, slope)
-    plan = plan_of(parameters.table(), FLOW, parameters.options)
+    plan = parameters.plan()
     assert factors_of(plan) == (0.0, 1.0, 1.2, 0.0)
     torch.testing.assert_close(result.detach(), given.solve(plan, range(8)), rtol=1e-4, atol=1e-5)
     gradient = torch.autograd.grad(result.double().square().sum(), parameters.factors)[0]
@@ -115,7 +115,7 @@ def test_the_certificate_says_what_it_costs(tuned):
 def test_the_same_seed_gives_the_same_plan(tuned):
     again = tune(problem(), nfe=6, settings=TuningSettings(**MORE, interval=True))
     assert again.plan.recipe.times == tuned[True].plan.recipe.times
-    assert again.plan.recipe.options[FACTORS] == tuned[True].plan.recipe.options[FACTORS]
+    assert again.plan.guidance_factors == tuned[True].plan.guidance_factors
 
 
 def test_an_interval_that_no_time_was_left_for_is_said():

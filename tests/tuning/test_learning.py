@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import fewstep as fs
+from fewstep.core.plan import TunedFor
 from fewstep.measure.distance import overall
 from fewstep.tuning.fit import fitted_table, moved_times
 from fewstep.tuning.learning import LevelsAtLambda, Pace, Parameters, Start, first_outputs, lambda_of, learn
@@ -44,7 +45,7 @@ def test_parameters_begin_as_the_table_they_are_made_from(kind):
     _, table, parameters = parameters_of(schedule)
     np.testing.assert_allclose(parameters.table().weights, table.weights, atol=1e-9)
     np.testing.assert_allclose(parameters.table().times[:-2], table.times[:-2], rtol=0.01)
-    plan = plan_of(parameters.table(), schedule, {})
+    plan = plan_of(parameters.table(), schedule)
     assert plan.tolerance == 1e-12
 
 
@@ -56,7 +57,7 @@ def test_a_run_is_what_the_compiled_plan_makes_and_its_gradient_is_that_of_small
     first = denoiser(start, LINEAR.t_max)
     result = parameters.run(denoiser, start, first, again=False)
     torch.testing.assert_close(
-        result.detach(), fs.sample(plan_of(parameters.table(), LINEAR, {}), denoiser, noise=x), rtol=1e-9, atol=1e-9
+        result.detach(), fs.sample(plan_of(parameters.table(), LINEAR), denoiser, noise=x), rtol=1e-9, atol=1e-9
     )
     loss = result.square().sum()
     gaps, shifts = torch.autograd.grad(loss, (parameters.gaps, parameters.shifts))
@@ -97,13 +98,13 @@ def test_least_squares_and_then_learning_take_error_away():
     first = fitted_table(problem, path, times)
     moved = moved_times(problem, path, first)
     table = moved.table
-    fitted = held(plan_of(table, LINEAR, {}))
-    learned = learn(problem, Start(table), train, validation, Pace(100, batch=64), {"model": "x"})
-    assert held(plan_of(first.table, LINEAR, {})) < held(fs.compile("deis-3", schedule=LINEAR, times=times)) / 1.3
+    fitted = held(plan_of(table, LINEAR))
+    learned = learn(problem, Start(table), train, validation, Pace(100, batch=64), TunedFor("x"))
+    assert held(plan_of(first.table, LINEAR)) < held(fs.compile("deis-3", schedule=LINEAR, times=times)) / 1.3
     assert moved.error < first.error
     assert held(learned.plan) < fitted
-    assert learned.plan.recipe.options == {"model": "x"}
-    again = learn(problem, Start(table), train, validation, Pace(100, batch=64), {"model": "x"})
+    assert learned.plan.tuned_for == TunedFor("x")
+    again = learn(problem, Start(table), train, validation, Pace(100, batch=64), TunedFor("x"))
     assert again == learned
 
 
@@ -118,12 +119,12 @@ def test_learning_ends_when_the_time_is_over_and_keeps_the_best_so_far():
     )  # fmt: skip
     assert learned.iterations in (5, 6)
     assert seen[0] == (0, 1000)
-    assert learned.error <= overall(problem.errors(plan_of(table, LINEAR, {}), images)) + 1e-9
+    assert learned.error <= overall(problem.errors(plan_of(table, LINEAR), images)) + 1e-9
 
 
 def test_a_denoiser_that_remembers_rows_is_refused():
     network = fs.Network(lambda x, t, label: x, LINEAR)
     label = torch.zeros(1, dtype=torch.long)
-    guided = fs.APG(network, {"label": label}, {"label": label + 1}, 3.0, momentum=-0.5)
+    guided = fs.Guided(network, {"label": label}, {"label": label + 1}, 3.0, method=fs.APG(momentum=-0.5))
     with pytest.raises(fs.InvalidInput, match="remembers earlier rows"):
         Problem.of(guided, (6,)).begun(range(2))

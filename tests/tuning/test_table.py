@@ -6,8 +6,10 @@ import torch
 
 import fewstep as fs
 from fewstep.core.check import marginal_error
+from fewstep.core.plan import TunedFor
+from fewstep.models import Identity
 from fewstep.tuning.rivals import deterministic
-from fewstep.tuning.table import LEARNED, Table, check_model, plan_of, spread, table_of
+from fewstep.tuning.table import LEARNED, Table, plan_of, spread, table_of
 
 from .mixture import six
 
@@ -39,7 +41,7 @@ def test_a_plan_and_its_table_make_the_same_states(kind, name):
         assert name == "rk4"
         return
     np.testing.assert_allclose(table.weights.sum(axis=1), 1, atol=1e-12)
-    again = plan_of(table, schedule, {})
+    again = plan_of(table, schedule)
     assert again.nfe == plan.nfe
     if [row.t for row in again.rows] != [row.t for row in plan.rows]:  # stages that coincide are moved apart
         assert name == "rk4"
@@ -52,7 +54,7 @@ def test_a_plan_and_its_table_make_the_same_states(kind, name):
 @pytest.mark.parametrize("kind", SCHEDULES)
 @pytest.mark.parametrize("n", [1, 2, 5, 12])
 def test_any_weights_keep_the_marginals_to_rounding(kind, n):
-    plan = plan_of(random_table(SCHEDULES[kind], n), SCHEDULES[kind], {})
+    plan = plan_of(random_table(SCHEDULES[kind], n), SCHEDULES[kind])
     assert float(np.max(marginal_error(plan))) < 1e-12
     assert plan.tolerance == 1e-12
     assert plan.registers <= max(n, 1)
@@ -61,11 +63,12 @@ def test_any_weights_keep_the_marginals_to_rounding(kind, n):
 
 def test_a_learned_plan_reads_back_to_the_same_bits_and_samples():
     schedule = SCHEDULES["linear"]
-    plan = plan_of(random_table(schedule, 6), schedule, {"model": "0123456789abcdef", "guidance": 2.0})
+    plan = plan_of(random_table(schedule, 6), schedule, TunedFor("0123456789abcdef", {"guidance": 2.0}))
     again = fs.Plan.from_json(plan.to_json())
     assert again == plan
     assert again.recipe.sampler == LEARNED
-    assert again.recipe.options == {"model": "0123456789abcdef", "guidance": 2.0}
+    assert again.recipe.options == {}
+    assert again.tuned_for == TunedFor("0123456789abcdef", {"guidance": 2.0})
     denoiser = six(schedule)
     assert torch.equal(fs.sample(again, denoiser, shape=(3, 6)), fs.sample(plan, denoiser, shape=(3, 6)))
 
@@ -73,7 +76,7 @@ def test_a_learned_plan_reads_back_to_the_same_bits_and_samples():
 def test_weights_that_amplify_rounding_beyond_the_bar_are_refused():
     schedule = SCHEDULES["linear"]
     with pytest.raises(fs.InvalidInput, match="is off by"):
-        plan_of(random_table(schedule, 6, size=1e6), schedule, {})
+        plan_of(random_table(schedule, 6, size=1e6), schedule)
 
 
 def test_only_deterministic_plans_from_one_state_have_a_table():
@@ -95,10 +98,10 @@ def test_times_that_coincide_are_moved_apart_and_others_stay():
 
 def test_a_plan_tuned_for_another_model_is_refused_and_an_ordinary_one_is_not():
     schedule = SCHEDULES["linear"]
-    plan = plan_of(random_table(schedule, 3), schedule, {"model": "a" * 16})
-    check_model(plan, "mine", "a" * 16, "use --force")
+    plan = plan_of(random_table(schedule, 3), schedule, TunedFor("a" * 16))
+    Identity("mine", "a" * 16).check_plan(plan, "use --force")
     with pytest.raises(
         fs.InvalidInput, match=r"tuned for a model with digest aaaaaaaaaaaaaaaa, this is 'mine'.*--force"
     ):
-        check_model(plan, "mine", "b" * 16, "use --force")
-    check_model(fs.compile("ddim", schedule=schedule, steps=3), "mine", "b" * 16, "use --force")
+        Identity("mine", "b" * 16).check_plan(plan, "use --force")
+    Identity("mine", "b" * 16).check_plan(fs.compile("ddim", schedule=schedule, steps=3), "use --force")

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 import fewstep as fs
+from fewstep.core.plan import TunedFor
 from fewstep.tuning import Problem, Sizes, TuningSettings, Uncertified, tune
 
 from .mixture import six
@@ -43,7 +44,7 @@ def test_the_plan_says_what_it_is_for_and_reads_back(tuned, tmp_path):
     tuned.plan.save(tmp_path / "plan.json")
     again = fs.Plan.load(tmp_path / "plan.json")
     assert again == tuned.plan
-    assert again.recipe.options == {"model": "0123456789abcdef", "guidance": 1.0}
+    assert again.tuned_for == TunedFor("0123456789abcdef", {"guidance": 1.0})
     assert again.tolerance == 1e-12
 
 
