@@ -87,10 +87,10 @@ class _Slot:
     """An image in its place.
 
     Attributes:
-        needs: by row; `layers`: of the perturbed branch.
-        conditions: by branch.
+        needs: by row; `layers`: of the perturbed branch; `conditions`: by branch.
         folds: (skip, out) by row; `folded`: they are in the table, which takes outputs and not data.
         table: (n, K, K + 3): registers, data, raw, noise.
+        around: what is put around `answer`, the innermost denoiser.
         memory: of guidance.
     """
 
@@ -112,6 +112,7 @@ class _Slot:
 
     @property
     def calls(self) -> list[_Call]:
+        """Those of the next row."""
         branches = self.needs[self.row].branches
         return [(branch, self.layers if branch == PERTURBED else frozenset()) for branch in branches]
 
@@ -121,10 +122,8 @@ class _Slot:
         if ESTIMATES in heard:
             estimates = heard[ESTIMATES]
         else:
-            state, outputs = (
-                State(x, skip, out, [need.moment], [need.weight]),
-                {name: v[0] for name, v in heard.items()},
-            )
+            outputs = {branch: output for branch, [output] in heard.items()}
+            state = State(x, skip, out, [need.moment], [need.weight])
             *estimates, self.memory = self.method.guide(outputs, state, self.memory)
             if self.folded:
                 return estimates
