@@ -1,4 +1,6 @@
-"""What the tests of guidance by name compare with: networks and conditions put together by hand."""
+"""What the tests of drawing compare with: networks and conditions put together by hand."""
+
+from __future__ import annotations
 
 import shutil
 from pathlib import Path
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor
 
 import fewstep as fs
-from fewstep.pipeline import TextPipeline, load
+from fewstep.pipeline import Pipeline, load
 
 from .tiny_diffusers import enliven
 
@@ -18,18 +20,27 @@ APG: dict[str, Any] = {"eta": 0.25, "norm_limit": 2.5, "momentum": -0.5}
 def other_unet(folder: Path, target: Path) -> Path:
     """A copy of a Stable Diffusion folder with another network."""
     shutil.copytree(folder, target)
-    module = load(target).module  # type: ignore[union-attr]
+    module: Any = load(target).model.module
     enliven(module, 5)
     module.save_pretrained(target / "unet")
     return target
 
 
-def base(pipe: TextPipeline) -> fs.Network:
-    scale = pipe.family.time_scale
-    return fs.Network(pipe._network, pipe.schedule, pipe.prediction, dtype=pipe.dtype, time_scale=scale)
+def base(pipe: Pipeline) -> fs.Network:
+    """The network, its condition still to be given."""
+    model = pipe.model
+    return fs.Network(
+        model.network, model.schedule, model.prediction, dtype=model.dtype, time_scale=model.time_scale
+    )
 
 
-def said(pipe: TextPipeline, texts: list[str]) -> dict[str, Tensor]:
+def encoder(pipe: Pipeline) -> Any:
+    """The text encoder."""
+    conditioner: Any = pipe.model.conditioner
+    return conditioner.encoder
+
+
+def said(pipe: Pipeline, texts: list[str]) -> dict[str, Tensor]:
     """The conditions of texts, the batch first."""
-    rows = [pipe.encoder(text) for text in texts]
+    rows = [encoder(pipe)(text) for text in texts]
     return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
