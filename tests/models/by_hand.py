@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 import fewstep as fs
+from fewstep.core.plan import TunedFor
 from fewstep.pipeline import Pipeline, load
 
 from .tiny_diffusers import enliven
@@ -44,3 +47,11 @@ def said(pipe: Pipeline, texts: list[str]) -> dict[str, Tensor]:
     """The conditions of texts, the batch first."""
     rows = [encoder(pipe)(text) for text in texts]
     return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+
+
+def fitted(
+    plan: fs.Plan, by: float = 1.01, model: str | None = None, factors: Sequence[float] | None = None
+) -> fs.Plan:
+    """A plan such as tuning gives, which no recipe compiles to: its weights moved, and its guidance by row."""
+    tuned_for = None if model is None else TunedFor(model)
+    return replace(plan, B=plan.B * by, tuned_for=tuned_for, guidance_factors=None if factors is None else tuple(factors))

@@ -13,8 +13,8 @@ import torch
 from fewstep import schedules
 from fewstep.core.errors import InvalidInput, shown, unknown_name
 from fewstep.core.schedule import Schedule
-from fewstep.drawing.drawing import MAX_SIDE
-from fewstep.drawing.overlay import merged
+from fewstep.drawing.drawing import MAX_SIDE, Drawing
+from fewstep.drawing.overlay import Overlay, merged
 from fewstep.models import families
 from fewstep.models import folder as folders
 from fewstep.models.cache import TensorCache
@@ -107,15 +107,21 @@ class Parts:
             raise InvalidInput(f"{path} describes no noise schedule ({error}): the file is damaged") from error
         return schedule, prediction_of(config, schedule.kind), config
 
-    def recommended(self) -> dict[str, Any]:
-        """The overlay that the folder recommends, in fewstep.json; empty where there is none."""
+    def recommended(self, usual: Overlay, sizes: ImageSizes, encoder: TextEncoder) -> Overlay:
+        """What is usual, and over it what the folder recommends in fewstep.json, where there is one."""
         path = self.folder / "fewstep.json"
         if not path.is_file():
-            return {}
-        overlay = folders.read_json(path)
-        unknown = sorted(set(overlay) - {"sampling", "guidance", "clip_skip", "decode"})
-        if unknown or not all(isinstance(overlay.get(name, {}), Mapping) for name in ("sampling", "guidance")):
-            raise InvalidInput(f"{path} recommends {shown(overlay)}; it may hold sampling, guidance, clip_skip, decode")
+            return usual
+        own = folders.read_json(path)
+        unknown = sorted(set(own) - {"sampling", "guidance", "clip_skip", "decode"})
+        if unknown or not all(isinstance(own.get(name, {}), Mapping) for name in ("sampling", "guidance", "decode")):
+            raise InvalidInput(f"{path} recommends {shown(own)}; it may hold sampling, guidance, clip_skip, decode")
+        try:
+            overlay = merged(usual, own)
+            Drawing.of({"prompts": ("",), "height": sizes.height, "width": sizes.width, **overlay})
+            encoder.check(overlay.get("clip_skip"))
+        except InvalidInput as error:
+            raise InvalidInput(f"{path} recommends what cannot be drawn: {error}") from error
         return overlay
 
     def digest(self, names: Sequence[str], *facts: Any) -> str:
@@ -231,19 +237,21 @@ def _of_text(parts: Parts, family: Family, name: str) -> Model:
     conditioner = Words(encoder, family, config, zero_negative)
     most = family.limit(config)
     height, width = family.size(config)
+    sizes = ImageSizes(
+        channels=family.channels(config),
+        height=height * codec.factor,
+        width=width * codec.factor,
+        factor=codec.factor,
+        multiple=codec.factor * family.patch(config),
+        most=MAX_SIDE if most is None else min(MAX_SIDE, most * codec.factor),
+    )
+    usual = merged(WORDS, {"guidance": {"scale": conditioner.usual_scale}})
     return Model(
         network=partial(family.call, module),
         conditioner=conditioner,
         codec=codec,
-        sizes=ImageSizes(
-            channels=family.channels(config),
-            height=height * codec.factor,
-            width=width * codec.factor,
-            factor=codec.factor,
-            multiple=codec.factor * family.patch(config),
-            most=MAX_SIDE if most is None else min(MAX_SIDE, most * codec.factor),
-        ),
-        recommended=merged(WORDS, {"guidance": {"scale": conditioner.usual_scale}}, parts.recommended()),
+        sizes=sizes,
+        recommended=parts.recommended(usual, sizes, encoder),
         time_scale=family.time_scale,
         sigma_data=float(scheduler.get("sigma_data", 0.5)),
         shift=partial(shift_of, scheduler) if scheduler.get("use_dynamic_shifting") else None,
