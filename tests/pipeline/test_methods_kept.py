@@ -26,11 +26,11 @@ def test_a_picture_remembers_its_method(models: Models, weak: TextPipeline, tmp_
     images = sd("lion", guidance=4.0, guidance_method="apg", guidance_options=APG, seed=2, **QUICK)
     stamp = read(images.save(tmp_path / "apg.png"))
     assert stamp.recipe.guidance == Guidance(4.0, method="apg", options=APG)
-    assert load(models("sd").folder).redraw(stamp.recipe).digest == stamp.pixels
+    assert load(models("sd").folder).redraw(stamp.recipe).digest == stamp.made.pixels
     images = sd.img2img(picture(), "lion", guidance_method="autoguidance", weak=weak, **QUICK | SIZE)
     stamp = read(images.save(tmp_path / "auto.png"))
     recipe: Any = stamp.recipe
-    assert sd.redraw(recipe, image=picture(), weak=weak).digest == stamp.pixels
+    assert sd.redraw(recipe, image=picture(), weak=weak).digest == stamp.made.pixels
     with pytest.raises(fs.InvalidInput, match=f"a weaker model of digest {weak.digest}: give it as weak="):
         sd.redraw(recipe, image=picture())
     other = models("sd", prediction_type="v_prediction").native
@@ -133,7 +133,7 @@ def test_models_of_classes_have_the_methods_too(pipe: Pipeline, tmp_path: Path) 
         assert torch.equal(images.tensor, fs.sample(plan, denoiser, shape=(2, 1, 4, 4), seed=7)), method
         assert images.nfe == 6
         stamp = read(images.save(tmp_path / "x.png"))
-        assert pipe.redraw(stamp.recipe, weak=more.get("weak")).digest == stamp.pixels
+        assert pipe.redraw(stamp.recipe, weak=more.get("weak")).digest == stamp.made.pixels
     for given, message in (
         ({"guidance_method": "pag"}, r"this network \(UNet\) has none"),
         ({"guidance_method": "cfg-zero"}, "predicts flow"),

@@ -96,7 +96,7 @@ def test_a_saved_picture_is_drawn_again_to_the_same_pixels(pipe: Pipeline, tmp_p
     stamp = read(images.save(tmp_path / "x.png"))
     again = pipe.redraw(stamp.recipe)
     assert torch.equal(again.tensor, images.tensor)
-    assert again.digest == stamp.pixels == images.digest
+    assert again.digest == stamp.made.pixels == images.digest
     assert again.recipe == images.recipe == stamp.recipe
 
 

@@ -40,7 +40,7 @@ def test_a_saved_picture_is_drawn_again_to_the_same_pixels(models: Models, tmp_p
     assert recipe.negatives == (("blue", "lion") if guided else (None,))
     again = load(models(name).folder).redraw(recipe)
     assert torch.equal(again.tensor, images.tensor)
-    assert again.digest == stamp.pixels
+    assert again.digest == stamp.made.pixels
 
 
 def test_one_of_several_is_drawn_again_from_its_own_file(models: Models, tmp_path: Path) -> None:

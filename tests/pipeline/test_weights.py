@@ -55,7 +55,7 @@ def test_weights_by_row_are_those_of_the_denoiser_and_come_back_from_the_picture
     assert images.nfe == nfe  # a row with the idle weight costs one evaluation
     stamp = read(images.save(tmp_path / "a.png"))
     assert stamp.recipe.guidance.scale == tuple(weights)
-    assert load(models(name).folder).redraw(stamp.recipe).digest == stamp.pixels
+    assert load(models(name).folder).redraw(stamp.recipe).digest == stamp.made.pixels
 
 
 def test_a_schedule_becomes_its_weights_in_the_rows(pipe: Pipeline, models: Models) -> None:
@@ -178,7 +178,7 @@ def test_dynamic_thresholding_is_that_of_the_denoiser_and_comes_back_from_the_pi
         assert not torch.equal(images.tensor, plain.tensor)
         stamp = read(images.save(tmp_path / "a.png"))
         assert stamp.recipe.guidance.threshold == pair
-        assert pipe.redraw(stamp.recipe).digest == stamp.pixels
+        assert pipe.redraw(stamp.recipe).digest == stamp.made.pixels
     assert "threshold" not in plain.recipe.to_json()["guidance"]
     job = Job(pipe, (Item(0),), pipe.plan("ddim", steps=3), batch=1, settings={"dynamic_threshold": 0.9})
     assert job.identity()["dynamic_threshold"] == [0.9, None]
@@ -243,4 +243,4 @@ def test_perturbed_attention_and_autoguidance_take_weights_by_row_too(
         torch.testing.assert_close(images.tensor, sd.decoder(latents))
         assert images.nfe == nfe
         stamp = read(images.save(tmp_path / "a.png"))
-        assert sd.redraw(stamp.recipe, **more).digest == stamp.pixels
+        assert sd.redraw(stamp.recipe, **more).digest == stamp.made.pixels
