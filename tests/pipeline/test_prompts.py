@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from fewstep.core.errors import InvalidInput
-from fewstep.pipeline import Item, PromptLine, read_prompts
-from fewstep.pipeline.promptfile import FILE_LIMIT
+from fewstep.pipeline import Batch, Item, Pipeline, PromptLine, read_prompts
+from fewstep.pipeline.prompts import FILE_LIMIT
 
 
 def written(tmp_path: Path, name: str, text: str | bytes) -> Path:
@@ -24,23 +24,22 @@ def test_text_has_a_prompt_a_line(tmp_path: Path) -> None:
     ]
 
 
-def test_json_lines_say_more(tmp_path: Path) -> None:
+def test_json_lines_say_more(pipe: Pipeline, tmp_path: Path) -> None:
     text = '{"prompt": "# x", "seed": 3, "guidance": 2}\n\n{"label": null, "negative": 1, "seed": [1, 0]}\n'
     lines = read_prompts(written(tmp_path, "p.jsonl", text))
-    assert lines == [PromptLine("# x", None, (3,), 2.0), PromptLine(None, 1, (1, 0))]
-    assert lines[0].items((7, 8), "blue", 5) == [Item("# x", 3, "blue", 2.0)]
-    assert lines[1].items((7, 8), None, 5) == [Item(None, 1, 1, 5), Item(None, 0, 1, 5)]
-    assert PromptLine("x").items((7, 8), None, None) == [Item("x", 7), Item("x", 8)]
+    assert lines == [PromptLine("# x", (3,), {"guidance": 2}), PromptLine(None, (1, 0), {"negative": 1})]
+    batch = Batch.of(pipe, [*lines[1:], PromptLine(2)], (7, 8), {"negative": 0, "guidance": 5.0})
+    assert batch.items == (Item(None, 1, 1, 0), Item(None, 1, 0, 0), Item(2, 0, 7, 0), Item(2, 0, 8, 0))
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("p.txt", "\n# only this\n", "holds no prompts"),
-        ("p.txt", b"\xff\xfe", "no text in UTF-8"),
+        ("p.txt", b"\xff\xfe", "is not text in UTF-8"),
         ("p.txt", b"a" * (FILE_LIMIT + 1), "more than 64 MiB"),
-        ("p.jsonl", "lion\n", "line 1 of .* is no JSON"),
-        ("p.jsonl", "[" * 100_000, "is no JSON"),
+        ("p.jsonl", "lion\n", "line 1 of .* is not JSON"),
+        ("p.jsonl", "[" * 100_000, "is not JSON"),
         ("p.jsonl", '"lion"', "has to be an object"),
         ("p.jsonl", '\n{"promt": "x"}', "line 2 of .* 'promt': did you mean 'prompt'"),
         ("p.jsonl", '{"seed": 1}', "needs a prompt"),
@@ -51,10 +50,38 @@ def test_json_lines_say_more(tmp_path: Path) -> None:
         ("p.jsonl", '{"prompt": "x", "negative": 3}', "negative has to be a text"),
         ("p.jsonl", '{"prompt": "x", "seed": -1}', "seed has to be"),
         ("p.jsonl", '{"prompt": "x", "seed": [1, 1]}', "different ones"),
-        ("p.jsonl", '{"prompt": "x", "guidance": NaN}', "guidance has to be a finite number"),
-        ("p.jsonl", '{"prompt": "x", "guidance": true}', "guidance has to be a finite number"),
     ],
 )
 def test_what_cannot_be_read_is_named_with_its_line(tmp_path: Path, name: str, text: str, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         read_prompts(written(tmp_path, name, text))
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ('"guidance": NaN', r"line 2 of .*guidance\.scale has to be a finite number, got nan"),
+        ('"guidance": true', r"line 2 of .*guidance\.scale has to be"),
+        ('"guidance": [1, "4"]', r"line 2 of .*guidance\.scale\.1 has to be a valid number, got '4'"),
+        ('"sampler": "ddin"', "line 2 of .*did you mean 'ddim'"),
+        ('"steps": "8"', "line 2 of .*steps has to be a valid integer, got '8'"),
+        ('"steps": 2.0', "line 2 of .*steps has to be"),
+        ('"preset": "bst"', "line 2 of .*did you mean 'best'"),
+        ('"preset": ["best"]', "line 2 of .*unknown preset"),
+        ('"height": 3', "line 2 of .*tiny makes images of 4 x 4 pixels alone"),
+        ('"estimate": {"clip": 1}', r"line 2 of .*estimate\.clip has to be"),
+        ('"decode": 3', "line 2 of .*decode is a mapping of its fields"),
+        ('"guidance": {"method": "apq"}', "line 2 of .*did you mean 'apg'"),
+    ],
+)
+def test_what_a_line_cannot_ask_for_is_named_with_it(pipe: Pipeline, tmp_path: Path, said: str, message: str) -> None:
+    lines = read_prompts(written(tmp_path, "p.jsonl", '{"label": 0}\n{"label": 1, ' + said + "}"))
+    with pytest.raises(InvalidInput, match=message):
+        Batch.of(pipe, lines)
+
+
+def test_lines_that_say_the_same_in_other_words_are_drawn_in_one_way(pipe: Pipeline, tmp_path: Path) -> None:
+    text = '{"label": 0}\n{"label": 1, "guidance": 2.0}\n{"label": 1, "guidance": {"scale": 2}, "negative": 0}'
+    batch = Batch.of(pipe, read_prompts(written(tmp_path, "p.jsonl", text)), call={"guidance": 2.0, "negative": 2})
+    assert (len(batch.orders), batch.driver) == (1, "eager")
+    assert [item.negative for item in batch.items] == [2, 2, 0]

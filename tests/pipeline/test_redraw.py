@@ -1,4 +1,4 @@
-"""Recipes of prompts: pictures that draw themselves again, and recipes from elsewhere."""
+"""Pictures of prompts draw themselves again, and say why where they cannot."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,89 +10,105 @@ import torch
 from PIL import Image
 
 import fewstep as fs
-from fewstep.pipeline import TextPipeline, load, read
-from fewstep.pipeline.recipe import recipe_from_json
+from fewstep.drawing import read
+from fewstep.pipeline import Pipeline, Run, load
 
-from .conftest import Model
+from models.tiny_diffusers import Twins
 
-Models = Callable[..., Model]
+Models = Callable[..., Twins]
+def told(pipe: Pipeline) -> bool:
+    conditioner: Any = pipe.model.conditioner
+    return conditioner.distilled
+
+
 QUICK: dict[str, Any] = {"steps": 2, "height": 16, "width": 16}
 
 
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3", "flux", "pixart"])
 def test_a_saved_picture_is_drawn_again_to_the_same_pixels(models: Models, tmp_path: Path, name: str) -> None:
     pipe = models(name).native
-    guided: dict[str, Any] = {} if pipe.distilled else {"negative": ["blue", "lion"], "guidance": 3.0}
+    guided: dict[str, Any] = {} if told(pipe) else {"negative": ["blue", "lion"], "guidance": 3.0}
     images = pipe(
         ["a red circle", "green \u2713 square\nabove"],
         seed=9,
         batch=1,
-        tiled=True,
+        decode=fs.Decode(tiled=True),
         height=32,
         width=16,
         steps=3,
         **guided,
     )
     stamp = read(images.save(tmp_path / "x.png"))
-    recipe: Any = stamp.recipe
-    assert recipe == images.recipe
-    assert (recipe.prompts[1], recipe.height, recipe.model_digest) == ("green \u2713 square\nabove", 32, pipe.digest)
-    assert recipe.negatives == (("blue", "lion") if guided else (None,))
-    again = load(models(name).folder).redraw(recipe)
+    drawing = stamp.drawing
+    assert drawing == images.drawing
+    assert (drawing.subjects[1], drawing.height) == ("green \u2713 square\nabove", 32)
+    assert stamp.made.model_digest == pipe.model.digest
+    assert drawing.negative == (("blue", "lion") if guided else (None,))
+    again = load(models(name).folder).redraw(stamp)
     assert torch.equal(again.tensor, images.tensor)
     assert again.digest == stamp.made.pixels
 
 
 def test_one_of_several_is_drawn_again_from_its_own_file(models: Models, tmp_path: Path) -> None:
-    sd: TextPipeline = models("sd").native
+    sd: Pipeline = models("sd").native
     images = sd(["red circle", "blue lion", "green square"], batch=2, **QUICK)
     paths = images.save_each(tmp_path)
     assert [path.name for path in paths] == ["0000-red-circle.png", "0001-blue-lion.png", "0002-green-square.png"]
-    again = sd.redraw(read(paths[1]).recipe)
+    again = sd.redraw(read(paths[1]))
     assert torch.equal(again.tensor, images.tensor[1:2])
     with Image.open(paths[1]) as picture:
         assert np.array_equal(np.asarray(picture), images.pixels[1])
 
 
 def test_recipes_of_another_kind_are_refused(models: Models, pipe: fs.Pipeline) -> None:
-    recipe = pipe([0], steps=2).recipe
+    picture = pipe([0], steps=2)
     sd = models("sd").native
     with pytest.raises(fs.InvalidInput, match="drawn by the model 'tiny'"):
-        sd.redraw(recipe)
+        sd.redraw(picture)
     images = sd("lion", **QUICK)
     with pytest.raises(fs.InvalidInput, match="drawn by the model 'sd'"):
-        pipe.redraw(images.recipe)
+        pipe.redraw(images)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"prompts": []}, "prompts is .*; it has to be a list of 2 to 2 texts"),
-        ({"prompts": ["a"]}, "a list of 2 to 2 texts"),
-        ({"prompts": ["a", 3]}, "a list of 2 to 2 texts"),
-        ({"prompts": ["a", "b" * 600_000]}, "texts of at most 500000 characters"),
-        ({"prompts": ["a" * 300_000, "b" * 300_000]}, "more than 500,000 characters"),
-        ({"negatives": "blue"}, "a list of texts or nulls"),
-        ({"negatives": [None, "a", "b"]}, "a list of 1 to 2 texts"),
-        ({"negatives": [4]}, "a list of 1 to 2 texts"),
-        ({"height": 0}, "height is 0; it has to be a whole number from 1 to 16384"),
-        ({"width": 16.5}, "width is 16.5"),
-        ({"clip_skip": "1"}, "clip_skip is '1'"),
-        ({"tiled": 1}, "tiled is 1; it has to be true or false"),
-        ({"extra": 1}, r"unknown \['extra'\]"),
-        ({"labels": [None]}, "prompts is .*; it has to be a list of 1 to 1 texts"),
+        ({"prompts": []}, "prompts has to have at least 1 item"),
+        ({"prompts": ["a", 3]}, r"prompts\.1 has to be a valid string, got 3"),
+        ({"prompts": ["a", "b" * 20_001]}, r"prompts\.1 .* at most 20000 characters"),
+        ({"prompts": ["a" * 20_000] * 26}, "more than 500,000 characters"),
+        ({"negative": "blue"}, "negative has to be a valid tuple, got 'blue'"),
+        ({"negative": [None, "a", "b"]}, "one for each of the 2 subjects, got 3"),
+        ({"negative": [4.5]}, r"negative\.0"),
+        ({"height": 0}, "height has to be greater than or equal to 1, got 0"),
+        ({"width": 16.5}, "width .*, got 16.5"),
+        ({"clip_skip": "1"}, "clip_skip has to be a valid integer, got '1'"),
+        ({"decode": {"tiled": 1, "sliced": False}}, r"decode\.tiled has to be a valid boolean, got 1"),
+        ({"extra": 1}, "unknown field of the drawing 'extra'"),
+        ({"labels": [None]}, "prompts, or labels, and not both"),
     ],
 )
-def test_a_hostile_recipe_is_refused_by_field(models: Models, changes: dict[str, Any], message: str) -> None:
-    content = models("sd").native(["lion", "red"], **QUICK).recipe.to_json()
-    assert recipe_from_json(content).to_json() == content
+def test_a_hostile_drawing_is_refused_by_field(models: Models, changes: dict[str, Any], message: str) -> None:
+    content = models("sd").native.order(["lion", "red"], **QUICK).drawing.to_json()
+    assert fs.Drawing.of(content).to_json() == content
     with pytest.raises(fs.InvalidInput, match=message):
-        recipe_from_json({**content, **changes})
+        fs.Drawing.of({**content, **changes})
 
 
-def test_a_recipe_cannot_ask_for_what_the_model_cannot_make(models: Models) -> None:
+def test_a_drawing_cannot_ask_for_what_the_model_cannot_make(models: Models) -> None:
     sd = models("sd").native
-    content = sd("lion", **QUICK).recipe.to_json()
+    images = sd("lion", **QUICK)
     for changes, message in (({"height": 17}, "height is 17"), ({"clip_skip": 50}, "clip_skip must be")):
+        drawing = images.drawing.but(**changes)
         with pytest.raises(fs.InvalidInput, match=message):
-            sd.redraw(recipe_from_json({**content, **changes}))
+            sd.redraw(images.stamp().but(drawing=drawing))
+        with pytest.raises(fs.InvalidInput, match=message):
+            sd.draw(drawing)
+
+
+def test_a_complete_drawing_is_drawn_as_the_call_that_made_it(models: Models) -> None:
+    sd = models("sd").native
+    images = sd(["lion", "red"], negative="blue", seed=5, batch=2, **QUICK)
+    again = sd.draw(fs.Drawing.read(images.drawing.text), run=Run(2))
+    assert torch.equal(again.tensor, images.tensor)
+    assert again.drawing.digest == images.drawing.digest

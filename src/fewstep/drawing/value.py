@@ -168,8 +168,10 @@ class _FieldRefused(InvalidInput):
 
 
 def _refused(kind: type[Value], error: ValidationError) -> InvalidInput:
-    """What is wrong first, with the path of its field."""
-    first = error.errors(include_url=False)[0]
+    """What is wrong first, with the path of its field; of the ways to read a field, the one that went furthest."""
+    errors = error.errors(include_url=False)
+    same = [each for each in errors if each["loc"][:1] == errors[0]["loc"][:1]]
+    first = max(same, key=lambda each: sum(isinstance(part, int) for part in each["loc"]))
     parts = [str(part) for part in first["loc"]]
     path = ".".join(part for part in parts if part.isdigit() or part in kind.model_fields or part == parts[0])
     cause = first.get("ctx", {}).get("error")

@@ -71,16 +71,20 @@ class Batch:
         scale: int = 1,
     ) -> Batch:
         """Each line with each of its seeds, or of `seeds`; `call` is what is said of all lines, as in a call."""
-        orders: dict[str, tuple[int, Order]] = {}
+        said: dict[str, int] = {}
+        ways: dict[str, int] = {}
+        orders: list[Order] = []
         items = []
         for line in lines:
-            said = {**(call or {}), **line.call}
-            negative = said.pop("negative", None)
-            key = "" if not line.call else json.dumps(line.call, sort_keys=True, default=str)
-            if key not in orders:
-                orders[key] = len(orders), ordered(pipe.model, (line.subject,), said)
-            items += [Item(line.subject, negative, seed, orders[key][0]) for seed in line.seeds or seeds]
-        return Batch(pipe.model, tuple(order for _, order in orders.values()), tuple(items), size, scale)
+            own = {**(call or {}), **line.call}
+            negative = own.pop("negative", None)
+            text = json.dumps(line.call | {"negative": None}, sort_keys=True, default=str)
+            if text not in said:
+                order = _ordered(pipe.model, line, own)
+                said[text] = ways.setdefault(json.dumps(Batch._way(order)), len(orders))
+                orders += [order] if said[text] == len(orders) else []
+            items += [Item(line.subject, negative, seed, said[text]) for seed in line.seeds or seeds]
+        return Batch(pipe.model, tuple(orders), tuple(items), size, scale)
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.items) <= MAX_ITEMS:
@@ -96,10 +100,11 @@ class Batch:
         for item in self.items:
             if type(item.seed) is not int or not 0 <= item.seed <= SEED_LIMIT:
                 raise InvalidInput(f"a seed must be a whole number from 0 to 2**64 - 1, got {item.seed!r}")
-            kinds = tuple(str if isinstance(one, str) else one for one in (item.subject, item.negative))
+            kinds = tuple(str if isinstance(one, str) else repr(one) for one in (item.subject, item.negative))
             if (kinds, item.order) not in checked:  # all words are alike to the check
                 checked.add((kinds, item.order))
-                check(self.model, self._alone(item))
+                order = self.orders[item.order]
+                check(self.model, replace(order, drawing=order.drawing.but(**self._fields(item))))
 
     @property
     def driver(self) -> str:
@@ -166,13 +171,11 @@ class Batch:
 
     def _alone(self, item: Item) -> Order:
         order = self.orders[item.order]
-        update = {
-            self.model.conditioner.field: (item.subject,),
-            "negative": (item.negative,),
-            "seed": item.seed,
-            "count": 1,
-        }
-        return replace(order, drawing=order.drawing.model_copy(update=update))
+        return replace(order, drawing=order.drawing.model_copy(update=self._fields(item)))
+
+    def _fields(self, item: Item) -> dict[str, Any]:
+        field = self.model.conditioner.field
+        return {field: (item.subject,), "negative": (item.negative,), "seed": item.seed, "count": 1}
 
     @staticmethod
     def _way(order: Order) -> dict[str, Any]:
@@ -180,3 +183,10 @@ class Batch:
         for name in ("prompts", "labels", "negative", "seed", "count"):
             del drawing[name]
         return {**drawing, "plan": order.plan.digest}
+
+
+def _ordered(model: Model, line: PromptLine, said: Mapping[str, Any]) -> Order:
+    try:
+        return ordered(model, (line.subject,), said)
+    except InvalidInput as error:
+        raise InvalidInput(f"{line.where}: {error}" if line.where else str(error)) from error

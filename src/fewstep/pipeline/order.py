@@ -15,7 +15,7 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.plan import Plan
 from fewstep.denoise.scale import GuidanceSchedule
-from fewstep.drawing import Drawing, Guidance, Sampling, merged, preset
+from fewstep.drawing import Drawing, Sampling, merged, preset
 from fewstep.drawing.made import MAX_BATCH
 from fewstep.drawing.overlay import Overlay
 from fewstep.models import Model, weaker_of, with_tuned_plan
@@ -132,8 +132,8 @@ def ordered(
     model.sizes.check(model.name, whole["height"], whole["width"])
     whole["sampling"] = Sampling.of(whole["sampling"])
     plan = plan_of(model, whole["sampling"], (whole["height"], whole["width"]))
-    guidance = {**whole["guidance"], "weaker": None if weaker is None else weaker.digest}
-    whole["guidance"] = Guidance(**{**guidance, "scale": lowered(guidance.get("scale"), plan)})
+    scale = lowered(whole["guidance"].get("scale"), plan)
+    whole["guidance"] = {**whole["guidance"], "scale": scale, "weaker": None if weaker is None else weaker.digest}
     whole[model.conditioner.field] = _several(model, subjects)
     if isinstance(whole.get("negative"), str | int):
         whole["negative"] = (whole["negative"],)
