@@ -32,9 +32,7 @@ def other_unet(folder: Path, target: Path) -> Path:
 def base(pipe: Pipeline) -> fs.Network:
     """The network, its condition still to be given."""
     model = pipe.model
-    return fs.Network(
-        model.network, model.schedule, model.prediction, dtype=model.dtype, time_scale=model.time_scale
-    )
+    return fs.Network(model.network, model.schedule, model.prediction, dtype=model.dtype, time_scale=model.time_scale)
 
 
 def encoder(pipe: Pipeline) -> Any:
@@ -54,4 +52,6 @@ def fitted(
 ) -> fs.Plan:
     """A plan such as tuning gives, which no recipe compiles to: its weights moved, and its guidance by row."""
     tuned_for = None if model is None else TunedFor(model)
-    return replace(plan, B=plan.B * by, tuned_for=tuned_for, guidance_factors=None if factors is None else tuple(factors))
+    return replace(
+        plan, B=plan.B * by, tuned_for=tuned_for, guidance_factors=None if factors is None else tuple(factors)
+    )

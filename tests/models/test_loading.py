@@ -94,7 +94,9 @@ def closing_over(factor: float) -> Callable[..., Any]:
 def test_nothing_is_claimed_of_a_callable_whose_outcome_is_not_to_be_seen(make: Callable[[float], Any]) -> None:
     first, second = (load(make(factor), spec=SPEC) for factor in (0.9, 0.3))
     assert first.model.digest != second.model.digest
-    assert load(first.model.network, spec=SPEC).model.digest != first.model.digest  # what it closes over may have changed
+    assert (
+        load(first.model.network, spec=SPEC).model.digest != first.model.digest
+    )  # what it closes over may have changed
     assert first.model.identity.anonymous
     assert len(bytes.fromhex(first.model.digest)) == 8
     picture = first([None], steps=2)
@@ -179,7 +181,9 @@ def test_one_network_is_loaded_with_the_schedule_beside_it(models: Models, tmp_p
     part = load(folder / "unet")
     file = load(folder / UNET)
     alone = shutil.copytree(folder / "unet", tmp_path / "alone")
-    with pytest.raises(fs.InvalidInput, match=r"is a network alone: give spec=fewstep\.NetworkSpec\(schedule, prediction\)"):
+    with pytest.raises(
+        fs.InvalidInput, match=r"is a network alone: give spec=fewstep\.NetworkSpec\(schedule, prediction\)"
+    ):
         load(alone)
     given = load(alone, spec=fs.NetworkSpec(whole.model.schedule, "epsilon"))
     pictures = [pipe([None], steps=2).tensor for pipe in (whole, part, file, given)]

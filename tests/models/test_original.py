@@ -20,8 +20,8 @@ from fewstep.pipeline import load
 from fewstep.zoo import container
 
 from . import originals
-from .tiny_diffusers import Twins
 from .test_families import PROMPTS, SIZE, apart, noise
+from .tiny_diffusers import Twins
 
 Models = Callable[..., Twins]
 

@@ -11,7 +11,6 @@ from PIL import Image
 import fewstep as fs
 from fewstep.drawing import Layout, read
 from fewstep.pipeline import Pipeline, load, sheet_of
-
 from models.tiny import text_of, write
 
 

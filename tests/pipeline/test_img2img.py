@@ -18,7 +18,6 @@ from fewstep.pipeline.order import Origin
 from fewstep.pipeline.stages import start
 from fewstep.pipeline.strength import Strength, time_of_level
 from fewstep.run.noise import START, unit_noise
-
 from models.tiny_diffusers import Twins
 
 Models = Callable[..., Twins]

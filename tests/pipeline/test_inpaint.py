@@ -16,9 +16,9 @@ from fewstep.drawing import read
 from fewstep.pipeline import Pipeline, load
 from fewstep.pipeline.img2img import encoded
 from fewstep.run.noise import START, unit_noise
-
 from models import tiny_diffusers
 from models.tiny_diffusers import Twins
+
 from .test_img2img import SIZE, latents, picture, sd
 
 __all__ = ["latents", "sd"]
@@ -137,7 +137,15 @@ def test_a_network_that_was_trained_to_inpaint_draws_as_in_diffusers(
     own.scheduler.set_timesteps(8)
     times = [*own.scheduler.timesteps.tolist(), 0.0]
     native.inpaint(
-        picture(), mask(), "a red circle", strength=0.75, sampler="ddim", sampling={"times": times}, guidance=guidance, seed=7, **SIZE
+        picture(),
+        mask(),
+        "a red circle",
+        strength=0.75,
+        sampler="ddim",
+        sampling={"times": times},
+        guidance=guidance,
+        seed=7,
+        **SIZE,
     )
     assert (latents[-1] - expected).abs().max() < 1e-5 * expected.abs().max()
 

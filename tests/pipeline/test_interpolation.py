@@ -14,8 +14,8 @@ from fewstep import InvalidInput
 from fewstep.pipeline import Pipeline, load
 from fewstep.pipeline.images import pixels_of
 from fewstep.pipeline.interpolation import slerp
-
 from models.tiny_diffusers import Twins
+
 from .test_img2img import SIZE, sd
 
 __all__ = ["sd"]

@@ -16,8 +16,8 @@ from fewstep.drawing import read
 from fewstep.pipeline import Pipeline, load
 from fewstep.pipeline.inversion import psnr
 from fewstep.run.eager import Cancelled
-
 from models.tiny_diffusers import Twins
+
 from .test_img2img import SIZE, latents, picture, sd
 
 __all__ = ["latents", "sd"]

@@ -12,10 +12,11 @@ from PIL import Image
 import fewstep as fs
 from fewstep.drawing import read
 from fewstep.pipeline import Pipeline, Run, load
-
 from models.tiny_diffusers import Twins
 
 Models = Callable[..., Twins]
+
+
 def told(pipe: Pipeline) -> bool:
     conditioner: Any = pipe.model.conditioner
     return conditioner.distilled

@@ -12,11 +12,12 @@ import torch
 import fewstep as fs
 from fewstep.models import NoEffect, TensorCache, TruncatedPrompt
 from fewstep.pipeline import LostImages, Pipeline, load
-
 from models.by_hand import encoder
 from models.tiny_diffusers import Twins, enliven
 
 Models = Callable[..., Twins]
+
+
 def vae(pipe: Pipeline) -> Any:
     codec: Any = pipe.model.codec
     return codec.vae
@@ -212,9 +213,7 @@ def test_decoding_overlaps_with_the_next_batch_and_changes_nothing(
     assert torch.equal(images.tensor, plain.tensor)
 
 
-def test_a_decoder_that_fails_beside_the_sampler_is_not_silent(
-    sd: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_decoder_that_fails_beside_the_sampler_is_not_silent(sd: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     def decode(*_: Any, **__: Any) -> Any:
         raise RuntimeError("out of memory")
 

@@ -22,10 +22,11 @@ from fewstep.drawing.made import MAX_BATCH
 from fewstep.models import Model
 from fewstep.pipeline.draw import LostImages, draw
 from fewstep.pipeline.images import Images
-from fewstep.pipeline.order import Order, Run, check, ordered
+from fewstep.pipeline.order import Order, Run, ordered
 from fewstep.pipeline.pipeline import Pipeline
 from fewstep.pipeline.prompts import MAX_ITEMS, PromptLine
 from fewstep.pipeline.slots import draw_in_slots
+from fewstep.pipeline.stages import check
 
 ROUND = 4
 """Images that go through slots together, as a multiple of their number: what is not whole is drawn again."""
