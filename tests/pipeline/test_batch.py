@@ -1,6 +1,7 @@
-"""Jobs: which images are drawn together, what tells two jobs apart, and folders that a crash left behind."""
+"""Batches of drawings: which images are drawn together, what tells two apart, and folders that a crash left behind."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,83 +10,121 @@ import pytest
 import torch
 
 from fewstep.core.errors import InvalidInput
-from fewstep.pipeline import Item, Job, Pipeline, draw_job
+from fewstep.drawing import Drawing, read
+from fewstep.pipeline import Batch, Pipeline, PromptLine, draw_batch
 from fewstep.pipeline.manifest import Manifest
 
 
-def job(pipe: Any, items: list[Item], **more: Any) -> Job:
-    return Job(pipe, tuple(items), pipe.plan(steps=1), **{"batch": 2, **more})
+def line(subject: Any, seed: int = 0, **call: Any) -> PromptLine:
+    return PromptLine(subject, (seed,), call)
 
 
-def test_images_with_one_guidance_and_negative_are_drawn_together(pipe: Pipeline) -> None:
-    made = job(pipe, [Item(0), Item(1, guidance=3), Item(2), Item(0, 1), Item(1, negative=2), Item(0, guidance=3)])
-    assert made.batches() == [(0, 2), (3,), (1, 5), (4,)]
-    assert [item.guidance for item in made.items] == [2.0, 3, 2.0, 2.0, 2.0, 3]
+def batch(pipe: Pipeline, lines: Sequence[PromptLine], size: int | None = 2, scale: int = 1, **call: Any) -> Batch:
+    return Batch.of(pipe, lines, call={"steps": 1, **call}, size=size, scale=scale)
+
+
+def test_images_with_one_kind_of_negative_are_drawn_together(pipe: Pipeline) -> None:
+    made = batch(pipe, [line(0), line(1, negative=0), line(2), line(0, 1), line(1, negative=2), line(0, 5)])
+    assert (made.driver, made.parts()) == ("eager", [(0, 2), (3, 5), (1, 4)])
+
+
+def test_images_that_differ_in_guidance_or_sampler_go_through_slots(pipe: Pipeline) -> None:
+    made = batch(pipe, [line(0), line(1, guidance=3), line(2), line(1, negative=2), line(0, sampler="ddim")], size=1)
+    assert (made.driver, made.parts()) == ("slots", [(0, 1, 2, 3), (4,)])
+    assert [made.drawing(i).guidance.scale for i in range(5)] == [2.0, 3.0, 2.0, 2.0, 2.0]
+    assert made.drawing(4).sampling.sampler == "ddim"
 
 
 def test_everything_that_decides_an_image_is_in_the_identity(pipe: Pipeline) -> None:
-    own = job(pipe, [Item(0), Item(1)])
+    lines = [line(0), line(1)]
+    own = batch(pipe, lines)
     others = [
-        job(pipe, [Item(0), Item(1, seed=1)]),
-        job(pipe, [Item(0), Item(2)]),
-        job(pipe, [Item(0), Item(1, guidance=3)]),
-        job(pipe, [Item(0), Item(1, negative=2)]),
-        job(pipe, [Item(1), Item(0)]),
-        replace(own, batch=1),
+        batch(pipe, [line(0), line(1, 1)]),
+        batch(pipe, [line(0), line(2)]),
+        batch(pipe, [line(0), line(1, guidance=3)]),
+        batch(pipe, [line(0), line(1, negative=2)]),
+        batch(pipe, [line(1), line(0)]),
+        replace(own, size=1),
         replace(own, scale=2),
-        replace(own, plan=pipe.plan(steps=2)),
-        *(
-            job(pipe, [Item(0), Item(1)], settings=s)
-            for s in ({"clip": True}, {"rescale": 0.5}, {"interval": (0.1, 2)})
-        ),
+        batch(pipe, lines, steps=2),
+        batch(pipe, lines, sampler="ddim"),
+        batch(pipe, lines, guidance=3),
+        batch(pipe, lines, guidance={"rescale": 0.5}),
+        batch(pipe, lines, guidance={"interval": (0.1, 2.0)}),
+        batch(pipe, lines, estimate={"clip": True}),
+        batch(pipe, lines, decode={"sliced": True}),
     ]
     texts = {json.dumps(one.identity()) for one in [own, *others]}
     assert len(texts) == 1 + len(others)
-    assert job(pipe, [Item(0), Item(1)]).identity() == own.identity()
+    assert batch(pipe, lines).identity() == own.identity()
 
 
 @pytest.mark.parametrize(
-    ("items", "more", "message"),
+    ("lines", "more", "message"),
     [
         ([], {}, "1 to 1,000,000 images, got 0"),
-        ([Item(0)], {"batch": 0}, "batch must be"),
-        ([Item(0)], {"settings": {"height": 8}}, "no setting 'height'"),
-        ([Item(3)], {}, "no label 3"),
-        ([Item("lion")], {}, "'lion' is words"),
-        ([Item(0, seed=-1)], {}, "a seed must be"),
-        ([Item(0, negative=1, guidance=1)], {}, "negative"),
-        ([Item(0, guidance=float("nan"))], {}, "guidance must be a finite number"),
-        ([Item(0)], {"settings": {"rescale": 2}}, "rescale"),
+        ([line(0)], {"size": 0}, "batch must be"),
+        ([line(0)], {"size": 1025}, "batch must be"),
+        ([line(0)], {"scale": 5000}, "use a lower one"),
+        ([line(0)], {"height": 8}, "tiny makes images of 4 x 4 pixels alone"),
+        ([line(0)], {"hight": 8}, "unknown argument 'hight': did you mean 'height'"),
+        ([line(3)], {}, "no label 3"),
+        ([line(0), line(3)], {}, "no label 3"),
+        ([line(0), line(True)], {}, r"labels\.0 has to be a valid integer, got True"),
+        ([line("lion")], {}, "labels"),
+        ([line(0), line("lion")], {}, "labels"),
+        ([line(0, -1)], {}, "a seed must be"),
+        ([line(0, 2**64)], {}, "a seed must be"),
+        ([line(0), line(0, negative=1.5)], {}, "negative"),
+        ([line(0), line(0, negative=[1])], {}, "negative"),
+        ([line(0, negative=1, guidance=1)], {}, "negative"),
+        ([line(0, guidance=float("nan"))], {}, r"guidance\.scale has to be a finite number"),
+        ([line(0)], {"guidance": {"rescale": 2}}, "rescale"),
+        ([line(0), line(1, guidance={"method": "pag"})], {}, "UNet has none"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_at_once(pipe: Pipeline, items: list, more: dict, message: str) -> None:
+def test_what_cannot_be_drawn_is_refused_at_once(
+    pipe: Pipeline, lines: list[PromptLine], more: dict[str, Any], message: str
+) -> None:
     with pytest.raises(InvalidInput, match=message):
-        job(pipe, items, **more)
+        batch(pipe, lines, **more)
 
 
 def test_a_folder_without_its_last_files_gets_them(pipe: Pipeline, tmp_path: Path) -> None:
-    made = job(pipe, [Item(i % 3, i) for i in range(5)])
-    seen = []
-    report = draw_job(made, tmp_path / "a", on_batch=lambda done: seen.append(done.images))
+    made = batch(pipe, [line(i % 3, i) for i in range(5)])
+    seen: list[int] = []
+    report = draw_batch(made, tmp_path / "a", on_batch=lambda done: seen.append(done.images))
     assert (report.drawn, report.nfe, seen) == (5, 2, [2, 4, 5])
-    draw_job(made, tmp_path / "b")
+    draw_batch(made, tmp_path / "b")
     for name in ("000004-label1-seed4.png", "000003-label0-seed3.png"):
         (tmp_path / "b" / name).unlink()
     (tmp_path / "b/.job.json.0123456789ab.part").write_text("torn")
-    assert draw_job(made, tmp_path / "b").drawn == 3
+    assert draw_batch(made, tmp_path / "b").drawn == 3
     names = [{p.name: p.read_bytes() for p in (tmp_path / f).iterdir() if p.name != "timings.jsonl"} for f in "ab"]
     assert names[0] == names[1]
 
 
 def test_a_picture_that_comes_out_otherwise_is_not_mixed_in(pipe: Pipeline, tmp_path: Path) -> None:
-    made = job(pipe, [Item(0), Item(1)])
-    draw_job(made, tmp_path / "a")
+    made = batch(pipe, [line(0), line(1)])
+    draw_batch(made, tmp_path / "a")
     (tmp_path / "a/000001-label1-seed0.png").unlink()
+    module: Any = pipe.model.module
     with torch.no_grad():
-        next(iter(pipe.network.parameters())).add_(0.5)  # type: ignore[attr-defined]
+        next(iter(module.parameters())).add_(0.5)
     with pytest.raises(InvalidInput, match="drawn again it differs"):
-        draw_job(made, tmp_path / "a")
+        draw_batch(made, tmp_path / "a")
     assert not (tmp_path / "a/000001-label1-seed0.png").exists()
+
+
+def test_a_file_of_a_batch_is_the_picture_that_a_call_draws(pipe: Pipeline, tmp_path: Path) -> None:
+    made = batch(pipe, [line(0, 3), line(2, 9)], steps=3, scale=2)
+    draw_batch(made, tmp_path / "a")
+    stamp = read(tmp_path / "a/000001-label2-seed9.png")
+    drawn = pipe([0, 2], seed=[3, 9], steps=3, batch=2)
+    assert torch.equal(pipe.redraw(stamp).tensor, drawn.tensor[1:])
+    manifest = [json.loads(text) for text in (tmp_path / "a/manifest.jsonl").read_text().splitlines()]
+    assert [entry["file"] for entry in manifest] == ["000000-label0-seed3.png", "000001-label2-seed9.png"]
+    assert Drawing.of(manifest[1]["drawing"]) == made.drawing(1) == next(iter([*stamp.drawing.each][1:]))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import fewstep as fs
-from fewstep.drawing import read
+from fewstep.drawing import Stamp, read
 from fewstep.pipeline import Pipeline, Run, load
 from models.tiny_diffusers import Twins
 
@@ -113,3 +113,24 @@ def test_a_complete_drawing_is_drawn_as_the_call_that_made_it(models: Models) ->
     again = sd.draw(fs.Drawing.read(images.drawing.text), run=Run(2))
     assert torch.equal(again.tensor, images.tensor)
     assert again.drawing.digest == images.drawing.digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": [0, 7]}, "no label 7"),
+        ({"negative": [7]}, "no label 7"),
+        ({"height": 5}, "tiny makes images of 4 x 4 pixels alone"),
+        ({"sampling": {"sampler": "ddim", "steps": 2, "grid": "trailing", "options": {"nonsense": 1}}}, "unknown option"),
+        ({"labels": None, "prompts": ["a", "b"]}, "draws classes"),
+        ({"clip_skip": 1}, "needs a model that takes prompts"),
+    ],
+)
+def test_a_sound_recipe_that_cannot_be_drawn_says_why(pipe: Pipeline, changes: dict[str, Any], message: str) -> None:
+    images = pipe([0, 1], steps=2)
+    stamp = images.stamp()
+    edited = Stamp.of({**stamp.to_json(), "drawing": {**stamp.drawing.to_json(), **changes}})
+    with pytest.raises(fs.InvalidInput, match=message):
+        pipe.redraw(edited)
+    with pytest.raises(fs.InvalidInput, match=r"keep must name some of the images 0 \.\. 1"):
+        pipe.redraw(stamp.but(made=stamp.made.but(keep=(2,))))
