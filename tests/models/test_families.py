@@ -12,7 +12,8 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.models.families import call_sana, scale_embedding, sizes_pixart
+from fewstep.denoise.embedded import scale_embedding
+from fewstep.models.families import call_sana, sizes_pixart
 from fewstep.pipeline import Pipeline
 
 from .tiny_diffusers import Twins
@@ -67,7 +68,7 @@ def test_stable_diffusion_epsilon_and_v(
 
 def test_a_latent_consistency_model_is_told_its_scale(models: Callable[..., Twins]) -> None:
     native, own, _ = models("lcm")
-    assert native.model.conditioner.distilled
+    assert native.model.conditioner.facts.distilled
     start = noise((2, 4, 8, 12))
     drawn = own(PROMPTS, num_inference_steps=1, guidance_scale=3.0, latents=start, output_type="latent", **SIZE).images
     plan = native.plan("lcm", sampling={"times": [*own.scheduler.timesteps.tolist(), -1.0]})
@@ -103,7 +104,7 @@ def test_sd3_with_and_without_t5(models: Callable[..., Twins], t5: bool) -> None
 @pytest.mark.parametrize("guidance", [True, False])
 def test_flux_with_and_without_a_guidance_embedding(models: Callable[..., Twins], guidance: bool) -> None:
     native, own, _ = models("flux", guidance=guidance)
-    assert native.model.conditioner.distilled == guidance
+    assert native.model.conditioner.facts.distilled == guidance
     assert usual_scale(native) == (3.5 if guidance else 1.0)
     start = noise((2, 4, 8, 12))
     settings = {"guidance": 2.5} if guidance else {}
@@ -207,7 +208,7 @@ def test_a_distilled_network_is_told_its_scale_as_in_diffusers(models: Callable[
     scales = torch.tensor([0.0, 1.5, 6.5])
     for width in (16, 17):
         expected = own.get_guidance_scale_embedding(scales, embedding_dim=width)
-        assert torch.allclose(scale_embedding(scales, width, torch.float32), expected, atol=1e-6)
+        assert torch.allclose(scale_embedding(scales, width), expected, atol=1e-6)
 
 
 def test_pixart_is_told_its_size_where_it_was_trained_to_be() -> None:

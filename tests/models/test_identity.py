@@ -48,7 +48,9 @@ def test_a_plan_of_other_weights_is_refused_with_both_digests(pipe: Pipeline) ->
     identity.check_plan(plan, "tune")
     identity.check_plan(fitted(plan, model=identity.weights), "tune")
     identity.check_plan(replace(plan, tuned_for=TunedFor("")), "tune")
-    with pytest.raises(fs.InvalidInput, match=f"digest {'0' * 16}, this is 'tiny' with digest {identity.weights}: tune"):
+    with pytest.raises(
+        fs.InvalidInput, match=f"digest {'0' * 16}, this is 'tiny' with digest {identity.weights}: tune"
+    ):
         identity.check_plan(fitted(plan, model="0" * 16), "tune")
 
 

@@ -68,7 +68,9 @@ def test_sizes_are_refused_by_name_with_what_is_allowed() -> None:
 
 def test_conditions_are_placed_in_the_dtype_but_for_whole_numbers_and_the_told_scale(models: Models) -> None:
     model = replace(models("sd").native.model, dtype=torch.bfloat16)
-    rows = [{"text": torch.zeros(1, 2), "mask": torch.ones(1, 2, dtype=torch.long), "guidance": torch.tensor([7.5])}] * 2
+    rows = [
+        {"text": torch.zeros(1, 2), "mask": torch.ones(1, 2, dtype=torch.long), "guidance": torch.tensor([7.5])}
+    ] * 2
     placed = model.placed(rows)
     assert {name: value.dtype for name, value in placed.items()} == {
         "text": torch.bfloat16,

@@ -128,7 +128,7 @@ def test_flux_as_one_file(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str, told: bool
 ) -> None:
     whole, own, folder = models("flux") if told else models("flux", guidance=False)
-    assert whole.model.conditioner.distilled == told
+    assert whole.model.conditioner.facts.distilled == told
     tensors = originals.flux(own.transformer)
     width = own.transformer.config.num_attention_heads * own.transformer.config.attention_head_dim
     name = "convert_flux_transformer_checkpoint_to_diffusers"
@@ -139,7 +139,7 @@ def test_flux_as_one_file(
     for file in (without / "transformer").glob("*.safetensors"):
         file.unlink()
     found: Any = load(path, config=without)
-    assert found.model.conditioner.distilled == told
+    assert found.model.conditioner.facts.distilled == told
     plan, start = whole.plan("euler", steps=3, **SIZE), noise((2, *whole.state_shape(**SIZE)))
     a, b = (fs.sample(plan, p.denoiser(PROMPTS, **SIZE), noise=start) for p in (found, whole))
     assert apart(a, b) < 1e-5

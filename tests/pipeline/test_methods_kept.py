@@ -13,11 +13,11 @@ import fewstep as fs
 from fewstep import Guidance
 from fewstep.drawing import read
 from fewstep.pipeline import Batch, Pipeline, PromptLine, draw_batch, load
-
 from models.by_hand import APG, base
-from models.tiny_diffusers import Twins
-from .test_img2img import SIZE, picture
 from models.tiny import write
+from models.tiny_diffusers import Twins
+
+from .test_img2img import SIZE, picture
 
 Models = Callable[..., Twins]
 QUICK: dict[str, Any] = {"steps": 3, "height": 16, "width": 16}
@@ -35,7 +35,9 @@ def test_a_picture_remembers_its_method(models: Models, weak: Pipeline, tmp_path
     with pytest.raises(fs.InvalidInput, match=f"a weaker model of digest {weak.model.digest}: give it as weak="):
         sd.redraw(stamp, image=picture())
     other = models("sd", prediction_type="v_prediction").native
-    with pytest.raises(fs.InvalidInput, match=f"drawn with the weaker model {weak.model.digest}, and weak has the digest"):
+    with pytest.raises(
+        fs.InvalidInput, match=f"drawn with the weaker model {weak.model.digest}, and weak has the digest"
+    ):
         sd.redraw(stamp, image=picture(), weak=other)
     with pytest.raises(fs.InvalidInput, match="drawn with no weaker model"):
         sd.redraw(sd("lion", **QUICK), weak=weak)
@@ -113,7 +115,10 @@ def test_models_of_classes_have_the_methods_too(pipe: Pipeline, tmp_path: Path) 
         ({"guidance": {"method": "pag"}}, "UNet has none"),
         ({"guidance": {"method": "cfg-zero"}}, "predicts flow"),
         ({"guidance": {"method": "autoguidance"}, "weak": other, "negative": 1}, "cannot act in autoguidance"),
-        ({"guidance": {"method": "apg", "scale": 1}, "negative": 1}, "a negative prompt cannot act at guidance scale 1"),
+        (
+            {"guidance": {"method": "apg", "scale": 1}, "negative": 1},
+            "a negative prompt cannot act at guidance scale 1",
+        ),
         (
             {"guidance": {"method": "autoguidance"}, "weak": load(write(tmp_path / "b.safetensors", size=8))},
             r"the size of images \(8, 8\), and tiny has \(4, 4\)",

@@ -19,7 +19,7 @@ Models = Callable[..., Twins]
 
 def told(pipe: Pipeline) -> bool:
     conditioner: Any = pipe.model.conditioner
-    return conditioner.distilled
+    return conditioner.facts.distilled
 
 
 QUICK: dict[str, Any] = {"steps": 2, "height": 16, "width": 16}
@@ -121,7 +121,10 @@ def test_a_complete_drawing_is_drawn_as_the_call_that_made_it(models: Models) ->
         ({"labels": [0, 7]}, "no label 7"),
         ({"negative": [7]}, "no label 7"),
         ({"height": 5}, "tiny makes images of 4 x 4 pixels alone"),
-        ({"sampling": {"sampler": "ddim", "steps": 2, "grid": "trailing", "options": {"nonsense": 1}}}, "unknown option"),
+        (
+            {"sampling": {"sampler": "ddim", "steps": 2, "grid": "trailing", "options": {"nonsense": 1}}},
+            "unknown option",
+        ),
         ({"labels": None, "prompts": ["a", "b"]}, "draws classes"),
         ({"clip_skip": 1}, "needs a model that takes prompts"),
     ],

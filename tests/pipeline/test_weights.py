@@ -15,11 +15,11 @@ import fewstep as fs
 from fewstep import Guidance
 from fewstep.drawing import read
 from fewstep.pipeline import Batch, Pipeline, PromptLine, draw_batch, load, read_prompts
-
 from models.by_hand import APG, base, fitted, said
-from models.tiny_diffusers import Twins
-from .test_img2img import SIZE, picture
 from models.tiny import CLASSES
+from models.tiny_diffusers import Twins
+
+from .test_img2img import SIZE, picture
 
 Models = Callable[..., Twins]
 QUICK: dict[str, Any] = {"steps": 3, "height": 16, "width": 16}
@@ -33,7 +33,14 @@ PROMPTS, NEGATIVE = ["a red circle", "blue lion"], "green square"
         ("sd", "cfg", "unipc-3", ROWS, 5, lambda net, c, n, w: fs.Guided(net, c, n, w)),
         ("sd", "apg", "dpmpp-2m", ROWS, 5, lambda net, c, n, w: fs.Guided(net, c, n, w, method=fs.APG(**APG))),
         ("sd", "cfg++", "ddim", [0.0, 1.0, 0.6], 5, lambda net, c, n, w: fs.Guided(net, c, n, w, method="cfg++")),
-        ("sd3", "cfg-zero", "euler", [3.0, 1.0, 5.0], 3, lambda net, c, n, w: fs.Guided(net, c, n, w, method="cfg-zero")),
+        (
+            "sd3",
+            "cfg-zero",
+            "euler",
+            [3.0, 1.0, 5.0],
+            3,
+            lambda net, c, n, w: fs.Guided(net, c, n, w, method="cfg-zero"),
+        ),
     ],
 )
 def test_weights_by_row_are_those_of_the_denoiser_and_come_back_from_the_picture(

@@ -40,8 +40,7 @@ class Estimate(Value):
 
     clip: bool = Field(default=False, description="Clip the estimated data to its range at each evaluation.")
     threshold: Annotated[tuple[float, Unbounded], BeforeValidator(several)] | None = Field(
-        default=None,
-        description="Clip it to its own percentile, such as 0.995; see `fewstep.dynamic_threshold`.",
+        default=None, description="Clip it to its own percentile instead, such as 0.995."
     )
 
     @model_validator(mode="after")
@@ -94,10 +93,8 @@ class Drawing(Value):
 
     called: ClassVar[str] = "the drawing"
 
-    prompts: Prompts | None = Field(default=None, description="What to draw, for a model of words.")
-    labels: Labels | None = Field(
-        default=None, description="What to draw, for a model of classes; None is none."
-    )
+    prompts: Prompts | None = Field(default=None, description="What to draw, for a model that takes prompts.")
+    labels: Labels | None = Field(default=None, description="What to draw, for a model of classes; None is none.")
     negative: Negatives = Field(default=(None,), description="Label or words to be guided away from.")
     height: int = Field(ge=1, le=MAX_SIDE, description="In pixels; a model of prompts has multiples of its own.")
     width: int = Field(ge=1, le=MAX_SIDE, description="In pixels.")

@@ -16,7 +16,6 @@ MAX_BATCH, MAX_SCALE, MAX_PIXELS = 1024, 64, 64_000_000
 FORMAT = 2
 
 
-
 def _printable(text: str) -> str:
     if not text.isprintable():
         raise InvalidInput(f"it has to be printable, got {shown(text)}")
@@ -41,9 +40,7 @@ class Made(Value):
     driver: Literal["eager", "slots"] = "eager"
     dtype: Name = "float32"
     device: Name = "cpu"
-    pixels: Digest | None = Field(
-        default=None, description="Of the images' pixels, so that drawing again can be checked."
-    )
+    pixels: Digest | None = Field(default=None, description="Of the images' pixels, to check those drawn again.")
     fewstep: Name = Field(default_factory=lambda: importlib.metadata.version("fewstep"))
     torch: Name = Field(default_factory=lambda: importlib.metadata.version("torch"))
 

@@ -16,13 +16,14 @@ from typing import Any, NamedTuple
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.drawing import Drawing
+from fewstep.drawing import Drawing, merged, preset
 from fewstep.drawing.drawing import MAX_SIDE, SEED_LIMIT
 from fewstep.drawing.made import MAX_BATCH
+from fewstep.drawing.overlay import Overlay
 from fewstep.models import Model
 from fewstep.pipeline.draw import LostImages, draw
 from fewstep.pipeline.images import Images
-from fewstep.pipeline.order import Order, Run, ordered
+from fewstep.pipeline.order import Order, Run, ordered, overlay_of
 from fewstep.pipeline.pipeline import Pipeline
 from fewstep.pipeline.prompts import MAX_ITEMS, PromptLine
 from fewstep.pipeline.slots import draw_in_slots
@@ -72,19 +73,21 @@ class Batch:
         scale: int = 1,
     ) -> Batch:
         """Each line with each of its seeds, or of `seeds`; `call` is what is said of all lines, as in a call."""
-        said: dict[str, int] = {}
+        known: dict[str, int] = {}
         ways: dict[str, int] = {}
         orders: list[Order] = []
         items = []
+        said = dict(call or {})
+        negative = said.pop("negative", None)
         for line in lines:
-            own = {**(call or {}), **line.call}
-            negative = own.pop("negative", None)
-            text = json.dumps(line.call | {"negative": None}, sort_keys=True, default=str)
-            if text not in said:
-                order = _ordered(pipe.model, line, own)
-                said[text] = ways.setdefault(json.dumps(Batch._way(order)), len(orders))
-                orders += [order] if said[text] == len(orders) else []
-            items += [Item(line.subject, negative, seed, said[text]) for seed in line.seeds or seeds]
+            own = {name: value for name, value in line.call.items() if name != "negative"}
+            text = json.dumps(own, sort_keys=True, default=str) if own else ""
+            if text not in known:
+                order = _ordered(pipe.model, line, said, own)
+                known[text] = ways.setdefault(json.dumps(Batch._way(order)), len(orders))
+                orders += [order] if known[text] == len(orders) else []
+            away = line.call.get("negative", negative)
+            items += [Item(line.subject, away, seed, known[text]) for seed in line.seeds or seeds]
         return Batch(pipe.model, tuple(orders), tuple(items), size, scale)
 
     def __post_init__(self) -> None:
@@ -186,8 +189,22 @@ class Batch:
         return {**drawing, "plan": order.plan.digest}
 
 
-def _ordered(model: Model, line: PromptLine, said: Mapping[str, Any]) -> Order:
+def _ordered(model: Model, line: PromptLine, call: Mapping[str, Any], own: Mapping[str, Any]) -> Order:
+    """The order of a line; `own` is what it says of its own. Errors name the line."""
     try:
-        return ordered(model, (line.subject,), said)
+        return ordered(model, (line.subject,), _over(call, own))
     except InvalidInput as error:
         raise InvalidInput(f"{line.where}: {error}" if line.where else str(error)) from error
+
+
+def _over(call: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """What a line says over what is said of all lines, as a call."""
+    if not own:
+        return dict(call)
+    layers: list[Overlay] = []
+    for said in (call, own):
+        if said.get("preset") is not None:
+            layers.append(preset(said["preset"]))
+        layers.append(overlay_of(said))
+    found = merged(*layers)
+    return {**found.pop("run", {}), **found, "weak": own.get("weak", call.get("weak"))}

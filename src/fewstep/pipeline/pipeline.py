@@ -122,13 +122,17 @@ class Pipeline:
         """What a call would draw, complete and with its plan; arguments as in `__call__`."""
         return ordered(self.model, subjects, call)
 
-    def draw(self, drawing: Drawing, *, weak: Weak = None, run: Run | None = None) -> Images:
-        """Draw a drawing that is complete. One that starts from a picture is drawn by its task, or by `redraw`."""
-        plan = compiled(self.model, drawing.sampling, (drawing.height, drawing.width))
-        weaker = weaker_of(self.model, weak)
-        order = Order(drawing, plan, run or Run(self.model.batch), weaker)
+    def draw(self, drawing: Drawing | Order, *, weak: Weak = None, run: Run | None = None) -> Images:
+        """Draw a drawing that is complete, or an order. One that starts from a picture is drawn by its task, or by
+        `redraw`.
+        """
+        order = drawing if isinstance(drawing, Order) else self._order_of(drawing, weak, run)
         check(self.model, order)
         return draw(self.model, order)
+
+    def _order_of(self, drawing: Drawing, weak: Weak, run: Run | None) -> Order:
+        plan = compiled(self.model, drawing.sampling, (drawing.height, drawing.width))
+        return Order(drawing, plan, run or Run(self.model.batch), weaker_of(self.model, weak))
 
     def redraw(
         self,
