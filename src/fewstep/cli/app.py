@@ -13,14 +13,17 @@ from typing import Any, NoReturn
 
 import click
 
+import fewstep as fs
 from fewstep.cli.commands import Commands, Entry
-from fewstep.core.errors import InvalidInput
+from fewstep.core import InvalidInput
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 COMMANDS = {
-    "generate": Entry("fewstep.cli.generate", "Draw images with a model, or draw a picture again."),
+    "generate": Entry("fewstep.cli.generate", "Draw images with a model."),
+    "batch": Entry("fewstep.cli.batch", "Draw many prompts or seeds into a folder; resume at will."),
+    "redraw": Entry("fewstep.cli.redraw", "Draw a picture again, to the same pixels."),
     "compare": Entry("fewstep.cli.compare", "Draw the same noise with several samplers and step counts."),
     "img2img": Entry("fewstep.cli.images", "Draw from a picture and words."),
     "inpaint": Entry("fewstep.cli.images", "Repaint a part of a picture."),
@@ -70,9 +73,7 @@ class App(Commands):
         except (InvalidInput, OSError) as error:
             _fail(_one_line(error), BAD_INPUT)
         except ArithmeticError as error:
-            from fewstep import NonFinite
-
-            if not isinstance(error, NonFinite):
+            if not isinstance(error, fs.NonFinite):
                 raise
             _fail(str(error), FAILED)
         sys.exit(code if isinstance(code, int) else 0)

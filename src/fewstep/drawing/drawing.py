@@ -40,7 +40,8 @@ class Estimate(Value):
 
     clip: bool = Field(default=False, description="Clip the estimated data to its range at each evaluation.")
     threshold: Annotated[tuple[float, Unbounded], BeforeValidator(several)] | None = Field(
-        default=None, description="Clip it to its own percentile instead, such as 0.995; see `fewstep.dynamic_threshold`."
+        default=None,
+        description="Clip it to its own percentile instead, such as 0.995; see `fewstep.dynamic_threshold`.",
     )
 
     @model_validator(mode="after")
@@ -94,7 +95,9 @@ class Drawing(Value):
     called: ClassVar[str] = "the drawing"
 
     prompts: Prompts | None = Field(default=None, description="What to draw, for a model that takes prompts.")
-    labels: Labels | None = Field(default=None, description="What to draw, for a model of classes; None is no condition.")
+    labels: Labels | None = Field(
+        default=None, description="What to draw, for a model of classes, such as 3; none is no condition."
+    )
     negative: Negatives = Field(default=(None,), description="Label or words to be guided away from.")
     height: int = Field(ge=1, le=MAX_SIDE, description="In pixels; a model of prompts has multiples of its own.")
     width: int = Field(ge=1, le=MAX_SIDE, description="In pixels.")

@@ -33,7 +33,9 @@ class Made(Value):
     driver: Literal["eager", "slots"] = "eager"
     dtype: Name = "float32"
     device: Name = "cpu"
-    pixels: Digest | None = Field(default=None, description="Of the images' pixels, so that drawing again can be checked.")
+    pixels: Digest | None = Field(
+        default=None, description="Of the images' pixels, so that drawing again can be checked."
+    )
     fewstep: Name = Field(default_factory=lambda: importlib.metadata.version("fewstep"))
     torch: Name = Field(default_factory=lambda: importlib.metadata.version("torch"))
 

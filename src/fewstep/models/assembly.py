@@ -177,6 +177,15 @@ def of_folder(parts: Parts, name: str) -> Model:
     return _of_unet(parts, parts.folder / "unet", name, schedule, prediction)
 
 
+def recommended_of(parts: Parts) -> dict[str, Any]:
+    """What the folder of a model recommends, without loading it; empty for kinds other than text-to-image."""
+    family = TEXT_FAMILIES.get(str(parts.index.get("_class_name")))
+    if family is None:
+        return {}
+    config = checked_config(parts.folder / family.part / "config.json")
+    return merged(WORDS, {"guidance": {"scale": family.default_guidance(config)}}, parts.recommended())
+
+
 def _of_unet(parts: Parts, folder: Path, name: str, schedule: Schedule, prediction: str) -> Model:
     module = parts.module_in(folder, "UNet2DModel")
     config = module.config
@@ -243,7 +252,7 @@ def _of_text(parts: Parts, family: Family, name: str) -> Model:
             multiple=codec.factor * family.patch(config),
             most=MAX_SIDE if most is None else min(MAX_SIDE, most * codec.factor),
         ),
-        recommended=merged(WORDS, {"guidance": {"scale": conditioner.usual_scale}}, parts.recommended()),
+        recommended=recommended_of(parts),
         time_scale=family.time_scale,
         sigma_data=float(scheduler.get("sigma_data", 0.5)),
         shift=partial(shift_of, scheduler) if scheduler.get("use_dynamic_shifting") else None,

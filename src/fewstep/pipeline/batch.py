@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.drawing import Drawing
+from fewstep.drawing import Drawing, Overlay, merged, preset
 from fewstep.drawing.drawing import MAX_SIDE, SEED_LIMIT
 from fewstep.drawing.made import MAX_BATCH
 from fewstep.models import Model
 from fewstep.pipeline.draw import LostImages, draw
 from fewstep.pipeline.images import Images
-from fewstep.pipeline.order import Order, Run, check, ordered
+from fewstep.pipeline.order import Order, Run, check, ordered, overlay_of
 from fewstep.pipeline.pipeline import Pipeline
 from fewstep.pipeline.prompts import MAX_ITEMS, PromptLine
 from fewstep.pipeline.slots import draw_in_slots
@@ -73,13 +73,15 @@ class Batch:
         """Each line with each of its seeds, or of `seeds`; `call` is what is said of all lines, as in a call."""
         orders: dict[str, tuple[int, Order]] = {}
         items = []
+        said = dict(call or {})
+        negative = said.pop("negative", None)
         for line in lines:
-            said = {**(call or {}), **line.call}
-            negative = said.pop("negative", None)
-            key = "" if not line.call else json.dumps(line.call, sort_keys=True, default=str)
+            own = {name: value for name, value in line.call.items() if name != "negative"}
+            key = json.dumps(own, sort_keys=True, default=str) if own else ""
             if key not in orders:
-                orders[key] = len(orders), ordered(pipe.model, (line.subject,), said)
-            items += [Item(line.subject, negative, seed, orders[key][0]) for seed in line.seeds or seeds]
+                orders[key] = len(orders), ordered(pipe.model, (line.subject,), _over(said, own))
+            away = line.call.get("negative", negative)
+            items += [Item(line.subject, away, seed, orders[key][0]) for seed in line.seeds or seeds]
         return Batch(pipe.model, tuple(order for _, order in orders.values()), tuple(items), size, scale)
 
     def __post_init__(self) -> None:
@@ -180,3 +182,16 @@ class Batch:
         for name in ("prompts", "labels", "negative", "seed", "count"):
             del drawing[name]
         return {**drawing, "plan": order.plan.digest}
+
+
+def _over(call: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """What a line says over what is said of all lines, as a call."""
+    if not own:
+        return dict(call)
+    layers: list[Overlay] = []
+    for said in (call, own):
+        if said.get("preset") is not None:
+            layers.append(preset(said["preset"]))
+        layers.append(overlay_of(said))
+    found = merged(*layers)
+    return {**found.pop("run", {}), **found, "weak": call.get("weak")}
