@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from fewstep.denoise.project import clip, dynamic_threshold
     from fewstep.denoise.scale import GuidanceSchedule, check_negative
     from fewstep.doctor import diagnose
-    from fewstep.measure.saturation import saturation
     from fewstep.drawing import PRESETS, Decode, Drawing, Estimate, Guidance, Sampling, preset
+    from fewstep.measure.saturation import saturation
     from fewstep.models import NetworkSpec, TensorCache
     from fewstep.pipeline import Pipeline, load
     from fewstep.run.eager import Cancelled, NonFinite, Progress, sample, sample_pair
@@ -95,35 +95,50 @@ __all__ = [
     "CFGPlusPlus",
     "CFGZero",
     "Cancelled",
+    "Decode",
     "Denoiser",
+    "Drawing",
+    "Estimate",
     "Graph",
+    "Guidance",
     "GuidanceSchedule",
     "Guided",
     "InvalidInput",
     "Network",
+    "NetworkSpec",
     "NonFinite",
     "OnSchedule",
     "Pipeline",
     "Plan",
     "Progress",
     "Recipe",
+    "Sampling",
     "Slots",
     "TensorCache",
-    "TextPipeline",
+    "benchmark",
     "check_negative",
     "clip",
     "compile",
     "diagnose",
+    "drawing",
     "dynamic_threshold",
     "embedded_guidance",
+    "files",
     "load",
     "measure",
+    "models",
+    "pipeline",
     "preset",
     "sample",
     "sample_adaptive",
     "sample_pair",
     "saturation",
+    "scenes",
     "schedules",
+    "show",
+    "solver_of",
+    "tuning",
+    "zoo",
 ]
 
 

@@ -90,22 +90,12 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
-    if wanted and not ctx.resilient_parsing:
-        import importlib.metadata
-
-        click.echo(f"fewstep {importlib.metadata.version('fewstep')}")
-        ctx.exit()
-
-
 @click.group(
     "fewstep",
     cls=App,
     entries=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option(
-    "--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Print the version."
-)
+@click.version_option(package_name="fewstep", message="fewstep %(version)s")
 def app() -> None:
     """Sample diffusion and flow-matching models in few network evaluations."""

@@ -13,14 +13,14 @@ from fewstep.cli.app import Failure
 from fewstep.cli.generate import generate
 from fewstep.cli.headings import Command, option
 from fewstep.cli.output import note, noted, progress, show_json
-from fewstep.cli.values import BatchSize, Seeds
+from fewstep.cli.values import SEEDS, BatchSize
 
 
 @click.command(cls=Command)
 @click.argument("model", required=False)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...", callback=source.split)
 @option("--prompts", "prompt_file", type=click.Path(), metavar="FILE", help="A prompt a line, or .jsonl.")
-@option("--seeds", type=Seeds(), metavar="S,S,..", usual="0", help="Each prompt with each seed, such as 0-9,42.")
+@option("--seeds", type=SEEDS, metavar="S,S,..", usual="0", help="Each prompt with each seed, such as 0-9,42.")
 @options.fields(without=("seed", "count"))
 @options.RESCALE
 @options.SCHEDULE
@@ -81,7 +81,7 @@ def _refuse(given: dict[str, Any]) -> None:
 
 def _job(pipe: fs.Pipeline, lines: Any, asked: dict[str, Any], given: dict[str, Any]) -> fs.pipeline.Batch:
     """The images, all of them checked."""
-    call = source.fitted(pipe, options.call(asked), given["force"])
+    call = source.fitted(pipe, asked, given["force"])
     size = given["batch"] or call.pop("batch", pipe.model.batch)
     for name in ("labels", "seed", "count", "batch", "overlap"):
         call.pop(name, None)

@@ -80,7 +80,7 @@ def compare(ctx: click.Context, model: str, prompts: tuple[str, ...], **given: A
     _refuse(ctx, over_scales)
     asked = options.asked(ctx)
     pipe = place.load(model, given)
-    call = {**source.fitted(pipe, options.call(asked)), "weak": fs.models.weaker_of(pipe.model, given["weak"])}
+    call = {**source.fitted(pipe, asked), "weak": fs.models.weaker_of(pipe.model, given["weak"])}
     call.pop("labels", None)
     if scales:
         call["guidance"] = {**call.get("guidance", {}), "scale": scales[0]}

@@ -68,16 +68,14 @@ def generate(ctx: click.Context, model: str | None, prompts: tuple[str, ...], **
     layout = _layout(order.drawing, given["columns"], given["scale"])
     layout.size(len(order.drawing), order.drawing.height, order.drawing.width)
     what = f"{delivery.count_of(len(order.drawing))}, {order.plan.recipe.sampler} in {order.plan.steps} steps "
-    found = delivery.drawn(
-        lambda on_row: pipe.draw(order.drawing, weak=order.weaker, run=replace(order.run, on_row=on_row)), what
-    )
+    found = delivery.drawn(lambda on_row: pipe.draw(replace(order, run=replace(order.run, on_row=on_row))), what)
     path = given["output"] or fs.drawing.names.picture(pipe.name, order.drawing)
     delivery.deliver(found, path, given, layout, delivery.cache_of(pipe))
 
 
 def _call(asked: dict[str, Any], pipe: fs.Pipeline, given: dict[str, Any]) -> dict[str, Any]:
     """What is asked as arguments of the pipeline's call."""
-    call = source.fitted(pipe, options.call(asked), given["force"])
+    call = source.fitted(pipe, asked, given["force"])
     call.pop("labels", None)
     if pipe.model.conditioner.field == "labels":
         call.setdefault("count", OF_EACH_CLASS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import click
@@ -68,9 +69,8 @@ def argument(ctx: click.Context, name: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def option(*names: str, **settings: Any) -> Decorator:
-    """An option under a heading, as `click.option`."""
-    return click.option(*names, cls=Option, **settings)
+option = partial(click.option, cls=Option)
+"""An option under a heading, as `click.option`."""
 
 
 def several(*options: Decorator) -> Decorator:

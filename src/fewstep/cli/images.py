@@ -198,7 +198,7 @@ def _pipeline(ctx: click.Context, model: str, check: bool = True) -> tuple[fs.Pi
     pipe = place.load(model, given)
     if pipe.model.conditioner.field != "prompts":
         raise click.UsageError(f"{pipe.name} draws classes; this needs a model that takes prompts")
-    call = source.fitted(pipe, options.call(asked), bool(given.get("force")))
+    call = source.fitted(pipe, asked, bool(given.get("force")))
     call |= call.pop("source", {})
     run = {"batch": given.get("batch"), "overlap": given.get("overlap") or None, "weak": given["weak"]}
     return pipe, {**call, **{name: value for name, value in run.items() if value is not None}}

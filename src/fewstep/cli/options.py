@@ -19,7 +19,7 @@ import fewstep as fs
 from fewstep.cli.headings import Decorator, Option, argument, option, several
 from fewstep.cli.output import note
 from fewstep.cli.source import is_prompt
-from fewstep.cli.values import Labels, Pair, PlanFile, ScheduleOfWeights, Several, Span, mapping
+from fewstep.cli.values import LABELS, NUMBERS, WEIGHTS, Pair, PlanFile, Span, mapping
 
 Path = tuple[str, ...]
 
@@ -61,8 +61,8 @@ def fields(*parts: str, without: Collection[str] = (), usual: Mapping[str, str] 
         name = NAMES.get(".".join(path), path[-1].replace("_", "-"))
         wanted = path[0] in parts if parts else path[0] != "source"
         if wanted and ".".join(path) not in NO_OPTIONS and name not in without:
-            found.append(_option(name, path, info, (usual or {}).get(name)))
-    return several(*found)
+            found.append((name, _settings(path, info, (usual or {}).get(name))))
+    return several(*[option(f"--{name}", **settings) for name, settings in found])
 
 
 RESCALE = option(
@@ -75,7 +75,7 @@ RESCALE = option(
 )
 SCHEDULE = option(
     "--guidance-schedule",
-    type=ScheduleOfWeights(),
+    type=WEIGHTS,
     metavar="W,W,..",
     path=("guidance", "scale"),
     heading=HEADINGS["guidance"],
@@ -100,7 +100,7 @@ FORCE = option(
 
 
 def asked(ctx: click.Context, below: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The overlay of what was given, over the configuration `below`. A preset is part of it, and printed."""
+    """What was given, over the configuration `below`, as arguments of a pipeline's call. A preset is printed."""
     name = ctx.params.get("preset")
     layers = [below or {}]
     if name is not None:
@@ -110,7 +110,7 @@ def asked(ctx: click.Context, below: Mapping[str, Any] | None = None) -> dict[st
     found = fs.drawing.merged(*layers, overlay(ctx.command, ctx.params))
     if ctx.params.get("force") and "plan" not in found.get("sampling", {}):
         raise click.UsageError("--force takes a plan that was tuned for another model: give --plan")
-    return found
+    return {**found.pop("run", {}), **found}
 
 
 def overlay(command: click.Command, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,11 +132,6 @@ def overlay(command: click.Command, given: Mapping[str, Any]) -> dict[str, Any]:
             raise click.UsageError(f"--guidance is one scale for all rows, {param.opts[0]} is in its place: give one")
         inner[last] = value
     return found
-
-
-def call(found: Mapping[str, Any]) -> dict[str, Any]:
-    """An overlay as arguments of a pipeline's call, where those of the run stand beside the fields."""
-    return {**{name: value for name, value in found.items() if name != "run"}, **found.get("run", {})}
 
 
 def flat(found: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -165,17 +160,20 @@ def _leaves(kind: type[BaseModel], above: Path = ()) -> Iterator[tuple[Path, Fie
             yield (*above, name), info
 
 
-def _option(name: str, path: Path, info: FieldInfo, usual: str | None) -> Decorator:
+def _settings(path: Path, info: FieldInfo, usual: str | None) -> dict[str, Any]:
+    """How the option of a field is made."""
     kind, bounds = _kind(info.annotation, info.metadata)
-    settings: dict[str, Any] = {"help": info.description, "usual": _usual(path, info) if usual is None else usual}
+    settings: dict[str, Any] = {
+        "path": path,
+        "heading": HEADINGS.get(path[0], WHAT),
+        "help": info.description,
+        "usual": _usual(path, info) if usual is None else usual,
+    }
     if kind is bool:
-        settings["is_flag"] = True
-    elif kind is fs.drawing.Options:
-        settings |= {"type": Pair(), "multiple": True, "help": f"{info.description} May be repeated."}
-    else:
-        settings["type"] = _type(kind, bounds)
-        settings["metavar"] = {int: "N", float: "X"}.get(kind)
-    return option(f"--{name}", heading=HEADINGS.get(path[0], WHAT), path=path, **settings)
+        return {**settings, "is_flag": True}
+    if kind is fs.drawing.Options:
+        return {**settings, "type": Pair(), "multiple": True, "help": f"{info.description} May be repeated."}
+    return {**settings, "type": _type(kind, bounds), "metavar": {int: "N", float: "X"}.get(kind)}
 
 
 def _kind(annotation: Any, bounds: list[Any]) -> tuple[Any, list[Any]]:
@@ -189,27 +187,20 @@ def _kind(annotation: Any, bounds: list[Any]) -> tuple[Any, list[Any]]:
 
 
 def _type(kind: Any, bounds: list[Any]) -> Any:
-    """The type of an option that holds what a field holds."""
+    """The type of an option that holds what a field holds; of several texts one is given."""
     if kind is fs.Plan:
         return PlanFile()
     if get_origin(kind) is Literal:
         return click.Choice(get_args(kind))
     if get_origin(kind) is tuple:
-        return _type_of_several(*get_args(kind))
+        first, rest = get_args(kind)
+        return {float: NUMBERS, int: LABELS}.get(_kind(first, [])[0], click.STRING) if rest is Ellipsis else Span()
     limits = dict(_limits(bounds))
     if kind is int:
         return click.IntRange(**limits)
     if kind is float:
         return click.FloatRange(**limits) if limits else click.FLOAT
     return click.STRING
-
-
-def _type_of_several(first: Any, rest: Any) -> Any:
-    """That of a pair of numbers, of a list of numbers or labels, or of texts, of which one is given."""
-    if rest is not Ellipsis:
-        return Span()
-    one = _kind(first, [])[0]
-    return {float: Several(float, "a number"), int: Labels()}.get(one, click.STRING)
 
 
 def _limits(bounds: list[Any]) -> Iterator[tuple[str, Any]]:

@@ -43,9 +43,9 @@ def options(*names: str) -> Decorator:
     return several(*(_OPTIONS[name] for name in names))
 
 
-OPTIONS = options(*_OPTIONS)
+OPTIONS = several(*_OPTIONS.values())
 """Adds all of them."""
-IN_FLOAT32 = options("device", "variant", "config", "allow_pickle")
+IN_FLOAT32 = several(*(add for name, add in _OPTIONS.items() if name != "dtype"))
 """For a command that measures in float32, or has precisions of its own."""
 
 

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 import fewstep as fs
-from fewstep.cli.values import Label
+from fewstep.cli.values import label
 
 
 def is_prompt(word: str) -> bool:
@@ -55,7 +55,7 @@ def subjects(pipe: fs.Pipeline, prompts: Sequence[str], labels: Sequence[int | N
 def fitted(pipe: fs.Pipeline, call: dict[str, Any], force: bool = False) -> dict[str, Any]:
     """A call whose negative is a label where the model draws classes, and whose plan is one for the model."""
     if isinstance(call.get("negative"), str) and pipe.model.conditioner.field == "labels":
-        call = {**call, "negative": Label().convert(call["negative"], None, None)}
+        call = {**call, "negative": label(call["negative"])}
     plan = call.get("sampling", {}).get("plan")
     if plan is not None and not force:
         pipe.model.identity.check_plan(plan, "tune one for it with `fewstep tune`, or use --force")

@@ -80,9 +80,6 @@ class Several(click.ParamType):
 class Ranges(Several):
     """Whole numbers; `2-5` means 2, 3, 4, 5."""
 
-    def __init__(self, name: str, low: int, high: int, most: int):
-        super().__init__(int, name, low, high, most)
-
     def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[Any, ...]:
         if not isinstance(value, str):
             return value
@@ -108,9 +105,6 @@ class Ranges(Several):
 class Labels(Ranges):
     """Class labels, `none` for no condition."""
 
-    def __init__(self) -> None:
-        super().__init__("a label", 0, 10**6, most=10_000)
-
     def some(self, part: str, param: Parameter, ctx: Context) -> Sequence[int | None]:
         return [None] if part.lower() == "none" else super().some(part, param, ctx)
 
@@ -119,7 +113,7 @@ class Numbers(Ranges):
     """Numbers of steps, each once."""
 
     def __init__(self, low: int, high: int) -> None:
-        super().__init__("a number of steps", low, high, most=1000)
+        super().__init__(int, "a number of steps", low, high, most=1000)
 
     def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[int, ...]:
         return tuple(dict.fromkeys(super().convert(value, param, ctx)))
@@ -127,9 +121,6 @@ class Numbers(Ranges):
 
 class Seeds(Ranges):
     """Different seeds."""
-
-    def __init__(self) -> None:
-        super().__init__("a seed", 0, 2**64 - 1, most=1_000_000)
 
     def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[int, ...]:
         found = super().convert(value, param, ctx)
@@ -181,18 +172,12 @@ class BatchSize(click.ParamType):
         return found
 
 
-class Label(Labels):
+def label(text: str) -> int | None:
     """One class label."""
-
-    name = "label"
-
-    def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
-        if not isinstance(value, str):
-            return value
-        found = super().convert(value, param, ctx)
-        if len(found) != 1:
-            self.fail(f"{value!r} names {len(found)} labels; give one", param, ctx)
-        return found[0]
+    found = LABELS.convert(text, None, None)
+    if len(found) != 1:
+        LABELS.fail(f"{text!r} names {len(found)} labels; give one")
+    return found[0]
 
 
 class Span(click.ParamType):
@@ -222,9 +207,6 @@ class ScheduleOfWeights(Several):
 
     It becomes a `GuidanceSchedule`.
     """
-
-    def __init__(self) -> None:
-        super().__init__(float, "a weight", -1e6, 1e6)
 
     def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
         if not isinstance(value, str):
@@ -273,3 +255,9 @@ def mapping(pairs: Sequence[tuple[str, Any]], option: str) -> dict[str, Any]:
             raise click.UsageError(f"{option} {key} is given twice, as {found[key]!r} and {value!r}")
         found[key] = value
     return found
+
+
+NUMBERS = Several(float, "a number")
+LABELS = Labels(int, "a label", 0, 10**6, most=10_000)
+SEEDS = Seeds(int, "a seed", 0, 2**64 - 1, most=1_000_000)
+WEIGHTS = ScheduleOfWeights(float, "a weight", -1e6, 1e6)

@@ -33,9 +33,7 @@ class Made(Value):
     driver: Literal["eager", "slots"] = "eager"
     dtype: Name = "float32"
     device: Name = "cpu"
-    pixels: Digest | None = Field(
-        default=None, description="Of the images' pixels, so that drawing again can be checked."
-    )
+    pixels: Digest | None = Field(default=None, description="Of the images' pixels, to check those drawn again.")
     fewstep: Name = Field(default_factory=lambda: importlib.metadata.version("fewstep"))
     torch: Name = Field(default_factory=lambda: importlib.metadata.version("torch"))
 

@@ -119,8 +119,12 @@ class Pipeline:
         """What a call would draw, complete and with its plan; arguments as in `__call__`."""
         return ordered(self.model, subjects, call)
 
-    def draw(self, drawing: Drawing, *, weak: Weak = None, run: Run | None = None) -> Images:
-        """Draw a drawing that is complete. One that starts from a picture is drawn by its task, or by `redraw`."""
+    def draw(self, drawing: Drawing | Order, *, weak: Weak = None, run: Run | None = None) -> Images:
+        """Draw a drawing that is complete, or an order. One that starts from a picture is drawn by its task, or by
+        `redraw`.
+        """
+        if isinstance(drawing, Order):
+            return draw(self.model, drawing)
         plan = compiled(self.model, drawing.sampling, (drawing.height, drawing.width))
         weaker = weaker_of(self.model, weak)
         return draw(self.model, Order(drawing, plan, run or Run(self.model.batch), weaker))
