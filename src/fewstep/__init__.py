@@ -21,13 +21,14 @@ if TYPE_CHECKING:
     from fewstep.core.grid import GRIDS
     from fewstep.core.plan import Plan, Recipe
     from fewstep.denoise.apg import APG
-    from fewstep.denoise.autoguidance import AutoGuided
+    from fewstep.denoise.autoguidance import AutoGuidance
     from fewstep.denoise.base import Denoiser
+    from fewstep.denoise.cfg import CFG
     from fewstep.denoise.cfgpp import CFGPlusPlus
     from fewstep.denoise.cfgzero import CFGZero
     from fewstep.denoise.convert import Network, OnSchedule
     from fewstep.denoise.embedded import embedded_guidance
-    from fewstep.denoise.guidance import Guided
+    from fewstep.denoise.guided import Guided
     from fewstep.denoise.pag import PAG
     from fewstep.denoise.project import clip, dynamic_threshold
     from fewstep.denoise.scale import GuidanceSchedule, check_negative
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from fewstep.pipeline import Pipeline, load
     from fewstep.run.eager import Cancelled, NonFinite, Progress, sample, sample_pair
     from fewstep.run.graph import Graph
-    from fewstep.run.slots import Slots
+    from fewstep.run.slots import Request, Slots
     from fewstep.solvers.compile import compile, solver_of
     from fewstep.solvers.registry import SAMPLERS
     from fewstep.zoo import scenes
@@ -62,13 +63,14 @@ _HOMES = {
     "fewstep.core.grid": ["GRIDS"],
     "fewstep.core.plan": ["Plan", "Recipe"],
     "fewstep.denoise.apg": ["APG"],
-    "fewstep.denoise.autoguidance": ["AutoGuided"],
+    "fewstep.denoise.autoguidance": ["AutoGuidance"],
     "fewstep.denoise.base": ["Denoiser"],
+    "fewstep.denoise.cfg": ["CFG"],
     "fewstep.denoise.cfgpp": ["CFGPlusPlus"],
     "fewstep.denoise.cfgzero": ["CFGZero"],
     "fewstep.denoise.convert": ["Network", "OnSchedule"],
     "fewstep.denoise.embedded": ["embedded_guidance"],
-    "fewstep.denoise.guidance": ["Guided"],
+    "fewstep.denoise.guided": ["Guided"],
     "fewstep.denoise.pag": ["PAG"],
     "fewstep.denoise.project": ["clip", "dynamic_threshold"],
     "fewstep.denoise.scale": ["GuidanceSchedule", "check_negative"],
@@ -79,7 +81,7 @@ _HOMES = {
     "fewstep.pipeline": ["Pipeline", "load"],
     "fewstep.run.eager": ["Cancelled", "NonFinite", "Progress", "sample", "sample_pair"],
     "fewstep.run.graph": ["Graph"],
-    "fewstep.run.slots": ["Slots"],
+    "fewstep.run.slots": ["Request", "Slots"],
     "fewstep.solvers.compile": ["compile", "solver_of"],
     "fewstep.solvers.registry": ["SAMPLERS"],
 }
@@ -87,11 +89,12 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "APG",
+    "CFG",
     "GRIDS",
     "PAG",
     "PRESETS",
     "SAMPLERS",
-    "AutoGuided",
+    "AutoGuidance",
     "CFGPlusPlus",
     "CFGZero",
     "Cancelled",
@@ -112,6 +115,7 @@ __all__ = [
     "Plan",
     "Progress",
     "Recipe",
+    "Request",
     "Sampling",
     "Slots",
     "TensorCache",

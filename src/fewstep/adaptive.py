@@ -1,4 +1,4 @@
-"""Adaptive step size: the network's own curvature decides where the evaluations go, and the run leaves a plan behind.
+"""Adaptive step size: the curvature of the solution decides where the evaluations go, and the run leaves a plan.
 
 Each step is taken twice from shared evaluations: by DPM-Solver++(3S), and by DPM-Solver++(2S) with the same first
 inner row, which is embedded in it (Lu et al. 2022, arXiv 2206.00927, section 3.4, in data prediction). Their
@@ -35,8 +35,8 @@ class Adaptive(NamedTuple):
     Attributes:
         sample: the states at the end, (B, ..).
         plan: of the accepted steps; `fewstep.sample(plan, ..)` from the same start gives `sample` again.
-        nfe: network evaluations per image that were spent, rejected steps included.
-        rejected: how many steps were made again.
+        nfe: network evaluations that an image took, rejected steps included.
+        rejected: how many steps were rejected.
     """
 
     sample: Tensor
@@ -65,7 +65,7 @@ def sample_adaptive(
     divided by atol + rtol |x| is at most 1. The last step, from `schedule.t_min` to clean, is of first order.
 
     Args:
-        schedule: the denoiser's own where it has one.
+        schedule: of a denoiser that does not know its own.
         shape, noise, start, seed, device: as for `fewstep.sample`.
         rtol, atol: above 0, relative to the values of x and absolute. The defaults are those of the paper for images
             in [-1, 1].
@@ -79,8 +79,8 @@ def sample_adaptive(
     denoiser = as_denoiser(denoiser)
     if denoiser.needs_run:
         raise InvalidInput(
-            f"{type(denoiser).__name__} counts or remembers the rows of a plan, and adaptive steps, some of which are "
-            "made again, have none: use fewstep.sample, or weights of sigma / alpha without momentum"
+            f"{type(denoiser).__name__} counts or remembers the rows of a plan, which adaptive steps do not have: some "
+            "are made again. Use fewstep.sample, or weights of sigma / alpha without momentum"
         )
     schedule = schedule or denoiser.schedule
     if schedule is None:
@@ -109,7 +109,7 @@ def sample_adaptive(
                     f"{max_evaluations} evaluations did not reach the end at rtol {rtol:g}, atol {atol:g}: lambda is "
                     f"at {position:.3g} of {end:.3g}. Loosen the tolerances or raise max_evaluations"
                 )
-            # A sliver that would be left over is taken along.
+            # What would be left over as a sliver is part of this step.
             arrives = position + 1.001 * width >= end
             target = schedule.t_min if arrives else float(schedule.time_of_lambda(position + width))
             pair = [times[-1], target]

@@ -13,7 +13,7 @@ from pathlib import Path
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Replace the file at `path` by `content` in one move: a reader, or a crash, sees the old file or the new one.
 
-    Raises what the system does, with `path` in it, such as FileNotFoundError where the folder does not exist.
+    Raises the errors of the system, such as FileNotFoundError where the folder does not exist; they name `path`.
     """
     with _part(Path(path)) as part:
         with part.open("xb") as file:
@@ -24,7 +24,7 @@ def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise what `write_whole` would where nothing can be written to `path`; before work whose result goes there."""
+    """Raise what `write_whole` would raise. Call it before long work whose result goes to `path`."""
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

@@ -1,6 +1,4 @@
-"""The noise schedules by name, as `fewstep.schedules`: `linear`, `scaled_linear`, `cosine`, given betas, `edm` and
-`flow`.
-"""
+"""The noise schedules, as `fewstep.schedules`: `linear`, `scaled_linear`, `cosine`, given betas, `edm` and `flow`."""
 
 from __future__ import annotations
 
@@ -41,9 +39,7 @@ def _products(betas: Float) -> Float:
 
 
 def _zero_terminal_snr(alphas_cumprod: Float) -> Float:
-    """Shift and scale sqrt(alphas_cumprod) so that the last is 0 and the first stays (Lin et al. 2023, arXiv
-    2305.08891, alg. 1).
-    """
+    """Square roots shifted and scaled: the last is 0, the first stays (Lin et al. 2023, arXiv 2305.08891, alg. 1)."""
     root = np.sqrt(alphas_cumprod)
     root = (root - root[-1]) * root[0] / (root[0] - root[-1])
     return root**2
@@ -83,9 +79,7 @@ def scaled_linear(
     *,
     zero_snr: bool = False,
 ) -> BetaSchedule:
-    """Square roots of the betas uniform: the schedule of latent and Stable Diffusion (Rombach et al. 2022, arXiv
-    2112.10752).
-    """
+    """Square roots of the betas uniform: Stable Diffusion's schedule (Rombach et al. 2022, arXiv 2112.10752)."""
     n = _count(num_train_timesteps)
     betas = np.linspace(positive("beta_start", beta_start) ** 0.5, positive("beta_end", beta_end) ** 0.5, n) ** 2
     params = {"beta_start": float(beta_start), "beta_end": float(beta_end), "num_train_timesteps": n}
@@ -121,9 +115,7 @@ def edm(sigma_max: float = 80.0, sigma_min: float = 0.002) -> EDMSchedule:
 
 
 def flow(shift: float = 1.0, *, t_min: float = 1e-3) -> FlowSchedule:
-    """Rectified flow with a static `shift` above 0 (SD3 uses 3); see `flow_shift` for one that depends on the
-    resolution.
-    """
+    """Rectified flow with a `shift` above 0 (SD3 uses 3); `flow_shift` gives one that depends on the resolution."""
     s, low = positive("shift", shift), positive("t_min", t_min)
     if low >= 1:
         raise InvalidInput(f"t_min must be below 1, got {low:g}")
@@ -138,7 +130,7 @@ def flow_shift(
     base_log_shift: float = 0.5,
     max_log_shift: float = 1.15,
 ) -> float:
-    """Shift for a picture of `image_tokens` latent patches: its logarithm is linear in their number, as in FLUX.1."""
+    """The shift for a picture of `image_tokens` latent patches; its log is linear in their number, as in FLUX.1."""
     slope = (max_log_shift - base_log_shift) / (max_tokens - base_tokens)
     return math.exp(base_log_shift + slope * (positive("image_tokens", image_tokens) - base_tokens))
 
@@ -155,7 +147,7 @@ KINDS = {
 
 
 def from_spec(spec: Mapping[str, Any]) -> Schedule:
-    """The schedule of which `spec` is `schedule.spec`. Raises `InvalidInput` for an unknown kind or parameter."""
+    """The inverse of `schedule.spec`. Raises `InvalidInput` for an unknown kind or parameter."""
     params = dict(spec)
     kind = params.pop("kind", None)
     if kind not in KINDS:
@@ -169,8 +161,8 @@ def from_spec(spec: Mapping[str, Any]) -> Schedule:
 def from_diffusers(config: Mapping[str, Any]) -> Schedule:
     """The schedule that a diffusers scheduler configuration describes (a mapping; diffusers itself is not needed).
 
-    A configuration in memory does not say its class, so flow and EDM schedulers are known by the settings only they
-    have.
+    A configuration in memory does not name its class, so flow and EDM schedulers are recognised by settings that only
+    they have.
     """
     name, n = str(config.get("_class_name", "")), config.get("num_train_timesteps", 1000)
     betas = config.get("beta_schedule")

@@ -1,4 +1,4 @@
-"""Plans as files: the same bits back, and a clear refusal of everything that is no plan."""
+"""Plans as files: the same bits back, and a clear refusal of everything that is not a plan."""
 
 import copy
 import hashlib
@@ -166,19 +166,19 @@ def test_threads_may_save_to_one_path(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no JSON"),
-        ("hello", "no JSON"),
+        ("", "is not JSON"),
+        ("hello", "is not JSON"),
         ("[]", "got format 'list'"),
         ("{}", "got format None"),
         ('{"format": 1}', "format"),
         ('{"format": 99, "digest": "0"}', "got format 99"),
-        ("[" * 100_000, "no JSON"),
+        ("[" * 100_000, "is not JSON"),
         ('{"format": 1, "digest": NaN}', "edited"),
         ('{"format": 1, "digest": "0", "tolerance": NaN}', "finite"),
         ('{"format": 1, "digest": "0", "tolerance": 1e999}', "finite"),
     ],
 )
-def test_text_that_is_no_plan_is_refused(text, message):
+def test_text_that_is_not_a_plan_is_refused(text, message):
     with pytest.raises(fs.InvalidInput, match=message):
         Plan.from_json(text)
 

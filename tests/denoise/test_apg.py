@@ -16,7 +16,8 @@ SCHEDULE = SCHEDULES["linear"]
 
 def apg(scale, *, network=None, prediction="epsilon", labels=LABELS, **options):
     network = fs.Network(network or Counting(), SCHEDULE, prediction)
-    return fs.APG(network, {"label": labels}, {"label": EMPTY}, scale, **options)
+    more = {"interval": options.pop("interval")} if "interval" in options else {}
+    return fs.Guided(network, {"label": labels}, {"label": EMPTY}, scale, method=fs.APG(**options), **more)
 
 
 def data_of(x, t, label, prediction="epsilon"):
@@ -127,7 +128,7 @@ def test_scale_1_is_bitwise_the_conditional_model_at_its_cost():
     assert network.calls == [3] * 5
 
 
-def test_the_graph_keeps_the_memory_too_and_slots_and_adaptive_steps_refuse_it():
+def test_the_graph_keeps_the_memory_too_and_adaptive_steps_and_slots_around_the_denoiser_refuse_it():
     plan, denoiser = fs.compile("dpmpp-2m", schedule=SCHEDULE, steps=5), apg(4.0, momentum=-0.5)
     for d in (denoiser, fs.clip(denoiser)):
         graph = fs.Graph(plan, d, SHAPE, mode="eager")
@@ -142,16 +143,20 @@ def test_the_graph_keeps_the_memory_too_and_slots_and_adaptive_steps_refuse_it()
     )
 
 
-def test_slots_run_it_without_momentum():
-    denoiser = apg(4.0, labels=torch.tensor([2.0]), norm_limit=1.0)
-    plan, slots = fs.compile("dpmpp-2m", schedule=SCHEDULE, steps=4), fs.Slots(denoiser, SHAPE[1:], 2)
-    slots.admit(plan, seed=5)
+@pytest.mark.parametrize("options", [{"norm_limit": 1.0}, {"momentum": -0.5, "eta": 0.3}], ids=str)
+def test_slots_run_it_and_keep_the_memory_of_each_image(options):
+    plan = fs.compile("dpmpp-2m", schedule=SCHEDULE, steps=4)
+    slots = fs.Slots(fs.Network(Counting(), SCHEDULE, "epsilon"), SHAPE[1:], 2)
+    label, empty = ({"label": torch.tensor(v)} for v in (2.0, 0.0))
+    asked = {"condition": label, "negative": empty, "scale": 4.0, "method": fs.APG(**options)}
+    slots.admit(plan, fs.Request(seed=5, **asked))
     slots.step()
-    slots.admit(plan, seed=6)
+    slots.admit(plan, fs.Request(seed=6, **asked))
     done = [finished.sample for _ in range(4) for finished in slots.step()]
     for got, seed in zip(done, (5, 6), strict=True):
-        expected = fs.sample(plan, denoiser, shape=(1, *SHAPE[1:]), seed=seed)[0]
-        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+        alone = apg(4.0, labels=torch.tensor([2.0]), **options)
+        expected = fs.sample(plan, alone, shape=(1, *SHAPE[1:]), seed=seed)[0]
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
 
 def test_equal_branches_and_data_of_zeros_divide_by_nothing():
@@ -159,18 +164,18 @@ def test_equal_branches_and_data_of_zeros_divide_by_nothing():
         return 0 * x
 
     network = fs.Network(still, SCHEDULES["edm"], "sample")
-    both = fs.APG(network, {"label": LABELS}, {"label": EMPTY}, 4.0, norm_limit=1.0)
+    both = fs.Guided(network, {"label": LABELS}, {"label": EMPTY}, 4.0, method=fs.APG(norm_limit=1.0))
     assert torch.equal(both(state(), 1.0), torch.zeros(SHAPE, dtype=torch.float64))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"eta": math.nan}, "eta of projected guidance"),
+        ({"eta": math.nan}, "option eta is a finite number, got nan"),
         ({"norm_limit": 0.0}, "norm_limit must be a finite number above zero"),
         ({"norm_limit": math.inf}, "norm_limit must be a finite number above zero"),
         ({"momentum": 1.0}, r"momentum of projected guidance must lie in \(-1, 1\)"),
-        ({"momentum": math.nan}, "momentum of projected guidance"),
+        ({"momentum": math.nan}, "option momentum is a finite number, got nan"),
         ({"interval": (2.0, 1.0)}, "0 <= low < high"),
     ],
     ids=str,

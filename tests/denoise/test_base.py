@@ -63,7 +63,7 @@ def test_an_estimate_of_its_own_reaches_every_driver_even_one_that_is_the_input(
     torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-5)
     slots = fs.Slots(denoiser, SHAPE[1:], 2)
     for x in X:
-        slots.admit(plan, start=x)
+        slots.admit(plan, fs.Request(start=x))
     done = [f.sample for _ in range(5) for f in slots.step()]
     torch.testing.assert_close(torch.stack(done).double(), expected, rtol=0, atol=1e-5)
     assert torch.equal(X, torch.randn(SHAPE, generator=torch.Generator().manual_seed(0)))  # a start is not written to
@@ -106,7 +106,11 @@ def test_dynamic_thresholds_act_on_what_guidance_gives():
         return torch.sin(3 * x) * label.reshape(-1, 1)
 
     parts = fs.Network(network, SCHEDULE), {"label": torch.ones(1)}, {"label": torch.zeros(1)}
-    for guided in (fs.Guided(*parts, 5.0), fs.APG(*parts, 5.0, norm_limit=1.0), fs.CFGPlusPlus(*parts, 0.9)):
+    for guided in (
+        fs.Guided(*parts, 5.0),
+        fs.Guided(*parts, 5.0, method=fs.APG(norm_limit=1.0)),
+        fs.Guided(*parts, 0.9, method="cfg++"),
+    ):
         data = guided(3 * X, 700.0)
         s = torch.quantile(data.abs(), 0.8, dim=1, keepdim=True).clamp(1, 50)
         got = fs.dynamic_threshold(guided, 0.8, 50.0)(3 * X, 700.0)

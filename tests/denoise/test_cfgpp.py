@@ -15,7 +15,7 @@ SCHEDULE = SCHEDULES["linear"]
 
 def cfgpp(scale, *, network=None, schedule=SCHEDULE, prediction="epsilon", labels=LABELS, **options):
     network = fs.Network(network or Counting(), schedule, prediction)
-    return fs.CFGPlusPlus(network, {"label": labels}, {"label": EMPTY}, scale, **options)
+    return fs.Guided(network, {"label": labels}, {"label": EMPTY}, scale, method="cfg++", **options)
 
 
 def eps_of(x, t, label):
@@ -70,6 +70,10 @@ def test_samplers_that_do_not_tell_noise_from_data_are_refused_by_name(name):
             fs.sample(plan, denoiser, shape=SHAPE)
     with pytest.raises(fs.InvalidInput, match="has one estimate"):
         fs.Slots(cfgpp(0.6, labels=EMPTY), SHAPE[1:], 1, registers=8).admit(plan)
+    own, empty = {"label": torch.tensor(2.0)}, {"label": torch.tensor(0.0)}
+    slots = fs.Slots(fs.Network(Counting(), SCHEDULE), SHAPE[1:], 1, registers=8)
+    with pytest.raises(fs.InvalidInput, match="has one estimate"):
+        slots.admit(plan, fs.Request(condition=own, negative=empty, scale=0.6, method="cfg++"))
     with pytest.raises(fs.InvalidInput, match="has one estimate"):
         fs.Graph(plan, cfgpp(0.6), SHAPE, mode="eager")()
 
@@ -139,9 +143,15 @@ def test_graph_and_slots_agree_with_the_loop():
     graph = fs.Graph(plan, denoiser, (1, *SHAPE[1:]), mode="eager")
     assert torch.equal(graph(seed=3), expected)
     slots = fs.Slots(denoiser, SHAPE[1:], 2)
-    slots.admit(plan, seed=3)
-    [finished] = [f for _ in range(5) for f in slots.step()]
-    torch.testing.assert_close(finished.sample, expected[0], rtol=1e-5, atol=1e-5)
+    slots.admit(plan, fs.Request(seed=3))
+    own, empty = {"label": torch.tensor(2.0)}, {"label": torch.tensor(0.0)}
+    asked = fs.Request(seed=3, condition=own, negative=empty, scale=0.6, method="cfg++")
+    guiding = fs.Slots(fs.Network(Counting(), SCHEDULE), SHAPE[1:], 2)
+    guiding.admit(plan, asked)
+    for one in (slots, guiding):
+        [finished] = [f for _ in range(5) for f in one.step()]
+        torch.testing.assert_close(finished.sample, expected[0], rtol=1e-5, atol=1e-5)
+    assert finished.nfe == 10
 
 
 def test_on_another_schedule_it_is_the_same_estimate():
@@ -154,7 +164,7 @@ def test_on_another_schedule_it_is_the_same_estimate():
 
 @pytest.mark.parametrize("scale", [7.5, -0.1, [0.5, 1.5, 0.2], fs.GuidanceSchedule.rows([0.5, 2.0])])
 def test_scales_of_cfg_are_refused(scale):
-    with pytest.raises(fs.InvalidInput, match=r"must lie in \[0, 1\], got .* fewstep.Guided"):
+    with pytest.raises(fs.InvalidInput, match=r"must lie in \[0, 1\], got .* fewstep.CFG"):
         cfgpp(scale)
 
 

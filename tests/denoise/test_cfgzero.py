@@ -12,7 +12,8 @@ FLOW = SCHEDULES["flow"]
 
 def zero_star(scale, *, network=None, labels=LABELS, zero_init=0, **options):
     network = fs.Network(network or Counting(), FLOW, "flow")
-    return fs.CFGZero(network, {"label": labels}, {"label": EMPTY}, scale, zero_init=zero_init, **options)
+    method = fs.CFGZero(zero_init=zero_init)
+    return fs.Guided(network, {"label": labels}, {"label": EMPTY}, scale, method=method, **options)
 
 
 def cfg(scale, network=None):
@@ -49,7 +50,7 @@ def test_what_is_left_of_the_negative_branch_is_its_share_of_the_conditional_one
         return v
 
     branches = ({"v": torch.tensor([v], dtype=torch.float64)} for v in ([1.0, 0.0], negative))
-    denoiser = fs.CFGZero(fs.Network(network, FLOW, "flow"), *branches, 4.0, zero_init=0)
+    denoiser = fs.Guided(fs.Network(network, FLOW, "flow"), *branches, 4.0, method=fs.CFGZero(zero_init=0))
     v = -denoiser(torch.zeros(1, 2, dtype=torch.float64), 1.0)
     torch.testing.assert_close(v, torch.tensor([expected], dtype=torch.float64), rtol=0, atol=1e-12)
 
@@ -78,7 +79,7 @@ def test_an_image_is_the_same_alone_and_in_a_mixed_batch():
         alone = zero_star(w, labels=LABELS[i : i + 1], zero_init=1)
         expected = fs.sample(plan, alone, shape=(1, *SHAPE[1:]), seed=4 + i)
         torch.testing.assert_close(batch[i : i + 1], expected, rtol=0, atol=1e-6)
-    assert network.calls[1:] == [5] * 4
+    assert network.calls == [1, 5, 5, 5, 5]  # in the first row the unguided image alone
 
 
 def test_graph_and_slots_agree_with_the_loop_each_image_at_its_own_row():
@@ -86,14 +87,18 @@ def test_graph_and_slots_agree_with_the_loop_each_image_at_its_own_row():
     alone = [fs.sample(plan, denoiser, shape=(1, *SHAPE[1:]), seed=seed) for seed in (5, 6)]
     graph = fs.Graph(plan, denoiser, (1, *SHAPE[1:]), mode="eager")
     assert torch.equal(graph(seed=5), alone[0])
-    slots = fs.Slots(denoiser, SHAPE[1:], 2)
-    slots.admit(plan, seed=5)
-    done = slots.step() + slots.step()
-    slots.admit(plan, seed=6)  # its first row meets the third of the other
-    while slots.tickets:
-        done += slots.step()
-    for finished, expected in zip(done, alone, strict=True):
-        torch.testing.assert_close(finished.sample, expected[0], rtol=0, atol=1e-5)
+    own, empty = {"label": torch.tensor(2.0)}, {"label": torch.tensor(0.0)}
+    asked = {"condition": own, "negative": empty, "scale": 3.0, "method": fs.CFGZero(zero_init=2)}
+    for what, request in ((denoiser, {}), (fs.Network(Counting(), FLOW, "flow"), asked)):
+        slots = fs.Slots(what, SHAPE[1:], 2)
+        slots.admit(plan, fs.Request(seed=5, **request))
+        done = slots.step() + slots.step()
+        slots.admit(plan, fs.Request(seed=6, **request))  # its first row meets the third of the other
+        while slots.tickets:
+            done += slots.step()
+        for finished, expected in zip(done, alone, strict=True):
+            torch.testing.assert_close(finished.sample, expected[0], rtol=0, atol=1e-5)
+    assert [finished.nfe for finished in done] == [4, 4]  # two rows that stand still, and two of two branches
 
 
 def test_samplers_that_would_remember_the_noise_as_data_are_refused():
@@ -116,6 +121,6 @@ def test_impossible_settings_are_refused(zero_init):
 
 def test_a_network_that_predicts_no_velocity_is_refused():
     network = fs.Network(Counting(), SCHEDULES["linear"], "epsilon")
-    with pytest.raises(fs.InvalidInput, match=r"predicts flow, got epsilon: use fewstep\.Guided"):
-        fs.CFGZero(network, {"label": LABELS}, {"label": EMPTY}, 3.0)
+    with pytest.raises(fs.InvalidInput, match=r"predicts flow, got epsilon: use the guidance method 'cfg'"):
+        fs.Guided(network, {"label": LABELS}, {"label": EMPTY}, 3.0, method="cfg-zero*")
     assert not torch.allclose(zero_star(3.0)(state(), 0.5), cfg(3.0)(state(), 0.5), atol=1e-2)

@@ -14,7 +14,8 @@ SCHEDULE = SCHEDULES["linear"]
 
 def guided(scale, *, network=None, condition=LABELS, negative=EMPTY, **options):
     network = fs.Network(network or Counting(), SCHEDULE, "epsilon")
-    return fs.Guided(network, {"label": condition}, {"label": negative}, scale, **options)
+    method = fs.CFG(options.pop("rescale", 0.0))
+    return fs.Guided(network, {"label": condition}, {"label": negative}, scale, method=method, **options)
 
 
 def plan_of(steps=6, name="dpmpp-2m"):

@@ -53,7 +53,12 @@ def eps_of(network, x, t, condition):
 
 
 def pag(network, scale=3.0, condition=TEXT, **options):
-    return fs.PAG(fs.Network(network, SCHEDULE, "epsilon"), condition, scale, **options)
+    return guided(fs.Network(network, SCHEDULE, "epsilon"), scale, condition, **options)
+
+
+def guided(network, scale, condition=TEXT, *, layers="mid", guidance=1.0, negative=None, **options):
+    method = [fs.PAG(s, layers) for s in scale] if isinstance(scale, list) else fs.PAG(scale, layers)
+    return fs.Guided(network, condition, negative, guidance, method=method, **options)
 
 
 def data(x, t, eps):
@@ -185,7 +190,7 @@ def test_unconditional_unets_and_transformers_are_guided_too():
         [layer] = [m for name, m in self_attention(network).items() if layers in name]
         with torch.no_grad():
             yes = fs.Network(network, SCHEDULE, "epsilon", condition=condition)(X, 500.0)
-            guided = fs.PAG(fs.Network(network, SCHEDULE, "epsilon"), condition, 1.0, layers=layers)(X, 500.0)
+            guided = pag(network, 1.0, condition, layers=layers)(X, 500.0)
             layer.set_processor(WithNorm())
             broken = fs.Network(network, SCHEDULE, "epsilon", condition=condition)(X, 500.0)
         torch.testing.assert_close(guided, 2 * yes - broken, rtol=0, atol=1e-9)
@@ -224,19 +229,22 @@ def test_networks_without_such_layers_and_names_of_none_are_refused():
     for network in (flux, torch.nn.Linear(2, 2), lambda x, t: x):
         with pytest.raises(fs.InvalidInput, match="perturbed attention needs a torch module with self-attention"):
             pag(network)
-    for layers in ("middle", "", ["mid", "up_blocks.7"], "lock"):
+    for layers in ("middle", ["mid", "up_blocks.7"], "lock", "mid,up_blocks.7"):
         with pytest.raises(fs.InvalidInput, match=r"no self-attention layer is named .*mid_block\.attentions\.0"):
             pag(unet(), layers=layers)
-    with pytest.raises(fs.InvalidInput, match="names of layers, got none"):
-        pag(unet(), layers=[])
+    for layers in ([], "", ["mid", " "], 3):
+        with pytest.raises(fs.InvalidInput, match="option layers is a name, several with commas between, or a list"):
+            pag(unet(), layers=layers)
+    with pytest.raises(fs.InvalidInput, match="the images of a batch perturb the same layers"):
+        fs.Guided(fs.Network(unet(), SCHEDULE), TEXT, method=[fs.PAG(), fs.PAG(layers="attn1"), fs.PAG()])
 
 
 def test_a_wrapped_network_is_told_where_its_layers_are():
     inner = unet()
     wrapped = fs.Network(lambda x, t, **condition: inner(x, t, **condition), SCHEDULE, "epsilon", dtype=torch.float64)
     with pytest.raises(fs.InvalidInput, match="give the module itself as module="):
-        fs.PAG(wrapped, TEXT, 2.0)
-    got = fs.PAG(wrapped, TEXT, 2.0, module=inner)(X, 500.0)
+        guided(wrapped, 2.0)
+    got = guided(wrapped, 2.0, module=inner)(X, 500.0)
     torch.testing.assert_close(got, pag(unet(), 2.0)(X, 500.0), rtol=0, atol=1e-12)
 
 

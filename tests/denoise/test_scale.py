@@ -22,7 +22,7 @@ def guided(scale, schedule=LINEAR, network=None, **options):
 
 def weights_at(scale, *ratios, rows=None):
     levels = Level(torch.tensor(ratios), 1.0, 1.0, [(r, 1.0, r) for r in ratios], rows)
-    return Scale(scale).weights(len(ratios), levels)
+    return [Scale(scale).at(i, moment) for i, moment in enumerate(levels.moments)]
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def test_a_schedule_is_its_formula_of_the_noise_level(schedule, expected):
 
 
 def test_where_alpha_is_0_a_schedule_has_its_noisy_end():
-    pure = Level(torch.ones(1), 0.0, 1.0, [(1.0, 0.0, 1.0)])
+    [pure] = Level(torch.ones(1), 0.0, 1.0, [(1.0, 0.0, 1.0)]).moments
     for schedule in (fs.GuidanceSchedule.linear(2.0, 5.0), fs.GuidanceSchedule.cosine(2.0, 5.0)):
-        assert Scale(schedule).weights(2, pure) == pytest.approx([2.0, 2.0])
-    assert Scale(fs.GuidanceSchedule.table({math.inf: 6.0})).weights(1, pure) == [6.0]
+        assert Scale(schedule).at(0, pure) == pytest.approx(2.0)
+    assert Scale(fs.GuidanceSchedule.table({math.inf: 6.0})).at(0, pure) == 6.0
     with pytest.raises(fs.InvalidInput, match="gives inf at sigma / alpha = inf"):
-        Scale(lambda ratio: ratio).weights(1, pure)
+        Scale(lambda ratio: ratio).at(0, pure)
 
 
 @pytest.mark.parametrize("name", ["ddim", "heun", "unipc-3", "restart", "sde-dpmpp-2m"])
@@ -61,7 +61,7 @@ def test_weights_by_row_are_paid_for_where_they_are_not_1(name):
 def test_weights_by_row_are_those_of_the_level_that_the_row_has(name):
     plan = fs.compile(name, schedule=LINEAR, steps=6)
     schedule = fs.GuidanceSchedule.linear(1.5, 6.0)
-    table = [schedule.at(row.sigma / row.alpha, None) for row in plan.rows]
+    table = schedule.over(plan)
     by_level, by_row = (fs.sample(plan, guided(s), noise=state()) for s in (schedule, fs.GuidanceSchedule.rows(table)))
     assert torch.equal(by_level, by_row)
     assert not torch.allclose(by_level, fs.sample(plan, guided(3.0), noise=state()), atol=1e-2)
@@ -130,7 +130,7 @@ def test_images_of_slots_have_the_weights_of_their_own_rows():
     given = {ddim: [2.0, 1.0, 4.0], heun: [1.0, 3.0, 1.0, 2.0, 5.0]}
     done = {}
     tickets = {
-        slots.admit(p, seed=7, condition=label, negative=empty, guidance=fs.GuidanceSchedule.rows(w)): p
+        slots.admit(p, fs.Request(seed=7, condition=label, negative=empty, scale=fs.GuidanceSchedule.rows(w))): p
         for p, w in given.items()
     }
     while len(done) < 2:
@@ -143,7 +143,7 @@ def test_images_of_slots_have_the_weights_of_their_own_rows():
         expected = fs.sample(plan, alone, shape=(1, *SHAPE[1:]), seed=7)[0]
         torch.testing.assert_close(done[plan], expected, rtol=1e-5, atol=1e-5)
     with pytest.raises(fs.InvalidInput, match="2 guidance weights were given by row, this plan of ddim has 3 rows"):
-        slots.admit(ddim, condition=label, negative=empty, guidance=fs.GuidanceSchedule.rows([1.0, 2.0]))
+        slots.admit(ddim, fs.Request(condition=label, negative=empty, scale=fs.GuidanceSchedule.rows([1.0, 2.0])))
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,12 @@ CONDITION, EMPTY = {"label": torch.ones(4)}, {"label": torch.zeros(4)}
         (fs.Guided(BASE, CONDITION, EMPTY, 3.0), 12),
         (fs.Guided(BASE, CONDITION, EMPTY, 1.0), 6),
         (fs.clip(fs.Guided(BASE, CONDITION, EMPTY, [1.0, 1.0, 1.0, 3.0])), 7.5),
-        (fs.AutoGuided(BASE.given(CONDITION), fs.Network(network, SCHEDULE, condition=EMPTY), 2.0), 12),
+        (
+            fs.Guided(
+                BASE, CONDITION, None, 2.0, method="autoguidance", weaker=fs.Network(network, SCHEDULE, condition=EMPTY)
+            ),
+            12,
+        ),
         (fs.OnSchedule(fs.Guided(BASE, CONDITION, EMPTY, 2.0), SCHEDULE), 12),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, float | int) else str(value),

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import fewstep as fs
+from fewstep.denoise.embedded import scale_embedding
 from fewstep.pipeline import Pipeline, TextPipeline
-from fewstep.pipeline.families import call_sana, scale_embedding, sizes_pixart
+from fewstep.pipeline.families import call_sana, sizes_pixart
 from fewstep.pipeline.vaecode import encode
 
 from .conftest import Model
@@ -206,7 +207,7 @@ def test_a_distilled_network_is_told_its_scale_as_in_diffusers(models: Callable[
     scales = torch.tensor([0.0, 1.5, 6.5])
     for width in (16, 17):
         expected = own.get_guidance_scale_embedding(scales, embedding_dim=width)
-        assert torch.allclose(scale_embedding(scales, width, torch.float32), expected, atol=1e-6)
+        assert torch.allclose(scale_embedding(scales, width), expected, atol=1e-6)
 
 
 def test_pixart_is_told_its_size_where_it_was_trained_to_be() -> None:

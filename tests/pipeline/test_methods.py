@@ -26,9 +26,9 @@ OFF = {"cfg++": 0.0}
 
 BY_HAND: dict[str, tuple[str, str, float, dict[str, Any], float, Callable[..., fs.Denoiser]]] = {
     "cfg": ("sd", "unipc-3", 5.0, {}, 6, lambda net, c, n: fs.Guided(net, c, n, 5.0)),
-    "apg": ("sd", "unipc-3", 5.0, APG, 6, lambda net, c, n: fs.APG(net, c, n, 5.0, **APG)),
-    "cfg++": ("sd", "ddim", 0.6, {}, 6, lambda net, c, n: fs.CFGPlusPlus(net, c, n, 0.6)),
-    "cfg-zero": ("sd3", "euler", 5.0, {}, 4, lambda net, c, n: fs.CFGZero(net, c, n, 5.0)),
+    "apg": ("sd", "unipc-3", 5.0, APG, 6, lambda net, c, n: fs.Guided(net, c, n, 5.0, method=fs.APG(**APG))),
+    "cfg++": ("sd", "ddim", 0.6, {}, 6, lambda net, c, n: fs.Guided(net, c, n, 0.6, method=fs.CFGPlusPlus())),
+    "cfg-zero": ("sd3", "euler", 5.0, {}, 4, lambda net, c, n: fs.Guided(net, c, n, 5.0, method=fs.CFGZero())),
 }
 
 
@@ -60,13 +60,12 @@ def test_perturbed_attention_is_one_more_evaluation_beside_guidance(models: Mode
     options = {"scale": 2.0, "layers": "mid,up_blocks"}
     chosen: dict[str, Any] = {"guidance_method": "pag", "guidance_options": options, "seed": 4}
     images = sd("lion", guidance=5.0, negative=NEGATIVE, **chosen, **QUICK)
-    made: dict[str, Any] = {"layers": ["mid", "up_blocks"], "module": sd.module}
-    both = {"negative": said(sd, [NEGATIVE]), "guidance": 5.0}
-    denoiser = fs.PAG(base(sd), said(sd, ["lion"]), 2.0, **both, **made)
+    made: dict[str, Any] = {"method": fs.PAG(2.0, ["mid", "up_blocks"]), "module": sd.module}
+    denoiser = fs.Guided(base(sd), said(sd, ["lion"]), said(sd, [NEGATIVE]), 5.0, **made)
     latents = fs.sample(sd.plan(steps=3), denoiser, shape=(1, 4, 8, 8), seed=4)
     assert torch.equal(images.tensor, sd.decoder(latents))
     alone = sd("lion", guidance=1.0, **chosen, **QUICK)
-    latents = fs.sample(sd.plan(steps=3), fs.PAG(base(sd), said(sd, ["lion"]), 2.0, **made), shape=(1, 4, 8, 8), seed=4)
+    latents = fs.sample(sd.plan(steps=3), fs.Guided(base(sd), said(sd, ["lion"]), **made), shape=(1, 4, 8, 8), seed=4)
     assert torch.equal(alone.tensor, sd.decoder(latents))
     assert (images.nfe, alone.nfe) == (9, 6)
 
@@ -76,8 +75,8 @@ def test_autoguidance_counts_both_networks_and_takes_a_path(
 ) -> None:
     sd = models("sd").native
     images = sd("lion", guidance=2.5, guidance_method="autoguidance", weak=weak, seed=4, **QUICK)
-    strong = base(sd).given(said(sd, ["lion"]))
-    denoiser = fs.AutoGuided(strong, base(weak).given(said(weak, ["lion"])), 2.5)
+    other = base(weak).given(said(weak, ["lion"]))
+    denoiser = fs.Guided(base(sd), said(sd, ["lion"]), None, 2.5, method="autoguidance", weaker=other)
     latents = fs.sample(sd.plan(steps=3), denoiser, shape=(1, 4, 8, 8), seed=4)
     assert torch.equal(images.tensor, sd.decoder(latents))
     assert images.nfe == 6
@@ -161,7 +160,7 @@ def test_pictures_in_have_the_methods_too(models: Models, weak: TextPipeline) ->
     images = sd.img2img(picture(), "lion", strength=0.5, sampler="ddim", steps=6, seed=3, **apg, **SIZE)
     plan = images.recipe.plan.compile(sd.schedule)
     start = noised(plan, encoded(sd, picture(), (16, 24), "crop").latents, [3])
-    denoiser = fs.APG(base(sd), said(sd, ["lion"]), said(sd, [""]), 4.0, **APG)
+    denoiser = fs.Guided(base(sd), said(sd, ["lion"]), said(sd, [""]), 4.0, method=fs.APG(**APG))
     assert torch.equal(images.tensor, sd.decoder(fs.sample(plan, denoiser, start=start, seed=3)))
     assert images.nfe == 6
     assert sd.inpaint(picture(), mask(), "lion", guidance_method="pag", **QUICK | SIZE).nfe == 9
@@ -189,7 +188,7 @@ def test_a_network_that_was_trained_to_inpaint_is_guided_by_name(nine: Model) ->
     assert given.channels is not None
     texts, channels = [said(pipe, [text]) for text in ("lion", "")], {"channels": given.channels}
     positive, negative = ({**text, **channels} for text in texts)
-    denoiser = fs.PAG(base(pipe), positive, 2.0, negative=negative, guidance=5.0, module=pipe.module)
+    denoiser = fs.Guided(base(pipe), positive, negative, 5.0, method=fs.PAG(2.0), module=pipe.module)
     latents = fs.sample(plan, denoiser, start=given.start(slice(0, 1), [3]), seed=3)
     assert torch.equal(images.tensor, pipe.decoder(latents))
     assert images.nfe == 6

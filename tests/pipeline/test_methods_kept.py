@@ -125,9 +125,14 @@ def test_models_of_classes_have_the_methods_too(pipe: Pipeline, tmp_path: Path) 
     few: dict[str, Any] = {"sampler": "ddim", "steps": 3, "seed": 7}
     plan = pipe.plan("ddim", steps=3)
     for method, scale, more, denoiser in (
-        ("apg", 4.0, {"guidance_options": APG}, fs.APG(network, own, empty, 4.0, **APG)),
-        ("cfg++", 0.6, {}, fs.CFGPlusPlus(network, own, empty, 0.6)),
-        ("autoguidance", 3.0, {"weak": other}, fs.AutoGuided(network.given(own), labelled(other)[0].given(own), 3.0)),
+        ("apg", 4.0, {"guidance_options": APG}, fs.Guided(network, own, empty, 4.0, method=fs.APG(**APG))),
+        ("cfg++", 0.6, {}, fs.Guided(network, own, empty, 0.6, method="cfg++")),
+        (
+            "autoguidance",
+            3.0,
+            {"weak": other},
+            fs.Guided(network, own, None, 3.0, method="autoguidance", weaker=labelled(other)[0].given(own)),
+        ),
     ):
         images = pipe([0, 2], guidance=scale, guidance_method=method, **more, **few)
         assert torch.equal(images.tensor, fs.sample(plan, denoiser, shape=(2, 1, 4, 4), seed=7)), method
@@ -168,7 +173,10 @@ def test_a_model_without_a_condition_is_guided_by_its_attention_or_a_weaker_one(
     images = ddpm(steps=2, sampler="ddim", guidance_method="autoguidance", weak=weaker)
     strong, weak = (fs.Network(each.network, each.schedule, each.prediction) for each in (ddpm, weaker))
     expected = fs.sample(
-        ddpm.plan("ddim", steps=2), fs.AutoGuided(strong, weak, 2.0), shape=(1, *ddpm.sample_shape), seed=0
+        ddpm.plan("ddim", steps=2),
+        fs.Guided(strong, {}, None, 2.0, method="autoguidance", weaker=weak),
+        shape=(1, *ddpm.sample_shape),
+        seed=0,
     )
     assert torch.allclose(images.tensor, expected, atol=1e-6)
     for method in ("apg", "cfg++"):

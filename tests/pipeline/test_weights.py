@@ -29,9 +29,16 @@ PROMPTS, NEGATIVE = ["a red circle", "blue lion"], "green square"
     ("name", "method", "sampler", "weights", "nfe", "by_hand"),
     [
         ("sd", "cfg", "unipc-3", ROWS, 5, lambda net, c, n, w: fs.Guided(net, c, n, w)),
-        ("sd", "apg", "dpmpp-2m", ROWS, 5, lambda net, c, n, w: fs.APG(net, c, n, w, **APG)),
-        ("sd", "cfg++", "ddim", [0.0, 1.0, 0.6], 5, lambda net, c, n, w: fs.CFGPlusPlus(net, c, n, w)),
-        ("sd3", "cfg-zero", "euler", [3.0, 1.0, 5.0], 3, lambda net, c, n, w: fs.CFGZero(net, c, n, w)),
+        ("sd", "apg", "dpmpp-2m", ROWS, 5, lambda net, c, n, w: fs.Guided(net, c, n, w, method=fs.APG(**APG))),
+        ("sd", "cfg++", "ddim", [0.0, 1.0, 0.6], 5, lambda net, c, n, w: fs.Guided(net, c, n, w, method="cfg++")),
+        (
+            "sd3",
+            "cfg-zero",
+            "euler",
+            [3.0, 1.0, 5.0],
+            3,
+            lambda net, c, n, w: fs.Guided(net, c, n, w, method="cfg-zero"),
+        ),
     ],
 )
 def test_weights_by_row_are_those_of_the_denoiser_and_come_back_from_the_picture(
@@ -235,8 +242,8 @@ def test_perturbed_attention_and_autoguidance_take_weights_by_row_too(
     rows = fs.GuidanceSchedule.rows(ROWS)
     shape = (1, *sd.latent_shape(16, 16))
     for method, more, denoiser, nfe in (
-        ("pag", {}, fs.PAG(network, own, 3.0, layers=["mid"], negative=empty, guidance=rows, module=sd.module), 8),
-        ("autoguidance", {"weak": weak}, fs.AutoGuided(network.given(own), theirs, rows), 5),
+        ("pag", {}, fs.Guided(network, own, empty, rows, method="pag", module=sd.module), 8),
+        ("autoguidance", {"weak": weak}, fs.Guided(network, own, None, rows, method="autoguidance", weaker=theirs), 5),
     ):
         images = sd("lion", guidance=ROWS, guidance_method=method, sampler="ddim", **more, **QUICK)
         latents = fs.sample(sd.plan("ddim", **QUICK), denoiser, shape=shape)

@@ -48,7 +48,7 @@ def test_every_sampler_gives_the_same_image_in_a_mixed_batch():
     while waiting or slots.tickets:
         while waiting and slots.free:
             seed, plan = waiting.pop()
-            seed_of[slots.admit(plan, seed=seed)] = seed
+            seed_of[slots.admit(plan, fs.Request(seed=seed))] = seed
         done |= {f.ticket: f for f in slots.step()}
     assert len(done) == len(plans)
     for ticket, finished in done.items():
@@ -67,12 +67,12 @@ def test_an_image_is_bitwise_the_same_whoever_shares_its_batch(name, projected):
     def run(before, after, late):
         slots = fs.Slots(what, SHAPE, capacity=4, registers=5)
         for i, other in enumerate(before):
-            slots.admit(plan_of(other), seed=100 + i)
+            slots.admit(plan_of(other), fs.Request(seed=100 + i))
         if late:
             slots.step()
-        mine = slots.admit(plan_of(name), seed=7)
+        mine = slots.admit(plan_of(name), fs.Request(seed=7))
         for i, other in enumerate(after):
-            slots.admit(plan_of(other, 9), seed=200 + i)
+            slots.admit(plan_of(other, 9), fs.Request(seed=200 + i))
         return drain(slots, {mine})[mine].sample
 
     first = run([], [], late=False)
@@ -86,17 +86,17 @@ def test_nan_in_one_slot_changes_no_neighbour_and_nobody_who_comes_after():
         return torch.where((x > 40).any(dim=(1, 2, 3), keepdim=True), torch.nan, network(x, t))
 
     slots = fs.Slots(fs.Network(poisoned, SCHEDULE, "v_prediction"), SHAPE, capacity=3, registers=4)
-    good = slots.admit(plan_of("unipc-3", 6), seed=1)
-    bad = slots.admit(plan_of("dpmpp-2m", 4), start=torch.full(SHAPE, 50.0))
+    good = slots.admit(plan_of("unipc-3", 6), fs.Request(seed=1))
+    bad = slots.admit(plan_of("dpmpp-2m", 4), fs.Request(start=torch.full(SHAPE, 50.0)))
     done = drain(slots, {bad})
     assert not done[bad].finite
     assert torch.isnan(done[bad].sample).any()
-    after = slots.admit(plan_of("dpmpp-3m", 4), seed=2)
+    after = slots.admit(plan_of("dpmpp-3m", 4), fs.Request(seed=2))
     done |= drain(slots)
 
     def clean(plan, seed):
         other = fs.Slots(denoiser(), SHAPE, capacity=3, registers=4)
-        ticket = other.admit(plan, seed=seed)
+        ticket = other.admit(plan, fs.Request(seed=seed))
         return drain(other)[ticket].sample
 
     assert torch.equal(done[good].sample, clean(plan_of("unipc-3", 6), 1))
@@ -113,8 +113,8 @@ def test_an_empty_slot_never_shows_the_network_anything_that_is_not_finite():
         return out
 
     slots = fs.Slots(watching, SHAPE, capacity=2, registers=2)
-    slots.admit(plan_of("ddim", 1), seed=1)
-    slots.admit(plan_of("ddim", 3), seed=2)
+    slots.admit(plan_of("ddim", 1), fs.Request(seed=1))
+    slots.admit(plan_of("ddim", 3), fs.Request(seed=2))
     assert [f.finite for f in slots.step()] == [False]
     drain(slots)
     assert seen == [True] * 3
@@ -129,7 +129,7 @@ def test_the_network_is_called_on_all_places_or_on_the_taken_ones(pad):
         return network(x, t)
 
     slots = fs.Slots(counting, SHAPE, capacity=4, pad=pad)
-    tickets = [slots.admit(plan_of("ddim", n), seed=n) for n in (1, 3)]
+    tickets = [slots.admit(plan_of("ddim", n), fs.Request(seed=n)) for n in (1, 3)]
     done = drain(slots)
     assert sizes == ([(4, 4)] * 3 if pad else [(2, 2), (1, 1), (1, 1)])
     for ticket, n in zip(tickets, (1, 3), strict=True):
@@ -151,15 +151,18 @@ def test_each_image_has_its_own_condition_and_scale(pad):
     tickets = [
         slots.admit(
             plan_of("dpmpp-2m", 4),
-            seed=i,
-            condition={"label": torch.tensor(label)},
-            negative={"label": torch.tensor(-1.0)},
-            guidance=w,
+            fs.Request(
+                seed=i,
+                condition={"label": torch.tensor(label)},
+                negative={"label": torch.tensor(-1.0)},
+                scale=w,
+            ),
         )
         for i, (label, w) in enumerate(cases)
     ]
     done = drain(slots)
-    assert calls == [5] * 4  # two of three images are doubled
+    assert calls == [3, 3 if pad else 2] * 4  # two of three images are doubled
+    assert [done[ticket].nfe for ticket in tickets] == [4, 8, 8]
     for i, (label, w) in enumerate(cases):
         guided = fs.Guided(
             fs.Network(labelled, SCHEDULE, "v_prediction"),
@@ -177,12 +180,16 @@ def test_guidance_acts_in_its_interval_image_by_image():
         calls.append(x.shape[0])
         return labelled(x, t, label)
 
-    slots = fs.Slots(fs.Network(counting, SCHEDULE, "v_prediction"), SHAPE, capacity=1, interval=(0.5, math.inf))
-    label = {"label": torch.tensor(1.0)}
-    slots.admit(plan_of("ddim", 6), condition=label, negative={"label": torch.tensor(0.0)}, guidance=3.0)
-    drain(slots)
-    assert calls == [2 if row.sigma / row.alpha > 0.5 else 1 for row in plan_of("ddim", 6).rows]
-    assert {1, 2} == set(calls)
+    slots = fs.Slots(fs.Network(counting, SCHEDULE, "v_prediction"), SHAPE, capacity=2)
+    label, empty = ({"label": torch.tensor(v)} for v in (1.0, 0.0))
+    plan, asked = plan_of("ddim", 6), {"condition": label, "negative": empty, "scale": 3.0}
+    intervals = (0.5, math.inf), (0.0, 0.5)
+    tickets = [slots.admit(plan, fs.Request(interval=interval, **asked)) for interval in intervals]
+    done = drain(slots)
+    noisy = sum(row.sigma / row.alpha > 0.5 for row in plan.rows)
+    assert 0 < noisy < 6
+    assert [done[ticket].nfe for ticket in tickets] == [6 + noisy, 6 + 6 - noisy]
+    assert calls == [2, 2] * 6
 
 
 def test_an_image_may_start_from_noise_or_a_state_of_its_own():
@@ -190,7 +197,7 @@ def test_an_image_may_start_from_noise_or_a_state_of_its_own():
     plan = plan_of("heun", 3)
     slots = fs.Slots(denoiser(), SHAPE, capacity=2)
     kept = z.clone()
-    a, b = slots.admit(plan, noise=z), slots.admit(plan, start=plan.entry[1] * z)
+    a, b = slots.admit(plan, fs.Request(noise=z)), slots.admit(plan, fs.Request(start=plan.entry[1] * z))
     done = drain(slots)
     assert torch.equal(z, kept)
     assert torch.equal(done[a].sample, done[b].sample)
@@ -201,7 +208,7 @@ def test_slots_in_float64_are_the_table_to_rounding():
     plan = plan_of("sde-dpmpp-3m", 6)
     slots = fs.Slots(denoiser(), SHAPE, capacity=2, registers=plan.registers, dtype=torch.float64)
     z = torch.randn(SHAPE, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    ticket = slots.admit(plan, noise=z, seed=5)
+    ticket = slots.admit(plan, fs.Request(noise=z, seed=5))
     got = drain(slots)[ticket].sample
     assert got.dtype == torch.float64
     torch.testing.assert_close(got, fs.sample(plan, denoiser(), noise=z[None], seed=[5])[0], rtol=0, atol=1e-12)
@@ -209,10 +216,10 @@ def test_slots_in_float64_are_the_table_to_rounding():
 
 def test_a_finished_sample_is_not_overwritten_by_who_comes_next():
     slots = fs.Slots(denoiser(), SHAPE, capacity=1)
-    first = slots.admit(plan_of("ddim", 2), seed=1)
+    first = slots.admit(plan_of("ddim", 2), fs.Request(seed=1))
     sample = drain(slots)[first].sample
     kept = sample.clone()
-    slots.admit(plan_of("ddim", 2), seed=2)
+    slots.admit(plan_of("ddim", 2), fs.Request(seed=2))
     drain(slots)
     assert torch.equal(sample, kept)
 
@@ -227,7 +234,7 @@ def test_a_cancelled_image_frees_its_slot():
     assert slots.step() == []
     with pytest.raises(fs.InvalidInput, match=f"no image with ticket {ticket}"):
         slots.cancel(ticket)
-    again = slots.admit(plan_of("ddim", 5), seed=3)
+    again = slots.admit(plan_of("ddim", 5), fs.Request(seed=3))
     torch.testing.assert_close(drain(slots)[again].sample, alone(plan_of("ddim", 5), 3), rtol=0, atol=1e-5)
 
 
@@ -245,13 +252,13 @@ def test_what_does_not_fit_is_refused_and_takes_no_slot():
     ]
     for plan, given, message in refused:
         with pytest.raises(fs.InvalidInput, match=message):
-            slots.admit(plan, **given)
+            slots.admit(plan, fs.Request(**given))
         assert slots.free == 1
     slots.admit(plan_of("ddim"))
     with pytest.raises(fs.InvalidInput, match="all 1 slots are taken"):
         slots.admit(plan_of("ddim"))
     with pytest.raises(fs.InvalidInput, match=r"need a fewstep\.Network"):
-        fs.Slots(network, SHAPE, capacity=1).admit(plan_of("ddim"), condition=label)
+        fs.Slots(network, SHAPE, capacity=1).admit(plan_of("ddim"), fs.Request(condition=label))
     for wrong in ({"capacity": 0}, {"capacity": 1, "registers": 0}):
         with pytest.raises(fs.InvalidInput, match="at least 1"):
             fs.Slots(network, SHAPE, **wrong)
@@ -262,13 +269,13 @@ def test_what_does_not_fit_is_refused_and_takes_no_slot():
 def test_conditions_that_differ_in_kind_are_refused():
     slots = fs.Slots(fs.Network(labelled, SCHEDULE, "v_prediction"), SHAPE, capacity=3)
     label = {"label": torch.ones(())}
-    slots.admit(plan_of("ddim"), condition=label)
-    with pytest.raises(fs.InvalidInput, match="need the conditions"):
-        slots.admit(plan_of("ddim"), condition={"text": torch.ones(())})
-    with pytest.raises(fs.InvalidInput, match="need the conditions"):
+    slots.admit(plan_of("ddim"), fs.Request(condition=label))
+    with pytest.raises(fs.InvalidInput, match=r"need the conditions \['label'\]"):
+        slots.admit(plan_of("ddim"), fs.Request(condition={"text": torch.ones(())}))
+    with pytest.raises(fs.InvalidInput, match=r"need the conditions \['label'\]"):
         slots.admit(plan_of("ddim"))
     with pytest.raises(fs.InvalidInput, match="has shape"):
-        slots.admit(plan_of("ddim"), condition={"label": torch.ones(2)})
+        slots.admit(plan_of("ddim"), fs.Request(condition={"label": torch.ones(2)}))
     assert slots.free == 2
 
 
@@ -283,9 +290,9 @@ def test_an_image_with_a_condition_does_not_join_or_change_one_without():
     plan = fs.compile("ddim", schedule=network.schedule, steps=4)
     alone = fs.sample(plan, network, shape=(1, 3), seed=1)[0]
     slots = fs.Slots(network, (3,), 2)
-    first = slots.admit(plan, seed=1)
+    first = slots.admit(plan, fs.Request(seed=1))
     with pytest.raises(fs.InvalidInput, match="condition"):
-        slots.admit(plan, seed=2, condition={"label": torch.tensor(3)})
+        slots.admit(plan, fs.Request(seed=2, condition={"label": torch.tensor(3)}))
     finished = {}
     while slots.tickets:
         finished |= {f.ticket: f.sample for f in slots.step()}
@@ -298,9 +305,9 @@ def test_a_guidance_that_is_no_number_is_refused_at_the_door(guidance):
     slots = fs.Slots(network, (3,), 2)
     plan = fs.compile("ddim", schedule=network.schedule, steps=2)
     label = {"label": torch.tensor(1)}
-    with pytest.raises(fs.InvalidInput, match="guidance is a finite number"):
-        slots.admit(plan, condition=label, negative=label, guidance=guidance)
+    with pytest.raises(fs.InvalidInput, match="a guidance scale is a finite number"):
+        slots.admit(plan, fs.Request(condition=label, negative=label, scale=guidance))
     with pytest.raises(fs.InvalidInput, match="needs a negative condition"):
-        slots.admit(plan, condition=label, guidance=2.0)
-    slots.admit(plan, condition=label)
+        slots.admit(plan, fs.Request(condition=label, scale=2.0))
+    slots.admit(plan, fs.Request(condition=label))
     assert sum(len(slots.step()) for _ in range(2)) == 1

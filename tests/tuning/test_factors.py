@@ -62,9 +62,9 @@ def test_a_plan_that_guides_by_row_is_not_run_as_if_it_did_not():
 
 def test_slots_follow_it_beside_another_plan():
     slots = fs.Slots(fs.Network(network, FLOW, "sample"), (6,), capacity=2, registers=4)
-    given = {"condition": {"few": torch.tensor(1.0)}, "negative": {"few": torch.tensor(0.0)}, "guidance": 3.0}
-    ours = slots.admit(plan_with(), noise=NOISE[0], **given)
-    other = slots.admit(plan_with(None), noise=NOISE[1], **given)
+    given = {"condition": {"few": torch.tensor(1.0)}, "negative": {"few": torch.tensor(0.0)}, "scale": 3.0}
+    ours = slots.admit(plan_with(), fs.Request(noise=NOISE[0], **given))
+    other = slots.admit(plan_with(None), fs.Request(noise=NOISE[1], **given))
     done = {}
     while slots.tickets:
         done |= {one.ticket: one.sample for one in slots.step()}
@@ -129,4 +129,4 @@ def test_tuning_learns_factors_under_guidance_alone_and_not_where_it_shall_be_co
     assert constant.certificate.factors is None
     assert not problem(1.0).guided
     assert not Problem.of(guided(3.0, interval=(0.1, 2.0)), (6,)).guided
-    assert not Problem.of(guided(3.0, rescale=0.5), (6,)).guided
+    assert not Problem.of(guided(3.0, method=fs.CFG(0.5)), (6,)).guided

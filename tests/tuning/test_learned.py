@@ -124,6 +124,6 @@ def test_learning_ends_when_the_time_is_over_and_keeps_the_best_so_far():
 def test_a_denoiser_that_remembers_rows_is_refused():
     network = fs.Network(lambda x, t, label: x, LINEAR)
     label = torch.zeros(1, dtype=torch.long)
-    guided = fs.APG(network, {"label": label}, {"label": label + 1}, 3.0, momentum=-0.5)
+    guided = fs.Guided(network, {"label": label}, {"label": label + 1}, 3.0, method=fs.APG(momentum=-0.5))
     with pytest.raises(fs.InvalidInput, match="remembers earlier rows"):
         Problem.of(guided, (6,)).begun(range(2))

@@ -16,7 +16,7 @@ from fewstep.core.schedule import Float
 
 
 def levels(plan: Plan) -> tuple[Float, Float]:
-    """(alpha, sigma) that the table itself gives to each network input and last to its result: two arrays of n + 1."""
+    """(alpha, sigma) that the table gives to each network input and, last, to the result: two arrays of n + 1."""
     # Columns: the data, the starting noise, then one for each noise draw so far.
     start = np.array([plan.entry, plan.companion][: plan.inputs], np.float64)
     R = np.concatenate([plan.init[:, :-1] @ start, plan.init[:, -1:]], axis=1)
@@ -33,9 +33,9 @@ def levels(plan: Plan) -> tuple[Float, Float]:
 
 
 def marginal_error(plan: Plan) -> Float:
-    """For each row and the result, the larger distance of (alpha, sigma) to what the plan declares; shape (n + 1,).
+    """How far (alpha, sigma) of each row and of the result is from what the plan declares: the larger one, (n + 1,).
 
-    Absolute up to sigma = 1, relative above it.
+    The distance is absolute up to sigma = 1, and relative above it.
     """
     got_alpha, got_sigma = levels(plan)
     alpha = np.array([*(row.alpha for row in plan.rows), plan.exit[0]])

@@ -39,10 +39,11 @@ def grid_times(
     noisy time, still after `steps` transitions. `steps` is an integer in 1 .. 100000.
 
     `bias` in [-20, 20] warps the positions, u -> k u / (1 + (k - 1) u) with k = exp(bias): above 0 more steps at low
-    noise, below 0 more at high noise. It is the map of the flow shift: on `flow`, -log(s) makes of `trailing` what a
-    shift s makes. `start` in (0, 1] is the share of the positions that is kept, up to the end. Where sigma / alpha is
-    infinite at t_max, curves that need it begin at RATIO_CAP, with t_max as the first time all the same.
-    `InvalidInput` where times would not decrease.
+    noise, below 0 more at high noise. It is the map of the flow shift: on `flow`, a bias of -log(s) does to `trailing`
+    what a shift s does. `start` in (0, 1] is the share of the positions that is kept, up to the end. Where sigma /
+    alpha is infinite at t_max, curves that need it begin at RATIO_CAP; the first time is still t_max.
+
+    Raises `InvalidInput` where times would not decrease.
     """
     if name not in GRIDS:
         raise unknown_name("grid", str(name), GRIDS)
@@ -79,14 +80,14 @@ def grid_times(
 
 
 def given_times(schedule: Schedule, *, times: ArrayLike | None = None, sigmas: ArrayLike | None = None) -> Float:
-    """Times of the caller's own, as they are: N + 1 for N steps, strictly decreasing, the end included.
+    """The times that a caller gives, checked: N + 1 for N steps, strictly decreasing, the end included.
 
-    Give `times`, or `sigmas` as the schedule's users write them: sigma / alpha for beta schedules, 0 clean. There is
-    no shift, bias or rounding, but a first sigma less than 1e-4 (relative) above the largest stands for it, because
-    published tables are rounded. `InvalidInput` names the index of a bad value.
+    Give `times`, or `sigmas` as the schedule's users write them: sigma / alpha for beta schedules, 0 where clean. They
+    are not shifted, biased or rounded. Only a first sigma that is less than 1e-4 (relative) above the largest is taken
+    for the largest, because published tables are rounded. `InvalidInput` names the index of a bad value.
     """
     if (times is None) == (sigmas is None):
-        raise InvalidInput("give the grid either as times or as sigmas, one of the two and not both")
+        raise InvalidInput("give the grid as times or as sigmas, one of the two")
     what, given = ("times", times) if sigmas is None else ("sigmas", sigmas)
     try:
         values = np.array(given, np.float64)
@@ -117,9 +118,9 @@ def given_times(schedule: Schedule, *, times: ArrayLike | None = None, sigmas: A
 
 
 def _biased(u: Float, bias: float) -> Float:
-    """u -> k u / (1 + (k - 1) u), written so that 0 and 1 stay exactly."""
+    """u -> k u / (1 + (k - 1) u), written so that 0 and 1 stay what they are."""
     if not isinstance(bias, Real) or not abs(bias) <= 20:
-        raise InvalidInput(f"bias must be a number in [-20, 20], got {bias!r}: 0 is none")
+        raise InvalidInput(f"bias must be a number in [-20, 20], got {bias!r}: 0 leaves the grid as it is")
     return u if bias == 0 else u / (u + (1 - u) * math.exp(-bias))
 
 
@@ -129,10 +130,10 @@ def _pinned(schedule: Schedule, u: Float, times: Float, end: float) -> Float:
 
 
 def _space(schedule: Schedule, u: Float, name: str | None) -> tuple[float, float, Callable[[Float], Float]]:
-    """Coordinates of t_max and t_min in a space, neither below 0, and the times of coordinates (one each u).
+    """Coordinates of t_max and t_min in a space, neither below 0, and a function from coordinates to times.
 
-    "time" is before the shift of a flow; "lambda" and "log sigma" count from t_min towards the noise. None is what a
-    schedule's users call sigma: sigma itself for `flow`, else sigma / alpha.
+    It takes one coordinate for each u. "time" is before the shift of a flow; "lambda" and "log sigma" count from t_min
+    towards the noise. None is what a schedule's users call sigma: sigma itself for `flow`, else sigma / alpha.
     """
     name = name or ("sigma" if isinstance(schedule, FlowSchedule) else "ratio")
     ends = np.array([schedule.t_max, schedule.t_min])
@@ -187,10 +188,10 @@ def _uniform(schedule: Schedule, u: Float, low: float, *, integer: bool | None =
 
 
 def _leading(schedule: Schedule, u: Float, low: float, *, integer: bool | None = None, steps_offset: int = 0) -> Float:
-    """(n - 1 - i) (T // n) + steps_offset: no t_max. On others t_min + (n - 1 - i) / n (t_max - t_min)."""
+    """(n - 1 - i) (T // n) + steps_offset on beta schedules, else t_min + (n - 1 - i) / n (t_max - t_min): no t_max."""
     n, beta = len(u), isinstance(schedule, BetaSchedule)
     if not isinstance(steps_offset, (int, np.integer)) or steps_offset < 0 or (steps_offset and not beta):
-        raise InvalidInput(f"steps_offset must be 0 or, on a beta schedule, above, got {steps_offset!r}")
+        raise InvalidInput(f"steps_offset must be an integer: 0, or on a beta schedule above 0, got {steps_offset!r}")
     span = schedule.t_max - (schedule.t_clean if beta else low)
     above = np.round((1 - u) * n * (span // n)) if _rounds(schedule, integer) else (1 - u) * span
     times = low + above + steps_offset
@@ -250,8 +251,9 @@ def _ays(schedule: Schedule, u: Float, low: float, *, model: str = "sd15") -> Fl
 def beta_quantile(p: Float, a: float, b: float) -> Float:
     """The x in [0, 1] at which the regularised incomplete beta function I_x(a, b) is `p`; a, b in (0, 100].
 
-    The smaller tail is bisected, on x <= 1/2, where all terms of the series of DLMF 8.17.8 are positive: I_x(a, b) =
-    x^a (1 - x)^b / (a B(a, b)) sum_n x^n (a + b)_n / (a + 1)_n.
+    The smaller tail is bisected, on x <= 1/2, where all terms of the series of DLMF 8.17.8 are positive:
+
+        I_x(a, b) = x^a (1 - x)^b / (a B(a, b)) sum_n x^n (a + b)_n / (a + 1)_n
     """
     a, b = positive("a", a), positive("b", b)
     if max(a, b) > 100:
@@ -278,7 +280,7 @@ def beta_quantile(p: Float, a: float, b: float) -> Float:
 
 
 class Grid(NamedTuple):
-    """A line of `GRIDS`: `curve(schedule, u, low, **options)` gives the times at `u`, with `low` at u = 1."""
+    """An entry of `GRIDS`: `curve(schedule, u, low, **options)` gives the times at `u`, with `low` at u = 1."""
 
     curve: Callable[..., Float]
     summary: str
@@ -303,4 +305,4 @@ GRIDS: dict[str, Grid] = {
     "beta": Grid(_beta, "quantiles of a Beta distribution: steps at both ends", "arXiv 2407.12173"),
     "ays": Grid(_ays, "Align Your Steps for sd15, sdxl or svd", "arXiv 2404.14507", "trailing"),
 }
-"""Every grid by name. The sources are of Lin, Song, Karras, Lu, Lee and Sabour, each with others."""
+"""Every grid by name, with its source: Lin, Song, Karras, Lu, Lee and Sabour, each with co-authors."""

@@ -56,7 +56,7 @@ class Interval(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What a row says beside its coefficients: the time the network is told, (alpha, sigma) of its input, a label."""
+    """What a row has beside its coefficients: the network's time, (alpha, sigma) of its input, and a label."""
 
     t: float
     alpha: float
@@ -68,7 +68,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a plan was compiled from. `times` are the grid as it was used, N + 1 of them for N steps."""
+    """What a plan was compiled from. `times` is the grid that was used: N + 1 times for N steps."""
 
     sampler: str
     options: Mapping[str, Any]
@@ -100,8 +100,8 @@ class Plan:
         A, B, s: (n, K, K), (n, K, 2) and (n, K), float64.
         entry, exit: (alpha, sigma) of the state that the caller gives and gets; `companion`: of the second state of a
             pair.
-        tolerance: how far the inputs may be from the schedule's (alpha, sigma) for data that is one point; `note` says
-            why where it is not rounding.
+        tolerance: how far the inputs may be from the schedule's (alpha, sigma), where the data is one point. Where
+            that is more than rounding, `note` says why.
         guidance_factors: guidance by row (`fewstep.denoise.factors`), (n,); None where every row is guided alike.
         tuned_for: None for a plan that any model of its noise schedule may use.
     """

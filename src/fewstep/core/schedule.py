@@ -26,12 +26,12 @@ from fewstep.core.errors import InvalidInput
 Float = NDArray[np.float64]
 
 RATIO_CAP = 4096.0
-"""Stands for an infinite sigma / alpha where a grid needs a finite one: alpha_cumprod = 2**-24 at zero terminal SNR."""
+"""Replaces an infinite sigma / alpha where a grid needs a finite one: alpha_cumprod = 2**-24 at zero terminal SNR."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """What every noise schedule has. `t_clean < t_min < t_max`; sigma(t_clean) = 0 and alpha(t_clean) = 1.
+    """A noise schedule, with `t_clean < t_min < t_max`, sigma(t_clean) = 0 and alpha(t_clean) = 1.
 
     `t_min` is the last noisy time that grids visit before they end. `kind` and `params` rebuild the schedule.
     """
@@ -59,7 +59,7 @@ class Schedule:
         raise NotImplementedError
 
     def time_of_sigma(self, sigma: ArrayLike) -> Float:
-        """Time of the sigma that the schedule's users write: sigma / alpha for `beta` schedules, else sigma."""
+        """The time of what the schedule's users call sigma: sigma / alpha for `beta` schedules, else sigma."""
         return np.asarray(sigma, np.float64)
 
     def given_sigma(self, t: ArrayLike) -> Float:
@@ -77,7 +77,7 @@ class Schedule:
             return self.sigma(t) / self.alpha(t)
 
     def warp(self, t: ArrayLike) -> Float:
-        """Applied to the times of grids that are uniform in time: the shift of `flow`; elsewhere the identity."""
+        """The times of a grid that is uniform in time: shifted on `flow`, unchanged elsewhere."""
         return np.asarray(t, np.float64)
 
     @property
@@ -91,7 +91,7 @@ class Schedule:
         return hashlib.sha256(json.dumps(self._functions()).encode()).hexdigest()[:16]
 
     def _functions(self) -> Any:
-        """What alpha(t) and sigma(t) depend on; where grids put their times is not part of it."""
+        """What alpha(t) and sigma(t) depend on, and nothing else, such as where grids put their times."""
         return type(self).__name__
 
     def checked(self, t: ArrayLike) -> Float:

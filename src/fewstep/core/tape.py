@@ -88,7 +88,7 @@ class State:
 
 
 class Tape:
-    """Records what a solver does over the `times` of a `schedule`, strictly monotonic, N + 1 for N steps."""
+    """Records what a solver does over the `times` of a `schedule`: N + 1, strictly monotonic, for N steps."""
 
     def __init__(self, schedule: Schedule, times: Float):
         self.schedule = schedule
@@ -102,7 +102,7 @@ class Tape:
         self._starts: list[int] = []
         self._step, self._stage = 0, 0
         self.inexact = ""
-        """Why the marginals are not those of the schedule, where a solver departs from them by intent."""
+        """Why the marginals are not those of the schedule, where a solver departs from them on purpose."""
 
     def point(self, t: float) -> Point:
         """The `Point` at time `t`, for stages between the times of the grid."""
@@ -126,7 +126,7 @@ class Tape:
                 self._rows[-1] = self._rows[-1]._replace(ends_step=True)
 
     def start(self) -> State:
-        """The state that the caller starts from, at the first point; the second call gives a pair's, at the second."""
+        """The state that the caller starts from, at the first point; called again, the pair's other, at the second."""
         self._starts.append(self._node(None))
         return State({self._starts[-1]: 1.0})
 
@@ -136,7 +136,7 @@ class Tape:
         return data
 
     def evaluate_raw(self, x: State, p: Point) -> tuple[State, State]:
-        """As `evaluate`, and the estimate before clipping or thresholding, for the solvers that use both."""
+        """As `evaluate`, with the estimate before clipping or thresholding too, for solvers that use both."""
         if p.sigma <= 0:
             raise InvalidInput(f"a network cannot be evaluated at time {p.t:g}, where sigma is 0")
         self._inputs.append(self._anchor(x))
@@ -150,12 +150,15 @@ class Tape:
         return State({data: 1.0}), State({raw: 1.0})
 
     def keep(self, x: State) -> State:
-        """Ask for `x` to have a register of its own, rather than being made again from what it consists of."""
+        """Give `x` a register, so that later rows read it and do not make it again from its parts."""
         self._anchor(x)
         return x
 
     def noise(self, p: Point, q: Point) -> State:
-        """Unit noise of the interval from `p` to `q`, disjoint from others; one draw at most between evaluations."""
+        """Unit noise of the interval from `p` to `q`.
+
+        Intervals must not overlap, and there is at most one draw between two evaluations.
+        """
         if self.points[0].t < self.points[-1].t:
             raise InvalidInput("a sampler that draws noise cannot be run in reverse: choose one such as 'ddim'")
         row = len(self._rows) - 1
@@ -172,7 +175,7 @@ class Tape:
         return len(self._born) - 1
 
     def _anchor(self, x: State) -> int:
-        """Make `x` a node, and let the caller's expressions refer to the node from now on."""
+        """Make `x` a node; from now on the caller's expressions refer to the node."""
         terms = {n: c for n, c in x.terms.items() if c != 0.0}
         node = self._node(terms)
         x.terms = {node: 1.0}
@@ -192,7 +195,7 @@ class Tape:
         return {n: c for n, c in total.items() if c != 0.0}
 
     def _live(self, finals: list[int]) -> list[list[int]]:
-        """Which nodes must be in registers before the first row, and after each; a network input stands first."""
+        """Which nodes must be in registers before the first row, and after each; the next network input is first."""
         live = [finals]
         for row in reversed(range(len(self._rows))):
             needed = [self._inputs[row]]
@@ -253,7 +256,7 @@ class Tape:
 
     @staticmethod
     def _assign(place: dict[int, int], nodes: list[int], size: int) -> dict[int, int]:
-        """Registers after a row: the first node in 0, survivors where they are, the others in what is free."""
+        """The registers of `nodes` after a row: 0 for the first, the same for those that stay, free ones for others."""
         after = {nodes[0]: 0}
         for node in nodes[1:]:
             if place.get(node, 0) != 0:

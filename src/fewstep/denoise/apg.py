@@ -12,15 +12,11 @@ output, F = F_c + (w - 1) (..) / out, so that it stays affine for drivers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fewstep.core.errors import InvalidInput, positive
-from fewstep.denoise.method import NEGATIVE, POSITIVE, Method, State, dims_of, inner, number, squared
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from fewstep.denoise.method import NEGATIVE, POSITIVE, Combined, Method, Outputs, State, dims_of, inner, number, squared
 
 
 @dataclass(frozen=True)
@@ -55,9 +51,7 @@ class APG(Method):
     def remembers(self) -> bool:
         return self.momentum != 0
 
-    def combine(
-        self, outputs: Mapping[str, Tensor], weight: Any, at: State, memory: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def combine(self, outputs: Outputs, weight: Any, at: State, memory: Any) -> Combined:
         conditional, negative = outputs[POSITIVE], outputs[NEGATIVE]
         data = at.skip * at.x + at.out * conditional
         d = at.out * (conditional - negative)

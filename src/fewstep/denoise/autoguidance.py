@@ -8,15 +8,11 @@ something else or be on another noise schedule: then its estimate of x0 is what 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
-from fewstep.denoise.method import POSITIVE, WEAK, Method, State
+from fewstep.denoise.method import POSITIVE, WEAK, Combined, Method, Outputs, State
 from fewstep.denoise.scale import Moment
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -29,9 +25,7 @@ class AutoGuidance(Method):
     def branches(self, at: Moment, weight: float | None) -> tuple[str, ...]:
         return (POSITIVE,) if weight is None or weight == self.idle else (POSITIVE, WEAK)
 
-    def combine(
-        self, outputs: Mapping[str, Tensor], weight: Any, at: State, memory: Tensor | None
-    ) -> tuple[Tensor, Tensor, None]:
+    def combine(self, outputs: Outputs, weight: Any, at: State, memory: Any) -> Combined:
         weak = outputs[WEAK]
         guided = weak + weight * (outputs[POSITIVE] - weak)
         return guided, guided, None

@@ -88,9 +88,10 @@ def check_network(network: Any) -> Network:
 
 def weak_output(network: Network, weaker: Network, x: Tensor, level: Level) -> Tensor:
     """What `network` would say for the data that a weaker network sees; at once where both predict the same."""
-    same = network.schedule.fingerprint == weaker.schedule.fingerprint
+    theirs, ours = weaker.schedule, network.schedule
+    same = theirs is not None and ours is not None and theirs.fingerprint == ours.fingerprint
     if same and (weaker.prediction, weaker.sigma_data) == (network.prediction, network.sigma_data):
         return weaker.output(x, level)
-    other = weaker if same else OnSchedule(weaker, network.schedule)
+    other = weaker if same or ours is None else OnSchedule(weaker, ours)
     skip, out = network.coefficients_at(level)
     return (other.estimate(x, level)[1] - skip * x) / out

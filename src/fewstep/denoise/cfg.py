@@ -8,15 +8,11 @@ evaluation and is the conditional model's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fewstep.core.errors import InvalidInput
-from fewstep.denoise.method import NEGATIVE, POSITIVE, Method, State, dims_of, number
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from fewstep.denoise.method import NEGATIVE, POSITIVE, Combined, Method, Outputs, State, dims_of, number
 
 
 @dataclass(frozen=True)
@@ -35,9 +31,7 @@ class CFG(Method):
         if not 0 <= self.rescale <= 1:
             raise InvalidInput(f"guidance rescale must lie in [0, 1], got {self.rescale}")
 
-    def combine(
-        self, outputs: Mapping[str, Tensor], weight: Any, at: State, memory: Tensor | None
-    ) -> tuple[Tensor, Tensor, None]:
+    def combine(self, outputs: Outputs, weight: Any, at: State, memory: Any) -> Combined:
         conditional, negative = outputs[POSITIVE], outputs[NEGATIVE]
         guided = negative + weight * (conditional - negative)
         if self.rescale:

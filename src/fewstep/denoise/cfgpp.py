@@ -10,17 +10,13 @@ B, and samplers that take data and noise from one estimate cannot tell it from i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.denoise.method import NEGATIVE, POSITIVE, Method, State
+from fewstep.denoise.method import NEGATIVE, POSITIVE, Combined, Method, Outputs, State
 from fewstep.denoise.scale import Moment
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -41,9 +37,7 @@ class CFGPlusPlus(Method):
         self.check_weight(weight)
         return (NEGATIVE,) if weight == 0 else (POSITIVE, NEGATIVE)
 
-    def combine(
-        self, outputs: Mapping[str, Tensor], weight: Any, at: State, memory: Tensor | None
-    ) -> tuple[Tensor, Tensor, None]:
+    def combine(self, outputs: Outputs, weight: Any, at: State, memory: Any) -> Combined:
         conditional, negative = outputs[POSITIVE], outputs[NEGATIVE]
         return negative + weight * (conditional - negative), negative, None
 

@@ -9,17 +9,13 @@ At s = 1 it is classifier-free guidance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.denoise.method import NEGATIVE, POSITIVE, Method, State, inner, shown, squared
+from fewstep.denoise.method import NEGATIVE, POSITIVE, Combined, Method, Outputs, State, inner, shown, squared
 from fewstep.denoise.scale import Moment
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -46,9 +42,7 @@ class CFGZero(Method):
         zero = at.row is not None and at.row < self.zero_init
         return () if zero and NEGATIVE in needed else needed
 
-    def combine(
-        self, outputs: Mapping[str, Tensor], weight: Any, at: State, memory: Tensor | None
-    ) -> tuple[Tensor, Tensor, None]:
+    def combine(self, outputs: Outputs, weight: Any, at: State, memory: Any) -> Combined:
         conditional, negative = outputs[POSITIVE], outputs[NEGATIVE]
         base = inner(conditional, negative) / squared(negative) * negative
         guided = base + weight * (conditional - base)

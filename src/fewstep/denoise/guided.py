@@ -9,8 +9,7 @@ import copy
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from fewstep.denoise.branches import Branch, check_conditions, check_network, ev
 from fewstep.denoise.cfg import CFG
 from fewstep.denoise.convert import Network
 from fewstep.denoise.factors import factors_of
-from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, WEAK, Method, State
+from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, WEAK, Method, Outputs, State
 from fewstep.denoise.methods import method_of
 from fewstep.denoise.scale import (
     EVERYWHERE,
@@ -45,15 +44,16 @@ class Need(NamedTuple):
     branches: tuple[str, ...]
 
 
-@dataclass
-class _Group:
-    """Images of a batch that one method guides by the same branches. Weights and moments are one for all or one for
+class _Group(NamedTuple):
+    """Images of a batch that one method guides by the same branches; weights and moments are one for all or one for
     each.
     """
 
-    images: Sequence[int] = field(default_factory=list)
-    weights: list[Any] = field(default_factory=list)
-    moments: list[Moment] = field(default_factory=list)
+    method: Method
+    branches: tuple[str, ...]
+    images: list[int]
+    weights: list[float | None]
+    moments: list[Moment]
 
 
 class Guided(Denoiser):
@@ -98,30 +98,37 @@ class Guided(Denoiser):
         self.negative = self.condition if negative is None else dict(negative)
         check_conditions(self.condition, self.negative)
         module = network.network if module is None else module
-        for each in dict.fromkeys(self.methods):
+        for each, weight in self.pairs:
             each.check(network, module)
-            self._check(each, negative is not None)
-        perturbing = {each.perturbs for each in self.methods if each.perturbs}
-        if len(perturbing) > 1:
-            raise InvalidInput(f"the images of a batch perturb the same layers, got {sorted(perturbing)}")
-        self.layers = install(module, next(iter(perturbing), ()))
+            self._check(each, weight, negative is not None)
+        several = dict.fromkeys(each.perturbs for each in self.methods if each.perturbs)
+        if len(several) > 1:
+            raise InvalidInput(f"the images of a batch perturb the same layers, got {[*several]}")
+        self.layers = install(module, next(iter(several), ()))
         self.needs_run = self.scale.by_row or any(each.needs_run for each in self.methods)
         self._memory: dict[int, Tensor] | None = None  # of each image at its last guided row, in a run's own copy
 
-    def _check(self, method: Method, negative: bool) -> None:
-        for weight in self.scale.numbers:
-            method.check_weight(weight)
-        idle = all(w == 1 for w in self.scale.each)
+    def _check(self, method: Method, weight: Any, negative: bool) -> None:
+        known = weight.values or () if isinstance(weight, GuidanceSchedule) else [weight]
+        for number in known:
+            method.check_weight(number)
         if negative and method.negative == "optional":
             check_negative(self.scale.each)
-        if not negative and not idle and method.negative != "unused":
-            raise InvalidInput(
-                "guidance other than 1 needs a negative condition: give negative=, or leave the scale out"
-            )
         if negative and method.negative == "unused":
             raise InvalidInput("a negative condition cannot act in autoguidance: leave it out")
         if method.negative == "unused" and self.weaker is None:
             raise InvalidInput("autoguidance moves away from a weaker model: give weaker=")
+        if not negative and method.negative != "unused" and weight != 1:
+            raise InvalidInput(
+                "guidance other than 1 needs a negative condition: give negative=, or leave the scale out"
+            )
+
+    @property
+    def pairs(self) -> list[tuple[Method, Any]]:
+        """The method and the weight of each image, or of all."""
+        methods, each = self.methods, self.scale.each
+        images = range(max(len(methods), len(each)))
+        return [(methods[i % len(methods)], each[i % len(each)]) for i in images]
 
     @property
     def affine(self) -> bool:
@@ -141,8 +148,7 @@ class Guided(Denoiser):
         self.scale.check(plan)
         for method in dict.fromkeys(self.methods):
             method.check_plan(plan)
-        each = range(max(len(self.methods), len(self.scale.each)))
-        acting = [i for i in each if not self.method_of(i).idles(self.scale.each[i % len(self.scale.each)])]
+        acting = [i for i, (method, weight) in enumerate(self.pairs) if not method.idles(weight)]
         if not acting:
             return
         if factors_of(plan) is not None and not self.scale.by_row:
@@ -207,85 +213,68 @@ class Guided(Denoiser):
     def _guided(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """(data, raw) of the batch, in the network's output."""
         groups = self._groups(x.shape[0], level)
-        wanted: dict[str, list[int]] = {}
-        for (_, branches), group in groups.items():
-            for branch in branches:
-                wanted.setdefault(branch, []).extend(group.images)
-        places = {branch: sorted(images) for branch, images in wanted.items()}
-        outputs = self._outputs(x, level, places)
+        images: dict[str, list[int]] = {}
+        for group in groups:
+            for branch in group.branches:
+                images[branch] = sorted([*images.get(branch, ()), *group.images])
+        outputs = self._outputs(x, level, images)
         combined = []
-        for (method, branches), group in groups.items():
-            own = {branch: _rows(outputs[branch], places[branch], group.images) for branch in branches}
-            combined.append(self._combined(method, own, group, x, level))
+        for group in groups:
+            own = {name: _rows(outputs[name], images[name], group.images) for name in group.branches}
+            combined.append(self._combined(group, own, x, level))
         if len(groups) == 1:
             return combined[0]
-        order = torch.tensor([i for group in groups.values() for i in group.images], device=x.device).argsort()
+        order = torch.tensor([i for group in groups for i in group.images], device=x.device).argsort()
         data = torch.cat([part for part, _ in combined])[order]
-        if all(raw is part for part, raw in combined):
-            return data, data
-        return data, torch.cat([raw for _, raw in combined])[order]
+        same = all(raw is part for part, raw in combined)
+        return data, data if same else torch.cat([raw for _, raw in combined])[order]
 
-    def _groups(self, batch: int, level: Level) -> dict[tuple[Method, tuple[str, ...]], _Group]:
-        """Who is guided how, by method and branches."""
+    def _groups(self, batch: int, level: Level) -> list[_Group]:
+        """Who is guided how."""
         moments, each = level.moments, self.scale.each
         for what, count in (("scales", len(each)), ("methods", len(self.methods))):
             if count not in (1, batch):
                 raise InvalidInput(
                     f"guidance {what} must be one for all or one for each of {batch} images, got {count}"
                 )
+        groups: dict[Any, _Group] = {}
         cases = max(len(moments), len(each), len(self.methods))
-        groups: dict[tuple[Method, tuple[str, ...]], _Group] = {}
         for case in range(cases):
             moment, method = moments[case % len(moments)], self.method_of(case)
             weight = self.scale.at(case, moment)
-            group = groups.setdefault((method, method.branches(moment, weight)), _Group())
-            cast(list[int], group.images).append(case)
+            branches = method.branches(moment, weight)
+            group = groups.setdefault((method, branches), _Group(method, branches, [], [], []))
+            group.images.extend([case] if cases > 1 else range(batch))
             group.weights.append(weight)
             group.moments.append(moment)
-        for group in groups.values() if cases == 1 else ():
-            group.images = range(batch)
-        return groups
+        return list(groups.values())
 
     def _outputs(self, x: Tensor, level: Level, images: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
         """The output of each branch over its images: one call of the network, and one of the weaker one."""
-        batch = x.shape[0]
+        found: dict[str, Tensor] = {}
         conditions = {POSITIVE: self.condition, NEGATIVE: self.negative, PERTURBED: self.condition}
-        parts = {name: Branch(conditions[name], images[name]) for name in conditions if name in images}
+        parts = {name: Branch(condition, images[name]) for name, condition in conditions.items() if name in images}
         broken = len(images.get(PERTURBED, ()))
         total = sum(len(part.images) for part in parts.values())
-        found: dict[str, Tensor] = {}
         with perturbed(self.layers, total, broken) if broken else nullcontext():
             if parts:
                 found = dict(zip(parts, evaluate(self.network, x, level, list(parts.values())), strict=True))
         if WEAK in images and self.weaker is not None:
-            some = images[WEAK]
-            if len(some) < batch:
-                index = torch.tensor(some, device=x.device)
-                x, level = x[index], level.take(index, some)
-            own = {name: picked(name, value, some, batch) for name, value in self.weaker.condition.items()}
-            found[WEAK] = weak_output(self.network, self.weaker.given(own), x, level)
+            some, own = images[WEAK], self.weaker.condition
+            weaker = self.weaker.given({name: picked(name, v, some, x.shape[0]) for name, v in own.items()})
+            found[WEAK] = weak_output(self.network, weaker, *_taken(x, level, some))
         return found
 
-    def _combined(
-        self, method: Method, outputs: Mapping[str, Tensor], group: _Group, x: Tensor, level: Level
-    ) -> tuple[Tensor, Tensor]:
+    def _combined(self, group: _Group, outputs: Outputs, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """(data, raw) of a group."""
-        images = group.images
-        if len(images) < x.shape[0]:
-            index = torch.tensor(images, device=x.device)
-            x, level = x[index], level.take(index, images)
-        if len(outputs) < 2:
-            alone = next(iter(outputs.values()), None)
-            alone = torch.zeros_like(x) if alone is None else alone
-            return alone, alone
-        past = self._memory
-        memory = None
-        if past and not past.keys().isdisjoint(images):
-            memory = torch.stack([past[i] if i in past else torch.zeros_like(x[0]) for i in images])
+        x, level = _taken(x, level, group.images)
+        past, memory = self._memory, None
+        if past and not past.keys().isdisjoint(group.images):
+            memory = torch.stack([past[i] if i in past else torch.zeros_like(x[0]) for i in group.images])
         state = State(x, *self.coefficients_at(level), group.moments, group.weights)
-        data, raw, memory = method.combine(outputs, column(group.weights, x), state, memory)
+        data, raw, memory = group.method.guide(outputs, state, memory)
         if past is not None and memory is not None:
-            past.update(zip(images, memory, strict=True))
+            past.update(zip(group.images, memory, strict=True))
         return data, raw
 
 
@@ -296,6 +285,14 @@ def _several(method: Method | Sequence[Method]) -> list[Method]:
             f"method is a name, a guidance method such as fewstep.APG(), or one for each image: {method}"
         )
     return several
+
+
+def _taken(x: Tensor, level: Level, images: Sequence[int]) -> tuple[Tensor, Level]:
+    """Some images of the batch."""
+    if len(images) == x.shape[0]:
+        return x, level
+    index = torch.tensor(images, device=x.device)
+    return x[index], level.take(index, images)
 
 
 def _rows(output: Tensor, places: Sequence[int], images: Sequence[int]) -> Tensor:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.denoise.scale import Moment
+from fewstep.denoise.scale import Moment, column
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +24,10 @@ POSITIVE, NEGATIVE, PERTURBED, WEAK = "positive", "negative", "perturbed", "weak
 """The branches: under the condition; under the negative one; under the condition, with perturbed self-attention; of the
 weaker network."""
 
-LONGEST_TEXT = 200
+Outputs: TypeAlias = "Mapping[str, Tensor]"
+"""By branch, each (B, ..)."""
+Combined: TypeAlias = "tuple[Tensor, Tensor, Any]"
+"""The guided output, the one that solvers take the noise from where they tell them apart, and a memory."""
 
 
 class State(NamedTuple):
@@ -40,7 +43,7 @@ class State(NamedTuple):
     skip: Any
     out: Any
     moments: Sequence[Moment]
-    weights: Sequence[float]
+    weights: Sequence[Any]
 
 
 @dataclass(frozen=True)
@@ -80,19 +83,22 @@ class Method:
         """
         return (POSITIVE,) if weight is None or weight == self.idle else (POSITIVE, NEGATIVE)
 
-    def combine(
-        self, outputs: Mapping[str, Tensor], weight: Any, at: State, memory: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(data, raw, memory) from two outputs or more, each (B, ..). One output alone is the result as it is.
+    def combine(self, outputs: Outputs, weight: Any, at: State, memory: Any) -> Combined:
+        """(data, raw, memory) from two outputs or more.
 
         Args:
             weight: a number, or a tensor (B, 1, ..).
-            memory: what the images' last guided rows returned, if any.
-
-        Returns:
-            The guided output, the one that solvers take the noise from where they tell them apart, and the memory.
+            memory: what the images' last guided rows returned, (B, ..), if any.
         """
         raise NotImplementedError
+
+    def guide(self, outputs: Outputs, at: State, memory: Any) -> Combined:
+        """As `combine`, from any number of outputs: one alone is the result, and none are zeros."""
+        if len(outputs) > 1:
+            return self.combine(outputs, column(at.weights, at.x), at, memory)
+        alone = next(iter(outputs.values()), None)
+        alone = at.x.new_zeros(at.x.shape) if alone is None else alone
+        return alone, alone, memory
 
     def idles(self, weight: Any) -> bool:
         """Whether this weight guides nothing, at any moment."""
@@ -117,8 +123,7 @@ def number(name: str, value: Any) -> float:
 
 def shown(value: Any) -> str:
     """A value for an error message."""
-    text = repr(value)
-    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + " .."
+    return f"{value!r:.200}"
 
 
 def dims_of(x: Tensor) -> tuple[int, ...]:

@@ -9,18 +9,15 @@ to classifier-free guidance.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.attention import named
-from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, Method, State, number, shown
+from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, Combined, Method, Outputs, State, number, shown
 from fewstep.denoise.scale import GuidanceSchedule, Moment, column
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 MOST_LAYERS = 32
 
@@ -64,9 +61,7 @@ class PAG(Method):
         needed = super().branches(at, weight)
         return needed if weight is None or self._scale_at(at) == 0 else (*needed, PERTURBED)
 
-    def combine(
-        self, outputs: Mapping[str, Tensor], weight: Any, at: State, memory: Tensor | None
-    ) -> tuple[Tensor, Tensor, None]:
+    def combine(self, outputs: Outputs, weight: Any, at: State, memory: Any) -> Combined:
         conditional = guided = outputs[POSITIVE]
         if NEGATIVE in outputs:
             pull = column([w - 1 for w in at.weights], at.x)  # before it is rounded

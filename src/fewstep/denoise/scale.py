@@ -163,12 +163,6 @@ class Scale:
         """Whether a weight is given for each row of a plan."""
         return any(isinstance(w, GuidanceSchedule) and w.values is not None for w in self.each)
 
-    @property
-    def numbers(self) -> list[float]:
-        """All weights that are known without a moment."""
-        schedules = [w for w in self.each if isinstance(w, GuidanceSchedule)]
-        return [w for w in self.each if isinstance(w, float)] + [v for w in schedules for v in w.values or ()]
-
     def at(self, image: int, moment: Moment) -> float | None:
         """The weight of an image; None outside the interval."""
         w = self.each[image % len(self.each)]

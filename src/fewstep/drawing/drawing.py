@@ -40,8 +40,7 @@ class Estimate(Value):
 
     clip: bool = Field(default=False, description="Clip the estimated data to its range at each evaluation.")
     threshold: Annotated[tuple[float, Unbounded], BeforeValidator(several)] | None = Field(
-        default=None,
-        description="Clip it to its own percentile instead, such as 0.995; see `fewstep.dynamic_threshold`.",
+        default=None, description="Clip it to its own percentile instead, such as 0.995."
     )
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 A plan is linear in the state it starts from, in the outputs of the network and in its noise. Running it on unit
 vectors instead of images therefore gives, for each network input and for the result, one coefficient for each of these.
-Two samplers are the same if and only if these tables are, however differently they keep their history.
+Two samplers are the same if and only if these tables are, no matter how they keep their history.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from fewstep.core.schedule import Float
 class Impulse(NamedTuple):
     """Coefficients over m columns: the starting states, the n data outputs f_0 .. f_{n-1}, the noise draws in order.
 
-    `inputs` (n, m) are the states at which the network is evaluated, `result` (m,) is the last state. `starts` is 1, or
-    2 for a plan that starts from a pair. `draws` says which interval each draw belongs to.
+    `inputs` (n, m) are the states at which the network is evaluated; `result` (m,) is the last state. `starts` is 1, or
+    2 for a plan that starts from a pair. `draws` are the intervals of the noise draws.
     """
 
     inputs: Float

@@ -22,7 +22,7 @@ from fewstep.models.codec import Latents, Pixels
 from fewstep.models.conditioner import Labels, Words
 from fewstep.models.defaults import WORDS
 from fewstep.models.encoder import Reader, TextEncoder
-from fewstep.models.families import OTHERS, TEXT_FAMILIES, Family, prediction_of, shift_of
+from fewstep.models.families import OTHERS, TEXT_FAMILIES, Family, NetworkFacts, prediction_of, shift_of
 from fewstep.models.identity import Identity, in_dtype
 from fewstep.models.model import ImageSizes, Model, class_model
 from fewstep.models.parts import checked_config, load_part, load_tokenizer, on_device
@@ -49,19 +49,16 @@ class Place:
 class Parts:
     """The parts of the folder of a model, or of one network of it, loaded one by one.
 
-    `files` are those that were used so far, by part.
+    Attributes:
+        path: of the model; `folder`: with the configurations of its parts.
+        files: those that were used so far, by part.
     """
 
     def __init__(self, folder: Path, place: Place):
-        self.folder, self.place = folder, place
+        self.path, self.folder, self.place = folder, folder, place
         index = folder / "model_index.json"
         self.index: Mapping[str, Any] = folders.read_json(index) if index.is_file() else {}
         self.files: dict[str, list[Path]] = {}
-
-    @property
-    def plans(self) -> Path:
-        """Where tuned plans of the model lie."""
-        return plans_of(self.folder)
 
     def has(self, name: str) -> bool:
         """Whether the index names a part."""
@@ -70,7 +67,7 @@ class Parts:
 
     def module(self, name: str, kind: str, dtype: torch.dtype | None = None) -> Any:
         """The module of a part, on the device."""
-        return self.module_in(self._folder(name), kind, dtype)
+        return self.module_in(self.part(name), kind, dtype)
 
     def module_in(self, folder: Path, kind: str, dtype: torch.dtype | None = None) -> Any:
         """The module in the folder of a part, on the device."""
@@ -81,16 +78,22 @@ class Parts:
         self.files[folder.name] = [folder / "config.json", *weights.files]
         return on_device(module, place.device)
 
+    def part(self, name: str) -> Path:
+        """The folder of a part."""
+        if not self.has(name):
+            raise InvalidInput(f"{self.folder / 'model_index.json'} names no {name}, which the model needs")
+        return self.folder / name
+
     def tokenizer(self, name: str) -> Any:
         """The tokenizer of a part."""
-        folder = self._folder(name)
+        folder = self.part(name)
         tokenizer = load_tokenizer(folder, str(self.index[name][1]))
         self.files[name] = sorted(file for file in folder.iterdir() if file.is_file())
         return tokenizer
 
     def vae(self, kind: str = "AutoencoderKL") -> Latents:
         """The VAE; one that does not say that it is fine in float16 stays in float32."""
-        forced = checked_config(self._folder("vae") / "config.json").get("force_upcast", True)
+        forced = checked_config(self.part("vae") / "config.json").get("force_upcast", True)
         half = self.place.dtype is torch.float16
         vae = self.module("vae", kind, torch.float32 if forced and half else self.place.dtype)
         return Latents.of(vae, self.digest(["vae"], str(self.place.dtype)))
@@ -121,16 +124,6 @@ class Parts:
     def digest(self, names: Sequence[str], *facts: Any) -> str:
         """Over the files of parts and facts."""
         return folders.digest_of([file for name in names for file in self.files[name]], *facts)
-
-    def identity(self, name: str, *facts: Any) -> Identity:
-        """Of the model whose parts were loaded."""
-        weights = self.digest(sorted(self.files), str(torch.float32), *facts)
-        return Identity(name, weights, in_dtype(self.place.dtype))
-
-    def _folder(self, name: str) -> Path:
-        if not self.has(name):
-            raise InvalidInput(f"{self.folder / 'model_index.json'} names no {name}, which the model needs")
-        return self.folder / name
 
 
 def component_of(path: Path) -> Path:
@@ -183,7 +176,7 @@ def recommended_of(parts: Parts) -> dict[str, Any]:
     if family is None:
         return {}
     config = checked_config(parts.folder / family.part / "config.json")
-    return merged(WORDS, {"guidance": {"scale": family.default_guidance(config)}}, parts.recommended())
+    return merged(WORDS, {"guidance": {"scale": family.facts(config).guidance}}, parts.recommended())
 
 
 def _of_unet(parts: Parts, folder: Path, name: str, schedule: Schedule, prediction: str) -> Model:
@@ -226,8 +219,8 @@ def _of_text(parts: Parts, family: Family, name: str) -> Model:
     readers = _readers(parts, family)
     text_parts = sorted(parts.files)
     module, codec = parts.module(family.part, family.kind), parts.vae(family.vae)
-    config = module.config
-    _check_fit(parts.folder, family, config, codec)
+    config, facts = module.config, family.facts(module.config)
+    _check_fit(parts.folder, facts, codec)
     encoder = TextEncoder(
         readers,
         family.reads(config),
@@ -237,26 +230,23 @@ def _of_text(parts: Parts, family: Family, name: str) -> Model:
         lower=family.lower,
     )
     zero_negative = bool(parts.index.get("force_zeros_for_empty_prompt", family.name == "sdxl"))
-    conditioner = Words(encoder, family, config, zero_negative)
-    most = family.limit(config)
-    height, width = family.size(config)
     return Model(
         network=partial(family.call, module),
-        conditioner=conditioner,
+        conditioner=Words(encoder, facts, partial(family.sizes, config, 1), zero_negative),
         codec=codec,
         sizes=ImageSizes(
-            channels=family.channels(config),
-            height=height * codec.factor,
-            width=width * codec.factor,
+            channels=facts.channels,
+            height=facts.height * codec.factor,
+            width=facts.width * codec.factor,
             factor=codec.factor,
-            multiple=codec.factor * family.patch(config),
-            most=MAX_SIDE if most is None else min(MAX_SIDE, most * codec.factor),
+            multiple=codec.factor * facts.patch,
+            most=MAX_SIDE if facts.most is None else min(MAX_SIDE, facts.most * codec.factor),
         ),
-        recommended=recommended_of(parts),
+        recommended=merged(WORDS, {"guidance": {"scale": facts.guidance}}, parts.recommended()),
         time_scale=family.time_scale,
         sigma_data=float(scheduler.get("sigma_data", 0.5)),
         shift=partial(shift_of, scheduler) if scheduler.get("use_dynamic_shifting") else None,
-        patch=family.patch(config),
+        patch=facts.patch,
         cache=parts.place.cache,
         **_facts(parts, name, schedule, prediction),
     )
@@ -264,13 +254,14 @@ def _of_text(parts: Parts, family: Family, name: str) -> Model:
 
 def _facts(parts: Parts, name: str, schedule: Schedule, prediction: str) -> dict[str, Any]:
     """What models of every kind take from their parts."""
+    weights = parts.digest(sorted(parts.files), str(torch.float32), schedule.spec, prediction)
     return {
         "schedule": schedule,
         "prediction": prediction,
-        "identity": parts.identity(name, schedule.spec, prediction),
+        "identity": Identity(name, weights, in_dtype(parts.place.dtype)),
         "device": parts.place.device,
         "dtype": parts.place.dtype,
-        "plans": parts.plans,
+        "plans": plans_of(parts.path),
     }
 
 
@@ -287,15 +278,15 @@ def _readers(parts: Parts, family: Family) -> dict[str, Reader]:
     return readers
 
 
-def _check_fit(folder: Path, family: Family, config: Any, codec: Latents) -> None:
+def _check_fit(folder: Path, facts: NetworkFacts, codec: Latents) -> None:
     """Raise `InvalidInput` where the network and the VAE are of different models."""
-    if family.channels(config) != codec.channels:
+    if facts.channels != codec.channels:
         raise InvalidInput(
-            f"the network of {folder} takes {family.channels(config)} channels and its VAE makes {codec.channels}: "
-            "parts that do not belong together. Give another"
+            f"the network of {folder} takes {facts.channels} channels and its VAE makes {codec.channels}: parts that "
+            "do not belong together. Give another"
         )
-    if family.extra(config) not in (0, codec.channels + 1):
+    if facts.extra not in (0, codec.channels + 1):
         raise InvalidInput(
-            f"the network of {folder} takes {family.extra(config)} channels beside the latents; known are none, and "
+            f"the network of {folder} takes {facts.extra} channels beside the latents; known are none, and "
             f"{codec.channels + 1} for inpainting: a mask and latents. Give another model"
         )

@@ -52,18 +52,20 @@ class CacheCounts:
 
 @dataclass(frozen=True)
 class _Entry:
+    """Tensors, the seconds that making them took, and their size in bytes."""
+
     tensors: Tensors
     seconds: float
     size: int
-
-    @staticmethod
-    def of(tensors: Tensors, seconds: float) -> _Entry:
-        return _Entry(dict(tensors), seconds, sum(t.numel() * t.element_size() for t in tensors.values()))
 
 
 def key_of(*facts: Any) -> str:
     """The key of an entry: 64 hexadecimal digits over facts that JSON can hold."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def _size_of(tensors: Tensors) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 class TensorCache:
@@ -86,6 +88,7 @@ class TensorCache:
         self.max_bytes, self.max_disk_bytes = max_bytes, max_disk_bytes
         self.folder = None if folder is None else Path(folder)
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._held = 0
         self._making: dict[str, threading.Event] = {}
         self._lock = threading.Lock()
         self._counts = CacheCounts()
@@ -94,7 +97,7 @@ class TensorCache:
     def counts(self) -> CacheCounts:
         """What the cache did so far."""
         with self._lock:
-            return replace(self._counts, entries=len(self._entries), bytes=self._bytes())
+            return replace(self._counts, entries=len(self._entries), bytes=self._held)
 
     def get_or_make(self, key: str, make: Callable[[], Tensors]) -> Tensors:
         """The entry `key` (of `key_of`), made by `make` where it is not there yet."""
@@ -111,7 +114,15 @@ class TensorCache:
                     break
             other.wait()
         try:
-            return self._fetch(key, make).tensors
+            entry = None if self.folder is None else self._read(self.folder, key)
+            if entry is None:
+                entry = self._made(key, make)
+            else:
+                with self._lock:
+                    self._count(hits=1, from_disk=1, seconds_saved=entry.seconds)
+            with self._lock:
+                self._keep(key, entry)
+            return entry.tensors
         finally:
             with self._lock:
                 del self._making[key]
@@ -121,60 +132,54 @@ class TensorCache:
         """Forget what is in memory; the folder stays as it is."""
         with self._lock:
             self._entries.clear()
+            self._held = 0
 
-    def _fetch(self, key: str, make: Callable[[], Tensors]) -> _Entry:
-        entry = self._read(key)
-        if entry is not None:
-            with self._lock:
-                self._count(hits=1, from_disk=1, seconds_saved=entry.seconds)
-        else:
-            with self._lock:
-                self._count(misses=1)
-            began = time.perf_counter()
-            tensors = make()
-            entry = _Entry.of(tensors, time.perf_counter() - began)
-            with self._lock:
-                self._count(encodes=1, seconds=entry.seconds)
-            self._write(key, entry)
+    def _made(self, key: str, make: Callable[[], Tensors]) -> _Entry:
         with self._lock:
-            if entry.size <= self.max_bytes:
-                self._entries[key] = entry
-                while self._bytes() > self.max_bytes:
-                    self._entries.popitem(last=False)
+            self._count(misses=1)
+        began = time.perf_counter()
+        tensors = dict(make())
+        entry = _Entry(tensors, time.perf_counter() - began, _size_of(tensors))
+        with self._lock:
+            self._count(encodes=1, seconds=entry.seconds)
+        if self.folder is not None and entry.size <= self.max_disk_bytes:
+            self._write(self.folder, key, entry)
         return entry
 
-    def _bytes(self) -> int:
-        return sum(entry.size for entry in self._entries.values())
+    def _keep(self, key: str, entry: _Entry) -> None:
+        """In memory, and drop what was used longest ago."""
+        if entry.size > self.max_bytes:
+            return
+        self._entries[key] = entry
+        self._held += entry.size
+        while self._held > self.max_bytes:
+            self._held -= self._entries.popitem(last=False)[1].size
 
     def _count(self, **more: float) -> None:
         self._counts = replace(self._counts, **{name: getattr(self._counts, name) + n for name, n in more.items()})
 
-    def _read(self, key: str) -> _Entry | None:
-        if self.folder is None:
-            return None
-        path = self.folder / f"{key}.safetensors"
+    def _read(self, folder: Path, key: str) -> _Entry | None:
+        path = folder / f"{key}.safetensors"
         try:
             file = container.read(path, max(self.max_disk_bytes, 1))
             facts = file.document("fewstep-cache", "an entry of a cache")
             if facts.get("key") != key or not isinstance(facts.get("seconds"), float):
                 raise InvalidInput(f"{path} is another entry than its name says")
-            entry = _Entry.of(file.tensors(), facts["seconds"])
+            tensors = file.tensors()
             os.utime(path)  # it was used now
         except FileNotFoundError:
             return None
         except InvalidInput:
             path.unlink(missing_ok=True)
             return None
-        return entry
+        return _Entry(tensors, facts["seconds"], _size_of(tensors))
 
-    def _write(self, key: str, entry: _Entry) -> None:
-        if self.folder is None or entry.size > self.max_disk_bytes:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
+    def _write(self, folder: Path, key: str, entry: _Entry) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         facts = {"key": key, "seconds": entry.seconds}
-        container.write(self.folder / f"{key}.safetensors", dict(entry.tensors), {"fewstep-cache": facts})
+        container.write(folder / f"{key}.safetensors", dict(entry.tensors), {"fewstep-cache": facts})
         files = []
-        for path in self.folder.glob("*.safetensors"):
+        for path in folder.glob("*.safetensors"):
             try:
                 status = path.stat()
             except FileNotFoundError:  # another process removed it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -17,7 +17,7 @@ from fewstep.drawing.drawing import Drawing
 from fewstep.drawing.guidance import Guidance
 from fewstep.models.defaults import CLASS_GUIDANCE
 from fewstep.models.encoder import TextEncoder
-from fewstep.models.families import Family
+from fewstep.models.families import NetworkFacts
 
 Conditions = Mapping[str, Tensor]
 """Keyword arguments of the network, tensors (1, ..) on the host."""
@@ -133,30 +133,24 @@ class Words:
     """Prompts, as the text encoders of a family read them.
 
     Attributes:
-        config: of the network.
+        facts: of the network; `sizes`: from (height, width) to the conditions that tell it the size.
         zero_negative: the empty condition is zeros, as SDXL was trained, and not the encoding of no words.
     """
 
     encoder: TextEncoder
-    family: Family
-    config: Mapping[str, Any]
+    facts: NetworkFacts
+    sizes: Callable[[int, int], dict[str, Tensor]] = lambda height, width: {}
     zero_negative: bool = False
     field: Literal["prompts"] = "prompts"
     subjects: tuple[int | None, ...] = ()
 
     @property
-    def distilled(self) -> bool:
-        """Whether the guidance scale is told to the network and no negative prompt can act."""
-        return self.family.distilled(self.config)
-
-    @property
     def usual_scale(self) -> float:
-        return self.family.default_guidance(self.config)
+        return self.facts.guidance
 
     @property
     def task(self) -> dict[str, Any]:
-        extra = self.family.extra(self.config)
-        return {"further input channels": extra, "a distilled guidance scale": self.distilled}
+        return {"further input channels": self.facts.extra, "a distilled guidance scale": self.facts.distilled}
 
     def check(self, name: str, drawing: Drawing, plan: Plan) -> None:
         if drawing.prompts is None:
@@ -166,13 +160,13 @@ class Words:
                 raise InvalidInput(f"the negative of {name} is words, got the label {text}")
         self.encoder.check(drawing.clip_skip)
         inpaints = drawing.source is not None and drawing.source.task == "inpaint"
-        if self.family.extra(self.config) and not inpaints:
+        if self.facts.extra and not inpaints:
             raise InvalidInput(f"{name} was trained to inpaint and needs a picture and a mask: use inpaint")
         guidance = drawing.guidance
-        if self.distilled:
+        if self.facts.distilled:
             self._check_distilled(name, guidance, plan)
         if any(text is not None for text in drawing.negative) and not self._guides_away(guidance):
-            if self.distilled:
+            if self.facts.distilled:
                 why = "is told its guidance scale"
             elif guidance.method == "autoguidance":
                 why = "is guided away from the weaker model instead"
@@ -196,8 +190,8 @@ class Words:
 
         found = []
         for drawing in drawings:
-            told = self.family.sizes(self.config, 1, drawing.height, drawing.width)
-            if self.distilled:
+            told = self.sizes(drawing.height, drawing.width)
+            if self.facts.distilled:
                 told["guidance"] = torch.tensor([drawing.guidance.weights[0]])
             own = read(str(drawing.subjects[0]), drawing.clip_skip)
             if not self._guides_away(drawing.guidance):
@@ -213,7 +207,7 @@ class Words:
 
     def _guides_away(self, guidance: Guidance) -> bool:
         """Whether there is a negative branch, another evaluation of the network."""
-        return guidance.uses_negative and not self.distilled
+        return guidance.uses_negative and not self.facts.distilled
 
     def _check_distilled(self, name: str, guidance: Guidance, plan: Plan) -> None:
         told = f"{name} is told its guidance scale"

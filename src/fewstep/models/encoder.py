@@ -126,10 +126,11 @@ def read_pixart(readers: Readers, text: str, skip: int | None) -> dict[str, Tens
     return {"text": states, "mask": mask.to(states.device)}
 
 
+@dataclass(frozen=True, eq=False)
 class TextEncoder:
     """All text encoders of a model.
 
-    Args:
+    Attributes:
         readers: by part.
         read: (readers, text, clip_skip) -> tensors (1, ..), one of the functions here.
         digest: over the encoders' files and what else their output depends on.
@@ -138,22 +139,16 @@ class TextEncoder:
         lower: whether the text is read in lower case and without space around it.
     """
 
-    def __init__(
-        self,
-        readers: Readers,
-        read: Callable[[Readers, str, int | None], dict[str, Tensor]],
-        digest: str,
-        cache: TensorCache,
-        skips: bool = True,
-        lower: bool = False,
-    ):
-        self.readers, self.read, self.digest, self.cache = readers, read, digest, cache
-        self.skips, self.lower = skips, lower
+    readers: Readers
+    read: Callable[[Readers, str, int | None], dict[str, Tensor]]
+    digest: str
+    cache: TensorCache
+    skips: bool = True
+    lower: bool = False
 
     def __call__(self, text: str, clip_skip: int | None = None) -> dict[str, Tensor]:
         """The tensors of a text, (1, ..) each, on the host; shared, so nobody may write to them."""
-        self.check(clip_skip)
-        text = self._prepared(text)
+        text = text.lower().strip() if self.lower else text
 
         def make() -> dict[str, Tensor]:
             with torch.no_grad():
@@ -174,12 +169,9 @@ class TextEncoder:
 
     def cut(self, text: str) -> dict[str, str]:
         """What each encoder that cannot read all of a text leaves out, by part."""
-        text = self._prepared(text)
+        text = text.lower().strip() if self.lower else text
         cuts = {name: reader.cut(text) for name, reader in self.readers.items()}
         return {name: words for name, words in cuts.items() if words}
-
-    def _prepared(self, text: str) -> str:
-        return text.lower().strip() if self.lower else text
 
     def warn(self, text: str) -> None:
         """Warn with `TruncatedPrompt` where a text is longer than an encoder reads."""

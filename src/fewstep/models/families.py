@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch import Tensor
 from fewstep import schedules
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.denoise.convert import PREDICTIONS
+from fewstep.denoise.embedded import scale_embedding
 from fewstep.models import encoder
 
 Config = Mapping[str, Any]
@@ -37,8 +38,7 @@ def call_sd(
     `channels` follow the latents where the network was trained to inpaint: the mask and the latents of what is kept.
     """
     x = x if channels is None else torch.cat([x, channels], dim=1)
-    cond = None if guidance is None else scale_embedding(guidance - 1, module.config.time_cond_proj_dim, x.dtype)
-    return module(x, t, encoder_hidden_states=text, timestep_cond=cond, return_dict=False)[0]
+    return module(x, t, encoder_hidden_states=text, timestep_cond=_told(module, guidance, x), return_dict=False)[0]
 
 
 def call_sdxl(
@@ -54,9 +54,15 @@ def call_sdxl(
 ) -> Tensor:
     """The UNet of SDXL; `time_ids` are the sizes that it is told, `channels` as in `call_sd`."""
     x = x if channels is None else torch.cat([x, channels], dim=1)
-    cond = None if guidance is None else scale_embedding(guidance - 1, module.config.time_cond_proj_dim, x.dtype)
     added = {"text_embeds": pooled, "time_ids": time_ids}
-    return module(x, t, encoder_hidden_states=text, timestep_cond=cond, added_cond_kwargs=added, return_dict=False)[0]
+    return module(
+        x,
+        t,
+        encoder_hidden_states=text,
+        timestep_cond=_told(module, guidance, x),
+        added_cond_kwargs=added,
+        return_dict=False,
+    )[0]
 
 
 def call_sd3(module: Any, x: Tensor, t: Tensor, *, text: Tensor, pooled: Tensor) -> Tensor:
@@ -122,13 +128,11 @@ def _first(output: Tensor, x: Tensor) -> Tensor:
     return output[:, : x.shape[1]] if output.shape[1] == 2 * x.shape[1] else output
 
 
-def scale_embedding(w: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """Sinusoids of 1000 w, (B, width), as distilled networks are told a scale (arXiv 2310.04378)."""
-    half = width // 2
-    frequencies = torch.exp(-torch.arange(half, device=w.device) * (torch.log(torch.tensor(10000.0)) / (half - 1)))
-    angles = w.float()[:, None] * 1000 * frequencies
-    embedding = torch.cat([angles.sin(), angles.cos()], dim=1)
-    return torch.nn.functional.pad(embedding, (0, width - 2 * half)).to(dtype)
+def _told(module: Any, guidance: Tensor | None, x: Tensor) -> Tensor | None:
+    """A guidance scale (B,) as distilled networks are told it."""
+    if guidance is None:
+        return None
+    return scale_embedding((guidance - 1).float(), module.config.time_cond_proj_dim).to(x.dtype)
 
 
 def sizes_sdxl(config: Config, batch: int, height: int, width: int) -> Conditions:
@@ -145,6 +149,27 @@ def sizes_pixart(config: Config, batch: int, height: int, width: int) -> Conditi
         "resolution": torch.tensor([[float(height), float(width)]]).repeat(batch, 1),
         "aspect_ratio": torch.tensor([[height / width]]).repeat(batch, 1),
     }
+
+
+class NetworkFacts(NamedTuple):
+    """What the configuration of a network says of it.
+
+    Attributes:
+        channels: of the latents; `extra`: input channels beside them, which a network that inpaints has.
+        height, width: of the latents that it was made for; `most`: the largest side, where there is one.
+        patch: side of the square of latents that it takes as one.
+        distilled: the guidance scale is told to the network, so that it costs nothing and nothing is guided away from.
+        guidance: the scale where the caller gives none.
+    """
+
+    channels: int
+    extra: int
+    height: int
+    width: int
+    patch: int
+    most: int | None
+    distilled: bool
+    guidance: float
 
 
 @dataclass(frozen=True)
@@ -186,40 +211,26 @@ class Family:
             return self.read
         return partial(encoder.read_sd3, width=config["joint_attention_dim"], tokens=256)
 
-    def distilled(self, config: Config) -> bool:
-        """Whether the guidance scale is told to the network, so that it costs nothing and nothing is guided away."""
-        return bool(config.get("guidance_embeds") or config.get("time_cond_proj_dim"))
-
-    def default_guidance(self, config: Config) -> float:
-        """The scale where the caller gives none: FLUX without a guidance embedding was trained to need none."""
-        return 1.0 if self.name == "flux" and not self.distilled(config) else self.guidance
-
-    def patch(self, config: Config) -> int:
-        """Side of the square of latents that the network takes as one."""
-        if self.name == "flux":
-            return 2
-        return 1 if self.part == "unet" else int(config.get("patch_size") or 1)
-
-    def size(self, config: Config) -> tuple[int, int]:
-        """(height, width) of the latents that the network was made for."""
-        side = config.get("sample_size") or self.side
+    def facts(self, config: Config) -> NetworkFacts:
+        """What a configuration of the network says."""
+        unet, packed = self.part == "unet", self.name == "flux"
+        taken = int(config["in_channels"])
+        channels = int(config["out_channels"]) if unet else taken // (4 if packed else 1)
+        patch = 2 if packed else 1 if unet else int(config.get("patch_size") or 1)
+        side, most = config.get("sample_size") or self.side, config.get("pos_embed_max_size")
         height, width = side if isinstance(side, list | tuple) else (side, side)
-        return int(height), int(width)
-
-    def channels(self, config: Config) -> int:
-        """Channels of the latents."""
-        if self.part == "unet":
-            return int(config["out_channels"])
-        return int(config["in_channels"]) // (4 if self.name == "flux" else 1)
-
-    def extra(self, config: Config) -> int:
-        """Input channels of the network beside the latents, which one that inpaints has."""
-        return int(config["in_channels"]) - self.channels(config) if self.part == "unet" else 0
-
-    def limit(self, config: Config) -> int | None:
-        """Largest side of the latents, where the network has one."""
-        most = config.get("pos_embed_max_size")
-        return None if most is None else int(most) * self.patch(config)
+        distilled = bool(config.get("guidance_embeds") or config.get("time_cond_proj_dim"))
+        return NetworkFacts(
+            channels=channels,
+            extra=taken - channels if unet else 0,
+            height=int(height),
+            width=int(width),
+            patch=patch,
+            most=None if most is None else int(most) * patch,
+            distilled=distilled,
+            # FLUX without a guidance embedding was trained to need none.
+            guidance=1.0 if packed and not distilled else self.guidance,
+        )
 
 
 _CLIP, _POOLED, _T5 = "CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"

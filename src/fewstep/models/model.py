@@ -144,11 +144,11 @@ class Model:
 
         Whole numbers stay, and the scale that a distilled network is told stays in float32.
         """
-        return {name: self._placed(name, torch.cat([row[name] for row in rows])) for name in rows[0]}
-
-    def _placed(self, name: str, value: Tensor) -> Tensor:
-        exact = name == "guidance" or not value.is_floating_point() or self.dtype is None
-        return value.to(self.device) if exact else value.to(self.device, self.dtype)
+        batch = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
+        for name, value in batch.items():
+            exact = name == "guidance" or not value.is_floating_point() or self.dtype is None
+            batch[name] = value.to(self.device) if exact else value.to(self.device, self.dtype)
+        return batch
 
 
 def class_model(

@@ -30,7 +30,6 @@ from fewstep.models import folder as folders
 from fewstep.models.assembly import Parts, Place
 from fewstep.models.families import TEXT_FAMILIES
 from fewstep.models.parts import built, checked_config, on_device
-from fewstep.models.plans import plans_of
 from fewstep.zoo.container import Header
 
 NETWORK, T5 = "model.diffusion_model.", "text_encoders.t5xxl.transformer."
@@ -75,6 +74,7 @@ class Original(Parts):
     def __init__(self, header: Header, config: str | os.PathLike[str] | None, place: Place):
         folder, self.hub = _folder_of(header, config)
         super().__init__(folder, place)
+        self.path = header.path
         self.header = header
         kind = str(self.index.get("_class_name"))
         if kind not in TEXT_FAMILIES:
@@ -82,11 +82,6 @@ class Original(Parts):
                 f"{folder} describes a {shown(kind)}, and an original checkpoint is one of {', '.join(TEXT_FAMILIES)}: "
                 "give the config of one of them"
             )
-
-    @property
-    def plans(self) -> Path:
-        """Beside the file."""
-        return plans_of(self.header.path)
 
     def has(self, name: str) -> bool:
         """Whether the index names a part; the T5 of SD3 is left out where neither the file nor the folder has it."""
@@ -97,7 +92,7 @@ class Original(Parts):
 
     def module(self, name: str, kind: str, dtype: torch.dtype | None = None) -> Any:
         """The module of a part, on the device: of the file, or else of the folder."""
-        folder, dtype = self._folder(name), dtype or self.place.dtype
+        folder, dtype = self.part(name), dtype or self.place.dtype
         prefixes = (NETWORK, "") if name in ("unet", "transformer") else PREFIXES.get(name, ())
         for prefix in (T5,) if kind == "T5EncoderModel" else prefixes:
             names = self._names(prefix)

@@ -24,8 +24,8 @@ from torch import Tensor
 from fewstep.core.plan import Plan
 
 NOTHING, DATA, RAW, NOISE = -1, -2, -3, -4
-"""Sources beside the buffers: the network's output (or the projected data), the data before projection, the noise.
-`NOTHING` is always None: a buffer that takes it is let go."""
+"""Sources beside the buffers. `DATA` is the network's output, or the projected data; `RAW` is the data before
+projection. `NOTHING` is always None: a buffer that takes it lets its tensor go."""
 
 SOURCES = 4
 
@@ -138,9 +138,7 @@ def _remainder(terms: Terms, other: Terms, ratio: float) -> Terms | None:
 
 
 class _Row:
-    """Lowers one row: knows which buffer holds which register, which may be written (`own`), and which are tensors of
-    somebody else (`foreign`).
-    """
+    """Lowers one row: which buffer holds which register, which ones may be written (`own`), which not (`foreign`)."""
 
     def __init__(self, place: dict[int, int], scale: dict[int, float], own: set[int], foreign: set[int], size: int):
         self.place, self.scale, self.own, self.foreign, self.size = place, scale, set(own), set(foreign), size
@@ -262,8 +260,9 @@ class _Row:
 
 @lru_cache(maxsize=64)
 def lower(plan: Plan, folds: tuple[tuple[float, float], ...] | None, dtype: torch.dtype = torch.float32) -> Program:
-    """The instructions of `plan` for states of `dtype` and a denoiser with (skip, out) = folds[i] in row i; None: data
-    and raw come as tensors.
+    """The instructions of `plan` for states of `dtype` and a denoiser with (skip, out) = folds[i] in row i.
+
+    Without `folds`, data and raw come as tensors.
     """
     first = tuple(r for r in range(plan.registers) if r == 0 or plan.init[r].any())
     row = _Row({r: r for r in first}, dict.fromkeys(first, 1.0), set(first), set(), max(first) + 1)

@@ -23,10 +23,11 @@ from fewstep.core.plan import Plan
 from fewstep.denoise.attention import perturbed
 from fewstep.denoise.base import Denoiser, Level, as_denoiser
 from fewstep.denoise.branches import weak_output
+from fewstep.denoise.cfg import CFG
 from fewstep.denoise.convert import Network
 from fewstep.denoise.guided import Guided, Need
 from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, WEAK, Method, State
-from fewstep.denoise.scale import EVERYWHERE, Weight
+from fewstep.denoise.scale import EVERYWHERE, Weight, moments_of
 from fewstep.run.eager import check_plan, initial_registers, starting_states
 from fewstep.run.noise import draw, key_of
 
@@ -91,29 +92,52 @@ class _Slot:
     """An image in its place.
 
     Attributes:
-        needs: by row; none where the denoiser is no `Network`.
-        layers: that its perturbed branch has without attention.
-        table: (n, K, K + 3): registers, data, raw, noise; `folds`, (n, 2), turn outputs into data.
+        needs: by row; `layers`: of the perturbed branch.
+        conditions: by branch.
+        folds: (skip, out) by row; `folded`: they are in the table, which takes outputs and not data.
+        table: (n, K, K + 3): registers, data, raw, noise.
+        memory: of guidance.
     """
 
     ticket: int
     plan: Plan
     seed: int
-    method: Method | None
+    method: Method
     needs: Sequence[Need]
     layers: frozenset[int]
-    table: np.ndarray
+    conditions: dict[str, dict[str, Tensor]]
     folds: Sequence[tuple[float, float]]
+    folded: bool
+    table: np.ndarray
     answer: _Answer
     around: Denoiser | None
     row: int = 0
     nfe: int = 0
-    memory: Tensor | None = None
+    memory: Any = None
 
+    @property
     def calls(self) -> list[_Call]:
-        """Those of the next row."""
-        branches = self.needs[self.row].branches if self.needs else (ESTIMATES,)
+        branches = self.needs[self.row].branches
         return [_Call(branch, self.layers if branch == PERTURBED else frozenset()) for branch in branches]
+
+    def estimate(self, x: Tensor, heard: Mapping[str, Sequence[Tensor]]) -> Sequence[Tensor]:
+        """Data and raw, (1, ..) each, from what the networks said of this image."""
+        need, (skip, out), row = self.needs[self.row], self.folds[self.row], self.plan.rows[self.row]
+        if ESTIMATES in heard:
+            estimates = heard[ESTIMATES]
+        else:
+            state, outputs = (
+                State(x, skip, out, [need.moment], [need.weight]),
+                {name: v[0] for name, v in heard.items()},
+            )
+            *estimates, self.memory = self.method.guide(outputs, state, self.memory)
+            if self.folded:
+                return estimates
+            estimates = [skip * x + out * output for output in estimates]
+        if self.around is None:
+            return estimates
+        self.answer.estimates = estimates[0], estimates[1]
+        return self.around.estimate(x, Level(x.new_full((1,), row.t), row.alpha, row.sigma, [row[:3]], [self.row]))
 
 
 class Slots:
@@ -162,7 +186,6 @@ class Slots:
         )
         self._data, self._raw, self._noise = (torch.zeros(size, dtype=dtype, device=device) for _ in "abc")
         self._slots: list[_Slot | None] = [None] * capacity
-        self._conditions: dict[str, dict[str, Tensor]] = {}
         self._tickets = 0
 
     @property
@@ -197,8 +220,8 @@ class Slots:
         states, _ = starting_states(plan, self.network, seed=[request.seed], **batch)  # type: ignore[arg-type]
         if states[0].shape[1:] != self.shape:
             raise InvalidInput(f"these slots hold states of shape {self.shape}, got {tuple(states[0].shape[1:])}")
+        self._check_conditions(slot.conditions)
         place = self._slots.index(None)
-        self._set_conditions(place, request)
         self._clear(place)
         for register, state in initial_registers(plan, states, [request.seed]).items():
             self._bank[register][place].copy_(state[0])
@@ -244,22 +267,31 @@ class Slots:
 
     def _slot(self, plan: Plan, request: Request) -> _Slot:
         """The image as it will be run. Raises `InvalidInput` where it cannot be."""
-        method, needs, layers = None, [], frozenset()
+        answer, affine = _Answer(), self.network.affine
+        needs = [Need(moment, None, (POSITIVE if affine else ESTIMATES,)) for moment in moments_of(plan)]
+        method, layers = CFG(), frozenset()
         if isinstance(self.network, Network):
             guided = self._guided(self.network, request).following(plan)
             guided.check(plan)
             method, needs, layers = guided.methods[0], guided.needs(plan), guided.layers
         elif request.condition or request.negative or request.scale != 1 or request.method != "cfg":
             raise InvalidInput("conditions and guidance need a fewstep.Network as the network")
-        answer = _Answer()
-        around = None if request.around is None else request.around(answer)
-        k, width = plan.registers, self.registers
-        table = np.zeros((len(plan.rows), width, width + 3))
-        table[:, :k, :k] = plan.A
-        table[:, :k, width : width + 2] = plan.B
-        table[:, :k, -1] = plan.s
+        folded = affine and not method.splits and request.around is None
         folds = [self.network.coefficients(row.t, row.alpha, row.sigma) for row in plan.rows]
-        return _Slot(self._tickets + 1, plan, request.seed, method, needs, layers, table, folds, answer, around)
+        return _Slot(
+            self._tickets + 1,
+            plan,
+            request.seed,
+            method,
+            needs,
+            layers,
+            self._placed(request),
+            folds,
+            folded,
+            self._table(plan, folds if folded else None),
+            answer,
+            None if request.around is None else request.around(answer),
+        )
 
     def _guided(self, network: Network, request: Request) -> Guided:
         """The image alone, which checks what is asked for."""
@@ -267,107 +299,101 @@ class Slots:
             network,
             request.condition,
             request.negative,
-            [request.scale],
+            request.scale if isinstance(request.scale, str) else [request.scale],
             method=request.method,
             interval=request.interval,
             weaker=self.weaker,
             module=self.module,
         )
 
+    def _table(self, plan: Plan, folds: Any) -> np.ndarray:
+        """The plan's rows padded to K registers, with the coefficients of outputs folded in where they are given."""
+        k, width = plan.registers, self.registers
+        table = np.zeros((len(plan.rows), width, width + 3))
+        table[:, :k, :k] = plan.A
+        table[:, :k, width : width + 2] = plan.B
+        table[:, :k, -1] = plan.s
+        if folds is not None:
+            total, fold = plan.B.sum(axis=2), np.array(folds, np.float64)
+            table[:, :k, 0] += total * fold[:, :1]
+            table[:, :k, width] = total * fold[:, 1:]
+            table[:, :k, width + 1] = 0
+        return table
+
+    def _placed(self, request: Request) -> dict[str, dict[str, Tensor]]:
+        """The conditions of each branch, on the device."""
+        weak = request.condition if request.weak is None else request.weak
+        given = {POSITIVE: request.condition, NEGATIVE: request.negative or request.condition, WEAK: weak}
+        return {
+            branch: {name: torch.as_tensor(value, device=self._noise.device) for name, value in condition.items()}
+            for branch, condition in given.items()
+        }
+
+    def _check_conditions(self, conditions: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Raise `InvalidInput` where an image cannot share calls with those that are there."""
+        for branch, own in conditions.items() if self.tickets else ():
+            there = self._taken()[0][1].conditions[branch]
+            if own.keys() != there.keys():
+                raise InvalidInput(
+                    f"all images of the batch need the conditions {sorted(there)} of the {branch} branch, got "
+                    f"{sorted(own)}"
+                )
+            for name, value in own.items():
+                if value.shape != there[name].shape:
+                    raise InvalidInput(
+                        f"condition {name!r} has shape {tuple(value.shape)}, this batch has {tuple(there[name].shape)}"
+                    )
+
     def _estimate(self) -> None:
         """The data and the raw estimate of each image, from the calls that they need."""
         wanted: dict[_Call, list[int]] = {}
         for place, slot in self._taken():
-            for call in slot.calls():
+            for call in slot.calls:
                 wanted.setdefault(call, []).append(place)
-        level = self._level()
-        outputs = {call: self._call(call, places, level) for call, places in wanted.items()}
+        heard = {call: self._call(call, places) for call, places in wanted.items()}
         for place, slot in self._taken():
             here = slice(place, place + 1)
-            own = {call.branch: outputs[call][:, here] for call in slot.calls()}
+            own = {call.branch: [output[here] for output in heard[call]] for call in slot.calls}
+            self._data[here], self._raw[here] = slot.estimate(self._bank[0][here], own)
             slot.nfe += len(own)
-            data, raw = own[ESTIMATES] if ESTIMATES in own else self._guide(slot, own, self._bank[0][here])
-            if slot.around is not None:
-                slot.answer.estimates = data, raw
-                row, x = slot.plan.rows[slot.row], self._bank[0][here]
-                here_level = Level(x.new_full((1,), row.t), row.alpha, row.sigma, [row[:3]], [slot.row])
-                data, raw = slot.around.estimate(x, here_level)
-            self._data[here], self._raw[here] = data, raw
 
-    @staticmethod
-    def _guide(slot: _Slot, own: Mapping[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-        """(data, raw) of one image from the outputs of its branches; the slot keeps its memory."""
-        need, (skip, out) = slot.needs[slot.row], slot.folds[slot.row]
-        outputs = {branch: output[0] for branch, output in own.items()}
-        if len(outputs) < 2 or slot.method is None:
-            data = raw = next(iter(outputs.values()), torch.zeros_like(x))
-        else:
-            state = State(x, skip, out, [need.moment], [need.weight])
-            data, raw, slot.memory = slot.method.combine(outputs, need.weight, state, slot.memory)
-        guided = skip * x + out * data
-        return guided, guided if raw is data else skip * x + out * raw
+    def _call(self, call: _Call, needed: list[int]) -> list[Tensor]:
+        """(capacity, ..), what a network says of all places, or of those that need it: an output, or two estimates.
 
-    def _call(self, call: _Call, needed: Sequence[int], level: Level) -> Tensor:
-        """(1 or 2, capacity, ..), what a network says of all places, or of those that need it."""
+        An empty place shows the network the time and the condition of an image that is there.
+        """
         places = list(range(self.capacity)) if self.pad else needed
-        x, index = self._bank[0], None
-        condition = self._conditions.get(call.branch, self._conditions.get(POSITIVE, {}))
-        if len(places) < self.capacity:
-            index = torch.tensor(places, device=x.device)
-            x, level = x[index], level.take(index, places)
-            condition = {name: value[index] for name, value in condition.items()}
-        if isinstance(self.network, Network):
-            output = self._output(self.network, call, condition, x, level)[None]
+        stand_in = self._taken()[0][1]
+        slots = [self._slots[place] or stand_in for place in places]
+        x = self._bank[0] if len(places) == self.capacity else self._bank[0][places]
+        level = self._level(slots)
+        branch = call.branch if call.branch in (NEGATIVE, WEAK) else POSITIVE
+        own = {name: torch.stack([s.conditions[branch][name] for s in slots]) for name in stand_in.conditions[branch]}
+        if call.branch == ESTIMATES:
+            outputs = [*self.network.estimate(x, level)]
         else:
-            output = torch.stack(self.network.estimate(x, level))
-        if index is None:
-            return output
-        return output.new_zeros(len(output), *self._noise.shape).index_copy(1, index, output)
+            outputs = [self._output(call, own, x, level)]
+        if len(places) == self.capacity:
+            return outputs
+        return [
+            torch.zeros_like(self._noise).index_copy(0, torch.tensor(places, device=output.device), output)
+            for output in outputs
+        ]
 
-    def _output(self, network: Network, call: _Call, condition: Mapping[str, Any], x: Tensor, level: Level) -> Tensor:
+    def _output(self, call: _Call, condition: Mapping[str, Any], x: Tensor, level: Level) -> Tensor:
+        network = self.network
+        if not isinstance(network, Network):
+            return network.output(x, level)
         if call.branch == WEAK and self.weaker is not None:
             return weak_output(network, self.weaker.given({**self.weaker.condition, **condition}), x, level)
         with perturbed(call.layers, len(x), len(x)) if call.layers else nullcontext():
             return network.given({**network.condition, **condition}).output(x, level)
 
-    def _level(self) -> Level:
-        """The levels of all places; an empty one shows the network the time of an image that is there."""
-        stand_in = self._taken()[0][1]
-        slots = [slot or stand_in for slot in self._slots]
+    def _level(self, slots: Sequence[_Slot]) -> Level:
         host = [slot.plan.rows[slot.row][:3] for slot in slots]
         values = torch.tensor(host, dtype=self._noise.dtype).to(self._noise.device, non_blocking=True)
-        shape = (-1, *[1] * len(self.shape))
-        rows = [slot.row for slot in slots]
-        return Level(values[:, 0], values[:, 1].reshape(shape), values[:, 2].reshape(shape), host, rows)
-
-    def _set_conditions(self, place: int, request: Request) -> None:
-        given = {POSITIVE: request.condition, NEGATIVE: request.negative or request.condition}
-        if self.weaker is not None:
-            given[WEAK] = request.condition if request.weak is None else request.weak
-        tensors = {
-            kind: {name: torch.as_tensor(value, device=self._noise.device) for name, value in condition.items()}
-            for kind, condition in given.items()
-        }
-        if self.free == self.capacity:  # nobody is there, so the first image decides what conditions there are
-            self._conditions = {
-                kind: {name: value.expand(self.capacity, *value.shape).clone() for name, value in condition.items()}
-                for kind, condition in tensors.items()
-            }
-        for kind, condition in tensors.items():
-            buffers = self._conditions[kind]
-            if condition.keys() != buffers.keys():
-                raise InvalidInput(
-                    f"all images of the batch need the {kind} conditions {sorted(buffers)}, got {sorted(condition)}"
-                )
-            for name, value in condition.items():
-                if value.shape != buffers[name].shape[1:]:
-                    raise InvalidInput(
-                        f"condition {name!r} has shape {tuple(value.shape)}, this batch has "
-                        f"{tuple(buffers[name].shape[1:])}"
-                    )
-        for kind, condition in tensors.items():
-            for name, value in condition.items():
-                self._conditions[kind][name][place] = value
+        alpha, sigma = (values[:, i].reshape(-1, *[1] * len(self.shape)) for i in (1, 2))
+        return Level(values[:, 0], alpha, sigma, host, [slot.row for slot in slots])
 
     def _advance(self) -> None:
         """R <- A R + B f + s z for every slot with its own coefficients; an empty slot's are zero."""

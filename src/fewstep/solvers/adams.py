@@ -24,7 +24,7 @@ from fewstep.solvers.ddim import transfer
 from fewstep.solvers.exponential import Rows, finite, order_at, predicted, remembered
 
 LOUDEST = 50.0
-"""Earlier rows that would be weighted more than this are left out: a network's error would drown the rest."""
+"""Earlier rows are left out where they would be weighted more than this: a network's error would drown the rest."""
 
 
 def too_loud(weights: Iterable[float], q: Point) -> bool:
@@ -58,7 +58,7 @@ def weighted(weights: Sequence[float], states: Sequence[State]) -> State:
 def _step(
     x: State, data: State, p: Point, q: Point, noise: Sequence[State], weights: Callable[[int], list[float]]
 ) -> State:
-    """The module's formula at the order len(noise) or, where that is too loud, below.
+    """A step by the module's formula, of order len(noise) or the highest below that is not too loud.
 
     `weights(order)` are alpha_q w_1, alpha_q w_2 ..
     """
@@ -140,8 +140,8 @@ def pndm(tape: Tape, *, warmup: Literal["runge-kutta", "multistep"] = "runge-kut
     """PNDM: Liu et al. 2022, arXiv 2202.09778: the weights of `ipndm` at order 4, after a start by `warmup`.
 
     `runge-kutta`: three classical Runge-Kutta steps on the noise, of four evaluations each, as in the paper;
-    `multistep`: lower orders, the first step made twice, as in Stable Diffusion: N steps cost N + 1 evaluations. Steps
-    from alpha = 0, to clean data, or that are too wide have no inner rows.
+    `multistep`: lower orders, with the first step made twice, as in Stable Diffusion: N steps cost N + 1 evaluations.
+    Steps from alpha = 0, steps to clean data and steps that are too wide have no inner rows.
     """
     x = tape.start()
     history: list[State] = []  # newest first
@@ -163,7 +163,7 @@ def pndm(tape: Tape, *, warmup: Literal["runge-kutta", "multistep"] = "runge-kut
 
 
 def _runge_kutta_step(tape: Tape, x: State, e1: State, p: Point, middle: Point, q: Point) -> State:
-    """The classical method of order 4, with DDIM in place of adding a slope; the middle is that of time."""
+    """The classical method of order 4, with DDIM in place of adding a slope; `middle` is halfway in time."""
 
     def move(e: State, to: Point) -> State:
         return to.alpha / p.alpha * x + _span(p, to) * e

@@ -43,9 +43,9 @@ def compile(
         schedule: the noise schedule that the network was trained with.
         steps: transitions of the grid, 1 or more; not with `times` or `sigmas`.
         grid: a name from `fewstep.grids`, such as "karras"; `grid_options` are its parameters.
-        times, sigmas: the grid itself, N + 1 decreasing values for N steps, taken verbatim. Sigmas are sigma / alpha
+        times, sigmas: the grid itself, N + 1 decreasing values for N steps, used as they are. Sigmas are sigma / alpha
             for beta schedules, as in k-diffusion and diffusers, and the schedule's sigma for `edm` and `flow`.
-        reverse: go from the last noisy time of the grid up to the first: inversion of a picture into noise.
+        reverse: go from the last noisy time of the grid up to the first, which inverts a picture into noise.
         options: of the sampler, such as `eta` for "ddim".
 
     Raises:
@@ -108,7 +108,7 @@ def _checked(
 
 
 def solver_of(sampler: str) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """The solver function of a sampler, and the options that a caller may give to it with their default values."""
+    """The solver function of a sampler, and the default values of the options that a caller may give."""
     entry = SAMPLERS[sampler]
     module, name = entry.solver.split(":")
     solver = getattr(importlib.import_module(f"fewstep.solvers.{module}"), name)

@@ -1,4 +1,4 @@
-"""Samplers for distilled students, whose every evaluation aims at the data: consistency models, LCM and TCD."""
+"""Samplers for distilled students, each of whose evaluations aims at the data: consistency models, LCM and TCD."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ def consistency(tape: Tape, *, sigma_min: float = 0.0) -> State:
 
 
 def lcm(tape: Tape, *, boundary: bool | None = None, timestep_scaling: float = 10.0) -> State:
-    """Latent consistency models: Luo et al. 2023, arXiv 2310.04378, eq. 9 and algorithm 3. x_q = alpha_q f + sigma_q
-    z.
+    """Latent consistency models: Luo et al. 2023, arXiv 2310.04378, eq. 9 and algorithm 3.
 
-    f = c_skip x + c_out x0 with c_skip = d^2 / (s^2 + d^2) and c_out = s / sqrt(s^2 + d^2), s = timestep_scaling t and
-    d = 0.5, is the identity at t = 0. These scalings are in model time and depart from the marginals: `boundary` None
-    applies them on beta schedules, as diffusers does, and takes f = x0 on `edm` and `flow`.
+        x_q = alpha_q f + sigma_q z,     f = c_skip x + c_out x0,
+        c_skip = d^2 / (s^2 + d^2),      c_out = s / sqrt(s^2 + d^2),     s = timestep_scaling t,     d = 0.5
+
+    f is the identity at t = 0. These scalings are in model time and depart from the marginals: `boundary` None applies
+    them on beta schedules, as diffusers does, and takes f = x0 on `edm` and `flow`.
     """
     on = isinstance(tape.schedule, BetaSchedule) if boundary is None else boundary
     positive("timestep_scaling", timestep_scaling)
@@ -52,8 +53,8 @@ def lcm(tape: Tape, *, boundary: bool | None = None, timestep_scaling: float = 1
 def tcd(tape: Tape, *, eta: float = 0.3) -> State:
     """Trajectory consistency distillation, strategic stochastic sampling: Zheng et al. 2024, arXiv 2402.19159, alg. 4.
 
-    `eta` in [0, 1] is the paper's gamma: a step goes by DDIM to the time (1 - eta) t_q, from there by noise up to t_q.
-    0 is DDIM, and 1 draws all noise anew. Times of beta schedules are rounded down to integers where t_q is one, as in
+    `eta` in [0, 1] is the paper's gamma: a step goes by DDIM to the time (1 - eta) t_q, and by noise up to t_q. 0 is
+    DDIM, and 1 draws all noise anew. Times of beta schedules are rounded down to integers where t_q is one, as in
     diffusers. Where the denoiser clips, the data is the clipped estimate and the noise the raw one, as in "ddim".
     """
     if not 0 <= eta <= 1:

@@ -96,9 +96,9 @@ def restart(
     The restart happens at the last time of the grid, after its first, whose ratio lies in [restart_min, restart_max):
     noise raises it to `restart_max` (or the schedule's noisiest), and `restart_steps` steps lead down again, spaced as
     EDM's (rho = 7 in ratio). This is done `restarts` times. `restart_steps` None means as many as the grid has in the
-    interval. A grid without a time there is not restarted: the plan is then that of "edm" without churn. The interval
-    is the authors' for Stable Diffusion, where they restart twice with 9 steps; for CIFAR-10 at few evaluations it is
-    0.06 to 0.3, 2 steps.
+    interval. A grid without a time there is not restarted: the plan is then that of "edm" without churn. The default
+    interval is the authors' for Stable Diffusion, where they restart twice with 9 steps; for CIFAR-10 at few
+    evaluations they use 0.06 to 0.3 with 2 steps.
     """
     if not 0 < restart_min < restart_max < math.inf:
         raise InvalidInput(

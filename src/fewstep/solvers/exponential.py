@@ -29,7 +29,7 @@ Rows = list[tuple[Point, State]]
 """Points at which the network was evaluated, and what was predicted there."""
 
 WIDEST = math.log(1024)
-"""Singlesteps that would amplify more than 1024 times are of first order: that factor would weigh their inner rows."""
+"""Singlesteps that would amplify more than 1024 times are of first order: inner rows would be weighted by as much."""
 
 
 def finite(p: Point, q: Point) -> bool:
@@ -80,7 +80,7 @@ def remembered(history: Rows, p: Point, m: State, most: int) -> Rows:
 def order_at(step: int, steps: int, order: int, lower_order_final: bool | None) -> int:
     """The order of a multistep solver at a step: it grows with the history and, if asked, falls towards the end.
 
-    `lower_order_final` None means: when there are fewer than 15 steps, where it was found to be more stable.
+    `lower_order_final` None asks for it where there are fewer than 15 steps: it is more stable there.
     """
     falls = steps < 15 if lower_order_final is None else lower_order_final
     return min(order, step + 1, steps - step if falls else order)
@@ -101,7 +101,7 @@ def multistep(
 
     `variant` weighs the second-order term: `midpoint` with w0 / 2 as in the paper, `heun` with w1, exact for a linear
     m. `curvature` weighs the third-order term, h^2 m'' / 2: `published` with w2, as the authors' code and all others
-    do, which is half of what it should be and leaves (3M) at order 2; `exact` with 2 w2. `eta` of data prediction is 0
+    do, which is half of the exact weight and leaves (3M) at order 2; `exact` with 2 w2. `eta` of data prediction is 0
     for the ODE and 1 for the reverse SDE; `s_noise` multiplies the noise that is drawn.
     """
     check_noise(tape, eta, s_noise, most=math.inf if prediction == "data" else 0.0)
@@ -138,7 +138,7 @@ def multistep(
 def singlestep(
     tape: Tape, *, order: int = 2, prediction: Prediction = "data", r1: float | None = None, r2: float = 2 / 3
 ) -> State:
-    """DPM-Solver-2, -3 and DPM-Solver++(2S), (3S): `order` evaluations a step, none remembered from the last.
+    """DPM-Solver-2, -3 and DPM-Solver++(2S), (3S): `order` evaluations a step, and no history.
 
     arXiv 2206.00927, algorithms 1 and 2; arXiv 2211.01095, algorithm 1. The inner rows lie at the fractions `r1` <
     `r2` of the step in lambda. A step that starts at alpha = 0 or ends at sigma = 0 has no inside in lambda and is of
@@ -160,7 +160,7 @@ def singlestep(
 def advance(
     tape: Tape, x: State, p: Point, q: Point, inner: Sequence[Point], prediction: str, variant: str | None = None
 ) -> State:
-    """One singlestep of order len(inner) + 1, with its inner rows at the given points.
+    """One singlestep of order len(inner) + 1, whose inner rows are at the points `inner`.
 
     `variant` None weighs the terms as the papers do: the last one of order 2 by w0 / 2, those of order 3 by w1.
     """
@@ -236,7 +236,7 @@ def grouped(
 
 
 def group_sizes(points: Sequence[Point], order: int, prediction: str, lower_order_final: bool) -> list[int]:
-    """How many grid steps each group of `grouped` spans; a group that has no inside is cut where it has none."""
+    """How many grid steps each group of `grouped` spans; one that may have no inner rows is cut into smaller ones."""
     full, rest = divmod(len(points) - 1, order)
     sizes = [order] * full + [rest]
     if lower_order_final and rest == 0:

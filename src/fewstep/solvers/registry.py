@@ -17,8 +17,8 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 class Sampler(NamedTuple):
     """A row of the table that `fewstep samplers` prints.
 
-    `solver` is module:function inside fewstep.solvers, and `options` are what makes this sampler of it. `defaults` are
-    of options that a caller may give, where they are not the solver's own.
+    `solver` is module:function inside fewstep.solvers, and `options` fix what makes it this sampler. `defaults` are the
+    values of other options, where they are not the solver's own.
     """
 
     solver: str

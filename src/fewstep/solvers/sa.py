@@ -45,9 +45,8 @@ def sa_solver(
 
     `tau` is the amount of noise in steps from a ratio in [tau_min, tau_max], 0 for the ODE and 1 for the reverse SDE;
     elsewhere it is 0. The default interval is that of diffusers: the times 200 to 800 of Stable Diffusion's schedule.
-    Orders are 1 to 4; corrector_order 0 leaves the corrector out. `variant` 'leading' takes, at order 2, a h / 2 for
-    the weight of the linear term, its value for small h, as the authors' code and diffusers do: it amplifies wide
-    steps.
+    Orders are 1 to 4; corrector_order 0 leaves the corrector out. At order 2 the `variant` 'leading' weighs the linear
+    term with its limit for small h, as the authors' code and diffusers do: it amplifies wide steps.
     """
     not_negative(tau=tau, tau_min=tau_min, tau_max=tau_max)
     if tau_min > tau_max:

@@ -5,7 +5,7 @@ The ancestral samplers of k-diffusion go down to less noise than `q` has and up 
     p -> down by a step of the ODE,    x_q = x_down + v z,    v = eta sigma_q sqrt(1 - (ratio_q / ratio_p)^2)
 
 `eta` 0 draws nothing and 1 draws as much as the reverse SDE, whose own integrators are `exponential.multistep`.
-`s_noise` multiplies what is drawn: other than 1, the marginals are not those of the schedule any more.
+`s_noise` multiplies what is drawn: where it is not 1, the marginals are no longer those of the schedule.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ def ancestral(p: Point, q: Point, eta: float) -> tuple[Point, float]:
 def euler_ancestral(tape: Tape, *, eta: float = 1.0, s_noise: float = 1.0) -> State:
     """Euler's step down, then noise: k-diffusion's Euler ancestral. DDIM with the same eta (arXiv 2010.02502, eq. 16).
 
-    With eta = 0 it is Euler's method, which is the same table in x / alpha and in the coordinate of flows.
-
-    Unlike "ddim" it takes the noise from the clipped data too, where the denoiser clips.
+    With eta = 0 it is Euler's method, which is the same table in x / alpha and in the coordinate of flows. Where the
+    denoiser clips, it takes the noise from the clipped data too, unlike "ddim".
     """
     check_noise(tape, eta, s_noise)
     x = tape.start()
@@ -60,12 +59,12 @@ def two_stage_ancestral(tape: Tape, *, prediction: str = "data", eta: float = 1.
 
 
 def dpmpp_sde(tape: Tape, *, eta: float = 1.0, r: float = 0.5, s_noise: float = 1.0) -> State:
-    """k-diffusion's DPM-Solver++ SDE: two rows a step, the inner one at the fraction `r` in lambda, with its own
-    noise.
+    """k-diffusion's DPM-Solver++ SDE: two rows a step, the inner one, s, at the fraction `r` in lambda.
 
-    Its noise is that of one Brownian motion W in ratio: the step adds W over (p, q), of which (p, s) was added to the
-    inner row. So the step's noise is sqrt(share) z1 + sqrt(1 - share) z2, share = (ratio_p - ratio_s) / (ratio_p -
-    ratio_q).
+    Both rows have the noise of one Brownian motion W in ratio: the step adds W over (p, q), and W over (p, s) was added
+    to the inner row. So the step's noise is
+
+        sqrt(share) z1 + sqrt(1 - share) z2,      share = (ratio_p - ratio_s) / (ratio_p - ratio_q)
     """
     check_noise(tape, eta, s_noise)
     if not 0 < r < 1:

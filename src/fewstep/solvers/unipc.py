@@ -41,8 +41,8 @@ def unipc(
 
     Steps whose number, counted from 0, is in `disable_corrector` are not corrected either: the first ones, where
     guidance is strong. With `lower_order_final` the order falls towards the end; None means where there are fewer than
-    15 steps or the end is clean data. Steps from alpha = 0 and to clean data are of first order, uncorrected. `order`
-    "auto" is `order_for` the number of steps.
+    15 steps or the end is clean data. Steps from alpha = 0 and to clean data are of first order, uncorrected. With
+    "auto", `order_for` chooses the order by the number of steps.
     """
     steps = len(tape.points) - 1
     order = order_for(steps) if order == "auto" else order
@@ -91,7 +91,7 @@ def _weights(places: list[float], c: float, g: float, variant: str) -> tuple[lis
 
 
 def order_for(steps: int) -> int:
-    """The order for a budget of steps: 2 up to 15 steps, 3 above.
+    """The order for so many steps: 2 up to 15 steps, 3 above.
 
     Measured on six Gaussian mixtures over eight grids: below 16 steps order 2 is the best or within a tenth of it,
     while order 3 is up to three times worse on grids with uneven steps in lambda. The paper uses order 3 without

@@ -30,7 +30,7 @@ from torch.utils.checkpoint import checkpoint
 from fewstep.core.plan import Plan, TunedFor
 from fewstep.core.schedule import RATIO_CAP, Schedule
 from fewstep.denoise.base import Denoiser, Level
-from fewstep.denoise.guidance import Guided
+from fewstep.denoise.guided import Guided
 from fewstep.tuning.problem import LEAST_ERROR, Known, Problem
 from fewstep.tuning.table import Table, plan_of, whole
 from fewstep.tuning.teacher import Watched

@@ -13,7 +13,8 @@ from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser, as_denoiser
-from fewstep.denoise.guidance import Guided
+from fewstep.denoise.cfg import CFG
+from fewstep.denoise.guided import Guided
 from fewstep.denoise.scale import EVERYWHERE
 from fewstep.run.eager import NonFinite, sample
 from fewstep.run.noise import START, unit_noise
@@ -132,9 +133,10 @@ class Problem:
     def guided(self) -> bool:
         """Whether images are under classifier-free guidance by a constant scale, whose factors can be learned."""
         denoiser = self.begun(range(1))
-        if not isinstance(denoiser, Guided) or denoiser.rescale or denoiser.scale.interval != EVERYWHERE:
+        if not isinstance(denoiser, Guided) or denoiser.methods != [CFG()] or denoiser.scale.interval != EVERYWHERE:
             return False
-        return not denoiser.scale.idle and all(isinstance(w, float) for w in denoiser.scale.each)
+        weights = denoiser.scale.each
+        return all(isinstance(w, float) for w in weights) and any(w != 1 for w in weights)
 
     def parts(self, numbers: Sequence[int]) -> list[Sequence[int]]:
         """The numbers in batches."""

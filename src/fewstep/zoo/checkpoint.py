@@ -214,7 +214,7 @@ def _schedule(spec: Any) -> schedules.Schedule:
         raise InvalidInput(f"the schedule cannot be used: {error}") from error
 
 
-def _check_table(file: container.Container, wanted: Mapping[str, tuple[int, ...]]) -> None:
+def _check_table(file: container.Header, wanted: Mapping[str, tuple[int, ...]]) -> None:
     missing, unknown = sorted(set(wanted) - set(file.shapes)), sorted(set(file.shapes) - set(wanted))
     if missing or unknown:
         raise InvalidInput(
