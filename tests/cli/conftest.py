@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fewstep.cli.app import app
-from pipeline.tiny import write
+from models.tiny import write
 
 Call = Callable[..., Result]
 

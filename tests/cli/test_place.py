@@ -8,7 +8,7 @@ import pytest
 import fewstep.benchmark.subject
 import fewstep.pipeline
 from fewstep.core.errors import InvalidInput
-from pipeline.tiny_diffusers import write
+from models.tiny_diffusers import write
 
 from .conftest import Call
 
