@@ -53,7 +53,7 @@ def test_each_image_has_a_file_with_its_recipe_and_a_line(call: Call, here: Path
     for line in found:
         file = Path("a") / line["file"]
         assert hashlib.sha256(file.read_bytes()).hexdigest() == line["sha256"]
-    call("redraw", Path("a", MODEL) / found[7]["file"], "--output", "again.png")
+    call("redraw", Path("a") / found[7]["file"], MODEL, "--output", "again.png")
     with Image.open("again.png") as again, Image.open(Path("a") / found[7]["file"]) as own:
         assert np.array_equal(np.asarray(again), np.asarray(own))
     assert [json.loads(line)["images"] for line in Path("a/timings.jsonl").read_text().splitlines()] == [5, 5, 2]
@@ -157,7 +157,7 @@ def test_prompts_of_a_file_meet_every_seed(call: Call, here: Path, model: Path) 
     assert "encode" in result.stderr
     assert "save" in result.stderr
     assert " in 2 hits" in result.stderr  # the second batch has one prompt, and the negative one
-    assert read("a/000002-green-lion-seed0.png").drawing.prompts == ("green lion",)
+    assert read("a/000002-green-lion-seed0.png").drawing.prompts[2] == "green lion"
 
 
 def test_lines_of_json_say_more_and_keep_their_place(call: Call, here: Path, model: Path) -> None:
@@ -194,14 +194,14 @@ def test_a_folder_of_another_job_is_refused_and_left_alone(call: Call, here: Pat
     call(*JOB, "--output", "a")
     before = content("a")
     for words, what in (
-        (["--steps", 3], "its plan is"),
+        (["--steps", 3], "its sampling is"),
         (["--seeds", "0-2,8"], "its prompts and seeds is"),
         (["--batch-size", 4], "its batch is 5, yours 4"),
         (["--clip"], "its estimate is"),
     ):
         result = call(*JOB, *words, "--output", "a")
         assert result.exit_code == 2
-        assert "a belongs to another job" in result.stderr
+        assert "a belongs to another batch" in result.stderr
         assert what in result.stderr
     assert call(*JOB, "--batch-size", "auto", "--output", "a").exit_code == 0
     assert content("a") == before

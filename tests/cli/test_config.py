@@ -75,7 +75,7 @@ def test_what_a_picture_a_plan_a_preset_or_times_decide_stays(call: Call, config
     assert read("b.png").drawing == read("a.png").drawing
     result = call("generate", "tiny.safetensors", "--times", "900,300,-1", "--output", "b.png")
     assert result.exit_code == 0, result.stderr
-    assert (read("b.png").drawing.sampling.steps, read("b.png").drawing.sampling.sampler) == (2, "heun")
+    assert (len(read("b.png").drawing.sampling.times), read("b.png").drawing.sampling.sampler) == (3, "heun")
     result = call("generate", "tiny.safetensors", "--plan", "plan.json", "--output", "b.png")
     assert result.exit_code == 0, result.stderr
     assert str(config) not in result.stderr

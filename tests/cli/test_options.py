@@ -197,7 +197,7 @@ def test_a_threshold_is_for_pixels(call: Call, here: Path, model: Path) -> None:
         (["--guidance-schedule", "1,nan"], "nan in the list is outside"),
         (["--guidance-method", "apq"], "unknown guidance method 'apq': did you mean 'apg'"),
         (["--guidance-method", "apg", "--guidance-option", "norm=1"], "did you mean 'norm_limit'"),
-        (["--guidance-option", "eta=1"], "the guidance method cfg has no options"),
+        (["--guidance-option", "eta=1"], "unknown option of the guidance method cfg 'eta': known are rescale"),
         ([*APG, "--guidance-option", "momentum=0"], "--guidance-option momentum is given twice"),
         (["--guidance-method", "autoguidance"], "give weak="),
         (["--guidance-method", "cfg-zero"], "predicts flow"),

@@ -14,6 +14,7 @@ from .conftest import Call
 
 WORDS = {
     "generate": [],
+    "batch": ["--output", "out"],
     "compare": ["--steps", "2"],
     "compare, over scales": ["--guidance", "1,2"],
     "tune": ["--nfe", "4"],
@@ -40,6 +41,7 @@ def test_where_a_model_runs_is_for_loading(call: Call, monkeypatch: pytest.Monke
         seen.update(given, source=source)
         raise InvalidInput("seen")
 
+    monkeypatch.setattr(fewstep, "load", load)
     monkeypatch.setattr(fewstep.pipeline, "load", load)
     monkeypatch.setattr(fewstep.benchmark.subject, "load", load)
     lacking = LACKING.get(command, [])

@@ -66,6 +66,9 @@ def batch(ctx: click.Context, model: str | None, prompts: tuple[str, ...], **_: 
     if lines is None:
         drawn = source.subjects(pipe, prompts, given["labels"])
         lines = [fs.pipeline.PromptLine(one) for one in drawn or pipe.model.conditioner.subjects]
+    words = [line.subject for line in lines if isinstance(line.subject, str)]
+    if words and pipe.model.conditioner.field == "labels":
+        raise click.UsageError(f"{pipe.name} draws classes, and {words[0]!r:.100} is words: give labels")
     job = _job(pipe, lines, defaults.asked(ctx, pipe), given)
     _draw(pipe, job, Path(given["output"]), given)
 
