@@ -70,7 +70,7 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def measured(case: Case, peer: Any, pipe: fs.TextPipeline, texts: list[str], repeats: int) -> dict[str, Any]:
+def measured(case: Case, peer: Any, pipe: fs.Pipeline, texts: list[str], repeats: int) -> dict[str, Any]:
     """Seconds of both sides and the median of the pairwise ratios."""
     own = peer.scheduler
     if case.scheduler is not None:
@@ -112,7 +112,6 @@ def main() -> None:
     peer: Any = StableDiffusionPipeline.from_pretrained(given.model, low_cpu_mem_usage=False)
     peer.set_progress_bar_config(disable=True)
     pipe = fs.load(given.model)
-    assert isinstance(pipe, fs.TextPipeline)
     todo = cases()
     texts = [prompt.text for prompt in held_out_prompts((given.repeats + 1) * sum(case.images for case in todo))]
     rows = []

@@ -22,7 +22,6 @@ from rich.console import Console
 from rich.table import Table
 
 import fewstep as fs
-from fewstep.pipeline.inversion import invert
 from fewstep.zoo.scenes.check import read_picture
 from fewstep.zoo.scenes.picture import picture
 from fewstep.zoo.scenes.prompts import adherence, held_out_prompts
@@ -37,7 +36,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def adherences(pipe: fs.TextPipeline, count: int) -> dict[str, float]:
+def adherences(pipe: fs.Pipeline, count: int) -> dict[str, float]:
     """Adherence with each of `SETTINGS`, the same prompts and noise."""
     prompts = held_out_prompts(count)
     texts = [prompt.text for prompt in prompts]
@@ -48,7 +47,7 @@ def adherences(pipe: fs.TextPipeline, count: int) -> dict[str, float]:
     return found
 
 
-def appearances(pipe: fs.TextPipeline, of: str, each: int) -> tuple[float, float]:
+def appearances(pipe: fs.Pipeline, of: str, each: int) -> tuple[float, float]:
     """Shares of pictures in which a colour (or shape) appears without and with it as negative prompt."""
     named, open_ = (SHAPES, tuple(COLOURS)) if of == "colour" else (tuple(COLOURS), SHAPES)
     noun = "a {} on a {} background" if of == "colour" else "a {} shape on a {} background"
@@ -65,7 +64,7 @@ def appearances(pipe: fs.TextPipeline, of: str, each: int) -> tuple[float, float
     return shares[0], shares[1]
 
 
-def inversions(pipe: fs.TextPipeline, count: int) -> tuple[list[float], list[float]]:
+def inversions(pipe: fs.Pipeline, count: int) -> tuple[list[float], list[float]]:
     """PSNR in latents of DDIM, and the largest error of BELM, 50 steps, for `count` drawn pictures."""
     rng = np.random.default_rng(0)
     psnr, error = [], []
@@ -73,8 +72,8 @@ def inversions(pipe: fs.TextPipeline, count: int) -> tuple[list[float], list[flo
         for i, prompt in enumerate(held_out_prompts(count, seed=1)):
             path = Path(folder) / f"{i}.png"
             Image.fromarray(picture(placed(prompt.description, rng))).save(path)
-            psnr.append(invert(pipe, path, prompt.text, guidance=1.0).psnr_latents)
-            error.append(invert(pipe, path, prompt.text, guidance=1.0, sampler="belm").error)
+            psnr.append(pipe.invert(path, prompt.text, guidance=1.0).psnr_latents)
+            error.append(pipe.invert(path, prompt.text, guidance=1.0, sampler="belm").error)
     return psnr, error
 
 
@@ -86,7 +85,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     pipe = fs.load(given.model)
-    if not isinstance(pipe, fs.TextPipeline):
+    if pipe.model.conditioner.field != "prompts":
         raise SystemExit(f"{given.model} takes no prompts")
     right = adherences(pipe, given.prompts)
     rows = [(f"adherence, {name}, {given.prompts} prompts", f"{v:.1%}") for name, v in right.items()]

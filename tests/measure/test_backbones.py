@@ -10,7 +10,7 @@ import torch
 
 from fewstep.core.errors import InvalidInput
 from fewstep.measure import Bootstrap, ClipScore, Summary, backbone, mean_score
-from pipeline.tiny_diffusers import clip_tokenizer
+from models.tiny_diffusers import clip_tokenizer
 
 transformers = pytest.importorskip("transformers")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fewstep.core.errors import InvalidInput
-from fewstep.pipeline import Item, Job, Pipeline, batchsize, draw_job
+from fewstep.pipeline import Batch, Pipeline, PromptLine, batchsize, draw_batch
 from fewstep.pipeline.batchsize import LiveBytes, first_size, free_bytes, halved
 
 
@@ -64,13 +64,13 @@ def test_where_not_even_one_fits_the_remedies_are_named() -> None:
 def test_the_size_that_was_found_is_kept_for_the_job(
     pipe: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = Job(pipe, tuple(Item(0, i) for i in range(7)), pipe.plan(steps=1))
+    batch = Batch.of(pipe, [PromptLine(0)], range(7), {"steps": 1})
     free: Any = SimpleNamespace(bytes=1 << 30)
     monkeypatch.setattr(batchsize, "free_bytes", lambda: free.bytes)
-    assert draw_job(job, tmp_path / "a").batch == 4
+    assert draw_batch(batch, tmp_path / "a").batch == 4
     free.bytes = 1
-    assert draw_job(job, tmp_path / "a").batch == 4
-    assert draw_job(job, tmp_path / "other").batch == 1
+    assert draw_batch(batch, tmp_path / "a").batch == 4
+    assert draw_batch(batch, tmp_path / "other").batch == 1
 
 
 @pytest.mark.gpu

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 import fewstep as fs
-from fewstep.pipeline import Layout, Pipeline, load, read, sheet_of
-
-from .tiny import text_of, write
+from fewstep.drawing import Layout, read
+from fewstep.pipeline import Pipeline, load, sheet_of
+from models.tiny import text_of, write
 
 
 def test_a_sheet_holds_every_pixel_enlarged_between_gaps() -> None:
@@ -29,7 +29,7 @@ def test_a_sheet_holds_every_pixel_enlarged_between_gaps() -> None:
 
 def test_values_beyond_the_range_are_clamped_and_another_range_is_scaled() -> None:
     tensor = torch.tensor([-3.0, 0.0, 1.0, 9.0]).reshape(1, 1, 2, 2)
-    assert np.asarray(sheet_of(tensor, (0.0, 2.0), Layout(1, 1, gap=0))).tolist() == [[0, 0], [128, 255]]
+    assert np.asarray(sheet_of(tensor, (0.0, 2.0), Layout(columns=1, scale=1, gap=0))).tolist() == [[0, 0], [128, 255]]
 
 
 def test_three_channels_give_a_colour_picture(tmp_path: Path) -> None:
@@ -52,15 +52,15 @@ def test_the_picture_of_the_default_layout_is_nearly_square(pipe: Pipeline) -> N
 
 def test_a_picture_too_large_for_memory_is_refused() -> None:
     with pytest.raises(fs.InvalidInput, match="use a scale below 64, or fewer images"):
-        Layout(100, 64).size(10_000, 8, 8)
+        Layout(columns=100, scale=64).size(10_000, 8, 8)
 
 
 def test_images_are_taken_by_index(pipe: Pipeline) -> None:
     images = pipe([0, 1, 2], steps=2)
     assert len(images) == 3
     assert torch.equal(images[-1].tensor, images.tensor[2:])
-    assert [one.labels for one in images] == [(0,), (1,), (2,)]
-    assert images.take([2, 0]).take([1]).recipe.keep == (0,)
+    assert [one.subjects for one in images] == [(0,), (1,), (2,)]
+    assert images.take([2, 0]).take([1]).kept == (0,)
     with pytest.raises(IndexError):
         images[3]
 
@@ -68,10 +68,11 @@ def test_images_are_taken_by_index(pipe: Pipeline) -> None:
 def test_the_recipe_in_the_file_is_readable_text(pipe: Pipeline, tmp_path: Path) -> None:
     path = pipe([2], steps=5, sampler="ddim", seed=3).save(tmp_path / "new" / "x.png")
     text = json.loads(text_of(path))
-    assert text["recipe"]["plan"]["sampler"] == "ddim"
-    assert (text["recipe"]["seed"], text["recipe"]["plan"]["steps"], text["recipe"]["labels"]) == (3, 5, [2])
-    assert text["recipe"]["model_digest"] == pipe.digest
-    assert read(path).layout == Layout(1, 16)
+    drawing = text["drawing"]
+    assert (drawing["sampling"]["sampler"], drawing["sampling"]["steps"]) == ("ddim", 5)
+    assert (drawing["seed"], drawing["labels"]) == (3, [2])
+    assert text["made"]["model_digest"] == pipe.model.digest
+    assert read(path).layout == Layout(columns=1, scale=16)
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_no_other(

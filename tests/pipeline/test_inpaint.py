@@ -12,16 +12,17 @@ from PIL import Image
 import fewstep as fs
 from fewstep import InvalidInput
 from fewstep.denoise.known import Known
-from fewstep.pipeline import TextPipeline, load, read
-from fewstep.pipeline.imageto import encoded
+from fewstep.drawing import read
+from fewstep.pipeline import Pipeline, load
+from fewstep.pipeline.img2img import encoded
 from fewstep.run.noise import START, unit_noise
+from models import tiny_diffusers
+from models.tiny_diffusers import Twins
 
-from . import tiny_diffusers
-from .conftest import Model
 from .test_img2img import SIZE, latents, picture, sd
 
 __all__ = ["latents", "sd"]
-Models = Callable[..., Model]
+Models = Callable[..., Twins]
 
 
 def mask(left: int = 8) -> Image.Image:
@@ -32,7 +33,7 @@ def mask(left: int = 8) -> Image.Image:
 
 
 @pytest.fixture(scope="module")
-def nine(tmp_path_factory: pytest.TempPathFactory) -> Model:
+def nine(tmp_path_factory: pytest.TempPathFactory) -> Twins:
     """A model with the nine input channels of one that was trained to inpaint, and diffusers' own pipeline."""
     from diffusers import StableDiffusionInpaintPipeline
 
@@ -47,16 +48,16 @@ def nine(tmp_path_factory: pytest.TempPathFactory) -> Model:
             tiny_diffusers.enliven(part, i)
     own.save_pretrained(folder)
     own.set_progress_bar_config(disable=True)
-    return Model(load(folder), own, folder)
+    return Twins(load(folder), own, folder)
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "unipc-3", "dpmpp-2m", "heun", "ddpm", "lcm", "sde-dpmpp-2m"])
 @pytest.mark.parametrize("strength", [0.6, 1.0])
 def test_what_is_kept_ends_as_the_known_latents_with_every_kind_of_sampler(
-    sd: TextPipeline, latents: list[torch.Tensor], sampler: str, strength: float
+    sd: Pipeline, latents: list[torch.Tensor], sampler: str, strength: float
 ) -> None:
     sd.inpaint(picture(), mask(), "a red circle", sampler=sampler, steps=6, strength=strength, guidance=2.0, **SIZE)
-    known = encoded(sd, picture(), (16, 24), "crop").latents
+    known = encoded(sd.model, picture(), (16, 24), "crop").latents
     assert (latents[-1][..., 4:] - known[..., 4:]).abs().max() < 1e-5
     assert (latents[-1][..., :4] - known[..., :4]).abs().mean() > 0.05
 
@@ -75,7 +76,7 @@ def test_along_an_ode_the_network_sees_the_known_data_with_its_first_noise() -> 
     plan = fs.compile("unipc-3", schedule=schedule, steps=6)
     start = plan.entry[0] * known + plan.entry[1] * noise
     result = fs.sample(plan, Known(fs.Network(network, schedule), known, region), start=start)
-    assert len(seen) == plan.nfe
+    assert len(seen) == len(plan.rows)
     for x, t in seen:
         expected = float(schedule.alpha(t)) * known + float(schedule.sigma(t)) * noise
         assert (x - expected)[..., 2:].abs().max() < 1e-5
@@ -83,7 +84,7 @@ def test_along_an_ode_the_network_sees_the_known_data_with_its_first_noise() -> 
     assert torch.allclose(result[..., 2:], known[..., 2:], atol=1e-6)
 
 
-def test_pasted_pixels_are_those_of_the_picture_exactly(sd: TextPipeline) -> None:
+def test_pasted_pixels_are_those_of_the_picture_exactly(sd: Pipeline) -> None:
     settings: dict[str, Any] = {"steps": 2, "guidance": 1.0, **SIZE}
     pasted = sd.inpaint(picture(), mask(), "lion", **settings)
     raw = sd.inpaint(picture(), mask(), "lion", paste=False, **settings)
@@ -91,17 +92,19 @@ def test_pasted_pixels_are_those_of_the_picture_exactly(sd: TextPipeline) -> Non
     assert np.array_equal(pasted.pixels[0, :, 8:], array[:, 8:])
     assert not np.array_equal(raw.pixels[0, :, 8:], array[:, 8:])
     assert np.array_equal(pasted.pixels[0, :, :8], raw.pixels[0, :, :8])
-    assert (pasted.recipe.paste, raw.recipe.paste) == (True, False)
+    assert pasted.drawing.source is not None
+    assert raw.drawing.source is not None
+    assert (pasted.drawing.source.paste, raw.drawing.source.paste) == (True, False)
 
 
-def test_a_latent_is_drawn_anew_where_any_of_its_pixels_is(sd: TextPipeline, latents: list[torch.Tensor]) -> None:
+def test_a_latent_is_drawn_anew_where_any_of_its_pixels_is(sd: Pipeline, latents: list[torch.Tensor]) -> None:
     sd.inpaint(picture(), mask(left=7), "lion", steps=3, guidance=1.0, **SIZE)
-    known = encoded(sd, picture(), (16, 24), "crop").latents
+    known = encoded(sd.model, picture(), (16, 24), "crop").latents
     assert (latents[-1][..., 3] - known[..., 3]).abs().min() > 1e-5
     assert (latents[-1][..., 4] - known[..., 4]).abs().max() < 1e-5
 
 
-def test_all_white_is_drawing_from_words(sd: TextPipeline) -> None:
+def test_all_white_is_drawing_from_words(sd: Pipeline) -> None:
     settings: dict[str, Any] = {"steps": 3, "guidance": 3.0, "seed": 4, **SIZE}
     assert np.array_equal(
         sd.inpaint(picture(), Image.new("L", (24, 16), 255), "lion", **settings).pixels, sd("lion", **settings).pixels
@@ -110,7 +113,7 @@ def test_all_white_is_drawing_from_words(sd: TextPipeline) -> None:
 
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_a_network_that_was_trained_to_inpaint_draws_as_in_diffusers(
-    nine: Model, latents: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch, guidance: float
+    nine: Twins, latents: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch, guidance: float
 ) -> None:
     from diffusers.pipelines.stable_diffusion import pipeline_stable_diffusion_inpaint as module
 
@@ -134,12 +137,20 @@ def test_a_network_that_was_trained_to_inpaint_draws_as_in_diffusers(
     own.scheduler.set_timesteps(8)
     times = [*own.scheduler.timesteps.tolist(), 0.0]
     native.inpaint(
-        picture(), mask(), "a red circle", strength=0.75, sampler="ddim", times=times, guidance=guidance, seed=7, **SIZE
+        picture(),
+        mask(),
+        "a red circle",
+        strength=0.75,
+        sampler="ddim",
+        sampling={"times": times},
+        guidance=guidance,
+        seed=7,
+        **SIZE,
     )
     assert (latents[-1] - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-def test_such_a_network_draws_nothing_without_a_picture(nine: Model) -> None:
+def test_such_a_network_draws_nothing_without_a_picture(nine: Twins) -> None:
     for act in (
         lambda: nine.native("lion", steps=1, **SIZE),
         lambda: nine.native.denoiser("lion", **SIZE),
@@ -149,19 +160,19 @@ def test_such_a_network_draws_nothing_without_a_picture(nine: Model) -> None:
             act()
 
 
-def test_a_picture_carries_what_it_was_inpainted_from(sd: TextPipeline, tmp_path: Path) -> None:
+def test_a_picture_carries_what_it_was_inpainted_from(sd: Pipeline, tmp_path: Path) -> None:
     images = sd.inpaint(picture(), mask(), "lion", steps=2, guidance=1.0, **SIZE)
     stamp = read(images.save(tmp_path / "out.png"))
-    assert sd.redraw(stamp.recipe, image=picture(), mask=mask()).digest == stamp.pixels
+    assert sd.redraw(stamp, image=picture(), mask=mask()).digest == stamp.made.pixels
     for given, words in [
         ({"image": picture()}, "give the picture and the mask"),
         ({"image": picture(), "mask": mask(9)}, "the mask has the digest"),
     ]:
         with pytest.raises(InvalidInput, match=words):
-            sd.redraw(stamp.recipe, **given)
+            sd.redraw(stamp, **given)
 
 
-def test_masks_that_tell_nothing_are_refused(sd: TextPipeline) -> None:
+def test_masks_that_tell_nothing_are_refused(sd: Pipeline) -> None:
     with pytest.raises(InvalidInput, match="dark everywhere"):
         sd.inpaint(picture(), Image.new("L", (24, 16)), "lion", **SIZE)
     with pytest.raises(InvalidInput, match="must have shape"):

@@ -1,40 +1,40 @@
 """Drawing: what is counted, what is refused, and that the same recipe gives the same pixels."""
 
 import math
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 import fewstep as fs
-from fewstep.pipeline import LostImages, Pipeline, PlanSource, load, read
-from fewstep.tuning.table import plan_of, table_of
-
-from .tiny import CLASSES, LOST, broken, write
+from fewstep.drawing import read
+from fewstep.pipeline import LostImages, Pipeline, load
+from models.by_hand import base, fitted
+from models.tiny import CLASSES, LOST, broken, write
 
 
 def test_without_labels_one_image_of_each_class_is_drawn(pipe: Pipeline) -> None:
     images = pipe(steps=2)
-    assert images.labels == (0, 1, 2)
+    assert images.subjects == (0, 1, 2)
     assert images.tensor.shape == (3, 1, 4, 4)
     assert images.tensor.dtype == torch.float32
 
 
 def test_the_result_is_that_of_the_core_api(pipe: Pipeline) -> None:
     images = pipe([0, 2], sampler="ddim", steps=5, grid="karras", guidance=3.0, seed=11)
-    plan = fs.compile("ddim", schedule=pipe.schedule, steps=5, grid="karras")
-    network = fs.Network(pipe.network, pipe.schedule, pipe.prediction)
-    null = torch.full((2,), CLASSES)
+    plan = fs.compile("ddim", schedule=pipe.model.schedule, steps=5, grid="karras")
+    network, null = base(pipe), torch.full((2,), CLASSES)
     denoiser = fs.Guided(network, {"label": torch.tensor([0, 2])}, {"label": null}, 3.0)
     assert torch.equal(images.tensor, fs.sample(plan, denoiser, shape=(2, 1, 4, 4), seed=11))
 
 
 def test_the_denoiser_of_the_pipeline_is_what_it_draws_with(pipe: Pipeline) -> None:
-    settings = {"guidance": 2.5, "negative": 1, "interval": (0.2, 5.0), "rescale": 0.5, "clip": True}
+    guidance = fs.Guidance(2.5, interval=(0.2, 5.0), rescale=0.5)
+    settings: dict[str, Any] = {"guidance": guidance, "negative": 1, "estimate": fs.Estimate(clip=True)}
     plan = pipe.plan("dpmpp-2m", steps=4)
-    by_hand = fs.sample(plan, pipe.denoiser([0, None], **settings), shape=(2, 1, 4, 4), seed=3)
+    by_hand = fs.sample(plan, pipe.denoiser([0, None], plan=plan, **settings), shape=(2, 1, 4, 4), seed=3)
     assert torch.equal(pipe([0, None], sampler=plan, seed=3, **settings).tensor, by_hand)
 
 
@@ -68,7 +68,7 @@ def test_labels_may_be_a_tensor(pipe: Pipeline) -> None:
 
 def test_guidance_that_acts_in_no_row_is_told(pipe: Pipeline) -> None:
     with pytest.warns(UserWarning, match="act in no row of this plan"):
-        images = pipe([0, 1, 2], sampler="ddim", steps=6, guidance=2.0, interval=(0.0, 1e-9))
+        images = pipe([0, 1, 2], sampler="ddim", steps=6, guidance=fs.Guidance(2.0, interval=(0.0, 1e-9)))
     assert images.nfe == 6
 
 
@@ -83,21 +83,22 @@ def test_a_negative_label_changes_the_image_and_is_refused_where_it_cannot(pipe:
     "settings",
     [
         {},
-        {"sampler": "ddim", "options": {"eta": 1.0}, "guidance": 1.0},
-        {"sampler": "edm", "steps": 3, "grid": "karras", "grid_options": {"rho": 5.0, "bias": 0.5}},
-        {"negative": 1, "interval": (0.3, 4.0), "rescale": 0.4, "clip": True},
-        {"times": [999.0, 400.5, -1.0]},
-        {"sigmas": [100.0, 1.0, 0.0]},
+        {"sampling": fs.Sampling("ddim", steps=5, grid="karras", eta=1.0), "guidance": 1.0},
+        {"sampler": "edm", "steps": 3, "grid": "karras", "sampling": {"grid_options": {"rho": 5.0, "bias": 0.5}}},
+        {"negative": 1, "guidance": {"interval": (0.3, 4.0), "rescale": 0.4}, "estimate": {"clip": True}},
+        {"sampling": {"times": [999.0, 400.5, -1.0]}},
+        {"sampling": {"sigmas": [100.0, 1.0, 0.0]}},
         {"seed": [4, 2**63, 0, 4, 5], "batch": 2},
     ],
 )
 def test_a_saved_picture_is_drawn_again_to_the_same_pixels(pipe: Pipeline, tmp_path: Path, settings: dict) -> None:
     images = pipe([0, 1, None, 2, 0], **settings)
     stamp = read(images.save(tmp_path / "x.png"))
-    again = pipe.redraw(stamp.recipe)
+    again = pipe.redraw(stamp)
     assert torch.equal(again.tensor, images.tensor)
-    assert again.digest == stamp.pixels == images.digest
-    assert again.recipe == images.recipe == stamp.recipe
+    assert again.digest == stamp.made.pixels == images.digest
+    assert again.drawing == images.drawing == stamp.drawing
+    assert again.made == images.made == stamp.made.but(pixels=None)
 
 
 def test_an_image_of_its_own_is_drawn_again_with_the_batch_it_came_from(pipe: Pipeline, tmp_path: Path) -> None:
@@ -105,57 +106,47 @@ def test_an_image_of_its_own_is_drawn_again_with_the_batch_it_came_from(pipe: Pi
     paths = images.save_each(tmp_path / "each", scale=2)
     assert [path.name for path in paths][:2] == ["0000-label0.png", "0001-label1.png"]
     for i in (0, 3, 4):
-        recipe = read(paths[i]).recipe
-        again = pipe.redraw(recipe)
+        again = pipe.redraw(read(paths[i]))
         assert torch.equal(again.tensor, images.tensor[i : i + 1])
-        assert again.labels == (images.labels[i],)
+        assert again.subjects == (images.subjects[i],)
 
 
 def test_only_the_batches_that_are_needed_are_drawn_again(pipe: Pipeline) -> None:
     rows = []
     one = pipe([0, 1, 2, 0, 1], batch=2, steps=3)[3]
-    pipe.redraw(one.recipe, on_row=lambda p: rows.append((p.index, p.rows)))
+    pipe.redraw(one, on_row=lambda p: rows.append((p.index, p.rows)))
     assert rows == [(0, 3), (1, 3), (2, 3)]
 
 
-def fitted(pipe: Pipeline, scale: float = 1.01) -> fs.Plan:
-    """A plan that no recipe compiles to."""
-    plan = pipe.plan("dpmpp-2m", steps=4)
-    return replace(plan, B=plan.B * scale)
-
-
 def test_a_plan_that_its_recipe_does_not_give_is_kept_as_a_whole(pipe: Pipeline, tmp_path: Path) -> None:
-    plan = fitted(pipe)
+    plan = fitted(pipe.plan("dpmpp-2m", steps=4))
     images = pipe([1, 2], sampler=plan)
     assert not torch.allclose(images.tensor, pipe([1, 2], sampler="dpmpp-2m", steps=4).tensor, atol=1e-4)
-    recipe = read(images.save(tmp_path / "x.png")).recipe
-    assert recipe.plan.compile(pipe.schedule) == plan
-    assert torch.equal(pipe.redraw(recipe).tensor, images.tensor)
+    stamp = read(images.save(tmp_path / "x.png"))
+    assert stamp.drawing.sampling.compile(pipe.model.schedule) == plan
+    assert torch.equal(pipe.redraw(stamp).tensor, images.tensor)
 
 
-def test_a_plan_too_long_to_keep_is_asked_for(pipe: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewstep.pipeline.recipe.MAX_TABLE_CHARACTERS", 10)
-    plan = fitted(pipe)
+def test_a_plan_too_long_to_keep_is_asked_for(pipe: Pipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fewstep.drawing.sampling.TABLE_LIMIT", 10)
+    plan = fitted(pipe.plan("dpmpp-2m", steps=4))
     images = pipe([1], sampler=plan)
+    stamp = read(images.save(tmp_path / "x.png"))
+    assert stamp.drawing.sampling == fs.Sampling(plan=plan.digest)
     with pytest.raises(fs.InvalidInput, match=rf"{plan.digest} was too long to be kept.*give its file"):
-        pipe.redraw(images.recipe)
+        pipe.redraw(stamp)
     with pytest.raises(fs.InvalidInput, match=f"drawn with the plan {plan.digest}, the given one is"):
-        pipe.redraw(images.recipe, plan=fitted(pipe, 1.02))
-    assert torch.equal(pipe.redraw(images.recipe, plan=plan).tensor, images.tensor)
-
-
-def test_a_compiled_plan_is_kept_by_name_alone(pipe: Pipeline) -> None:
-    source = PlanSource.of(pipe.plan("unipc-2", steps=7, grid="karras"), pipe.schedule)
-    assert (source.sampler, source.steps, source.grid, source.table) == ("unipc-2", 7, "karras", None)
+        pipe.redraw(stamp, plan=fitted(pipe.plan("dpmpp-2m", steps=4), 1.02))
+    assert torch.equal(pipe.redraw(stamp, plan=plan).tensor, images.tensor)
 
 
 def test_another_model_refuses_the_recipe_and_names_both_digests(pipe: Pipeline, tmp_path: Path) -> None:
     other = load(write(tmp_path / "other.safetensors", seed=1))
-    recipe = pipe([0], steps=2).recipe
+    picture = pipe([0], steps=2)
     with pytest.raises(
-        fs.InvalidInput, match=f"'tiny' with digest {pipe.digest}, this is 'other' with .*{other.digest}"
+        fs.InvalidInput, match=f"'tiny' with digest {pipe.model.digest}, this is 'other' with .*{other.model.digest}"
     ):
-        other.redraw(recipe)
+        other.redraw(picture)
 
 
 def test_finished_images_survive_when_others_are_not_finite(tmp_path: Path) -> None:
@@ -168,10 +159,10 @@ def test_finished_images_survive_when_others_are_not_finite(tmp_path: Path) -> N
     assert (error.images, error.row, error.label) == ([1, 3], 0, "step 1")
     assert isinstance(error, fs.NonFinite)
     assert error.finished is not None
-    assert error.finished.labels == (0, 1, 0)
+    assert error.finished.subjects == (0, 1, 0)
     assert torch.isfinite(error.finished.tensor).all()
     assert torch.equal(error.finished.tensor, error.result[[0, 2, 4]])
-    again = pipe.redraw(read(error.finished.save(tmp_path / "x.png")).recipe)
+    again = pipe.redraw(read(error.finished.save(tmp_path / "x.png")))
     assert torch.equal(again.tensor, error.finished.tensor)
 
 
@@ -201,33 +192,39 @@ def test_progress_counts_over_all_batches_and_can_cancel(pipe: Pipeline) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"labels": [3]}, "tiny has no label 3: known are 0 to 2"),
-        ({"labels": [True]}, "no label True"),
-        ({"labels": ["1"]}, "no label '1'"),
-        ({"labels": []}, "labels are empty"),
-        ({"negative": -1}, "no label -1"),
+        ({"subjects": [3]}, "tiny has no label 3: known are 0 to 2"),
+        ({"subjects": [True]}, r"labels\.0 has to be a valid integer, got True"),
+        ({"subjects": ["1"]}, r"labels\.0 has to be a valid integer, got '1'"),
+        ({"subjects": []}, "there are no labels: give at least one"),
+        ({"negative": -1}, r"negative\.0 has to be greater than or equal to 0, got -1"),
         ({"seed": [1, 2]}, "one for each of the 3 images, got 2"),
-        ({"seed": -1}, "from 0 to 2"),
-        ({"seed": 1.5}, "whole number"),
+        ({"seed": -1}, "seed has to be greater than or equal to 0, got -1"),
+        ({"seed": 1.5}, "seed has to be a valid integer, got 1.5"),
         ({"batch": 0}, "batch must be a whole number from 1 to 1024, got 0"),
-        ({"guidance": math.nan}, "guidance must be a finite number"),
-        ({"guidance": "2"}, "guidance is a number, one for each row of the plan"),
-        ({"rescale": 1.5}, r"rescale must lie in \[0, 1\]"),
-        ({"interval": (3.0, 2.0)}, "interval needs 0 <= low < high"),
+        ({"guidance": math.nan}, r"guidance\.scale has to be a finite number, got nan"),
+        ({"guidance": "2"}, r"guidance\.scale has to be a valid number, got '2'"),
+        ({"guidance": {"rescale": 1.5}}, r"rescale must lie in \[0, 1\]"),
+        ({"guidance": {"interval": (3.0, 2.0)}}, r"guidance\.interval: it needs 0 <= low < high"),
         ({"sampler": "dimm"}, "unknown sampler 'dimm': did you mean 'ddim'"),
         ({"grid": "karas"}, "did you mean 'karras'"),
-        ({"steps": 0}, "steps must be an integer in 1"),
-        ({"steps": 4, "times": [999, -1]}, "got steps and times"),
-        ({"grid": "karras", "times": [999, -1]}, "leave out grid 'karras'"),
-        ({"sampler": "ddim", "options": {"eta": "x"}}, "eta must be of type float, got 'x'"),
-        ({"sampler": "ddim", "options": {"et": 1}}, "did you mean 'eta'"),
-        ({"sampler": "ddim", "options": {"steps": 3}}, "'steps' is no option of ddim"),
-        ({"labels": [0] * 10_001}, "1 to 10000 images, got 10001"),
+        ({"steps": 0}, "steps has to be greater than or equal to 1, got 0"),
+        (
+            {"steps": 4, "sampling": {"times": [999.0, -1.0]}},
+            "exactly one of steps, times and sigmas, got steps and times",
+        ),
+        ({"grid": "karras", "sampling": {"times": [999.0, -1.0]}}, "leave out the grid and its options"),
+        ({"sampler": "ddim", "sampling": {"options": {"eta": "x"}}}, "eta must be of type float, got 'x'"),
+        ({"sampler": "ddim", "sampling": {"options": {"et": 1}}}, "did you mean 'eta'"),
+        (
+            {"sampler": "ddim", "sampling": {"options": {"steps": 3}}},
+            "steps is not an option of ddim, but a field of its own",
+        ),
+        ({"subjects": [0] * 10_001}, "labels has to have at most 10000 items"),
     ],
 )
 def test_a_wrong_argument_is_named(pipe: Pipeline, arguments: dict, message: str) -> None:
     with pytest.raises(fs.InvalidInput, match=message):
-        pipe(**{"labels": [0, 1, 2], **arguments})
+        pipe(**{"subjects": [0, 1, 2], **arguments})
 
 
 def test_a_plan_decides_steps_and_grid(pipe: Pipeline) -> None:
@@ -249,7 +246,11 @@ def test_an_unknown_model_is_named_with_the_nearest(tmp_path: Path) -> None:
 
 def test_the_shipped_model_loads_by_name_and_draws_digits() -> None:
     pipe = load("digits")
-    assert (pipe.classes, pipe.sample_shape, pipe.prediction) == (10, (1, 8, 8), "v_prediction")
+    assert (len(pipe.model.conditioner.subjects), pipe.state_shape(), pipe.model.prediction) == (
+        10,
+        (1, 8, 8),
+        "v_prediction",
+    )
     images = pipe()
     ink = images.pixels.reshape(10, 8, 8).astype(float)
     # The middle column of a handwritten 1 is full of ink, and that of a 0 is empty in the middle.
@@ -278,17 +279,15 @@ def test_threads_share_a_pipeline(pipe: Pipeline) -> None:
 
 
 def test_a_plan_tuned_with_guidance_by_row_is_drawn_with_it(pipe: Pipeline) -> None:
-    table = table_of(fs.compile("unipc-2", schedule=pipe.schedule, steps=3))
-    assert table is not None
-    plan = plan_of(table, pipe.schedule, factors=[0.5, 1.0, 1.5])
+    plan = fitted(pipe.plan("unipc-2", steps=3), factors=[0.5, 1.0, 1.5])
     images = pipe([0, 2], sampler=plan, guidance=3.0, seed=11)
-    network = fs.Network(pipe.network, pipe.schedule, pipe.prediction)
+    network = base(pipe)
     by_row = fs.GuidanceSchedule.rows([2.0, 3.0, 4.0])
     null = {"label": torch.full((2,), CLASSES)}
     denoiser = fs.Guided(network, {"label": torch.tensor([0, 2])}, null, by_row)
     assert torch.equal(images.tensor, fs.sample(plan, denoiser, shape=(2, 1, 4, 4), seed=11))
     own = pipe.denoiser([0, 2], guidance=3.0, plan=plan)
     assert torch.equal(images.tensor, fs.sample(plan, own, shape=(2, 1, 4, 4), seed=11))
-    assert torch.equal(pipe.redraw(images.recipe).tensor, images.tensor)
+    assert torch.equal(pipe.redraw(images).tensor, images.tensor)
     with pytest.raises(fs.InvalidInput, match="was tuned with guidance by row"):
-        pipe([0], sampler=plan, guidance_method="apg")
+        pipe([0], sampler=plan, guidance={"method": "apg"})

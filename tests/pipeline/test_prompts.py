@@ -1,325 +1,87 @@
-"""Drawing from prompts: what is encoded and how often, sizes, warnings, recipes, decoding, and wrong arguments."""
+"""Files of prompts."""
 
-import shutil
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
-import fewstep as fs
-from fewstep.pipeline import (
-    LostImages,
-    NoEffect,
-    TensorCache,
-    TextPipeline,
-    TruncatedPrompt,
-    load,
-    preset,
-)
-
-from .conftest import Model
-from .tiny_diffusers import enliven
-
-Models = Callable[..., Model]
-QUICK: dict[str, Any] = {"steps": 2, "height": 16, "width": 16}
+from fewstep.core.errors import InvalidInput
+from fewstep.pipeline import Batch, Item, Pipeline, PromptLine, read_prompts
+from fewstep.pipeline.prompts import FILE_LIMIT
 
 
-@pytest.fixture
-def sd(models: Models) -> TextPipeline:
-    """A pipeline with a cache of its own."""
-    return load(models("sd").folder)
+def written(tmp_path: Path, name: str, text: str | bytes) -> Path:
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
 
 
-@pytest.fixture
-def encodings(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """One entry for each call of a text encoder; one with a projection calls one without."""
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel
-
-    calls: list[str] = []
-    for kind in (CLIPTextModel, CLIPTextModelWithProjection, T5EncoderModel):
-
-        def forward(self: Any, *arguments: Any, inner: Any = kind.forward, **more: Any) -> Any:
-            calls.append(type(self).__name__)
-            return inner(self, *arguments, **more)
-
-        monkeypatch.setattr(kind, "forward", forward)
-    return calls
+def test_text_has_a_prompt_a_line(tmp_path: Path) -> None:
+    text = "\ufeffa red circle\r\n\n  # a comment\n a {x} # 2 \nélan"
+    assert read_prompts(written(tmp_path, "p.txt", text)) == [
+        PromptLine("a red circle"),
+        PromptLine("a {x} # 2"),
+        PromptLine("élan"),
+    ]
 
 
-@pytest.mark.parametrize(("name", "encoders"), [("sd", 1), ("sdxl", 3), ("sd3", 5), ("flux", 2), ("pixart", 1)])
-def test_the_second_call_encodes_nothing(models: Models, encodings: list[str], name: str, encoders: int) -> None:
-    pipe = load(models(name).folder)
-    prompts = ["a red circle", "blue square", "a red circle"]
-    first = pipe(prompts, guidance=1.0, count=2, **QUICK)
-    assert len(encodings) == 2 * encoders
-    again = pipe(prompts, guidance=1.0, count=2, **QUICK)
-    assert len(encodings) == 2 * encoders
-    assert torch.equal(first.tensor, again.tensor)
-    counts = pipe.cache
-    assert (counts.hits, counts.misses, counts.encodes) == (2, 2, 2)
-    assert counts.seconds_saved == pytest.approx(counts.seconds)
-
-
-def test_a_negative_prompt_is_encoded_only_where_it_acts(models: Models, encodings: list[str]) -> None:
-    sdxl = load(models("sdxl").folder)
-    sdxl("lion", guidance=3.0, **QUICK)
-    assert sdxl.cache.encodes == 1  # the empty condition of SDXL is zeros
-    sdxl("lion", guidance=3.0, negative="blue", **QUICK)
-    sdxl("lion", guidance=3.0, negative=["blue"], **QUICK)
-    assert sdxl.cache.encodes == 2
-    sd = load(models("sd").folder)
-    sd("lion", guidance=3.0, **QUICK)
-    assert sd.cache.encodes == 2  # that of Stable Diffusion is no words
-
-
-def test_embeddings_on_disk_serve_the_same_encoder_alone(models: Models, tmp_path: Path, encodings: list[str]) -> None:
-    folder = models("sd").folder
-    load(folder, cache=TensorCache(folder=tmp_path / "cache"))("lion", **QUICK)
-    encodings.clear()
-    warm = load(folder, cache=TensorCache(folder=tmp_path / "cache"))
-    images = warm("lion", **QUICK)
-    assert (encodings, warm.cache.from_disk) == ([], 2)
-    other = shutil.copytree(folder, tmp_path / "other")
-    changed = load(folder).encoder.readers["text_encoder"].model
-    enliven(changed, 5)
-    changed.save_pretrained(other / "text_encoder")
-    different = load(other, cache=TensorCache(folder=tmp_path / "cache"))
-    assert different.digest != warm.digest
-    assert different.encoder.digest != warm.encoder.digest
-    assert not torch.equal(different("lion", **QUICK).tensor, images.tensor)
-    assert len(encodings) == 2
-
-
-@pytest.mark.parametrize("part", ["unet/config.json", "vae/diffusion_pytorch_model.safetensors"])
-def test_the_digest_is_over_every_file(models: Models, tmp_path: Path, part: str) -> None:
-    folder = shutil.copytree(models("sd").folder, tmp_path / "copy")
-    before = load(folder)
-    content = (folder / part).read_bytes()
-    (folder / part).write_bytes(
-        content.replace(b'"_class_name"', b' "_class_name"') if "json" in part else content[:-1] + b"?"
-    )
-    after = load(folder)
-    assert after.digest != before.digest == load(models("sd").folder).digest
-    assert after.encoder.digest == before.encoder.digest
-    assert load(models("sd").folder, dtype="bfloat16").digest != before.digest
-
-
-def test_the_call_is_encoding_sampling_and_decoding(sd: TextPipeline) -> None:
-    settings: dict[str, Any] = {"guidance": 5.0, "negative": "blue", "height": 16, "width": 24}
-    images = sd("a red circle", sampler="unipc-3", steps=8, seed=7, **settings)
-    plan = sd.plan("unipc-3", steps=8)
-    latents = fs.sample(plan, sd.denoiser("a red circle", **settings), shape=(1, 4, 8, 12), seed=7)
-    assert torch.equal(images.tensor, sd.decoder(latents))
-    assert images.tensor.shape == (1, 3, 16, 24)
-    assert images.nfe == 16
-    assert set(images.timings) == {"encode", "denoise", "decode"}
-    assert 0 < sum(images.timings.values()) <= images.seconds * 1.01
-    assert [picture.size for picture in images.pil()] == [(24, 16)]
-
-
-def test_guidance_one_is_the_conditional_model_at_half_the_cost(sd: TextPipeline) -> None:
-    images = sd("lion", guidance=1.0, seed=3, **QUICK)
-    assert images.nfe == 2
-    condition = {"text": sd.encoder("lion")["text"]}
-    network = fs.Network(sd._network, sd.schedule, sd.prediction, condition=condition)
-    latents = fs.sample(sd.plan(steps=2), network, shape=(1, 4, 8, 8), seed=3)
-    assert torch.equal(images.tensor, sd.decoder(latents))
-
-
-def test_each_image_has_its_prompt_negative_and_seed(sd: TextPipeline) -> None:
-    prompts, negatives = ["red circle", "blue lion"], ["green", "square"]
-    together = sd(prompts, negative=negatives, seed=[5, 6, 7, 8], count=2, batch=3, **QUICK)
-    assert together.titles == ("red-circle", "red-circle", "blue-lion", "blue-lion")
-    alone = sd("blue lion", negative="square", seed=8, **QUICK)
-    assert torch.allclose(together.tensor[3:], alone.tensor, atol=1e-5)
-    assert not torch.allclose(together.tensor[2], together.tensor[3], atol=1e-3)
-
-
-def test_a_prompt_too_long_says_what_was_cut(models: Models) -> None:
-    words = ["red", "circle", "left", "of", "blue", "square"] * 3
-    sd = models("sd").native
-    with pytest.warns(TruncatedPrompt, match="16 tokens that text_encoder reads.*'of blue square'") as caught:
-        images = sd(" ".join([*words[:14], "of", "blue", "square"]), guidance=1.0, **QUICK)
-    assert len(caught) == 1
-    assert torch.equal(images.tensor, sd(" ".join(words[:14]), guidance=1.0, **QUICK).tensor)
-    with pytest.warns(TruncatedPrompt) as caught:
-        models("sd3").native(" ".join(words), guidance=1.0, **QUICK)
-    assert [str(w.message).split(" reads")[0].split()[-1] for w in caught] == ["text_encoder", "text_encoder_2"]
-    reader = models("pixart").native.encoder.readers["text_encoder"]
-    assert reader.cut("red " * 119) == ""
-    assert reader.cut("red " * 119 + "lion") == "lion"
-    assert reader.cut("red " * 119 + "zebra") == "words that its tokenizer does not know"
-
-
-def test_a_negative_prompt_that_cannot_act_is_said(models: Models) -> None:
-    with pytest.warns(NoEffect, match="the negative prompt has no effect: .* is not guided at scale 1"):
-        models("sd").native("lion", negative="blue", guidance=1.0, **QUICK)
-    flux = models("flux").native
-    with pytest.warns(NoEffect, match="is told its guidance scale"):
-        assert flux("lion", negative="blue", **QUICK).nfe == 2
-    low, high = (flux("lion", guidance=g, **QUICK).tensor for g in (1.0, 6.0))
-    assert not torch.allclose(low, high, atol=1e-3)
-
-
-def test_clip_skip_leaves_out_layers_of_the_prompt_as_in_diffusers(models: Models) -> None:
-    native, own, _ = models("sdxl")
-    expected = own.encode_prompt("a red circle", device="cpu", do_classifier_free_guidance=False, clip_skip=1)[0]
-    assert torch.allclose(native.encoder("a red circle", 1)["text"], expected, atol=1e-6)
-    assert not torch.allclose(native.encoder("a red circle")["text"], expected, atol=1e-3)
-    reader = models("sd").native.encoder.readers["text_encoder"]
-    with torch.no_grad():  # diffusers itself fails here with transformers 5
-        states = reader.model.final_layer_norm(reader.clip("a red circle").hidden_states[-3])
-    assert torch.equal(models("sd").native.encoder("a red circle", 2)["text"], states)
-    with pytest.raises(fs.InvalidInput, match="clip_skip must be a whole number from 1 to 2, got 3"):
-        models("sd").native("lion", clip_skip=3, **QUICK)
-    with pytest.raises(fs.InvalidInput, match="means nothing to this model"):
-        models("flux").native("lion", clip_skip=1, **QUICK)
-
-
-def test_slices_give_the_same_picture_and_tiles_leave_the_shared_vae_alone(models: Models) -> None:
-    decoder = models("sd").native.decoder
-    latents = torch.randn(2, 4, 24, 24, generator=torch.Generator().manual_seed(1))
-    whole = decoder(latents)
-    assert torch.allclose(decoder(latents, sliced=True), whole, atol=1e-5)
-    tiled = decoder(latents, tiled=True)
-    assert tiled.shape == whole.shape == (2, 3, 48, 48)
-    assert float((tiled - whole).abs().max()) > 0
-    assert decoder.vae.use_tiling is False
-    assert torch.equal(decoder(latents), whole)
-    reference = models("sd").own.vae
-    reference.enable_tiling()
-    with torch.no_grad():
-        expected = reference.decode(latents / reference.config.scaling_factor).sample
-    reference.disable_tiling()
-    assert torch.allclose(tiled, expected, atol=1e-5)
-
-
-def test_decoding_overlaps_with_the_next_batch_and_changes_nothing(
-    sd: TextPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    second, decoding = threading.Event(), sd.decoder.vae.decode
-
-    def decode(*arguments: Any, **more: Any) -> Any:
-        assert second.wait(20), "the second batch did not begin while the first was decoded"
-        return decoding(*arguments, **more)
-
-    plain = sd(["red", "blue"], batch=1, **QUICK)
-    monkeypatch.setattr(sd.decoder.vae, "decode", decode)
-    images = sd(
-        ["red", "blue"], batch=1, overlap=True, on_row=lambda row: second.set() if row.index == 2 else None, **QUICK
-    )
-    assert torch.equal(images.tensor, plain.tensor)
-
-
-def test_a_decoder_that_fails_beside_the_sampler_is_not_silent(
-    sd: TextPipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def decode(*_: Any, **__: Any) -> Any:
-        raise RuntimeError("out of memory")
-
-    monkeypatch.setattr(sd.decoder.vae, "decode", decode)
-    with pytest.raises(RuntimeError, match="out of memory"):
-        sd(["red", "blue"], batch=1, overlap=True, **QUICK)
-
-
-def test_a_decoder_that_overflows_loses_its_image_alone(sd: TextPipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoding = sd.decoder.vae.decode
-
-    def decode(z: torch.Tensor, **more: Any) -> Any:
-        pictures = decoding(z, **more)[0].clone()
-        pictures[1] = torch.inf
-        return (pictures,)
-
-    monkeypatch.setattr(sd.decoder.vae, "decode", decode)
-    with pytest.raises(LostImages, match="1 of 3 images are NaN or infinite, first in the decoder") as caught:
-        sd(["red", "blue", "green"], **QUICK)
-    assert caught.value.finished is not None
-    assert caught.value.finished.titles == ("red", "green")
-
-
-def test_threads_share_a_pipeline(sd: TextPipeline) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
-    prompts = ["red", "blue", "green lion", "red", "blue circle", "lion"]
-    alone = [sd(prompt, seed=i, **QUICK).tensor for i, prompt in enumerate(prompts)]
-    fresh = TextPipeline(**vars(sd))
-    fresh.encoder.cache.clear()
-    with ThreadPoolExecutor(3) as pool:
-        together = list(pool.map(lambda job: fresh(job[1], seed=job[0], **QUICK).tensor, enumerate(prompts)))
-    assert all(map(torch.equal, alone, together))
-
-
-@pytest.mark.parametrize("name", ["realtime", "interactive", "batch", "best"])
-def test_a_preset_is_nothing_but_its_options(sd: TextPipeline, name: str) -> None:
-    options = preset(name)
-    images = sd("lion", **{**options, "steps": 2, "height": 16, "width": 16})
-    assert (images.recipe.plan.sampler, images.recipe.batch) == (options["sampler"], options["batch"])
-    options["steps"] = 99
-    assert preset(name)["steps"] != 99
-    with pytest.raises(fs.InvalidInput, match="unknown preset 'bst': did you mean 'best'"):
-        preset("bst")
-
-
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_half_precision_is_near_to_single(models: Models, dtype: str) -> None:
-    half = load(models("sd").folder, dtype=dtype)
-    images, exact = (p("a red circle", steps=4, guidance=1.0) for p in (half, models("sd").native))
-    assert next(half.module.parameters()).dtype == getattr(torch, dtype)
-    assert next(half.decoder.vae.parameters()).dtype == (torch.float32 if dtype == "float16" else torch.bfloat16)
-    distance = float((images.tensor - exact.tensor).abs().mean() / exact.tensor.abs().mean())
-    assert 0 < distance < 0.1
+def test_json_lines_say_more(pipe: Pipeline, tmp_path: Path) -> None:
+    text = '{"prompt": "# x", "seed": 3, "guidance": 2}\n\n{"label": null, "negative": 1, "seed": [1, 0]}\n'
+    lines = read_prompts(written(tmp_path, "p.jsonl", text))
+    assert lines == [PromptLine("# x", (3,), {"guidance": 2}), PromptLine(None, (1, 0), {"negative": 1})]
+    batch = Batch.of(pipe, [*lines[1:], PromptLine(2)], (7, 8), {"negative": 0, "guidance": 5.0})
+    assert batch.items == (Item(None, 1, 1, 0), Item(None, 1, 0, 0), Item(2, 0, 7, 0), Item(2, 0, 8, 0))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("name", "text", "message"),
     [
-        ({"prompts": []}, "a prompt is a text, or give a list of texts"),
-        ({"prompts": 3}, "a prompt is a text"),
-        ({"prompts": ["a", 3]}, "a prompt is a text"),
-        ({"prompts": "x" * 20_001}, "20,001 characters; at most 20,000"),
-        ({"prompts": ["a"] * 10_001}, "at most 10000 prompts"),
-        ({"negative": ["a", "b"]}, "one negative prompt, or one for each of the 1 prompts, got 2"),
-        ({"negative": 4}, "a negative prompt is a text"),
-        ({"count": 0}, "count must be a whole number from 1 to 10000, got 0"),
-        ({"count": 10_001}, "count must be"),
-        ({"height": 17}, "height is 17; sd makes multiples of 2 up to 16384 pixels"),
-        ({"width": 0}, "width is 0"),
-        ({"width": -2}, "width is -2"),
-        ({"width": 16.0}, "width is 16.0"),
-        ({"height": 16386}, "height is 16386"),
-        ({"height": 16384, "width": 16384}, "has more than 67,108,864: use fewer"),
-        ({"height": 4096, "width": 4096, "count": 30}, "take more than 4 GiB"),
-        ({"seed": [1, 2]}, "one for each of the 1 images, got 2"),
-        ({"seed": "x"}, "a seed must be a whole number"),
-        ({"guidance": float("nan")}, "guidance must be a finite number"),
-        ({"interval": (3, 2)}, "interval needs 0 <= low < high"),
-        ({"rescale": 2}, r"rescale must lie in \[0, 1\]"),
-        ({"sampler": "unipc-9"}, "unknown sampler 'unipc-9'"),
-        ({"batch": 0}, "batch must be a whole number from 1"),
-        ({"steps": 100_001}, "steps must be an integer in 1 .. 100000"),
+        ("p.txt", "\n# only this\n", "holds no prompts"),
+        ("p.txt", b"\xff\xfe", "is not text in UTF-8"),
+        ("p.txt", b"a" * (FILE_LIMIT + 1), "more than 64 MiB"),
+        ("p.jsonl", "lion\n", "line 1 of .* is not JSON"),
+        ("p.jsonl", "[" * 100_000, "is not JSON"),
+        ("p.jsonl", '"lion"', "has to be an object"),
+        ("p.jsonl", '\n{"promt": "x"}', "line 2 of .* 'promt': did you mean 'prompt'"),
+        ("p.jsonl", '{"seed": 1}', "needs a prompt"),
+        ("p.jsonl", '{"prompt": "x", "label": 1}', "not both"),
+        ("p.jsonl", '{"prompt": 3}', "prompt has to be a text, got 3"),
+        ("p.jsonl", '{"prompt": null}', "prompt has to be a text, got None"),
+        ("p.jsonl", '{"label": true}', "label has to be a whole number"),
+        ("p.jsonl", '{"prompt": "x", "negative": 3}', "negative has to be a text"),
+        ("p.jsonl", '{"prompt": "x", "seed": -1}', "seed has to be"),
+        ("p.jsonl", '{"prompt": "x", "seed": [1, 1]}', "different ones"),
     ],
 )
-def test_a_wrong_argument_is_named_before_anything_is_encoded(
-    models: Models, encodings: list[str], arguments: dict[str, Any], message: str
-) -> None:
-    sd = models("sd").native
-    settings = {"prompts": "lion", **QUICK, **arguments}
-    with pytest.raises(fs.InvalidInput, match=message):
-        sd(settings.pop("prompts"), **settings)
-    assert encodings == []
+def test_what_cannot_be_read_is_named_with_its_line(tmp_path: Path, name: str, text: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        read_prompts(written(tmp_path, name, text))
 
 
-def test_sizes_are_those_that_the_transformer_has_positions_for(models: Models) -> None:
-    sd3 = models("sd3").native
-    assert (sd3.size, sd3.multiple, sd3.latent_shape(64, 8)) == ((16, 16), 4, (4, 32, 4))
-    with pytest.raises(fs.InvalidInput, match=r"width is 68; .* makes multiples of 4 up to 64 pixels"):
-        sd3("lion", width=68)
-    assert models("flux").native.size == (256, 256)
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ('"guidance": NaN', r"line 2 of .*guidance\.scale has to be a finite number, got nan"),
+        ('"guidance": true', r"line 2 of .*guidance\.scale has to be"),
+        ('"guidance": [1, "4"]', r"line 2 of .*guidance\.scale\.1 has to be a valid number, got '4'"),
+        ('"sampler": "ddin"', "line 2 of .*did you mean 'ddim'"),
+        ('"steps": "8"', "line 2 of .*steps has to be a valid integer, got '8'"),
+        ('"steps": 2.0', "line 2 of .*steps has to be"),
+        ('"preset": "bst"', "line 2 of .*did you mean 'best'"),
+        ('"preset": ["best"]', "line 2 of .*unknown preset"),
+        ('"height": 3', "line 2 of .*tiny makes images of 4 x 4 pixels alone"),
+        ('"estimate": {"clip": 1}', r"line 2 of .*estimate\.clip has to be"),
+        ('"decode": 3', "line 2 of .*decode is a mapping of its fields"),
+        ('"guidance": {"method": "apq"}', "line 2 of .*did you mean 'apg'"),
+    ],
+)
+def test_what_a_line_cannot_ask_for_is_named_with_it(pipe: Pipeline, tmp_path: Path, said: str, message: str) -> None:
+    lines = read_prompts(written(tmp_path, "p.jsonl", '{"label": 0}\n{"label": 1, ' + said + "}"))
+    with pytest.raises(InvalidInput, match=message):
+        Batch.of(pipe, lines)
 
 
-def test_a_drawing_can_be_cancelled(sd: TextPipeline) -> None:
-    with pytest.raises(fs.Cancelled, match="after 3 of 4"):
-        sd(["lion", "red"], batch=1, on_row=lambda p: p.index == 2, **QUICK)
+def test_lines_that_say_the_same_in_other_words_are_drawn_in_one_way(pipe: Pipeline, tmp_path: Path) -> None:
+    text = '{"label": 0}\n{"label": 1, "guidance": 2.0}\n{"label": 1, "guidance": {"scale": 2}, "negative": 0}'
+    batch = Batch.of(pipe, read_prompts(written(tmp_path, "p.jsonl", text)), call={"guidance": 2.0, "negative": 2})
+    assert (len(batch.orders), batch.driver) == (1, "eager")
+    assert [item.negative for item in batch.items] == [2, 2, 0]

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,16 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.pipeline import Guidance, Item, Job, Pipeline, TextPipeline, draw_job, load, read, read_prompts
-from fewstep.tuning.table import plan_of, table_of
+from fewstep import Guidance
+from fewstep.drawing import read
+from fewstep.pipeline import Batch, Pipeline, PromptLine, draw_batch, load, read_prompts
+from models.by_hand import APG, base, fitted, said
+from models.tiny import CLASSES
+from models.tiny_diffusers import Twins
 
-from .by_hand import APG, base, said
-from .conftest import Model
 from .test_img2img import SIZE, picture
-from .tiny import CLASSES
 
-Models = Callable[..., Model]
+Models = Callable[..., Twins]
 QUICK: dict[str, Any] = {"steps": 3, "height": 16, "width": 16}
 ROWS = [1.0, 4.0, 2.5]
 PROMPTS, NEGATIVE = ["a red circle", "blue lion"], "green square"
@@ -53,16 +55,16 @@ def test_weights_by_row_are_those_of_the_denoiser_and_come_back_from_the_picture
 ) -> None:
     pipe = models(name).native
     options = APG if method == "apg" else {}
-    given: dict[str, Any] = {"guidance_method": method, "guidance_options": options, "negative": NEGATIVE}
-    images = pipe(PROMPTS, guidance=weights, sampler=sampler, seed=[4, 9], **given, **QUICK)
+    guidance = Guidance(weights, method=method, options=options)
+    images = pipe(PROMPTS, guidance=guidance, negative=NEGATIVE, sampler=sampler, seed=[4, 9], **QUICK)
     denoiser = by_hand(base(pipe), said(pipe, PROMPTS), said(pipe, [NEGATIVE] * 2), fs.GuidanceSchedule.rows(weights))
     plan = pipe.plan(sampler, **QUICK)
-    latents = fs.sample(plan, denoiser, shape=(2, *pipe.latent_shape(16, 16)), seed=[4, 9])
-    assert torch.equal(images.tensor, pipe.decoder(latents))
+    latents = fs.sample(plan, denoiser, shape=(2, *pipe.state_shape(16, 16)), seed=[4, 9])
+    assert torch.equal(images.tensor, pipe.decode(latents))
     assert images.nfe == nfe  # a row with the idle weight costs one evaluation
     stamp = read(images.save(tmp_path / "a.png"))
-    assert stamp.recipe.guidance.scale == tuple(weights)
-    assert load(models(name).folder).redraw(stamp.recipe).digest == stamp.pixels
+    assert stamp.drawing.guidance.scale == tuple(weights)
+    assert load(models(name).folder).redraw(stamp).digest == stamp.made.pixels
 
 
 def test_a_schedule_becomes_its_weights_in_the_rows(pipe: Pipeline, models: Models) -> None:
@@ -72,17 +74,17 @@ def test_a_schedule_becomes_its_weights_in_the_rows(pipe: Pipeline, models: Mode
     plan = pipe.plan("heun", steps=3)
     rows = plan.rows
     expected = [1 + 4 * (1 - row.sigma / (row.alpha + row.sigma)) for row in rows]
-    np.testing.assert_allclose(images.recipe.guidance.scale, expected, rtol=1e-12)
-    network = fs.Network(pipe.network, pipe.schedule, pipe.prediction)
+    np.testing.assert_allclose(images.drawing.guidance.scale, expected, rtol=1e-12)
+    network = base(pipe)
     denoiser = fs.Guided(network, {"label": torch.tensor([0, 2])}, {"label": torch.full((2,), CLASSES)}, schedule)
     assert torch.equal(images.tensor, fs.sample(plan, denoiser, shape=(2, 1, 4, 4)))
     assert torch.equal(images.tensor, pipe([0, 2], sampler=plan, guidance=np.array(expected)).tensor)
     sd = models("sd").native
     whole = sd("lion", sampler="ddim", guidance=schedule, steps=6, height=16, width=16)
     part = sd.img2img(picture(), "lion", sampler="ddim", guidance=schedule, steps=6, strength=0.5, **SIZE)
-    assert len(part.recipe.guidance.scale) == 3
-    assert part.recipe.guidance.scale == whole.recipe.guidance.scale[3:]
-    assert sd.redraw(part.recipe, image=picture()).digest == part.digest
+    assert len(part.drawing.guidance.scale) == 3
+    assert part.drawing.guidance.scale == whole.drawing.guidance.scale[3:]
+    assert sd.redraw(part, image=picture()).digest == part.digest
 
 
 def test_a_label_guided_away_from_itself_stays_the_conditional_models(pipe: Pipeline) -> None:
@@ -94,38 +96,33 @@ def test_a_label_guided_away_from_itself_stays_the_conditional_models(pipe: Pipe
 
 
 def test_a_tuned_plan_takes_weights_by_row_further_by_its_own_factors(pipe: Pipeline) -> None:
-    table = table_of(pipe.plan("dpmpp-2m", steps=3))
-    assert table is not None
     factors = [1.0, 0.5, 2.0]
-    by_row = plan_of(table, pipe.schedule, factors=factors)
-    plain = plan_of(table, pipe.schedule)
+    plain = fitted(pipe.plan("dpmpp-2m", steps=3))
+    by_row = replace(plain, guidance_factors=tuple(factors))
     taken = [1 + (w - 1) * r for w, r in zip(ROWS, factors, strict=True)]
     for guidance in (3.0, ROWS, fs.GuidanceSchedule.linear(2.0, 4.0)):
         with pytest.raises(
             fs.InvalidInput, match="alone follows, and the method is apg: leave the guidance method out"
         ):
-            pipe([0, 1], guidance_method="apg", guidance=guidance, sampler=by_row)
-    alone = pipe([0, 1], guidance_method="apg", guidance=1, sampler=by_row)
+            pipe([0, 1], guidance={"scale": guidance, "method": "apg"}, sampler=by_row)
+    alone = pipe([0, 1], guidance={"method": "apg", "scale": 1}, sampler=by_row)
     assert torch.equal(alone.tensor, pipe([0, 1], guidance=1, sampler=plain).tensor)
     images = pipe([0, 1], sampler=by_row, guidance=ROWS)
     assert torch.equal(images.tensor, pipe([0, 1], sampler=plain, guidance=taken).tensor)
-    assert images.recipe.guidance.scale == tuple(ROWS)
+    assert images.drawing.guidance.scale == tuple(ROWS)
 
 
 @pytest.mark.parametrize(
     ("guidance", "message"),
     [
         ([1.0, 2.0], "2 guidance weights were given by row, this plan of ddim has 3 rows"),
-        ([], "weights by row are finite numbers"),
-        ([1.0, math.nan, 2.0], "weights by row are finite numbers"),
-        ([1.0, "x", 2.0], "weights by row are finite numbers"),
-        (
-            "1,2,3",
-            "guidance is a number, one for each row of the plan, or a GuidanceSchedule or function of .*, got '1,2,3'",
-        ),
-        ({1: 2}, "guidance is a number, one for each row"),
+        ([], "guidance.scale has to"),
+        ([1.0, math.nan, 2.0], r"guidance\.scale\.1 has to be a finite number, got nan"),
+        ([1.0, "x", 2.0], r"guidance\.scale\.1 has to be a valid number, got 'x'"),
+        ("1,2,3", r"guidance\.scale has to be a valid number, got '1,2,3'"),
+        ({1: 2}, "guidance.*1"),
         (fs.GuidanceSchedule(lambda ratio: math.inf), "weights are finite"),
-        (True, "guidance must be a finite number, got True"),
+        (True, r"guidance\.scale has to be a valid number, got True"),
     ],
 )
 def test_weights_that_cannot_be_used_are_refused_before_anything_is_drawn(
@@ -155,21 +152,22 @@ def test_a_job_keeps_weights_by_row_of_the_lines_of_a_file(models: Models, tmp_p
     file = tmp_path / "prompts.jsonl"
     file.write_text('{"prompt": "lion", "guidance": [1, 4, 2.5]}\n{"prompt": "red"}\n{"prompt": "blue", "guidance": 3}')
     schedule = fs.GuidanceSchedule.cosine(1.0, 3.0)
-    items = tuple(item for line in read_prompts(file) for item in line.items((0, 1), None, schedule))
     plan = sd.plan("ddim", **QUICK)
-    job = Job(sd, items, plan, settings={"height": 16, "width": 16})
-    report = draw_job(job, tmp_path / "out")
+    call = {"sampler": plan, "guidance": schedule, "height": 16, "width": 16}
+    batch = Batch.of(sd, read_prompts(file), (0, 1), call)
+    report = draw_batch(batch, tmp_path / "out")
     assert (report.images, report.nfe) == (6, pytest.approx((5 + 6 + 6) / 3))
     lines = [json.loads(line) for line in (tmp_path / "out/manifest.jsonl").read_text().splitlines()]
-    assert [line["guidance"] for line in lines] == [ROWS, ROWS, *[schedule.over(plan)] * 2, 3.0, 3.0]
+    scales = [line["drawing"]["guidance"]["scale"] for line in lines]
+    assert scales == [ROWS, ROWS, *[schedule.over(plan)] * 2, 3.0, 3.0]
     alone = sd("lion", sampler=plan, guidance=ROWS, seed=[0, 1], count=2, height=16, width=16)
-    assert read(tmp_path / "out" / lines[1]["file"]).recipe.guidance == alone.recipe.guidance
-    assert draw_job(job, tmp_path / "out").drawn == 0
+    assert read(tmp_path / "out" / lines[1]["file"]).drawing.guidance == alone.drawing.guidance
+    assert draw_batch(batch, tmp_path / "out").drawn == 0
     file.write_text('{"prompt": "lion", "guidance": [1, "4"]}')
-    with pytest.raises(fs.InvalidInput, match="a list with one for each row of the plan, got"):
-        read_prompts(file)
+    with pytest.raises(fs.InvalidInput, match=r"line 1 of .*guidance\.scale\.1 has to be a valid number, got '4'"):
+        Batch.of(sd, read_prompts(file), call=call)
     with pytest.raises(fs.InvalidInput, match="2 guidance weights were given by row"):
-        Job(sd, (Item("lion", guidance=[1.0, 2.0]),), plan)
+        Batch.of(sd, [PromptLine("lion", call={"guidance": [1.0, 2.0]})], call=call)
 
 
 def test_dynamic_thresholding_is_that_of_the_denoiser_and_comes_back_from_the_picture(
@@ -177,77 +175,90 @@ def test_dynamic_thresholding_is_that_of_the_denoiser_and_comes_back_from_the_pi
 ) -> None:
     given: dict[str, Any] = {"sampler": "ddim", "steps": 3, "guidance": 6.0, "seed": 5}
     plain = pipe([0, 2], **given)
-    for threshold, pair in ((0.9, (0.9, math.inf)), ((0.9, 1.2), (0.9, 1.2))):
-        images = pipe([0, 2], dynamic_threshold=threshold, **given)
+    for pair in ((0.9, math.inf), (0.9, 1.2)):
+        images = pipe([0, 2], estimate={"threshold": pair}, **given)
         denoiser = fs.dynamic_threshold(pipe.denoiser([0, 2], guidance=6.0), *pair)
         by_hand = fs.sample(pipe.plan("ddim", steps=3), denoiser, shape=(2, 1, 4, 4), seed=5)
         assert torch.equal(images.tensor, by_hand)
         assert not torch.equal(images.tensor, plain.tensor)
         stamp = read(images.save(tmp_path / "a.png"))
-        assert stamp.recipe.guidance.threshold == pair
-        assert pipe.redraw(stamp.recipe).digest == stamp.pixels
-    assert "threshold" not in plain.recipe.to_json()["guidance"]
-    job = Job(pipe, (Item(0),), pipe.plan("ddim", steps=3), batch=1, settings={"dynamic_threshold": 0.9})
-    assert job.identity()["dynamic_threshold"] == [0.9, None]
-    draw_job(job, tmp_path / "job")
-    with pytest.raises(fs.InvalidInput, match=r"its dynamic_threshold is \[0.9, null\], yours null"):
-        draw_job(Job(pipe, (Item(0),), job.plan, batch=1), tmp_path / "job")
+        assert stamp.drawing.estimate.threshold == pair
+        assert pipe.redraw(stamp).digest == stamp.made.pixels
+    assert plain.drawing.estimate == fs.Estimate()
+    few: dict[str, Any] = {"sampler": "ddim", "steps": 3}
+    batch = Batch.of(pipe, [PromptLine(0)], call={**few, "estimate": {"threshold": (0.9, math.inf)}}, size=1)
+    assert batch.identity()["estimate"]["threshold"] == [0.9, "inf"]
+    draw_batch(batch, tmp_path / "job")
+    with pytest.raises(fs.InvalidInput, match=r"its estimate is \{.*, yours \{"):
+        draw_batch(Batch.of(pipe, [PromptLine(0)], call=few, size=1), tmp_path / "job")
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"dynamic_threshold": 0}, r"percentile above 0 and up to 1.*got \(0, inf\)"),
-        ({"dynamic_threshold": (0.9, 0.5)}, "a maximum from 1"),
-        ({"dynamic_threshold": "0.9"}, "such as 0.995"),
-        ({"dynamic_threshold": math.nan}, "percentile above 0"),
-        ({"dynamic_threshold": 0.9, "clip": True}, "both bring the data into its range: use one"),
+        ({"threshold": (0, 2)}, r"percentile above 0 and up to 1.*got \(0.0, 2.0\)"),
+        ({"threshold": (0.9, 0.5)}, "a maximum from 1"),
+        ({"threshold": "0.9"}, r"estimate\.threshold has to be a valid tuple, got '0.9'"),
+        ({"threshold": (math.nan, 1.0)}, r"threshold\.0 has to be a finite number"),
+        ({"threshold": (0.9, math.nan)}, "a maximum from 1"),
+        ({"threshold": (0.9, 2.0), "clip": True}, "both bring the data into its range: use one"),
+        ({"treshold": (0.9, 2.0)}, "did you mean 'threshold'"),
+        (0.9, "estimate is a mapping of its fields, or a value such as fewstep.Estimate, got 0.9"),
     ],
 )
-def test_a_threshold_that_is_none_is_refused(pipe: Pipeline, given: dict[str, Any], message: str) -> None:
+def test_a_threshold_that_is_none_is_refused(pipe: Pipeline, given: Any, message: str) -> None:
     with pytest.raises(fs.InvalidInput, match=message):
-        pipe([0], steps=2, **given)
+        pipe([0], steps=2, estimate=given)
 
 
 def test_latents_have_no_range_to_be_brought_into(models: Models) -> None:
     dit = models("dit").native
-    with pytest.raises(fs.InvalidInput, match=r"dynamic_threshold is for pixels, .* use rescale or"):
-        dit([0], steps=2, dynamic_threshold=0.99)
+    with pytest.raises(fs.InvalidInput, match=r"dynamic thresholding is for pixels, .* use rescale or"):
+        dit([0], steps=2, estimate=fs.Estimate(threshold=(0.99, 2.0)))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scale": []}, "scale is"),
-        ({"scale": [1, None]}, "scale is"),
-        ({"scale": "3"}, "scale is '3'"),
-        ({"threshold": [0.9]}, "a list of two numbers"),
-        ({"threshold": [2, None]}, "percentile above 0"),
-        ({"threshold": 0.9}, "threshold is 0.9"),
+        ({"scale": []}, "scale has to"),
+        ({"scale": [1, None]}, r"scale\.1 has to be a valid number, got None"),
+        ({"scale": "3"}, "scale has to be a valid number, got '3'"),
+        ({"scale": None}, "scale has to be a valid number, got None"),
+        ({"interval": [0.0]}, r"interval\.1 Field required|interval"),
+        ({"interval": [0.0, "nan"]}, r"interval\.1 has to be a valid number, got 'nan'"),
     ],
 )
 def test_hostile_weights_are_refused_by_field(changes: dict[str, Any], message: str) -> None:
-    good = Guidance((1.0, 2.0), threshold=(0.9, math.inf)).to_json()
-    assert Guidance.from_json(json.loads(json.dumps(good))) == Guidance((1.0, 2.0), threshold=(0.9, math.inf))
+    good = Guidance((1.0, 2.0)).to_json()
+    assert Guidance.of(json.loads(json.dumps(good))) == Guidance((1.0, 2.0))
     with pytest.raises(fs.InvalidInput, match=message):
-        Guidance.from_json({**good, **changes})
+        Guidance.of({**good, **changes})
 
 
 def test_perturbed_attention_and_autoguidance_take_weights_by_row_too(
-    models: Models, weak: TextPipeline, tmp_path: Path
+    models: Models, weak: Pipeline, tmp_path: Path
 ) -> None:
     sd = models("sd").native
     network, own, empty = base(sd), said(sd, ["lion"]), said(sd, [""])
     theirs = base(weak).given(said(weak, ["lion"]))
     rows = fs.GuidanceSchedule.rows(ROWS)
-    shape = (1, *sd.latent_shape(16, 16))
+    shape = (1, *sd.state_shape(16, 16))
     for method, more, denoiser, nfe in (
-        ("pag", {}, fs.Guided(network, own, empty, rows, method="pag", module=sd.module), 8),
-        ("autoguidance", {"weak": weak}, fs.Guided(network, own, None, rows, method="autoguidance", weaker=theirs), 5),
+        ("pag", {}, fs.Guided(network, own, empty, rows, method="pag", module=sd.model.module), 8),
+        ("autoguidance", {"weak": weak}, fs.Guided(network, own, scale=rows, method="autoguidance", weaker=theirs), 5),
     ):
-        images = sd("lion", guidance=ROWS, guidance_method=method, sampler="ddim", **more, **QUICK)
+        images = sd("lion", guidance={"scale": ROWS, "method": method}, sampler="ddim", **more, **QUICK)
         latents = fs.sample(sd.plan("ddim", **QUICK), denoiser, shape=shape)
-        torch.testing.assert_close(images.tensor, sd.decoder(latents))
+        torch.testing.assert_close(images.tensor, sd.decode(latents))
         assert images.nfe == nfe
         stamp = read(images.save(tmp_path / "a.png"))
-        assert sd.redraw(stamp.recipe, **more).digest == stamp.pixels
+        assert sd.redraw(stamp, **more).digest == stamp.made.pixels
+
+
+def test_a_denoiser_without_a_plan_is_not_bound_to_the_usual_one(pipe: Pipeline) -> None:
+    plan = pipe.plan("ddim", steps=3)
+    denoiser = pipe.denoiser([0, 2], guidance={"method": "cfg++", "scale": 0.6})
+    images = pipe([0, 2], sampler=plan, guidance={"method": "cfg++", "scale": 0.6}, seed=4)
+    assert torch.equal(fs.sample(plan, denoiser, shape=(2, 1, 4, 4), seed=4), images.tensor)
+    with pytest.raises(fs.InvalidInput, match="that of a plan: give the plan, or a number"):
+        pipe.denoiser([0], guidance=fs.GuidanceSchedule.linear(1.0, 3.0))

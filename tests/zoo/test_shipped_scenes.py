@@ -23,10 +23,8 @@ FOLDER = zoo.shipped_path("scenes")
 
 
 @pytest.fixture(scope="module")
-def pipe() -> fs.TextPipeline:
-    found = fs.load("scenes")
-    assert isinstance(found, fs.TextPipeline)
-    return found
+def pipe() -> fs.Pipeline:
+    return fs.load("scenes")
 
 
 def test_the_folder_is_small_names_no_place_and_holds_the_autoencoder():
@@ -42,21 +40,20 @@ def test_the_folder_is_small_names_no_place_and_holds_the_autoencoder():
 
 
 def test_it_is_loaded_by_name_and_is_no_single_network(pipe):
-    assert (pipe.name, pipe.size, pipe.prediction, pipe.latent_shape()) == (
-        "scenes", (64, 64), "v_prediction", (8, 8, 8),
-    )  # fmt: skip
-    assert fs.load(FOLDER).digest == pipe.digest
+    assert (pipe.name, pipe.model.prediction) == ("scenes", "v_prediction")
+    assert (pipe.pixel_shape(), pipe.state_shape()) == ((3, 64, 64), (8, 8, 8))
+    assert fs.load(FOLDER).model.digest == pipe.model.digest
     with pytest.raises(InvalidInput, match=r"several networks: fewstep\.load\('scenes'\)"):
         zoo.load_shipped("scenes")
     with pytest.raises(InvalidInput, match="the shipped model 'scenes' knows its own"):
-        fs.load("scenes", prediction="epsilon")
+        fs.load("scenes", spec=fs.NetworkSpec(prediction="epsilon"))
 
 
 def test_eight_steps_draw_what_unseen_prompts_say(pipe):
     prompts = held_out_prompts(100)
     images = pipe([prompt.text for prompt in prompts], sampler="unipc-2", steps=8, batch=50)
     assert images.nfe == 16
-    assert images.recipe.guidance.scale == 2
+    assert images.drawing.guidance.scale == 2
     assert adherence(list(images.pixels), prompts) >= 0.8
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, ClassVar
 
@@ -52,7 +53,9 @@ class Guidance(Value):
     @classmethod
     def _whole(cls, fields: Any) -> Any:
         """Every option of the method, by what is given and by default, under the method's own name."""
-        method = method_of(fields.get("method", "cfg"), fields.get("options") or {})
+        if not isinstance(fields, Mapping):
+            return fields
+        method = method_of(fields.get("method", "cfg"), fields.get("options", {}))
         return {**fields, "method": method_named(fields.get("method", "cfg")), "options": asdict(method)}
 
     @model_validator(mode="after")

@@ -6,16 +6,23 @@ import importlib.metadata
 import math
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from fewstep.core.errors import InvalidInput
+from fewstep.core.errors import InvalidInput, shown
 from fewstep.drawing.drawing import MAX_IMAGES, Drawing
 from fewstep.drawing.value import Digest, Value, several
 
 MAX_BATCH, MAX_SCALE, MAX_PIXELS = 1024, 64, 64_000_000
 FORMAT = 2
 
-Name = Annotated[str, Field(max_length=200)]
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise InvalidInput(f"it has to be printable, got {shown(text)}")
+    return text
+
+
+Name = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 
 
 class Made(Value):

@@ -33,7 +33,7 @@ steps, 82% of pictures are right with ddim, 57% with dpmpp-2m and fewer with uni
 
 def preset(name: str) -> Overlay:
     """The overlay of a preset. Raises `InvalidInput` for an unknown name."""
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise unknown_name("preset", str(name), PRESETS)
     return PRESETS[name]
 

@@ -17,6 +17,7 @@ from fewstep.drawing.made import MAX_PIXELS, Stamp
 from fewstep.files import write_whole
 
 KEYWORD = "fewstep"
+TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 def save_png(image: Image.Image, path: str | os.PathLike[str], text: str | None = None) -> Path:
@@ -58,7 +59,7 @@ def read(path: str | os.PathLike[str]) -> Stamp:
     with Path(path).open("rb") as file:
         try:
             text = _text(Image.open(file, formats=("PNG",)))
-        except (SyntaxError, ValueError, OSError, Image.DecompressionBombError) as error:
+        except (SyntaxError, ValueError, OSError, *TOO_LARGE) as error:
             why = str(error).replace(repr(file), "the file")
             raise InvalidInput(f"{path} is not a PNG picture, or it is damaged ({why}). Give the original") from error
     if not isinstance(text, str):

@@ -168,8 +168,10 @@ class _FieldRefused(InvalidInput):
 
 
 def _refused(kind: type[Value], error: ValidationError) -> InvalidInput:
-    """What is wrong first, with the path of its field."""
-    first = error.errors(include_url=False)[0]
+    """What is wrong first, with the path of its field; of the ways to read a field, the one that went furthest."""
+    errors = error.errors(include_url=False)
+    same = [each for each in errors if each["loc"][:1] == errors[0]["loc"][:1]]
+    first = max(same, key=_how_far)
     parts = [str(part) for part in first["loc"]]
     path = ".".join(part for part in parts if part.isdigit() or part in kind.model_fields or part == parts[0])
     cause = first.get("ctx", {}).get("error")
@@ -183,3 +185,8 @@ def _refused(kind: type[Value], error: ValidationError) -> InvalidInput:
         return _FieldRefused(f"{path}: {cause}") if path else cause
     message = first["msg"].replace("Input should be", "has to be").replace("Value should have", "has to have")
     return _FieldRefused(f"{path or kind.called} {message}, got {shown(first['input'])}")
+
+
+def _how_far(error: Any) -> tuple[int, bool]:
+    """How deep in a list a value is refused, and whether its type was the right one."""
+    return sum(isinstance(part, int) for part in error["loc"]), not error["type"].endswith("_type")

@@ -13,8 +13,8 @@ import torch
 from fewstep import schedules
 from fewstep.core.errors import InvalidInput, shown, unknown_name
 from fewstep.core.schedule import Schedule
-from fewstep.drawing.drawing import MAX_SIDE
-from fewstep.drawing.overlay import merged
+from fewstep.drawing.drawing import MAX_SIDE, Drawing
+from fewstep.drawing.overlay import Overlay, merged
 from fewstep.models import families
 from fewstep.models import folder as folders
 from fewstep.models.cache import TensorCache
@@ -117,7 +117,8 @@ class Parts:
             return {}
         overlay = folders.read_json(path)
         unknown = sorted(set(overlay) - {"sampling", "guidance", "clip_skip", "decode"})
-        if unknown or not all(isinstance(overlay.get(name, {}), Mapping) for name in ("sampling", "guidance")):
+        parts = ("sampling", "guidance", "decode")
+        if unknown or not all(isinstance(overlay.get(name, {}), Mapping) for name in parts):
             raise InvalidInput(f"{path} recommends {shown(overlay)}; it may hold sampling, guidance, clip_skip, decode")
         return overlay
 
@@ -168,6 +169,15 @@ def of_folder(parts: Parts, name: str) -> Model:
     if kind == "DiTPipeline":
         return _of_dit(parts, name, schedule, prediction)
     return _of_unet(parts, parts.folder / "unet", name, schedule, prediction)
+
+
+def recommended_of(parts: Parts) -> dict[str, Any]:
+    """What the folder of a model recommends, without loading it; empty for kinds other than text-to-image."""
+    family = TEXT_FAMILIES.get(str(parts.index.get("_class_name")))
+    if family is None:
+        return {}
+    config = checked_config(parts.folder / family.part / "config.json")
+    return merged(WORDS, {"guidance": {"scale": family.facts(config).guidance}}, parts.recommended())
 
 
 def _of_unet(parts: Parts, folder: Path, name: str, schedule: Schedule, prediction: str) -> Model:
@@ -221,19 +231,20 @@ def _of_text(parts: Parts, family: Family, name: str) -> Model:
         lower=family.lower,
     )
     zero_negative = bool(parts.index.get("force_zeros_for_empty_prompt", family.name == "sdxl"))
+    height, width = facts.height * codec.factor, facts.width * codec.factor
     return Model(
         network=partial(family.call, module),
         conditioner=Words(encoder, facts, partial(family.sizes, config, 1), zero_negative),
         codec=codec,
         sizes=ImageSizes(
             channels=facts.channels,
-            height=facts.height * codec.factor,
-            width=facts.width * codec.factor,
+            height=height,
+            width=width,
             factor=codec.factor,
             multiple=codec.factor * facts.patch,
             most=MAX_SIDE if facts.most is None else min(MAX_SIDE, facts.most * codec.factor),
         ),
-        recommended=merged(WORDS, {"guidance": {"scale": facts.guidance}}, parts.recommended()),
+        recommended=_recommended(parts, facts, (height, width), encoder),
         time_scale=family.time_scale,
         sigma_data=float(scheduler.get("sigma_data", 0.5)),
         shift=partial(shift_of, scheduler) if scheduler.get("use_dynamic_shifting") else None,
@@ -254,6 +265,21 @@ def _facts(parts: Parts, name: str, schedule: Schedule, prediction: str) -> dict
         "dtype": parts.place.dtype,
         "plans": plans_of(parts.path),
     }
+
+
+def _recommended(parts: Parts, facts: NetworkFacts, size: tuple[int, int], encoder: TextEncoder) -> Overlay:
+    """What is usual, and over it what the folder recommends. Raises `InvalidInput` where nothing can be drawn so."""
+    usual = merged(WORDS, {"guidance": {"scale": facts.guidance}})
+    own = parts.recommended()
+    if not own:
+        return usual
+    try:
+        overlay = merged(usual, own)
+        Drawing.of({"prompts": ("",), "height": size[0], "width": size[1], **overlay})
+        encoder.check(overlay.get("clip_skip"))
+    except InvalidInput as error:
+        raise InvalidInput(f"{parts.folder / 'fewstep.json'} recommends what cannot be drawn: {error}") from error
+    return overlay
 
 
 def _readers(parts: Parts, family: Family) -> dict[str, Reader]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.denoise.scale import EVERYWHERE, check_negative
+from fewstep.denoise.scale import check_negative
 from fewstep.drawing.drawing import Drawing
 from fewstep.drawing.guidance import Guidance
 from fewstep.models.defaults import CLASS_GUIDANCE
@@ -67,6 +67,10 @@ class Conditioner(Protocol):
         """Raise `InvalidInput` where the model `name` cannot be asked so, and warn of what cannot act."""
         ...
 
+    def guides_away(self, guidance: Guidance) -> bool:
+        """Whether there is a negative branch, another evaluation of the network."""
+        ...
+
     def encode(self, drawings: Sequence[Drawing], warn: bool = False) -> list[Condition]:
         """The conditions of drawings of one image each; `warn` of words that are not read to their end."""
         ...
@@ -112,12 +116,15 @@ class Labels:
                 )
             if not guidance.uses_negative:
                 check_negative(guidance.scale)
-        usual = guidance.but(scale=1.0, options={}, interval=EVERYWHERE) if guidance.method == "cfg" else guidance
-        if not self.classes and (guidance.uses_negative or guidance != usual):
+        pointless = guidance.how.negative == "needed" and guidance != Guidance(1.0)
+        if not self.classes and (guidance.uses_negative or pointless):
             raise InvalidInput(
                 f"{name} takes no condition, so there is nothing to guide: leave guidance out, or use the guidance "
                 'method "pag" or "autoguidance"'
             )
+
+    def guides_away(self, guidance: Guidance) -> bool:
+        return guidance.uses_negative and self.classes > 0
 
     def encode(self, drawings: Sequence[Drawing], warn: bool = False) -> list[Condition]:
         if not self.classes:
@@ -182,7 +189,7 @@ class Words:
         guidance = drawing.guidance
         if self.facts.distilled:
             self._check_distilled(name, guidance, plan)
-        if any(text is not None for text in drawing.negative) and not self._guides_away(guidance):
+        if any(text is not None for text in drawing.negative) and not self.guides_away(guidance):
             if self.facts.distilled:
                 why = "is told its guidance scale"
             elif guidance.method == "autoguidance":
@@ -192,7 +199,7 @@ class Words:
             warnings.warn(
                 f"the negative prompt has no effect: {name} {why}, so nothing is guided away from",
                 NoEffect,
-                stacklevel=5,
+                stacklevel=4,
             )
 
     def encode(self, drawings: Sequence[Drawing], warn: bool = False) -> list[Condition]:
@@ -211,7 +218,7 @@ class Words:
             if self.facts.distilled:
                 told["guidance"] = torch.tensor([drawing.guidance.weights[0]])
             own = read(str(drawing.subjects[0]), drawing.clip_skip)
-            if not self._guides_away(drawing.guidance):
+            if not self.guides_away(drawing.guidance):
                 found.append(Condition({**own, **told}, None))
                 continue
             text = drawing.negative[0]
@@ -222,8 +229,7 @@ class Words:
             found.append(Condition({**own, **told}, {**other, **told}))
         return found
 
-    def _guides_away(self, guidance: Guidance) -> bool:
-        """Whether there is a negative branch, another evaluation of the network."""
+    def guides_away(self, guidance: Guidance) -> bool:
         return guidance.uses_negative and not self.facts.distilled
 
     def _check_distilled(self, name: str, guidance: Guidance, plan: Plan) -> None:

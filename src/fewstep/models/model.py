@@ -107,6 +107,11 @@ class Model:
         return self.identity.digest
 
     @property
+    def weights(self) -> str:
+        """The digest of the weights alone, in whatever dtype they run; tuned plans know a model by it."""
+        return self.identity.weights
+
+    @property
     def module(self) -> nn.Module | None:
         """The torch module behind the network, where there is one."""
         inner = self.network.args[0] if isinstance(self.network, partial) and self.network.args else self.network

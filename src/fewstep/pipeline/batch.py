@@ -16,16 +16,18 @@ from typing import Any, NamedTuple
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.drawing import Drawing
+from fewstep.drawing import Drawing, merged, preset
 from fewstep.drawing.drawing import MAX_SIDE, SEED_LIMIT
 from fewstep.drawing.made import MAX_BATCH
+from fewstep.drawing.overlay import Overlay
 from fewstep.models import Model
 from fewstep.pipeline.draw import LostImages, draw
 from fewstep.pipeline.images import Images
-from fewstep.pipeline.order import Order, Run, check, ordered
+from fewstep.pipeline.order import Order, Run, ordered, overlay_of
 from fewstep.pipeline.pipeline import Pipeline
 from fewstep.pipeline.prompts import MAX_ITEMS, PromptLine
 from fewstep.pipeline.slots import draw_in_slots
+from fewstep.pipeline.stages import check
 
 ROUND = 4
 """Images that go through slots together, as a multiple of their number: what is not whole is drawn again."""
@@ -71,16 +73,22 @@ class Batch:
         scale: int = 1,
     ) -> Batch:
         """Each line with each of its seeds, or of `seeds`; `call` is what is said of all lines, as in a call."""
-        orders: dict[str, tuple[int, Order]] = {}
+        known: dict[str, int] = {}
+        ways: dict[str, int] = {}
+        orders: list[Order] = []
         items = []
+        said = dict(call or {})
+        negative = said.pop("negative", None)
         for line in lines:
-            said = {**(call or {}), **line.call}
-            negative = said.pop("negative", None)
-            key = "" if not line.call else json.dumps(line.call, sort_keys=True, default=str)
-            if key not in orders:
-                orders[key] = len(orders), ordered(pipe.model, (line.subject,), said)
-            items += [Item(line.subject, negative, seed, orders[key][0]) for seed in line.seeds or seeds]
-        return Batch(pipe.model, tuple(order for _, order in orders.values()), tuple(items), size, scale)
+            own = {name: value for name, value in line.call.items() if name != "negative"}
+            text = json.dumps(own, sort_keys=True, default=str) if own else ""
+            if text not in known:
+                order = _ordered(pipe.model, line, said, own)
+                known[text] = ways.setdefault(json.dumps(Batch._way(order)), len(orders))
+                orders += [order] if known[text] == len(orders) else []
+            away = line.call.get("negative", negative)
+            items += [Item(line.subject, away, seed, known[text]) for seed in line.seeds or seeds]
+        return Batch(pipe.model, tuple(orders), tuple(items), size, scale)
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.items) <= MAX_ITEMS:
@@ -96,10 +104,11 @@ class Batch:
         for item in self.items:
             if type(item.seed) is not int or not 0 <= item.seed <= SEED_LIMIT:
                 raise InvalidInput(f"a seed must be a whole number from 0 to 2**64 - 1, got {item.seed!r}")
-            kinds = tuple(str if isinstance(one, str) else one for one in (item.subject, item.negative))
+            kinds = tuple(str if isinstance(one, str) else repr(one) for one in (item.subject, item.negative))
             if (kinds, item.order) not in checked:  # all words are alike to the check
                 checked.add((kinds, item.order))
-                check(self.model, self._alone(item))
+                order = self.orders[item.order]
+                check(self.model, replace(order, drawing=order.drawing.but(**self._fields(item))))
 
     @property
     def driver(self) -> str:
@@ -166,13 +175,11 @@ class Batch:
 
     def _alone(self, item: Item) -> Order:
         order = self.orders[item.order]
-        update = {
-            self.model.conditioner.field: (item.subject,),
-            "negative": (item.negative,),
-            "seed": item.seed,
-            "count": 1,
-        }
-        return replace(order, drawing=order.drawing.model_copy(update=update))
+        return replace(order, drawing=order.drawing.model_copy(update=self._fields(item)))
+
+    def _fields(self, item: Item) -> dict[str, Any]:
+        field = self.model.conditioner.field
+        return {field: (item.subject,), "negative": (item.negative,), "seed": item.seed, "count": 1}
 
     @staticmethod
     def _way(order: Order) -> dict[str, Any]:
@@ -180,3 +187,24 @@ class Batch:
         for name in ("prompts", "labels", "negative", "seed", "count"):
             del drawing[name]
         return {**drawing, "plan": order.plan.digest}
+
+
+def _ordered(model: Model, line: PromptLine, call: Mapping[str, Any], own: Mapping[str, Any]) -> Order:
+    """The order of a line; `own` is what it says of its own. Errors name the line."""
+    try:
+        return ordered(model, (line.subject,), _over(call, own))
+    except InvalidInput as error:
+        raise InvalidInput(f"{line.where}: {error}" if line.where else str(error)) from error
+
+
+def _over(call: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """What a line says over what is said of all lines, as a call."""
+    if not own:
+        return dict(call)
+    layers: list[Overlay] = []
+    for said in (call, own):
+        if said.get("preset") is not None:
+            layers.append(preset(said["preset"]))
+        layers.append(overlay_of(said))
+    found = merged(*layers)
+    return {**found.pop("run", {}), **found, "weak": own.get("weak", call.get("weak"))}

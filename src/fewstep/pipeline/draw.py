@@ -17,7 +17,7 @@ from fewstep.drawing import Drawing, Made
 from fewstep.models import Model
 from fewstep.models.identity import in_dtype
 from fewstep.pipeline.images import Images
-from fewstep.pipeline.order import OnRow, Order, check
+from fewstep.pipeline.order import OnRow, Order
 from fewstep.pipeline.stages import Conditioned, Encoded, decode, denoise, denoiser_of, encode, start
 from fewstep.run.eager import Cancelled, NonFinite, Progress
 
@@ -54,10 +54,9 @@ def draw(
         encoded: the conditions of each image, in place of those that the drawing asks for.
 
     Raises:
-        InvalidInput: what the model cannot be asked.
+        InvalidInput: the parts of the model do not fit. What it cannot be asked is found by `stages.check` before.
         LostImages: some images are not finite. The others are in it.
     """
-    check(model, order)
     drawing, size = order.drawing, order.run.batch
     made = made_by(model, order, keep)
     kept, images = made.kept(len(drawing)), list(drawing.each)

@@ -29,8 +29,8 @@ from fewstep.files import write_whole
 from fewstep.models import Conditions, Model
 from fewstep.pipeline.draw import draw
 from fewstep.pipeline.images import pixels_of, sheet_of, tiles_of
-from fewstep.pipeline.order import Origin, check, ordered
-from fewstep.pipeline.stages import Encoded, encode
+from fewstep.pipeline.order import Origin, ordered
+from fewstep.pipeline.stages import Encoded, check, encode
 from fewstep.run.noise import START, unit_noise
 
 MAX_FRAMES = 1000

@@ -30,9 +30,9 @@ from fewstep.models import Model
 from fewstep.models.defaults import INVERSION
 from fewstep.pipeline.images import sheet_of
 from fewstep.pipeline.img2img import EncodedPicture, encoded
-from fewstep.pipeline.order import Order, Origin, check, ordered
+from fewstep.pipeline.order import Order, Origin, ordered
 from fewstep.pipeline.pictures import Picture
-from fewstep.pipeline.stages import Conditioned, decode, denoiser_of, encode
+from fewstep.pipeline.stages import Conditioned, check, decode, denoiser_of, encode
 from fewstep.pipeline.strength import Strength
 from fewstep.run.eager import sample_pair
 from fewstep.solvers.compile import compile

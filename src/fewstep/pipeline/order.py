@@ -5,7 +5,6 @@ What a caller says is an overlay. It is laid over what the model recommends, com
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -15,14 +14,12 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.plan import Plan
 from fewstep.denoise.scale import GuidanceSchedule
-from fewstep.drawing import Drawing, Guidance, Sampling, merged, preset
+from fewstep.drawing import Drawing, Sampling, merged, preset
 from fewstep.drawing.made import MAX_BATCH
 from fewstep.drawing.overlay import Overlay
 from fewstep.models import Model, weaker_of, with_tuned_plan
 from fewstep.run.eager import Progress
 
-MAX_NFE, MAX_BYTES = 100_000, 4 << 30
-"""Most rows of a plan that are drawn, and most bytes of the images of one drawing."""
 SAMPLING = ("sampler", "steps", "grid")
 FIELDS = ("negative", "height", "width", "seed", "count", "clip_skip")
 PARTS = ("sampling", "guidance", "estimate", "decode")
@@ -132,8 +129,8 @@ def ordered(
     model.sizes.check(model.name, whole["height"], whole["width"])
     whole["sampling"] = Sampling.of(whole["sampling"])
     plan = plan_of(model, whole["sampling"], (whole["height"], whole["width"]))
-    guidance = {**whole["guidance"], "weaker": None if weaker is None else weaker.digest}
-    whole["guidance"] = Guidance(**{**guidance, "scale": lowered(guidance.get("scale"), plan)})
+    scale = lowered(whole["guidance"].get("scale"), plan)
+    whole["guidance"] = {**whole["guidance"], "scale": scale, "weaker": None if weaker is None else weaker.digest}
     whole[model.conditioner.field] = _several(model, subjects)
     if isinstance(whole.get("negative"), str | int):
         whole["negative"] = (whole["negative"],)
@@ -161,26 +158,6 @@ def lowered(scale: Any, plan: Plan) -> Any:
     return scale.tolist() if hasattr(scale, "tolist") else scale
 
 
-def check(model: Model, order: Order) -> None:
-    """The second validation: what only the model knows.
-
-    Raises `InvalidInput`; warns of what cannot act.
-    """
-    drawing, plan = order.drawing, order.plan
-    shape = model.state_shape(drawing.height, drawing.width)
-    if len(plan.rows) > MAX_NFE:
-        raise InvalidInput(f"the plan has {len(plan.rows)} rows, at most {MAX_NFE} are drawn: use fewer steps")
-    for each in (shape, model.codec.pixel_shape(shape)):
-        if len(drawing) * math.prod(each) * 4 > MAX_BYTES:
-            raise InvalidInput(
-                f"{len(drawing)} images of {each} take more than {MAX_BYTES >> 30} GiB: draw fewer at once"
-            )
-    model.codec.check(model.name, drawing.estimate)
-    model.conditioner.check(model.name, drawing, plan)
-    if order.weaker is not None:
-        order.weaker.state_shape(drawing.height, drawing.width)
-
-
 def _several(model: Model, subjects: Any) -> Any:
     if subjects is None:
         return model.conditioner.subjects
@@ -194,7 +171,7 @@ def _several(model: Model, subjects: Any) -> Any:
 def _part(name: str, value: Any) -> Any:
     """A part of a drawing as a mapping; guidance may be its scale alone."""
     if isinstance(value, Mapping):
-        return value
+        return {str(field): inner for field, inner in value.items()}
     if hasattr(value, "model_fields_set"):
         return {field: inner for field, inner in value if inner is not None}
     if name == "guidance":

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
@@ -20,10 +21,10 @@ from fewstep.pipeline.draw import draw
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.interpolation import Frames, interpolate
 from fewstep.pipeline.inversion import Inversion, invert, refuse_random
-from fewstep.pipeline.order import OnRow, Order, Run, check, compiled, ordered
+from fewstep.pipeline.order import OnRow, Order, Run, compiled, ordered
 from fewstep.pipeline.pictures import Picture
 from fewstep.pipeline.source import Beside, again, from_picture
-from fewstep.pipeline.stages import Conditioned, denoiser_of, encode
+from fewstep.pipeline.stages import Conditioned, check, check_asked, denoiser_of, encode
 
 Negative = str | int | Sequence[Any]
 
@@ -113,17 +114,25 @@ class Pipeline:
             "overlap": overlap,
             "on_row": on_row,
         }
-        return draw(self.model, ordered(self.model, subjects, call))
+        order = ordered(self.model, subjects, call)
+        check(self.model, order)
+        return draw(self.model, order)
 
     def order(self, subjects: Any = None, **call: Any) -> Order:
         """What a call would draw, complete and with its plan; arguments as in `__call__`."""
         return ordered(self.model, subjects, call)
 
-    def draw(self, drawing: Drawing, *, weak: Weak = None, run: Run | None = None) -> Images:
-        """Draw a drawing that is complete. One that starts from a picture is drawn by its task, or by `redraw`."""
+    def draw(self, drawing: Drawing | Order, *, weak: Weak = None, run: Run | None = None) -> Images:
+        """Draw a drawing that is complete, or an order. One that starts from a picture is drawn by its task, or by
+        `redraw`.
+        """
+        order = drawing if isinstance(drawing, Order) else self._order_of(drawing, weak, run)
+        check(self.model, order)
+        return draw(self.model, order)
+
+    def _order_of(self, drawing: Drawing, weak: Weak, run: Run | None) -> Order:
         plan = compiled(self.model, drawing.sampling, (drawing.height, drawing.width))
-        weaker = weaker_of(self.model, weak)
-        return draw(self.model, Order(drawing, plan, run or Run(self.model.batch), weaker))
+        return Order(drawing, plan, run or Run(self.model.batch), weaker_of(self.model, weak))
 
     def redraw(
         self,
@@ -277,7 +286,9 @@ class Pipeline:
         `plan` is the one it will run, whose guidance by row it then follows; guidance by row or by a schedule needs it.
         """
         order = ordered(self.model, subjects, {**call, "sampler": plan})
-        check(self.model, order)
+        if plan is None and isinstance(order.drawing.guidance.scale, tuple):
+            raise InvalidInput("guidance by row is that of a plan: give the plan, or a number")
+        check_asked(self.model, order)
         rows = encode(self.model, list(order.drawing.each), order.weaker)
         return denoiser_of(
             self.model,

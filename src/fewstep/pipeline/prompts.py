@@ -29,11 +29,15 @@ CALL = sorted({*SAMPLING, *FIELDS, *PARTS, "preset"} - {"seed", "count"})
 
 @dataclass(frozen=True)
 class PromptLine:
-    """What a line says: a prompt or label, its seeds, and arguments of a call; nothing where it says nothing."""
+    """What a line says: a prompt or label, its seeds, and arguments of a call; nothing where it says nothing.
+
+    `where` is what errors call the line.
+    """
 
     subject: str | int | None
     seeds: tuple[int, ...] = ()
     call: Mapping[str, Any] = field(default_factory=dict)
+    where: str = field(default="", compare=False)
 
 
 def read_prompts(path: str | os.PathLike[str]) -> list[PromptLine]:
@@ -86,14 +90,15 @@ def _parsed(text: str, where: str) -> PromptLine:
     if ("prompt" in value) == ("label" in value):
         raise InvalidInput(f"{where} needs a prompt, or a label for a model of classes, and not both")
     kind, name = (str, "prompt") if "prompt" in value else (int, "label")
-    subject = value[name]
-    if type(subject) is not kind and not (subject is None and kind is int):
-        named = "a text" if kind is str else "a whole number or null"
-        raise InvalidInput(f"{where}: {name} has to be {named}, got {subject!r:.60}")
-    if isinstance(subject, str):
-        _short(subject, where)
+    for each, other in ((name, kind is int), ("negative", True)):
+        said = value.get(each)
+        if type(said) is not kind and not (said is None and other):
+            named = "a text" if kind is str else "a whole number"
+            raise InvalidInput(f"{where}: {each} has to be {named}{' or null' * other}, got {said!r:.60}")
+        if isinstance(said, str):
+            _short(said, where)
     call = {key: inner for key, inner in value.items() if key in CALL and inner is not None}
-    return PromptLine(subject, _seeds(value.get("seed", []), where), call)
+    return PromptLine(value[name], _seeds(value.get("seed", []), where), call, where)
 
 
 def _seeds(value: Any, where: str) -> tuple[int, ...]:

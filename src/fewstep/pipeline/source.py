@@ -19,11 +19,14 @@ from fewstep.pipeline.draw import draw
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.img2img import EncodedPicture, encoded
 from fewstep.pipeline.masks import read_mask
-from fewstep.pipeline.order import OnRow, Order, Origin, Run, check, compiled, ordered
+from fewstep.pipeline.order import OnRow, Order, Origin, Run, compiled, ordered
 from fewstep.pipeline.pictures import Picture
 from fewstep.pipeline.slots import draw_in_slots
+from fewstep.pipeline.stages import check
 from fewstep.pipeline.strength import Strength
 
+UNREAD = "0" * 16
+"""The digest of a picture until it is read, after all else is checked."""
 OriginOf = Callable[[Model, Order, EncodedPicture, Tensor | None], Origin]
 
 
@@ -68,10 +71,12 @@ def from_picture(
         STRENGTHS[task] if strength is None else strength, facts.get("strength_of", "steps"), strength is not None
     )
     order = ordered(model, prompts, call, how.usual, how.plan(share))
-    fit = facts.get("fit", "crop")
-    picture, mask = _pixels(model, order.drawing, beside, fit)
-    known = {**facts, "task": task, "picture": digest_of(picture.pixels), "strength": float(share.value)}
-    source = Source(**known, mask=None if mask is None else digest_of(mask))
+    said = {**facts, "task": task, "strength": float(share.value)}
+    source = Source(**said, picture=UNREAD, mask=None if beside.mask is None else UNREAD)
+    order = replace(order, drawing=order.drawing.but(source=source))
+    check(model, order)
+    picture, mask = _pixels(model, order.drawing, beside, source.fit)
+    source = source.but(picture=digest_of(picture.pixels), mask=None if mask is None else digest_of(mask))
     order = replace(order, drawing=order.drawing.but(source=source))
     return draw(model, replace(order, origin=how.origin(model, order, picture, mask)))
 
@@ -95,6 +100,7 @@ def again(model: Model, drawing: Drawing, made: Made, beside: Beside, on_row: On
         plan_of = compiled if source is None or strength is None else TASKS[source.task].plan(strength)
         plan = plan_of(model, drawing.sampling, size)
     order = Order(drawing, plan, Run(made.batch, on_row=on_row), weaker)
+    check(model, order)
     if source is None:
         if beside.image is not None or beside.mask is not None:
             raise InvalidInput("the images were drawn without a picture: leave image and mask out")
@@ -113,7 +119,6 @@ def again(model: Model, drawing: Drawing, made: Made, beside: Beside, on_row: On
 def _drawn(model: Model, order: Order, made: Made) -> Images:
     """By the driver that drew it first."""
     if made.driver == "slots":
-        check(model, order)
         return draw_in_slots(model, [order], made.batch)[0]
     return draw(model, order, made.keep)
 

@@ -6,6 +6,7 @@ one, see `Drawing.each`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,18 +14,63 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.base import Denoiser
 from fewstep.denoise.guided import Guided
 from fewstep.denoise.known import Known
 from fewstep.denoise.project import clip, dynamic_threshold
-from fewstep.denoise.scale import GuidanceSchedule
+from fewstep.denoise.scale import EVERYWHERE, GuidanceSchedule
 from fewstep.drawing import Drawing, Estimate, Guidance
 from fewstep.models import Conditions, Model
 from fewstep.models.model import Counted
 from fewstep.pipeline.order import NOISE_ALONE, OnRow, Order, Origin
 from fewstep.run.eager import sample
 from fewstep.run.noise import START, unit_noise
+
+MAX_ROWS, MAX_BYTES = 100_000, 4 << 30
+"""Most rows of a plan that are drawn, and most bytes of the images of one drawing."""
+
+
+def check(model: Model, order: Order) -> None:
+    """The second validation: what only the model knows.
+
+    Raises `InvalidInput`; warns of what cannot act.
+    """
+    check_asked(model, order)
+    _check_guidance(model, order)
+
+
+def check_asked(model: Model, order: Order) -> None:
+    """As `check`, whatever plan will be run."""
+    drawing, plan = order.drawing, order.plan
+    shape = model.state_shape(drawing.height, drawing.width)
+    if len(plan.rows) > MAX_ROWS:
+        raise InvalidInput(f"the plan has {len(plan.rows)} rows, at most {MAX_ROWS} are drawn: use fewer steps")
+    for each in (shape, model.codec.pixel_shape(shape)):
+        if len(drawing) * math.prod(each) * 4 > MAX_BYTES:
+            raise InvalidInput(
+                f"{len(drawing)} images of {each} take more than {MAX_BYTES >> 30} GiB: draw fewer at once"
+            )
+    model.codec.check(model.name, drawing.estimate)
+    model.conditioner.check(model.name, drawing, plan)
+    if order.weaker is not None:
+        order.weaker.state_shape(drawing.height, drawing.width)
+
+
+def _check_guidance(model: Model, order: Order) -> None:
+    """As the denoiser of the images would, before any condition is there."""
+    guidance, plan = order.drawing.guidance, order.plan
+    idle = all(map(guidance.how.idles, guidance.weights))
+    if plan.guidance_factors is not None and guidance.method != "cfg" and not idle:
+        raise InvalidInput(
+            "the plan was tuned with guidance by row, which classifier-free guidance alone follows, and the method is "
+            f"{guidance.method}: leave the guidance method out, or tune with --constant-guidance"
+        )
+    everywhere = guidance.but(interval=EVERYWHERE)  # of an interval that no row is in a run warns
+    away = model.conditioner.guides_away(everywhere)
+    nothing = Conditioned({}, {} if away else None, {}, (away or order.weaker is not None,))
+    denoiser_of(model, everywhere, nothing, plan, weaker=order.weaker).check(plan)
 
 
 class Encoded(NamedTuple):

@@ -7,21 +7,17 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.core.plan import TunedFor
-from fewstep.pipeline import load, read
-from fewstep.tuning.table import Table, plan_of, table_of
+from fewstep.drawing import read
+from fewstep.pipeline import Pipeline, load
 
-from .conftest import Model
+from .by_hand import fitted
 from .tiny import write
+from .tiny_diffusers import Twins
 
 
-def tuned(pipe: fs.Pipeline | fs.TextPipeline, nfe: int, model: str | None = None) -> fs.Plan:
-    """A plan such as tuning gives: that of a sampler, with its last weights moved a little."""
-    table = table_of(fs.compile("dpmpp-2m", schedule=pipe.schedule, steps=nfe))
-    assert table is not None
-    weights = table.weights.copy()
-    weights[-1, 0] += 0.01
-    return plan_of(Table(table.times, weights), pipe.schedule, TunedFor(model or pipe.weights))
+def tuned(pipe: Pipeline, rows: int, model: str | None = None) -> fs.Plan:
+    """A plan such as tuning gives."""
+    return fitted(pipe.plan("dpmpp-2m", steps=rows), model=model or pipe.model.weights)
 
 
 @pytest.fixture
@@ -38,42 +34,38 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_plan_that_guides_some_rows_alone_is_found_by_what_it_costs(folder: Path, tmp_path: Path) -> None:
     pipe = load(tmp_path / "tiny.safetensors")
-    assert isinstance(pipe, fs.Pipeline)
-    table = table_of(fs.compile("dpmpp-2m", schedule=pipe.schedule, steps=5))
-    assert table is not None
     factors = [0.0, 1.0, 1.1, 0.9, 0.0]
-    plan_of(table, pipe.schedule, TunedFor(pipe.weights), factors).save(folder / "some-rows.json")
+    plan = fitted(pipe.plan("dpmpp-2m", steps=5), model=pipe.model.weights, factors=factors)
+    plan.save(folder / "some-rows.json")
     images = pipe([0, 1], sampler="tuned", steps=4)
-    assert (images.recipe.plan.steps, images.nfe) == (5, 8)
+    assert (images.drawing.sampling.plan.steps, images.nfe) == (5, 8)
     assert pipe([0, 1], sampler="tuned", steps=5).nfe == 10
 
 
 def test_the_plan_of_so_many_evaluations_is_drawn_with_and_kept_in_the_picture(folder: Path, tmp_path: Path) -> None:
     pipe = load(tmp_path / "tiny.safetensors")
-    assert isinstance(pipe, fs.Pipeline)
     images = pipe([0, 1], sampler="tuned", steps=5)
     plan = fs.Plan.load(folder / "5.json")
     assert torch.equal(images.tensor, pipe([0, 1], sampler=plan).tensor)
     assert not torch.allclose(images.tensor, pipe([0, 1], sampler="dpmpp-2m", steps=5, grid="trailing").tensor)
     assert images.nfe == 10  # guided
-    assert pipe.plan("tuned", steps=3).nfe == 3
+    assert len(pipe.plan("tuned", steps=3).rows) == 3
     stamp = read(images.save(tmp_path / "out.png"))
     for file in folder.iterdir():
         file.unlink()
-    assert torch.equal(pipe.redraw(stamp.recipe).tensor, images.tensor)
+    assert torch.equal(pipe.redraw(stamp).tensor, images.tensor)
 
 
 def test_another_number_a_choice_that_it_decides_and_no_plans_are_refused(folder: Path, tmp_path: Path) -> None:
     pipe = load(tmp_path / "tiny.safetensors")
-    assert isinstance(pipe, fs.Pipeline)
     with pytest.raises(fs.InvalidInput, match=r"has tuned plans for 3 and 5 steps, got 4.*--rows 4"):
         pipe([0], sampler="tuned", steps=4)
     with pytest.raises(fs.InvalidInput, match="for 3 and 5 steps, got none"):
         pipe([0], sampler="tuned")
-    with pytest.raises(fs.InvalidInput, match="decides grid, options"):
-        pipe.plan("tuned", steps=3, grid="karras", options={"eta": 1})
+    with pytest.raises(fs.InvalidInput, match="decides options, grid"):
+        pipe.plan("tuned", steps=3, grid="karras", sampling={"options": {"eta": 1}})
     (folder / "3.json").unlink()
-    assert pipe.plan("tuned").nfe == 5
+    assert len(pipe.plan("tuned").rows) == 5
     (folder / "5.json").unlink()
     with pytest.raises(fs.InvalidInput, match="has no tuned plans: make one with `fewstep tune`"):
         pipe([0], sampler="tuned", steps=5)
@@ -81,7 +73,6 @@ def test_another_number_a_choice_that_it_decides_and_no_plans_are_refused(folder
 
 def test_plans_of_other_weights_of_another_schedule_and_two_of_a_kind_are_refused(folder: Path, tmp_path: Path) -> None:
     pipe = load(tmp_path / "tiny.safetensors")
-    assert isinstance(pipe, fs.Pipeline)
     tuned(pipe, 3, "0123456789abcdef").save(folder / "3.json")
     with pytest.raises(fs.InvalidInput, match="tuned for a model with digest 0123456789abcdef"):
         pipe.plan("tuned", steps=3)
@@ -96,13 +87,11 @@ def test_plans_of_other_weights_of_another_schedule_and_two_of_a_kind_are_refuse
         pipe.plan("tuned", steps=5)
 
 
-def test_a_text_model_finds_its_plan_in_any_dtype(models: Callable[..., Model], tmp_path: Path) -> None:
+def test_a_text_model_finds_its_plan_in_any_dtype(models: Callable[..., Twins], tmp_path: Path) -> None:
     folder = tmp_path / "sd"
     folder.symlink_to(models("sd").folder)
-    assert load(folder).plans == folder / "plans"
+    assert load(folder).model.plans == folder / "plans"
     half = load(folder, dtype="bfloat16")
     full = load(folder)
-    assert isinstance(half, fs.TextPipeline)
-    assert isinstance(full, fs.TextPipeline)
-    assert half.digest != full.digest
-    assert half.weights == full.weights == full.digest
+    assert half.model.digest != full.model.digest
+    assert half.model.weights == full.model.weights == full.model.digest

@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,12 @@ import safetensors.torch
 import torch
 
 import fewstep as fs
-from fewstep.pipeline import Pipeline, TextPipeline, load
-from fewstep.pipeline.bulk import draw_job
-from fewstep.pipeline.job import Item, Job
+from fewstep.pipeline import Batch, PromptLine, draw_batch, load
 
 from . import tiny_diffusers
-from .conftest import Model
+from .tiny_diffusers import Twins
 
-Models = Callable[..., Model]
+Models = Callable[..., Twins]
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
 
@@ -42,8 +41,7 @@ def test_a_callable_is_a_model_with_a_schedule(tmp_path: Path) -> None:
     def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return x - t.reshape(-1, 1, 1, 1)
 
-    pipe = load(network, schedule=schedule, prediction="flow", sample_shape=(1, 4, 6))
-    assert isinstance(pipe, Pipeline)
+    pipe = load(network, spec=fs.NetworkSpec(schedule, "flow", (1, 4, 6)))
     images = pipe([None] * 3, sampler="euler", steps=4, seed=1)
     assert (images.tensor.shape, images.nfe, pipe.name) == ((3, 1, 4, 6), 4, "network")
     plan = fs.compile("euler", schedule=schedule, steps=4, grid="quadratic")
@@ -53,26 +51,23 @@ def test_a_callable_is_a_model_with_a_schedule(tmp_path: Path) -> None:
     assert len(pipe(steps=2)) == 1
     classes = load(
         lambda x, t, label: x + label.reshape(-1, 1, 1, 1),
-        schedule=schedule,
-        prediction="sample",
-        sample_shape=(1, 2, 2),
-        classes=3,
+        spec=fs.NetworkSpec(schedule, "sample", (1, 2, 2), classes=3),
     )
     assert len(classes(steps=2)) == 3
 
 
 def test_the_digest_of_a_module_is_over_its_weights() -> None:
-    given: dict[str, Any] = {"schedule": fs.schedules.edm(), "prediction": "edm", "sample_shape": (1, 2, 2)}
+    spec = fs.NetworkSpec(fs.schedules.edm(), "edm", (1, 2, 2))
     modules = [torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)]
-    first, second = (load(module, **given).digest for module in modules)
+    first, second = (load(module, spec=spec).model.digest for module in modules)
     assert first != second
     modules[1].load_state_dict(modules[0].state_dict())
-    assert load(modules[1], **given).digest == first
-    assert load(modules[1], **given, classes=3).digest != first
-    assert not load(modules[1], **given).anonymous
+    assert load(modules[1], spec=spec).model.digest == first
+    assert load(modules[1], spec=replace(spec, classes=3)).model.digest != first
+    assert not load(modules[1], spec=spec).model.identity.anonymous
 
 
-FACTS: dict[str, Any] = {"schedule": fs.schedules.linear(), "prediction": "epsilon", "sample_shape": (1, 2, 2)}
+SPEC = fs.NetworkSpec(fs.schedules.linear(), "epsilon", (1, 2, 2))
 
 
 class Scaled(torch.nn.Module):
@@ -97,81 +92,88 @@ def closing_over(factor: float) -> Callable[..., Any]:
     "make", [closing_over, Scaled, lambda factor: partial(lambda net, x, t: net(x, t), closing_over(factor))]
 )
 def test_nothing_is_claimed_of_a_callable_whose_outcome_is_not_to_be_seen(make: Callable[[float], Any]) -> None:
-    first, second = (load(make(factor), **FACTS) for factor in (0.9, 0.3))
-    assert first.digest != second.digest
-    assert load(first.network, **FACTS).digest != first.digest  # what it closes over may have changed
-    assert first.anonymous
-    assert len(bytes.fromhex(first.digest)) == 8
+    first, second = (load(make(factor), spec=SPEC) for factor in (0.9, 0.3))
+    assert first.model.digest != second.model.digest
+    assert (
+        load(first.model.network, spec=SPEC).model.digest != first.model.digest
+    )  # what it closes over may have changed
+    assert first.model.identity.anonymous
+    assert len(bytes.fromhex(first.model.digest)) == 8
     picture = first([None], steps=2)
-    assert torch.equal(first.redraw(picture.recipe).tensor, picture.tensor)
+    assert torch.equal(first.redraw(picture).tensor, picture.tensor)
     with pytest.raises(fs.InvalidInput, match=r"give the model that drew it\. A function is another model each time"):
-        second.redraw(picture.recipe)
+        second.redraw(picture)
 
 
 def test_a_callable_is_known_by_the_digest_that_its_caller_gives() -> None:
-    first, again, other = (load(closing_over(0.9), **FACTS, digest=text) for text in ("0.9", "0.9", "0.3"))
-    assert (first.digest, first.anonymous) == (again.digest, False)
-    assert other.digest != first.digest
-    assert load(closing_over(0.9), **{**FACTS, "sample_shape": (1, 2, 3)}, digest="0.9").digest != first.digest
+    first, again, other = (load(closing_over(0.9), spec=replace(SPEC, digest=text)) for text in ("0.9", "0.9", "0.3"))
+    assert (first.model.digest, first.model.identity.anonymous) == (again.model.digest, False)
+    assert other.model.digest != first.model.digest
+    wider = replace(SPEC, sample_shape=(1, 2, 3), digest="0.9")
+    assert load(closing_over(0.9), spec=wider).model.digest != first.model.digest
     picture = first([None], steps=2)
-    assert torch.equal(again.redraw(picture.recipe).tensor, picture.tensor)
+    assert torch.equal(again.redraw(picture).tensor, picture.tensor)
     module = torch.nn.Linear(2, 2)
-    assert load(module, **FACTS, digest="mine").digest != load(module, **FACTS).digest
+    named = load(module, spec=replace(SPEC, digest="mine"))
+    assert named.model.digest != load(module, spec=SPEC).model.digest
     for wrong in ("", 7, "a" * 1001):
         with pytest.raises(fs.InvalidInput, match="digest must be a text of 1 to 1000 characters"):
-            load(closing_over(0.9), **FACTS, digest=wrong)
+            load(closing_over(0.9), spec=replace(SPEC, digest=wrong))  # type: ignore[arg-type]
     with pytest.raises(fs.InvalidInput, match="digest are for a callable"):
-        load("digits", digest="mine")
+        load("digits", spec=fs.NetworkSpec(digest="mine"))
 
 
-def test_a_job_of_an_unknown_callable_is_not_continued_by_another(tmp_path: Path) -> None:
-    def job(factor: float, **more: Any) -> Job:
-        pipe = load(closing_over(factor), **FACTS, **more)
-        return Job(pipe, (Item(None),), pipe.plan(steps=2), batch=1)
+def test_a_batch_of_an_unknown_callable_is_not_continued_by_another(tmp_path: Path) -> None:
+    def batch(factor: float, digest: str | None = None) -> Batch:
+        pipe = load(closing_over(factor), spec=replace(SPEC, digest=digest))
+        return Batch.of(pipe, [PromptLine(None)], call={"steps": 2}, size=1)
 
-    draw_job(job(0.9), tmp_path / "job")
+    draw_batch(batch(0.9), tmp_path / "job")
     with pytest.raises(fs.InvalidInput, match=r"its model is .* begun with\. A function is another model each time"):
-        draw_job(job(0.3), tmp_path / "job")
-    draw_job(job(0.9, digest="0.9"), tmp_path / "known")
-    assert draw_job(job(0.9, digest="0.9"), tmp_path / "known").drawn == 0
+        draw_batch(batch(0.3), tmp_path / "job")
+    draw_batch(batch(0.9, "0.9"), tmp_path / "known")
+    assert draw_batch(batch(0.9, "0.9"), tmp_path / "known").drawn == 0
 
 
 def test_a_module_is_converted_as_a_copy_and_other_callables_are_not() -> None:
     module = torch.nn.Linear(2, 2)
-    whole, half = load(module, **FACTS), load(module, **FACTS, dtype="bfloat16")
+    whole, half = load(module, spec=SPEC).model, load(module, spec=SPEC, dtype="bfloat16").model
     assert module.weight.dtype is torch.float32
-    assert (half.network.weight.dtype, half.dtype) == (torch.bfloat16, torch.bfloat16)
-    assert (half.weights, whole.weights) == (whole.digest, whole.digest)
-    assert half.digest == load(module.to(torch.bfloat16), **FACTS).digest != whole.digest
-    assert load(module, **FACTS, dtype="bfloat16").network is module
-    assert load(module, **FACTS, dtype="float32").network.weight.dtype is torch.float32
+    assert (half.network.weight.dtype, half.dtype) == (torch.bfloat16, torch.bfloat16)  # type: ignore[attr-defined]
+    assert (half.weights, whole.identity.weights) == (whole.digest, whole.digest)
+    assert half.digest != whole.digest
+    module.to(torch.bfloat16)
+    assert load(module, spec=SPEC, dtype="bfloat16").model.network is module
+    exact: Any = load(module, spec=SPEC, dtype="float32").model.network
+    assert exact.weight.dtype is torch.float32
     with pytest.raises(fs.InvalidInput, match=r"dtype converts the weights of a torch\.nn\.Module, and a function"):
-        load(closing_over(0.9), **FACTS, dtype="bfloat16")
+        load(closing_over(0.9), spec=SPEC, dtype="bfloat16")
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "give schedule, prediction, sample_shape too"),
+        ({}, r"give schedule, prediction, sample_shape in fewstep\.NetworkSpec too"),
         ({"schedule": "linear"}, "schedule must be one of"),
         ({"prediction": "epsilom"}, "unknown prediction type 'epsilom': did you mean 'epsilon'"),
         ({"sample_shape": (3, 4)}, r"sample_shape must be \(C, H, W\)"),
         ({"sample_shape": (3, 10**6, 10**6)}, "at most 268,435,456 values"),
         ({"sample_shape": (3, 0, 4)}, "sample_shape must be"),
         ({"classes": -1}, "classes must be a whole number"),
-        ({"dtype": "float8"}, "unknown dtype 'float8'"),
     ],
 )
 def test_a_callable_without_its_facts_is_refused(given: dict[str, Any], message: str) -> None:
-    facts: dict[str, Any] = {"schedule": fs.schedules.linear(), "prediction": "epsilon", "sample_shape": (1, 4, 4)}
+    spec = replace(SPEC, **given) if given else None
     with pytest.raises(fs.InvalidInput, match=message):
-        load(lambda x, t: x, **({**facts, **given} if given else {}))
+        load(lambda x, t: x, spec=spec)
+    with pytest.raises(fs.InvalidInput, match="unknown dtype 'float8'"):
+        load(lambda x, t: x, spec=SPEC, dtype="float8")
 
 
 def test_facts_that_a_model_says_itself_are_refused(folder: Path) -> None:
     for source in ("digits", folder):
         with pytest.raises(fs.InvalidInput, match="prediction are for a callable or one network alone"):
-            load(source, prediction="epsilon")
+            load(source, spec=fs.NetworkSpec(prediction="epsilon"))
 
 
 def test_one_network_is_loaded_with_the_schedule_beside_it(models: Models, tmp_path: Path) -> None:
@@ -179,9 +181,11 @@ def test_one_network_is_loaded_with_the_schedule_beside_it(models: Models, tmp_p
     part = load(folder / "unet")
     file = load(folder / UNET)
     alone = shutil.copytree(folder / "unet", tmp_path / "alone")
-    with pytest.raises(fs.InvalidInput, match="is a network alone: give schedule and prediction"):
+    with pytest.raises(
+        fs.InvalidInput, match=r"is a network alone: give spec=fewstep\.NetworkSpec\(schedule, prediction\)"
+    ):
         load(alone)
-    given = load(alone, schedule=whole.schedule, prediction="epsilon")
+    given = load(alone, spec=fs.NetworkSpec(whole.model.schedule, "epsilon"))
     pictures = [pipe([None], steps=2).tensor for pipe in (whole, part, file, given)]
     assert all(torch.equal(pictures[0], picture) for picture in pictures)
 
@@ -365,8 +369,7 @@ def test_a_hub_id_that_is_cached_is_loaded_offline(models: Models, hub: Path) ->
     (hub / "models--org--tiny-sd" / "refs").mkdir()
     (hub / "models--org--tiny-sd" / "refs" / "main").write_text("a" * 40)
     pipe = load("org/tiny-sd")
-    assert isinstance(pipe, TextPipeline)
-    assert (pipe.name, pipe.digest) == ("tiny-sd", models("sd").native.digest)
+    assert (pipe.name, pipe.model.digest) == ("tiny-sd", models("sd").native.model.digest)
 
 
 def test_a_hub_id_that_is_not_cached_says_why_it_cannot_be_had(hub: Path) -> None:
@@ -412,13 +415,42 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_a_folder_may_recommend_its_guidance(tmp_path):
+def test_a_folder_may_recommend_how_it_is_drawn_with(tmp_path: Path) -> None:
     tiny_diffusers.write("sd", tmp_path / "sd")
-    assert fs.load(tmp_path / "sd").guidance == 7.5
-    (tmp_path / "sd" / "fewstep.json").write_text('{"guidance": 2.5}')
-    pipe = fs.load(tmp_path / "sd")
-    assert pipe.guidance == pipe("a lion", steps=1).recipe.guidance.scale == 2.5
-    for wrong in ("true", '"3"', "-1", "1000"):
-        (tmp_path / "sd" / "fewstep.json").write_text(f'{{"guidance": {wrong}}}')
-        with pytest.raises(fs.InvalidInput, match="guidance has to be a number from 0 to 100"):
-            fs.load(tmp_path / "sd")
+    assert load(tmp_path / "sd").model.recommended["guidance"] == {"scale": 7.5}
+    overlay = {"guidance": {"scale": 2.5}, "sampling": {"sampler": "unipc-2", "steps": 3}, "clip_skip": 1}
+    (tmp_path / "sd/fewstep.json").write_text(json.dumps(overlay))
+    pipe = load(tmp_path / "sd")
+    drawing = pipe("a lion").drawing
+    assert (drawing.guidance.scale, drawing.clip_skip) == (2.5, 1)
+    assert (drawing.sampling.sampler, drawing.sampling.steps, drawing.sampling.grid) == ("unipc-2", 3, "trailing")
+    assert pipe.order("a lion", guidance=1.0, clip_skip=2).drawing.guidance.scale == 1.0
+
+
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        ({"guidance": {"scale": True}}, "scale"),
+        ({"guidance": {"scale": "3"}}, "scale"),
+        ({"guidance": {"scale": float("nan")}}, "scale|NaN"),
+        ({"guidance": 2.5}, "it may hold sampling, guidance"),
+        ({"guidance": {"scal": 2.5}}, "scal"),
+        ({"guidance": {"method": "apq"}}, "did you mean 'apg'"),
+        ({"sampling": {"sampler": "unipc-99"}}, "unknown sampler 'unipc-99'"),
+        ({"sampling": {"steps": 0}}, "steps"),
+        ({"sampling": {"plan": {"format": 9}}}, "plan"),
+        ({"clip_skip": 99}, "clip_skip"),
+        ({"clip_skip": "1"}, "clip_skip"),
+        ({"decode": {"tiled": 1}}, "tiled"),
+        ({"decode": {"tilde": True}}, "tilde"),
+        ({"prompts": ["lion"]}, "it may hold sampling, guidance"),
+        ({"height": 10**9}, "it may hold sampling, guidance"),
+        ({"run": {"batch": 10**6}}, "it may hold sampling, guidance"),
+    ],
+)
+def test_a_recommendation_that_cannot_be_followed_is_refused_where_it_is_read(
+    folder: Path, overlay: dict[str, Any], message: str
+) -> None:
+    (folder / "fewstep.json").write_text(json.dumps(overlay))
+    with pytest.raises(fs.InvalidInput, match=rf"fewstep\.json.*({message})"):
+        load(folder)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.pipeline.cache import TensorCache, key_of
+from fewstep.models.cache import TensorCache, key_of
 
 
 def entry(value: float, numbers: int = 10) -> dict[str, torch.Tensor]:

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from fewstep import InvalidInput
-from fewstep.pipeline import input as reading
-from fewstep.pipeline.input import read_mask, read_picture
+from fewstep.pipeline import pictures as reading
+from fewstep.pipeline import read_picture
 
 
 def colours(tensor: torch.Tensor) -> np.ndarray:
@@ -91,16 +91,6 @@ def test_a_picture_is_cut_in_the_middle_or_stretched() -> None:
     assert stretched[0, 1] > 200
     with pytest.raises(InvalidInput, match="8 x 4 pixels and 4 x 4 are needed"):
         read_picture(image, (4, 4), "exact")
-
-
-def test_a_mask_is_its_lighter_half() -> None:
-    image = Image.fromarray(np.array([[0, 127, 128, 255]], np.uint8))
-    assert read_mask(image, (1, 4)).tolist() == [[[[0, 0, 1, 1]]]]
-    assert read_mask(torch.tensor([[0.4, 0.5]]), (1, 2)).tolist() == [[[[0, 1]]]]
-    with pytest.raises(InvalidInput, match="dark everywhere"):
-        read_mask(Image.new("L", (2, 2)), (2, 2))
-    with pytest.raises(InvalidInput, match="must have shape"):
-        read_mask(torch.ones(3, 2, 2), (2, 2))
 
 
 @pytest.mark.parametrize("side", [10_000, 12_000, 65_000])

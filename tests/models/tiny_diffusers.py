@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+
+from fewstep.pipeline import Pipeline, load
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 WORDS = ("red", "blue", "green", "circle", "square", "left", "of", "above", "photo", "lion")
@@ -380,3 +382,17 @@ def write(name: str, folder: Path, **options: Any) -> Any:
     pipe.save_pretrained(folder, safe_serialization=True)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+class Twins(NamedTuple):
+    """A tiny model: the native pipeline, diffusers' own, and the folder that both are from."""
+
+    native: Pipeline
+    own: Any
+    folder: Path
+
+
+def twins(name: str, folder: Path, **options: Any) -> Twins:
+    """The model of a family, saved in `folder`."""
+    own = write(name, folder, **options)
+    return Twins(load(folder), own, folder)

@@ -14,10 +14,9 @@ import fewstep as fs
 from fewstep.adapters.byrow import GuidanceByRow
 from fewstep.adapters.diffusers import PlanScheduler
 from fewstep.core.plan import TunedFor
-from fewstep.tuning.table import plan_of, table_of
-
-from .conftest import Model
-from .test_families import PROMPTS, SIZE, WIDE, apart, noise, pack
+from models.by_hand import fitted
+from models.test_families import PROMPTS, SIZE, WIDE, apart, noise, pack
+from models.tiny_diffusers import Twins
 
 CALLS: dict[str, dict[str, Any]] = {
     "sd": {"guidance_scale": 4.0},
@@ -35,11 +34,11 @@ CALLS: dict[str, dict[str, Any]] = {
 )
 @pytest.mark.parametrize("name", CALLS)
 def test_native_and_drop_in_give_the_same_latents(
-    models: Callable[..., Model], name: str, sampler: str, grid: str
+    models: Callable[..., Twins], name: str, sampler: str, grid: str
 ) -> None:
     native, own, _ = models(name)
     size = WIDE if name == "sana" else SIZE
-    z = noise((2, *native.latent_shape(**size)))
+    z = noise((2, *native.state_shape(**size)))
     plan = native.plan(sampler, steps=4, grid=grid, **size)
     found = fs.sample(plan, native.denoiser(PROMPTS, guidance=4.0, **size), noise=z)
     pipe = copy.copy(own)
@@ -56,9 +55,8 @@ def test_native_and_drop_in_give_the_same_latents(
 
 
 def tuned(native: Any, factors: list[float]) -> fs.Plan:
-    table = table_of(native.plan("unipc-2", steps=len(factors), **SIZE))
-    assert table is not None
-    return plan_of(table, native.schedule_at(*SIZE.values()), TunedFor(native.weights), factors)
+    plan = native.plan("unipc-2", steps=len(factors), **SIZE)
+    return fitted(plan, model=native.model.weights, factors=factors)
 
 
 def hosted(own: Any, plan: fs.Plan) -> Any:
@@ -68,9 +66,9 @@ def hosted(own: Any, plan: fs.Plan) -> Any:
 
 
 @pytest.mark.parametrize("name", ["sd", "sdxl", "sd3"])
-def test_guidance_by_row_goes_through_the_callback(models: Callable[..., Model], name: str) -> None:
+def test_guidance_by_row_goes_through_the_callback(models: Callable[..., Twins], name: str) -> None:
     native, own, _ = models(name)
-    plan, z = tuned(native, [0.0, 1.25, 0.8, 0.0]), noise((2, *native.latent_shape(**SIZE)))
+    plan, z = tuned(native, [0.0, 1.25, 0.8, 0.0]), noise((2, *native.state_shape(**SIZE)))
     found = fs.sample(plan, native.denoiser(PROMPTS, guidance=4.0, plan=plan, **SIZE), noise=z)
     by_row = GuidanceByRow(plan, 4.0)
     assert by_row.weights == pytest.approx((1.0, 4.75, 3.4, 1.0))
@@ -83,7 +81,7 @@ def test_guidance_by_row_goes_through_the_callback(models: Callable[..., Model],
     assert apart(found, torch.as_tensor(constant)) > 1e-3
 
 
-def test_a_callback_that_cannot_guide_by_row_says_why(models: Callable[..., Model]) -> None:
+def test_a_callback_that_cannot_guide_by_row_says_why(models: Callable[..., Twins]) -> None:
     native, own, _ = models("sd")
     plan = tuned(native, [1.0, 0.5])
     by_row = GuidanceByRow(plan, 4.0)
@@ -103,10 +101,10 @@ def test_a_callback_that_cannot_guide_by_row_says_why(models: Callable[..., Mode
         hosted(own, plan)
 
 
-def test_the_callback_reads_a_file(models: Callable[..., Model], tmp_path: Path) -> None:
+def test_the_callback_reads_a_file(models: Callable[..., Twins], tmp_path: Path) -> None:
     plan = tuned(models("sd").native, [1.0, 0.5])
     plan.save(tmp_path / "plan.json")
     by_row = GuidanceByRow(tmp_path / "plan.json", 3.0)
     assert (by_row.first, by_row.weights) == (3.0, (3.0, 2.0))
     assert by_row.plan.guidance_factors is None
-    assert by_row.plan.tuned_for == TunedFor(models("sd").native.weights)
+    assert by_row.plan.tuned_for == TunedFor(models("sd").native.model.weights)

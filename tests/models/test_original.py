@@ -15,15 +15,15 @@ from diffusers.loaders import single_file_utils
 from safetensors.torch import save_file
 
 import fewstep as fs
-from fewstep.pipeline import TextPipeline, load
-from fewstep.pipeline.original import _diffusers_names, default_config
+from fewstep.models.original import _diffusers_names, default_config
+from fewstep.pipeline import load
 from fewstep.zoo import container
 
 from . import originals
-from .conftest import Model
 from .test_families import PROMPTS, SIZE, apart, noise
+from .tiny_diffusers import Twins
 
-Models = Callable[..., Model]
+Models = Callable[..., Twins]
 
 
 def bare(folder: Path, target: Path) -> Path:
@@ -33,16 +33,15 @@ def bare(folder: Path, target: Path) -> Path:
 
 def drawn(pipe: Any) -> torch.Tensor:
     plan = pipe.plan("unipc-3", steps=4, **SIZE)
-    start = noise((2, *pipe.latent_shape(**SIZE)))
+    start = noise((2, *pipe.state_shape(**SIZE)))
     return fs.sample(plan, pipe.denoiser(PROMPTS, guidance=4.0, negative="blue", **SIZE), noise=start)
 
 
 def same(found: Any, whole: Any) -> None:
-    assert isinstance(found, TextPipeline)
-    assert (found.prediction, found.schedule.spec) == (whole.prediction, whole.schedule.spec)
+    assert (found.model.prediction, found.model.schedule.spec) == (whole.model.prediction, whole.model.schedule.spec)
     assert apart(drawn(found), drawn(whole)) < 1e-5
     latents = noise((1, 4, 4, 6), 3)
-    assert apart(found.decoder(latents), whole.decoder(latents)) < 1e-5
+    assert apart(found.decode(latents), whole.decode(latents)) < 1e-5
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +75,7 @@ def test_sdxl_as_one_file(models: Models, tmp_path: Path) -> None:
         conditioner__embedders__1__model__=originals.open_clip(own.text_encoder_2),
     )
     found: Any = load(path, config=bare(folder, tmp_path / "config"))
-    assert found.zero_negative
+    assert found.model.conditioner.zero_negative
     same(found, whole)
 
 
@@ -113,7 +112,7 @@ def test_t5_of_sd3_is_in_the_file_or_left_out(models: Models, tmp_path: Path) ->
     path = originals.write(tmp_path / "t5.safetensors", **parts, text_encoders__t5xxl__transformer__=third)
     same(load(path, config=config), whole)
     found: Any = load(originals.write(tmp_path / "clips.safetensors", **parts), config=config)
-    assert set(found.encoder.readers) == {"text_encoder", "text_encoder_2"}
+    assert set(found.model.conditioner.encoder.readers) == {"text_encoder", "text_encoder_2"}
 
 
 def flux_of_width(width: int) -> Any:
@@ -129,7 +128,7 @@ def test_flux_as_one_file(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str, told: bool
 ) -> None:
     whole, own, folder = models("flux") if told else models("flux", guidance=False)
-    assert whole.distilled == told
+    assert whole.model.conditioner.facts.distilled == told
     tensors = originals.flux(own.transformer)
     width = own.transformer.config.num_attention_heads * own.transformer.config.attention_head_dim
     name = "convert_flux_transformer_checkpoint_to_diffusers"
@@ -140,8 +139,8 @@ def test_flux_as_one_file(
     for file in (without / "transformer").glob("*.safetensors"):
         file.unlink()
     found: Any = load(path, config=without)
-    assert found.distilled == told
-    plan, start = whole.plan("euler", steps=3, **SIZE), noise((2, *whole.latent_shape(**SIZE)))
+    assert found.model.conditioner.facts.distilled == told
+    plan, start = whole.plan("euler", steps=3, **SIZE), noise((2, *whole.state_shape(**SIZE)))
     a, b = (fs.sample(plan, p.denoiser(PROMPTS, **SIZE), noise=start) for p in (found, whole))
     assert apart(a, b) < 1e-5
 
@@ -166,7 +165,7 @@ def test_clip_l_of_sd3_is_not_projected(models: Models, tmp_path: Path) -> None:
         text_encoders__clip_g__transformer__=originals.clip(own.text_encoder_2),
     )
     found: Any = load(path, config=folder)
-    readers = found.encoder.readers
+    readers = found.model.conditioner.encoder.readers
     assert torch.equal(readers["text_encoder"].model.text_projection.weight, torch.eye(32))
     weight = own.text_encoder_2.text_projection.weight
     assert torch.equal(readers["text_encoder_2"].model.text_projection.weight, weight)
@@ -176,14 +175,14 @@ def test_the_digest_is_over_the_file_and_the_configurations(checkpoint: tuple[Pa
     path, config = checkpoint
     first = load(path, config=config)
     moved = shutil.copy(path, tmp_path / "other.safetensors")
-    assert load(moved, config=config).digest == first.digest
+    assert load(moved, config=config).model.digest == first.model.digest
     other = shutil.copytree(config, tmp_path / "config")
     text = (other / "vae/config.json").read_text()
     (other / "vae/config.json").write_text(text.replace('"scaling_factor": 0.18215', '"scaling_factor": 0.2'))
-    assert load(path, config=other).digest != first.digest
+    assert load(path, config=other).model.digest != first.model.digest
     half: Any = load(path, config=config, dtype="bfloat16")
-    assert half.digest != first.digest
-    assert next(half.module.parameters()).dtype is torch.bfloat16
+    assert half.model.digest != first.model.digest
+    assert next(half.model.module.parameters()).dtype is torch.bfloat16
 
 
 def test_loading_draws_no_random_numbers(checkpoint: tuple[Path, Path]) -> None:
@@ -221,13 +220,13 @@ def test_files_that_are_damaged_or_of_another_kind_are_refused(
         with pytest.raises(fs.InvalidInput, match=message):
             load(path, config=models(name).folder)
     with pytest.raises(fs.InvalidInput, match="schedule are for a callable or one network alone"):
-        load(path, config=config, schedule=fs.schedules.linear())
+        load(path, config=config, spec=fs.NetworkSpec(fs.schedules.linear()))
 
 
 def test_a_file_that_says_that_it_predicts_v_is_refused_with_epsilon(models: Models, tmp_path: Path) -> None:
     whole, own, folder = models("sd2")
     path = originals.write(tmp_path / "v.safetensors", **originals.sd_parts(own), **{"": {"v_pred": torch.zeros(1)}})
-    assert load(path, config=folder).prediction == whole.prediction
+    assert load(path, config=folder).model.prediction == whole.model.prediction
     with pytest.raises(fs.InvalidInput, match=r"has a tensor v_pred.*says 'epsilon': give a config"):
         load(path, config=models("sd").folder)
 
