@@ -18,7 +18,7 @@ from fewstep.benchmark.sweep import candidates_of
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import TunedFor
 from fewstep.tuning.table import plan_of, table_of
-from pipeline.tiny import broken, write
+from models.tiny import broken, write
 
 from .tiny import PLANS, SWEEP, measure, solved_once
 
@@ -201,10 +201,10 @@ def test_lost_images_are_counted_and_left_out(tmp_path: Path) -> None:
 
 def test_a_tuned_plan_is_compared_kept_and_refused_for_another_model(model: Path, tmp_path: Path) -> None:
     pipe = fs.load(model)
-    for name, digest in (("own", pipe.digest), ("other", "0" * 16)):
-        table = table_of(fs.compile("unipc-2", schedule=pipe.schedule, steps=3))
+    for name, digest in (("own", pipe.model.digest), ("other", "0" * 16)):
+        table = table_of(fs.compile("unipc-2", schedule=pipe.model.schedule, steps=3))
         assert table is not None
-        plan_of(table, pipe.schedule, TunedFor(digest)).save(tmp_path / f"{name}.json")
+        plan_of(table, pipe.model.schedule, TunedFor(digest)).save(tmp_path / f"{name}.json")
     none = {"samplers": (), "grids": ()}
     found = measure(model, tmp_path / "out", Sweep(**none, plans=(tmp_path / "own.json",)))
     (one,) = found.results
@@ -220,11 +220,11 @@ def test_a_tuned_plan_is_compared_kept_and_refused_for_another_model(model: Path
 
 def test_a_plan_with_guidance_by_row_is_measured_as_it_is_drawn(model: Path, tmp_path: Path) -> None:
     pipe = fs.load(model)
-    table = table_of(fs.compile("unipc-2", schedule=pipe.schedule, steps=4))
+    table = table_of(fs.compile("unipc-2", schedule=pipe.model.schedule, steps=4))
     assert table is not None
     files = []
     for name, factors in (("all", [1.0, 1.2, 0.9, 0.8]), ("some", [0.0, 1.2, 0.9, 0.0]), ("alike", None)):
-        plan_of(table, pipe.schedule, TunedFor(pipe.digest), factors).save(tmp_path / f"{name}.json")
+        plan_of(table, pipe.model.schedule, TunedFor(pipe.model.digest), factors).save(tmp_path / f"{name}.json")
         files.append(tmp_path / f"{name}.json")
     sweep = Sweep(samplers=(), grids=(), guidance=(1.0, 4.0), plans=tuple(files))
     found = {(one.plan.digest, one.guidance): one for one in measure(model, tmp_path / "out", sweep).results}
@@ -298,9 +298,7 @@ def test_bad_input_is_refused_before_anything_is_written(
 
 
 def test_a_model_without_condition_has_no_guidance(tmp_path: Path) -> None:
-    pipe = fs.load(
-        lambda x, t: 0.5 * x, schedule=fs.schedules.linear(), prediction="epsilon", sample_shape=(1, 4, 4), classes=0
-    )
+    pipe = fs.load(lambda x, t: 0.5 * x, spec=fs.NetworkSpec(fs.schedules.linear(), "epsilon", (1, 4, 4)))
     few = {"samplers": ("ddim",), "grids": ("karras",), "steps": (2,)}
     (one,) = bench(pipe, Sweep(**few), output=tmp_path / "out", pictures=Pictures(4, 4)).results
     assert (one.guidance, one.nfe) == (None, 2.0)

@@ -32,16 +32,15 @@ def made(factor: float) -> Any:
 
 
 def loaded(network: Any, **more: Any) -> Pipeline:
-    pipe = fs.load(network, schedule=fs.schedules.linear(), prediction="epsilon", sample_shape=(1, 2, 2), **more)
-    assert isinstance(pipe, Pipeline)
-    return pipe
+    spec = fs.NetworkSpec(fs.schedules.linear(), "epsilon", (1, 2, 2), digest=more.pop("digest", None))
+    return fs.load(network, spec=spec, **more)
 
 
 def test_another_function_is_not_served_the_rows_of_the_first(tmp_path: Path) -> None:
     first = loaded(made(0.9))
     (row,) = bench(first, ONE, output=tmp_path / "out", pictures=TWO).results
     before = (tmp_path / "out" / "runs.jsonl").read_bytes()
-    for other in (loaded(made(0.3)), loaded(first.network)):
+    for other in (loaded(made(0.3)), loaded(first.model.network)):
         with pytest.raises(InvalidInput, match=r"give another folder with --output\. A function is .* digest=\.\."):
             bench(other, ONE, output=tmp_path / "out", pictures=TWO)
     assert (tmp_path / "out" / "runs.jsonl").read_bytes() == before

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from fewstep.pipeline.tuned import plans_of
 
 import fewstep as fs
 from benchmark.made_up import row
@@ -20,8 +19,10 @@ from fewstep.benchmark import Answer, Budget, Evidence, Measured, Pictures, Repo
 from fewstep.benchmark.measured import key_of
 from fewstep.benchmark.results import ResultFile
 from fewstep.benchmark.subject import Subject
-from fewstep.pipeline import TextPipeline
-from pipeline import tiny, tiny_diffusers
+from fewstep.models.plans import plans_of
+from fewstep.pipeline import Pipeline
+from fewstep.tuning.subject import scale_of
+from models import tiny, tiny_diffusers
 
 
 class Made:
@@ -67,14 +68,12 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
 
 
 @pytest.fixture
-def words(made: Made) -> Callable[[str], TextPipeline]:
+def words(made: Made) -> Callable[[str], Pipeline]:
     """Writes a model of words of this name."""
 
-    def write(name: str) -> TextPipeline:
+    def write(name: str) -> Pipeline:
         tiny_diffusers.write("sd", Path(name))
-        pipe = fs.load(f"./{name}")
-        assert isinstance(pipe, TextPipeline)
-        return pipe
+        return fs.load(f"./{name}")
 
     return write
 
@@ -143,11 +142,13 @@ def test_rows_below_the_smallest_row_that_is_too_slow_are_measured(made: Made) -
 
 
 def test_the_captions_that_would_be_measured_decide_which_rows_count(
-    made: Made, words: Callable[[str], TextPipeline]
+    made: Made, words: Callable[[str], Pipeline]
 ) -> None:
-    pipe = replace(words("scenes"), plans=plans_of(zoo.shipped_path("scenes")))  # as the shipped one, with its captions
+    pipe = words("scenes")
+    plans = plans_of(zoo.shipped_path("scenes"))
+    pipe = replace(pipe, model=replace(pipe.model, plans=plans))  # as the shipped one, with its captions
     Path("p.txt").write_text("a lion\n")
-    made.write(subject_of(pipe, "p.txt"), Path("out/bench-scenes"), 2, guidance=pipe.guidance, images=2)
+    made.write(subject_of(pipe, "p.txt"), Path("out/bench-scenes"), 2, guidance=scale_of(pipe, None), images=2)
     answer = ask(Budget(rows=3), pipe, images=2)
     assert answer.chosen.plan.rows == 3
     assert told(answer, "1 measurements are of other prompts, and are left out: give --prompts FILE")
@@ -156,12 +157,12 @@ def test_the_captions_that_would_be_measured_decide_which_rows_count(
     assert ask(Budget(rows=3), pipe, prompts="p.txt", seconds=None).chosen.plan.rows == 2
 
 
-def test_without_prompts_rows_of_any_are_better_than_none(made: Made, words: Callable[[str], TextPipeline]) -> None:
+def test_without_prompts_rows_of_any_are_better_than_none(made: Made, words: Callable[[str], Pipeline]) -> None:
     pipe = words("mine")
     Path("p.txt").write_text("a lion\n")
     with pytest.raises(fs.InvalidInput, match="mine draws from words: give --prompts FILE"):
         ask(Budget(rows=3), "./mine")
-    made.write(subject_of(pipe, "p.txt"), Path("out/bench-mine"), 2, guidance=pipe.guidance, images=2)
+    made.write(subject_of(pipe, "p.txt"), Path("out/bench-mine"), 2, guidance=scale_of(pipe, None), images=2)
     answer = ask(Budget(rows=3), "./mine")
     assert answer.chosen.plan.rows == 2
     assert told(answer, "nothing is measured with 3 rows: give --prompts FILE to measure it")
@@ -202,7 +203,7 @@ def test_another_model_of_the_same_name_is_passed_over_and_has_its_own_folder(ma
     assert advised.advice is not None
     assert told(advised, "out/bench-tiny is of another model of this name")
     assert ask(Budget(rows=2)).chosen.plan.rows == 2
-    own = fs.load("tiny.safetensors").digest[:4]
+    own = fs.load("tiny.safetensors").model.digest[:4]
     assert [call.place for call in made.calls] == [f"out/bench-tiny-{own}"]
     assert ask(Budget(rows=2), seconds=None).chosen.plan.rows == 2
     with pytest.raises(fs.InvalidInput, match="out/bench-tiny holds measurements of 'tiny' with digest"):
@@ -226,7 +227,7 @@ def test_a_pipeline_of_a_callable_has_lines_that_begin_with_it(made: Made) -> No
         def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
             return x
 
-    pipe = fs.load(Net(), schedule=fs.schedules.linear(), prediction="epsilon", sample_shape=(1, 4, 4))
+    pipe = fs.load(Net(), spec=fs.NetworkSpec(fs.schedules.linear(), "epsilon", (1, 4, 4)))
     for answer in (ask(Budget(rows=3), pipe, seconds=None), ask(Budget(rows=3), pipe)):
         assert (answer.lines.command, answer.lines.diffusers) == (None, None)
         call = answer.lines.python.removeprefix("images = ")

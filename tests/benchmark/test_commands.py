@@ -25,7 +25,7 @@ def test_a_sampler_on_a_grid_with_its_options() -> None:
     ]  # fmt: skip
     assert found.python == (
         'images = fs.load("models/mine", dtype="bfloat16")("PROMPT", sampler="ddim", steps=4, grid="quadratic", '
-        'grid_options={"bias": 0.5}, options={"eta": 0.5}, guidance=2.0)'
+        'sampling={"grid_options": {"bias": 0.5}, "options": {"eta": 0.5}}, guidance=2.0)'
     )
     assert found.diffusers == (
         'pipe.scheduler = PlanScheduler.from_config(pipe.scheduler, sampler="ddim", grid="quadratic", '

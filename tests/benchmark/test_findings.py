@@ -15,8 +15,8 @@ from fewstep.benchmark.findings import Findings, Scope
 from fewstep.benchmark.findings import gather as read
 from fewstep.benchmark.results import ResultFile
 from fewstep.benchmark.sweep import Target
-from fewstep.core.schedule import Schedule
 from fewstep.core.plan import TunedFor
+from fewstep.core.schedule import Schedule
 from fewstep.tuning.table import plan_of, table_of
 
 OTHER = "f" * 16

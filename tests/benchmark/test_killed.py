@@ -16,7 +16,7 @@ import torch
 
 from fewstep.benchmark.measured import Measured
 from fewstep.benchmark.results import read_results
-from pipeline.tiny import write
+from models.tiny import write
 
 from .tiny import PLANS, measure, measure_alone
 

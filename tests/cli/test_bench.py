@@ -11,7 +11,7 @@ from benchmark.tiny import commands, solved_once
 from fewstep.benchmark import read_results, work
 from fewstep.core.plan import TunedFor
 from fewstep.tuning.table import plan_of, table_of
-from pipeline import originals, tiny_diffusers
+from models import originals, tiny_diffusers
 
 from .conftest import Call
 
@@ -106,8 +106,8 @@ def test_the_commands_on_the_page_and_of_a_choice_load_the_same_files(
     drawn = call(*[{"PROMPT": "lion"}.get(word, word) for word in draw[1:]], "--json")
     assert drawn.exit_code == 0, drawn.stderr
     (run,) = read_results("out/bench-one/runs.jsonl")
-    recipe = json.loads(drawn.stdout)["recipe"]
-    assert (recipe["plan"]["digest"], recipe["model_digest"]) == (run.plan.digest, run.model.digest)
+    made = json.loads(drawn.stdout)["made"]
+    assert (made["plan"], made["model_digest"]) == (run.plan.digest, run.model.digest)
     where = ("--prompts", "prompts.txt", "--model-config", "the sd")
     chosen = call("choose", "one.safetensors", "--budget-rows", 2, "--no-measure", "--json", *where)
     assert chosen.exit_code == 0, chosen.stderr
@@ -118,9 +118,9 @@ def test_the_commands_on_the_page_and_of_a_choice_load_the_same_files(
 def test_a_tuned_plan_in_half_precision_is_drawn_without_force(call: Call, here: Path) -> None:
     tiny_diffusers.write("ddpm", here / "ddpm")
     pipe = fs.load("ddpm")
-    table = table_of(fs.compile("unipc-2", schedule=pipe.schedule, steps=3))
+    table = table_of(fs.compile("unipc-2", schedule=pipe.model.schedule, steps=3))
     assert table is not None
-    plan_of(table, pipe.schedule, TunedFor(pipe.model.identity.weights)).save("tuned.json")
+    plan_of(table, pipe.model.schedule, TunedFor(pipe.model.identity.weights)).save("tuned.json")
     words = ("--samplers", "none", "--plan", "tuned.json", "--precision", "bfloat16", "--images", 4, "--batch", 4)
     result = call("bench", "ddpm", *words)
     assert result.exit_code == 0, result.stderr
@@ -128,7 +128,7 @@ def test_a_tuned_plan_in_half_precision_is_drawn_without_force(call: Call, here:
     assert draw[3:] == ["--plan", draw[4], "--dtype", "bfloat16"]
     drawn = call(*draw[1:], "--count", 1, "--json")
     assert drawn.exit_code == 0, drawn.stderr
-    assert json.loads(drawn.stdout)["recipe"]["model_digest"] != pipe.digest
+    assert json.loads(drawn.stdout)["made"]["model_digest"] != pipe.model.digest
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import fewstep as fs
 from benchmark.tiny import commands
 from fewstep.core.plan import TunedFor
 from fewstep.tuning.table import plan_of, table_of
-from pipeline import tiny_diffusers
+from models import tiny_diffusers
 
 from .conftest import Call
 
@@ -42,7 +42,7 @@ def test_it_measures_what_is_missing_once_and_its_command_draws(call: Call, here
     assert "Nothing that was measured is better" in again.stdout
     command = next(line for line in again.stdout.splitlines() if line.startswith("command: "))
     drawn = call(*shlex.split(command)[2:], "--count", 1, "--json")
-    assert json.loads(drawn.stdout)["recipe"]["plan"]["digest"] == chosen["plan"]["digest"]
+    assert json.loads(drawn.stdout)["made"]["plan"] == chosen["plan"]["digest"]
 
 
 def test_a_variant_is_measured_and_drawn_with_the_command_and_the_line_of_python(call: Call, here: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_variant_is_measured_and_drawn_with_the_command_and_the_line_of_python
     command = found["lines"]["command"]
     assert command.endswith(" --variant fp16")
     drawn = call(*shlex.split(command)[1:], "--count", 1, "--json")
-    assert json.loads(drawn.stdout)["recipe"]["plan"]["digest"] == found["chosen"]["plan"]["digest"]
+    assert json.loads(drawn.stdout)["made"]["plan"] == found["chosen"]["plan"]["digest"]
     assert found["lines"]["python"].startswith('images = fs.load("half", variant="fp16")(')
     page = Path("out/bench-half/index.html")
     for start in ("fewstep bench half ", "fewstep generate half "):
@@ -87,7 +87,7 @@ def test_a_budget_that_nothing_meets_is_told_the_least(call: Call, here: Path) -
 
 
 def test_a_plan_tuned_for_another_model_is_refused(call: Call, here: Path) -> None:
-    schedule = fs.load("tiny.safetensors").schedule
+    schedule = fs.load("tiny.safetensors").model.schedule
     table = table_of(fs.compile("unipc-2", schedule=schedule, steps=3))
     assert table is not None
     plan_of(table, schedule, TunedFor("0" * 16)).save("other.json")
@@ -138,8 +138,8 @@ def test_ctrl_c_while_measuring_keeps_the_rows_and_says_interrupted(
 
 
 def test_after_a_tuning_alone_its_certificate_speaks(call: Call, here: Path) -> None:
-    schedule = fs.load("tiny.safetensors").schedule
-    digest = fs.load("tiny.safetensors").digest
+    schedule = fs.load("tiny.safetensors").model.schedule
+    digest = fs.load("tiny.safetensors").model.digest
     for name, error, steps in (("mine", 0.1, 3), ("less", 0.2, 2)):
         table = table_of(fs.compile("unipc-2", schedule=schedule, steps=steps))
         assert table is not None

@@ -26,10 +26,10 @@ def test_a_plan_and_its_certificate_are_written_and_generate_draws_with_it(call:
     assert found["plan"] == plan.digest
     assert found["rows"] == len(plan.rows) == 2
     assert found["nfe"] == 4
-    assert found["model"]["digest"] == fs.load("tiny.safetensors").digest
+    assert found["model"]["digest"] == fs.load("tiny.safetensors").model.digest
     assert Path("new/plan.certificate.html").read_text().startswith("<!doctype html>")
     drawn = call("generate", "tiny.safetensors", "--plan", "new/plan.json", "--count", 1, "--json")
-    assert json.loads(drawn.stdout)["recipe"]["plan"]["digest"] == plan.digest
+    assert json.loads(drawn.stdout)["made"]["plan"] == plan.digest
 
 
 def test_json_is_the_certificate(call: Call, here: Path) -> None:
@@ -81,7 +81,7 @@ def test_the_typical_image_can_be_the_objective(call: Call, here: Path) -> None:
 def test_a_plan_tuned_for_another_model_is_refused_unless_forced(call: Call, here: Path) -> None:
     from fewstep.tuning.table import plan_of, table_of
 
-    schedule = fs.load("tiny.safetensors").schedule
+    schedule = fs.load("tiny.safetensors").model.schedule
     table = table_of(fs.compile("unipc-2", schedule=schedule, steps=3))
     assert table is not None
     plan_of(table, schedule, TunedFor("0" * 16)).save("other.json")
@@ -166,24 +166,23 @@ def test_milliseconds_become_the_rows_that_fit(call: Call, here: Path, monkeypat
 
 
 def test_a_plan_that_guides_by_row_is_followed_and_drawn_again(call: Call, here: Path) -> None:
-    from fewstep.pipeline import read
     from fewstep.tuning.table import plan_of, table_of
 
     pipe = fs.load("tiny.safetensors")
-    table = table_of(fs.compile("unipc-2", schedule=pipe.schedule, steps=2))
+    table = table_of(fs.compile("unipc-2", schedule=pipe.model.schedule, steps=2))
     assert table is not None
     for name, factors in (("by_row", [0.5, 2.0]), ("constant", [1.0, 1.0])):
-        plan_of(table, pipe.schedule, TunedFor(pipe.digest), factors).save(f"{name}.json")
+        plan_of(table, pipe.model.schedule, TunedFor(pipe.model.digest), factors).save(f"{name}.json")
         drawn = call(
             "generate", "tiny.safetensors", "--plan", f"{name}.json", "--guidance", 3, "--output", f"{name}.png"
         )
         assert drawn.exit_code == 0, drawn.stderr
     assert Path("by_row.png").read_bytes() != Path("constant.png").read_bytes()
-    recipe = read(Path("by_row.png")).recipe
-    assert recipe is not None
-    plan = fs.Plan.load("by_row.json")
-    drawn = pipe(recipe.labels, sampler=plan, guidance=3.0, seed=recipe.seed, batch=recipe.batch)
-    assert torch.equal(pipe.redraw(recipe).tensor, drawn.tensor)
+    stamp = fs.drawing.read("by_row.png")
+    drawing, plan = stamp.drawing, fs.Plan.load("by_row.json")
+    settings = {"guidance": 3.0, "seed": drawing.seed, "count": drawing.count, "batch": stamp.made.batch}
+    drawn = pipe(drawing.labels, sampler=plan, **settings)
+    assert torch.equal(pipe.redraw(stamp).tensor, drawn.tensor)
     refused = call("generate", "tiny.safetensors", "--plan", "by_row.json", "--guidance-method", "apg")
     assert refused.exit_code == 2
     assert "was tuned with guidance by row" in refused.stderr

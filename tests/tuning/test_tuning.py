@@ -161,7 +161,7 @@ def test_a_pipeline_is_tuned_as_it_draws():
     few = TuningSettings(samplers=["ddim", "deis-3"], sizes=Sizes.of(8), iterations=0, seconds=10_000, seed=3, batch=8)
     plan, certificate = fs.tune(pipe, nfe=8, guidance=3.0, settings=few)
     assert (certificate.rows, certificate.nfe, certificate.seed) == (4, 8, 3)
-    assert certificate.model == {"name": "digits", "digest": pipe.weights}
+    assert certificate.model == {"name": "digits", "digest": pipe.model.identity.weights}
     assert certificate.settings == {"guidance": 3.0}
     default = next(row for row in certificate.compared if row.kind == "default")
     assert (default.digest, default.nfe) == (pipe.plan(steps=4).digest, 8)

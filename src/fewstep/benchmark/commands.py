@@ -70,7 +70,8 @@ def lines_of(one: Measured, prompted: bool, loaded: bool = False) -> Lines:
         arguments.append(f"sampler=fs.Plan.load({_literal(plan.file)})")
     else:
         arguments += _named({"sampler": plan.sampler, "steps": plan.steps, "grid": plan.grid})
-        arguments += _named({"grid_options": dict(plan.grid_options), "options": dict(plan.options)})
+        more = {"grid_options": dict(plan.grid_options), "options": dict(plan.options)}
+        arguments += _named({"sampling": {name: value for name, value in more.items() if value}})
     drawn = ", ".join([*arguments, *_named({"guidance": one.guidance})])
     if loaded:
         return Lines(None, f"images = pipe({drawn})", None)

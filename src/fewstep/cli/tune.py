@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from fewstep import pipeline, tuning
+from fewstep import tuning
 from fewstep.cli import place
 from fewstep.cli.output import note, progress, show_json, show_table
 from fewstep.cli.values import Several
@@ -98,7 +98,7 @@ def tune(ctx: click.Context, **given: Any) -> None:
         fewstep tune scenes --ms 300 --guidance 3
     """
     _check(given)
-    pipe = pipeline.load(given["model"], **place.arguments(given))
+    pipe = place.load(given["model"], given)
     settings = _settings(given)
     problem = tuning.problem_at(pipe, given["guidance"], settings)
     budget = _budget(problem, given)
