@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fewstep import schedules
 from fewstep.core.errors import InvalidInput
@@ -114,8 +113,7 @@ class Model:
     @property
     def module(self) -> nn.Module | None:
         """The torch module behind the network, where there is one."""
-        inner = self.network.args[0] if isinstance(self.network, partial) and self.network.args else self.network
-        return inner if isinstance(inner, nn.Module) else None
+        return self.denoiser().module
 
     def state_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
         """(C, H, W) of the state of an image; None is the model's own size. Raises `InvalidInput` for other sizes."""
