@@ -1,7 +1,6 @@
-"""Batches whose images differ in sampler, steps and guidance: each is as if it were alone, and a kill changes nothing."""
+"""Batches whose images differ in sampler, steps and guidance: each is as if alone, and a kill changes nothing."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
