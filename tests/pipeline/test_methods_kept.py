@@ -35,9 +35,7 @@ def test_a_picture_remembers_its_method(models: Models, weak: Pipeline, tmp_path
     with pytest.raises(fs.InvalidInput, match=f"a weaker model of digest {weak.model.digest}: give it as weak="):
         sd.redraw(stamp, image=picture())
     other = models("sd", prediction_type="v_prediction").native
-    with pytest.raises(
-        fs.InvalidInput, match=f"the weaker model {weak.model.digest}, and weak has the digest"
-    ):
+    with pytest.raises(fs.InvalidInput, match=f"the weaker model {weak.model.digest}, and weak has the digest"):
         sd.redraw(stamp, image=picture(), weak=other)
     with pytest.raises(fs.InvalidInput, match="drawn with no weaker model"):
         sd.redraw(sd("lion", **QUICK), weak=weak)

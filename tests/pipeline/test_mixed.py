@@ -136,9 +136,7 @@ def test_a_killed_batch_goes_on_to_the_same_files(models: Models, tmp_path: Path
     draw_batch(batch, tmp_path / "whole")
     arguments = [str(folder), str(prompts), str(tmp_path / "killed"), str(SLOTS), str(moves)]
     script = Path(__file__).with_name("killed.py")
-    run = subprocess.run(
-        [sys.executable, str(script), *arguments], env={**os.environ}, capture_output=True, check=False
-    )
+    run = subprocess.run([sys.executable, str(script), *arguments], capture_output=True, check=False)
     assert run.returncode == -signal.SIGKILL, run.stderr.decode()[-2000:]
     report = draw_batch(batch, tmp_path / "killed")
     assert report.drawn == (24 if moves < 18 else 8)
