@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewstep import drawing, measure, schedules
+    from fewstep import benchmark, drawing, files, measure, models, pipeline, schedules, show, tuning, zoo
     from fewstep.adaptive import sample_adaptive
     from fewstep.core.errors import InvalidInput
     from fewstep.core.grid import GRIDS
@@ -40,11 +40,24 @@ if TYPE_CHECKING:
     from fewstep.run.eager import Cancelled, NonFinite, Progress, sample, sample_pair
     from fewstep.run.graph import Graph
     from fewstep.run.slots import Request, Slots
-    from fewstep.solvers.compile import compile
+    from fewstep.solvers.compile import compile, solver_of
     from fewstep.solvers.registry import SAMPLERS
+    from fewstep.zoo import scenes
 
+_ROOMS = {
+    "benchmark": "fewstep.benchmark",
+    "drawing": "fewstep.drawing",
+    "files": "fewstep.files",
+    "measure": "fewstep.measure",
+    "models": "fewstep.models",
+    "pipeline": "fewstep.pipeline",
+    "scenes": "fewstep.zoo.scenes",
+    "schedules": "fewstep.schedules",
+    "show": "fewstep.show",
+    "tuning": "fewstep.tuning",
+    "zoo": "fewstep.zoo",
+}
 _HOMES = {
-    "fewstep": ["drawing", "measure", "schedules"],
     "fewstep.adaptive": ["sample_adaptive"],
     "fewstep.core.errors": ["InvalidInput"],
     "fewstep.core.grid": ["GRIDS"],
@@ -69,7 +82,7 @@ _HOMES = {
     "fewstep.run.eager": ["Cancelled", "NonFinite", "Progress", "sample", "sample_pair"],
     "fewstep.run.graph": ["Graph"],
     "fewstep.run.slots": ["Request", "Slots"],
-    "fewstep.solvers.compile": ["compile"],
+    "fewstep.solvers.compile": ["compile", "solver_of"],
     "fewstep.solvers.registry": ["SAMPLERS"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
@@ -106,6 +119,7 @@ __all__ = [
     "Sampling",
     "Slots",
     "TensorCache",
+    "benchmark",
     "check_negative",
     "clip",
     "compile",
@@ -113,24 +127,32 @@ __all__ = [
     "drawing",
     "dynamic_threshold",
     "embedded_guidance",
+    "files",
     "load",
     "measure",
+    "models",
+    "pipeline",
     "preset",
     "sample",
     "sample_adaptive",
     "sample_pair",
     "saturation",
+    "scenes",
     "schedules",
+    "show",
+    "solver_of",
+    "tuning",
+    "zoo",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name in _ROOMS:
+        value = importlib.import_module(_ROOMS[name])
+    elif name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    else:
         raise AttributeError(f"module 'fewstep' has no attribute {name!r}; it has {', '.join(__all__)}")
-    home = _HOME[name]
-    value = (
-        importlib.import_module(f"{home}.{name}") if home == __name__ else getattr(importlib.import_module(home), name)
-    )
     globals()[name] = value
     return value
 

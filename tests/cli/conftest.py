@@ -8,16 +8,16 @@ import pytest
 from click.testing import CliRunner, Result
 
 from fewstep.cli.app import app
-from pipeline.tiny import write
+from models.tiny import write
 
 Call = Callable[..., Result]
 
 
 @pytest.fixture(autouse=True)
-def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def no_configuration(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody's own defaults."""
     monkeypatch.delenv("FEWSTEP_CONFIG", raising=False)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nobody"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.getbasetemp() / "nobody"))
 
 
 @pytest.fixture

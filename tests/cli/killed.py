@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ["fewstep.cli.bulk", "fewstep.cli.generate", "fewstep.pipeline", "torch._dynamo", "PIL.PngImagePlugin"]
+PRELOADED = ["fewstep.cli.batch", "fewstep.cli.generate", "fewstep.pipeline", "torch._dynamo", "PIL.PngImagePlugin"]
 """What a run imports; torch imports the fourth where a network is made without memory."""
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fewstep.cli.comparison import Cell, draw
-from pipeline.tiny import LOST, broken
+from models.tiny import LOST, broken
 
 from .conftest import Call
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from fewstep.pipeline import read
-from pipeline import tiny_diffusers
+from fewstep.drawing import read
+from models import tiny_diffusers
 
 from .conftest import Call
 
@@ -32,24 +32,24 @@ def test_a_default_negative_prompt_is_used_and_said(call: Call, config: Path, mo
     result = call("generate", model, "lion", *QUICK)
     assert result.exit_code == 0, result.stderr
     assert f"from {config}: negative='blue' guidance=3.0 batch=2" in result.stderr
-    recipe = read("a.png").recipe
-    assert (recipe.negatives, recipe.guidance.scale, recipe.batch) == (("blue",), 3.0, 2)
+    stamp = read("a.png")
+    assert (stamp.drawing.negative, stamp.drawing.guidance.scale, stamp.made.batch) == (("blue",), 3.0, 2)
     result = call("generate", model, "lion", "--negative", "red", *QUICK)
-    assert read("a.png").recipe.negatives == ("red",)
+    assert read("a.png").drawing.negative == ("red",)
     assert f"from {config}: guidance=3.0 batch=2" in result.stderr
     result = call("generate", model, "lion", "--no-config", *QUICK)
-    assert read("a.png").recipe.negatives == (None,)
+    assert read("a.png").drawing.negative == (None,)
     assert str(config) not in result.stderr
 
 
 def test_many_images_have_the_defaults_too(call: Call, config: Path, model: Path) -> None:
     config.write_text('[generate]\nnegative = "blue"\nbatch-size = "auto"\n')
-    result = call("generate", model, "lion", "--seeds", "0-1", "--steps", 1, "--output", "a")
+    result = call("batch", model, "lion", "--seeds", "0-1", "--steps", 1, "--output", "a")
     assert result.exit_code == 0, result.stderr
-    assert Path("a/manifest.jsonl").read_text().count('"negative": "blue"') == 2
+    assert Path("a/manifest.jsonl").read_text().count('"negative": ["blue"]') == 2
     assert "2 images in batches of 2" in result.stderr
     assert call("generate", model, "lion", *QUICK).exit_code == 0  # for one image auto means nothing
-    assert read("a.png").recipe.batch == 4
+    assert read("a.png").made.batch == 4
 
 
 def test_a_negative_prompt_that_cannot_act_is_said(call: Call, config: Path, model: Path) -> None:
@@ -62,23 +62,27 @@ def test_a_model_of_classes_takes_what_it_can_and_says_what_not(call: Call, conf
     config.write_text('[generate]\nnegative = "blue"\nsteps = 2\npreset = "best"\nheight = 8\n')
     result = call("generate", "tiny.safetensors", "--output", "a.png")
     assert result.exit_code == 0, result.stderr
-    assert f"from {config}: steps=2\n" in result.stderr
-    assert "not used by a model of classes: negative, preset, height" in result.stderr
-    assert read("a.png").recipe.plan.steps == 2
+    assert f"from {config}: steps=2 preset='best'\n" in result.stderr
+    assert "not used by a model of classes: negative, height" in result.stderr
+    assert read("a.png").drawing.sampling.steps == 2
 
 
 def test_what_a_picture_a_plan_a_preset_or_times_decide_stays(call: Call, config: Path, model: Path) -> None:
     call("generate", "tiny.safetensors", *QUICK)
-    call("plan", "--sampler", "ddim", "--steps", 3, "--output", "plan.json")
+    call("plan", "ddim", "--steps", 3, "--output", "plan.json")
     config.write_text('[generate]\nsampler = "heun"\nsteps = 7\ngrid = "karras"\n')
-    assert call("generate", "tiny.safetensors", "--like", "a.png", "--output", "b.png").exit_code == 0
-    assert read("b.png").recipe == read("a.png").recipe
+    assert call("redraw", "a.png", "tiny.safetensors", "--output", "b.png").exit_code == 0
+    assert read("b.png").drawing == read("a.png").drawing
     result = call("generate", "tiny.safetensors", "--times", "900,300,-1", "--output", "b.png")
     assert result.exit_code == 0, result.stderr
-    assert (read("b.png").recipe.plan.steps, read("b.png").recipe.plan.sampler) == (2, "heun")
+    assert (len(read("b.png").drawing.sampling.times), read("b.png").drawing.sampling.sampler) == (3, "heun")
+    result = call("generate", "tiny.safetensors", "--plan", "plan.json", "--output", "b.png")
+    assert result.exit_code == 0, result.stderr
+    assert str(config) not in result.stderr
+    assert (read("b.png").drawing.sampling.plan.steps) == 3
     result = call("generate", model, "lion", "--preset", "realtime", "--output", "b.png")
     assert result.exit_code == 0, result.stderr
-    assert (read("b.png").recipe.plan.steps, read("b.png").recipe.plan.sampler) == (4, "ddim")
+    assert (read("b.png").drawing.sampling.steps, read("b.png").drawing.sampling.sampler) == (4, "ddim")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +97,7 @@ def test_what_a_picture_a_plan_a_preset_or_times_decide_stays(call: Call, config
         ("[generate]\nsteps = true", "steps has to be a whole number, got True"),
         ("[generate]\nnegative = 3", "negative has to be a text, got 3"),
         ("[generate]\nbatch-size = 'many'", "batch-size: 'many' is neither auto nor"),
-        ("[generate", "is no TOML"),
+        ("[generate", "is not TOML"),
     ],
 )
 def test_what_cannot_be_used_is_named(call: Call, config: Path, text: str, message: str) -> None:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from pipeline import tiny_diffusers
+from models import tiny_diffusers
 
 from .conftest import Call
 

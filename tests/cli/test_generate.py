@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewstep.pipeline import read
-from fewstep.pipeline.pipeline import BATCH, GRID, GUIDANCE, SAMPLER, STEPS
-from pipeline.tiny import LOST, broken, write
+from fewstep.drawing import read
+from models.tiny import LOST, broken, write
 
 from .conftest import Call
 
@@ -35,10 +34,22 @@ def test_the_shipped_model_draws_ten_rows_of_digits(call: Call, here: Path) -> N
     assert call("generate").stdout == result.stdout
 
 
-def test_the_help_names_the_defaults_that_are_used(call: Call) -> None:
-    text = " ".join(call("generate", "--help").output.split())
-    for value in (SAMPLER, STEPS, GRID, f"{GUIDANCE:g}", BATCH):
-        assert f"[default: {value}]" in text
+@pytest.mark.parametrize(
+    ("words", "sampler", "guidance"),
+    [
+        (["digits"], "deis-3", "2"),
+        (["scenes"], "dpmpp-2m", "2"),
+        (["a red circle"], "dpmpp-2m", "2"),
+        ([], "the", "the"),
+    ],
+)
+def test_the_help_names_the_defaults_of_the_model_in_hand(
+    call: Call, words: list[str], sampler: str, guidance: str
+) -> None:
+    text = " ".join(call("generate", *words, "--help").output.split())
+    assert f"A name from `fewstep samplers`. [default: {sampler}" in text
+    assert f"at half the cost. [default: {guidance}" in text
+    assert ("deis-3" in text) == (words == ["digits"])
 
 
 @pytest.mark.parametrize(
@@ -46,13 +57,24 @@ def test_the_help_names_the_defaults_that_are_used(call: Call) -> None:
     [
         [],
         ["--labels", "2,0-1,none", "--count", 2, "--columns", 3, "--scale", 3, "--seed", 9, "--batch", 3],
-        ["--sampler", "ddim", "--option", "eta=1", "--grid", "karras", "--grid-option", "rho=5", "--bias", -1],
+        [
+            "--sampler",
+            "ddim",
+            "--option",
+            "eta=1",
+            "--grid",
+            "karras",
+            "--grid-option",
+            "rho=5",
+            "--grid-option",
+            "bias=-1",
+        ],
         ["--guidance", 4, "--negative", 1, "--guidance-interval", "0.3,", "--rescale", 0.5, "--clip"],
     ],
 )
-def test_like_draws_the_same_picture(call: Call, here: Path, words: list[object]) -> None:
+def test_redraw_draws_the_same_picture(call: Call, here: Path, words: list[object]) -> None:
     assert call(*QUICK, *words, "--output", "a.png").exit_code == 0
-    result = call("generate", MODEL, "--like", "a.png", "--output", "b.png")
+    result = call("redraw", "a.png", MODEL, "--output", "b.png")
     assert result.exit_code == 0, result.stderr
     assert result.stdout == "b.png\n"
     assert "the same pixels as a.png" in result.stderr
@@ -60,11 +82,14 @@ def test_like_draws_the_same_picture(call: Call, here: Path, words: list[object]
     assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
 
 
-def test_like_in_another_process_draws_the_same_picture(
+def test_redraw_in_another_process_draws_the_same_picture(
     process: Callable[..., subprocess.Popen[str]], here: Path
 ) -> None:
-    for words in (("--labels", "3,8", "--seed", 5, "--output", "a.png"), ("--like", "a.png", "--output", "b.png")):
-        out, err = process("generate", *words).communicate(timeout=120)
+    for words in (
+        ("generate", "--labels", "3,8", "--seed", 5, "--output", "a.png"),
+        ("redraw", "a.png", "--output", "b.png"),
+    ):
+        out, err = process(*words).communicate(timeout=120)
         assert out == f"{words[-1]}\n", err
     assert np.array_equal(pixels("a.png"), pixels("b.png"))
 
@@ -73,7 +98,7 @@ def test_each_image_is_written_alone_and_draws_itself_again(call: Call, here: Pa
     report = json.loads(call(*QUICK, "--count", 2, "--each", "--json", "--output", "all.png").stdout)
     assert report["each"][3] == "all/0003-label1.png"
     assert len(report["each"]) == report["images"] == 6
-    assert call("generate", MODEL, "--like", report["each"][3], "--output", "one.png").exit_code == 0
+    assert call("redraw", report["each"][3], MODEL, "--output", "one.png").exit_code == 0
     assert np.array_equal(pixels("one.png"), pixels(report["each"][3]))
     gap, size = 16, 64
     assert np.array_equal(pixels("one.png"), pixels("all.png")[2 * gap + size :, 2 * gap + size :][:size, :size])
@@ -82,14 +107,14 @@ def test_each_image_is_written_alone_and_draws_itself_again(call: Call, here: Pa
 def test_json_reports_the_recipe(call: Call, here: Path) -> None:
     result = call(*QUICK, "--labels", "1", "--count", 1, "--sampler", "heun", "--guidance", 1, "--json")
     report = json.loads(result.stdout)
-    assert (report["images"], report["nfe"], report["same_pixels"]) == (1, 5, None)
-    assert report["recipe"]["plan"]["sampler"] == "heun"
-    assert read(report["path"]).recipe.to_json() == report["recipe"]
+    assert (report["images"], report["nfe"]) == (1, 5)
+    assert report["drawing"]["sampling"]["sampler"] == "heun"
+    assert read(report["path"]).drawing.to_json() == report["drawing"]
 
 
 def test_another_scale_may_be_asked_of_a_recipe(call: Call, here: Path) -> None:
     call(*QUICK, "--output", "a.png", "--scale", 4)
-    assert call("generate", MODEL, "--like", "a.png", "--scale", 8, "--output", "b.png").exit_code == 0
+    assert call("redraw", "a.png", MODEL, "--scale", 8, "--output", "b.png").exit_code == 0
     assert np.array_equal(pixels("b.png"), pixels("a.png").repeat(2, 0).repeat(2, 1))
 
 
@@ -120,15 +145,15 @@ def test_a_plan_for_another_schedule_is_refused(call: Call, here: Path) -> None:
 def test_another_model_cannot_draw_the_picture_again(call: Call, here: Path) -> None:
     call(*QUICK, "--output", "a.png")
     write(here / "other.safetensors", seed=1)
-    result = call("generate", "other.safetensors", "--like", "a.png")
+    result = call("redraw", "a.png", "other.safetensors")
     assert result.exit_code == 2
-    assert read("a.png").recipe.model_digest in result.stderr
+    assert read("a.png").made.model_digest in result.stderr
     assert "give the model that drew it" in result.stderr
 
 
 def test_a_picture_cannot_choose_a_file_as_its_model(call: Call, here: Path) -> None:
     call(*QUICK, "--output", "a.png")
-    result = call("generate", "--like", "a.png")
+    result = call("redraw", "a.png")
     assert result.exit_code == 2
     assert "give the path of its file as MODEL" in result.stderr
 
@@ -136,16 +161,16 @@ def test_a_picture_cannot_choose_a_file_as_its_model(call: Call, here: Path) -> 
 def test_a_damaged_recipe_is_refused(call: Call, here: Path) -> None:
     call(*QUICK, "--output", "a.png")
     content = Path("a.png").read_bytes()
-    Path("a.png").write_bytes(content.replace(b'"batch": 100', b'"batch": 999'))
-    result = call("generate", MODEL, "--like", "a.png")
+    Path("a.png").write_bytes(content.replace(b'"batch":100', b'"batch":999'))
+    result = call("redraw", "a.png", MODEL)
     assert result.exit_code == 2
-    assert "a.png is damaged: the checksum" in result.stderr
+    assert "a.png is not a PNG picture, or it is damaged" in result.stderr
 
 
 def test_pixels_that_come_out_otherwise_are_admitted(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call(*QUICK, "--output", "a.png")
     monkeypatch.setattr("fewstep.pipeline.images.Images.digest", property(lambda _: "0" * 16))
-    result = call("generate", MODEL, "--like", "a.png", "--output", "b.png")
+    result = call("redraw", "a.png", MODEL, "--output", "b.png")
     assert result.exit_code == 0
     assert "the pixels are not all those of a.png" in result.stderr
 
@@ -157,10 +182,10 @@ def test_finished_images_are_kept_when_the_network_returns_nan(call: Call, here:
     assert result.stdout == "a.png\n"
     assert "2 of 6 images are NaN or infinite, first at row 0 of 3 (step 1)" in result.stderr
     assert "Finished and kept: 4 images, in a.png" in result.stderr
-    recipe = read("a.png").recipe
-    assert [recipe.labels[i] for i in recipe.kept] == [0, 0, 1, 1]
+    stamp = read("a.png")
+    assert [stamp.drawing.subjects[i // 2] for i in stamp.made.kept(6)] == [0, 0, 1, 1]
     assert LOST not in (0, 1)
-    call("generate", "broken.safetensors", "--like", "a.png", "--output", "b.png")
+    call("redraw", "a.png", "broken.safetensors", "--output", "b.png")
     assert np.array_equal(pixels("a.png"), pixels("b.png"))
 
 
@@ -175,7 +200,7 @@ def test_nothing_is_written_when_all_images_are_nan(call: Call, here: Path) -> N
 INTERRUPTED = """
 import os, signal, sys
 from fewstep.cli import main
-from fewstep.pipeline import draw
+from fewstep.pipeline import stages
 
 def sample(*arguments, on_row, **more):
     def interrupt(progress):
@@ -184,7 +209,7 @@ def sample(*arguments, on_row, **more):
         return on_row(progress)
     return real(*arguments, on_row=interrupt, **more)
 
-real, draw.sample = draw.sample, sample
+real, stages.sample = stages.sample, sample
 sys.argv = ["fewstep", "generate", "--output", "new/a.png"]
 main()
 """
@@ -193,7 +218,7 @@ main()
 def test_ctrl_c_ends_with_130_and_leaves_nothing(here: Path) -> None:
     done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (130, "")
-    assert done.stderr.strip() == "fewstep: interrupted"
+    assert done.stderr.splitlines()[-1] == "fewstep: interrupted"
     assert not Path("new").exists()
 
 
@@ -206,13 +231,13 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(here: Path) -> None:
         (["--labels", "0-999999"], "not a range"),
         (["--labels", ""], "is not a label"),
         (["--negative", "0,1"], "names 2 labels; give one"),
-        (["--count", "10000"], "are more than 10000"),
+        (["--count", "10000"], "a drawing has 1 to 10,000 images, got 30,000"),
         (["--count", "0"], "1<=x<=10000"),
         (["--steps", "0"], "1<=x<=10000"),
         (["--scale", "65"], "1<=x<=64"),
         (["--count", "3000", "--scale", "64"], "use a scale below 64"),
-        (["--guidance", "nan"], "guidance must be a finite number"),
-        (["--guidance-interval", "3,2"], "not low,high"),
+        (["--guidance", "nan"], "scale has to be a finite number, got nan"),
+        (["--guidance-interval", "3,2"], "0 <= low < high"),
         (["--rescale", "2"], "range 0<=x<=1"),
         (["--seed", "-1"], "0<=x"),
         (["--batch", "0"], "1<=x<=1024"),
@@ -224,10 +249,9 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(here: Path) -> None:
         (["--output", "a.jpg"], "ends in .png"),
         (["--output", "tiny.safetensors/a.png"], "cannot write the picture"),
         (["--plan", "absent.json"], "cannot read the plan absent.json"),
-        (["--plan", "p.json", "--steps", "3", "--option", "eta=1"], "--plan cannot be combined with --steps, --option"),
-        (["--like", "a.png", "--seed", "3"], "--like cannot be combined with --seed"),
-        (["--like", "absent.png"], "No such file or directory: absent.png"),
-        (["--like", "tiny.safetensors"], "tiny.safetensors is no PNG picture"),
+        (["--bias", "1"], "No such option '--bias'"),
+        (["--batch", "auto"], "is for many images, with `fewstep batch`"),
+        (["lion"], "PROMPT is for models that take prompts, and tiny draws classes"),
     ],
 )
 def test_bad_values_are_named(call: Call, here: Path, words: list[str], message: str) -> None:
@@ -252,3 +276,34 @@ def test_a_model_that_cannot_be_loaded_is_named(call: Call, here: Path, model: s
     result = call("generate", model)
     assert result.exit_code == 2
     assert message in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["absent.png"], "No such file or directory: absent.png"),
+        ([MODEL], "tiny.safetensors is not a PNG picture"),
+        (["a.png", MODEL, "--seed", "3"], "No such option '--seed'"),
+        (["a.png", MODEL, "--output", "b.jpg"], "ends in .png"),
+        (["a.png", MODEL, "--image", "a.png"], "were drawn without a picture"),
+    ],
+)
+def test_what_cannot_be_drawn_again_is_named(call: Call, here: Path, words: list[str], message: str) -> None:
+    call(*QUICK, "--output", "a.png")
+    result = call("redraw", *words)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert message in result.stderr
+    assert not Path("out").exists()
+
+
+def test_what_is_done_is_said_before_it_is_done(call: Call, here: Path) -> None:
+    lines = call(*QUICK, "--sampler", "ddim", "--count", 1, "--output", "a.png").stderr.splitlines()
+    assert lines[:2] == ["loading tiny.safetensors ..", "drawing 3 images, ddim in 3 steps .."]
+
+
+def test_a_plan_decides_alone(call: Call, here: Path) -> None:
+    call("plan", "ddim", "--steps", 3, "--output", "p.json")
+    result = call("generate", MODEL, "--plan", "p.json", "--steps", 3, "--option", "eta=1")
+    assert result.exit_code == 2
+    assert "the plan already decides steps, options" in result.stderr
+    assert "--force takes a plan" in call("generate", MODEL, "--force").stderr

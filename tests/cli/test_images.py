@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewstep.pipeline import load, read
-from pipeline import tiny_diffusers
+from fewstep.drawing import read
+from fewstep.pipeline import load
+from models import tiny_diffusers
 
 from .conftest import Call
 
@@ -39,14 +40,17 @@ def test_img2img_says_what_it_drew_and_the_file_knows(call: Call, files: Path, m
     assert result.exit_code == 0, result.stderr
     assert result.stdout == "out/in-img2img.png\n"
     assert "2 images, NFE 4" in result.stderr
-    recipe = read("out/in-img2img.png").recipe
-    assert load(model).redraw(recipe, image="in.png").digest == read("out/in-img2img.png").pixels
+    stamp = read("out/in-img2img.png")
+    drawing = stamp.drawing
+    assert load(model).redraw(stamp, image="in.png").digest == stamp.made.pixels
+    again = call("redraw", "out/in-img2img.png", model, "--image", "in.png", "--output", "again.png")
+    assert "the same pixels as out/in-img2img.png" in again.stderr
     report = json.loads(call("img2img", model, "in.png", "a red circle", "lion", *words, "--json").stdout)
-    assert report["recipe"] == recipe.to_json()
-    assert (report["nfe"], report["recipe"]["strength"], report["recipe"]["seed"]) == (4, 0.5, 3)
+    assert report["drawing"] == drawing.to_json()
+    assert (report["nfe"], report["drawing"]["source"]["strength"], report["drawing"]["seed"]) == (4, 0.5, 3)
     noise = ("--strength-of", "noise", "--strength", 0.3, *QUICK, "--json", "--guidance", 1)
-    times = json.loads(call("img2img", model, "in.png", "lion", *noise).stdout)["recipe"]["plan"]["times"]
-    assert float(load(model).schedule.sigma(times[0])) == pytest.approx(0.3)
+    source = json.loads(call("img2img", model, "in.png", "lion", *noise).stdout)["drawing"]["source"]
+    assert (source["strength_of"], source["strength"]) == ("noise", 0.3)
 
 
 def test_inpaint_keeps_the_dark_part(call: Call, files: Path, model: Path) -> None:
@@ -58,7 +62,7 @@ def test_inpaint_keeps_the_dark_part(call: Call, files: Path, model: Path) -> No
     scale = found.shape[0] // 18  # a border around an image of less than 64 pixels
     assert np.array_equal(found[scale : 17 * scale : scale, 13 * scale : 25 * scale : scale], kept)
     raw = call("inpaint", model, "in.png", "mask.png", "lion", *QUICK, "--no-paste", "--json")
-    assert json.loads(raw.stdout)["recipe"]["paste"] is False
+    assert json.loads(raw.stdout)["drawing"]["source"]["paste"] is False
 
 
 def test_invert_and_edit(call: Call, files: Path, model: Path) -> None:
@@ -66,12 +70,12 @@ def test_invert_and_edit(call: Call, files: Path, model: Path) -> None:
     assert result.exit_code == 0, result.stderr
     report = json.loads(result.stdout)
     assert report["error"] < 1e-4
-    assert report["nfe"] == {"up": 4, "down": 3}
+    assert report["rows"] == {"up": 4, "down": 3}
     assert Path(report["path"]).is_file()
     assert "dB in latents" in call("invert", model, "in.png", *QUICK).stderr
     result = call("edit", model, "in.png", "lion", "a red circle", *QUICK, "--guidance", 2, "--output", "e.png")
     assert result.exit_code == 0, result.stderr
-    assert (read("e.png").recipe.source, read("e.png").recipe.prompts) == ("lion", ("a red circle",))
+    assert (read("e.png").drawing.source.prompt, read("e.png").drawing.prompts) == ("lion", ("a red circle",))
 
 
 def test_interpolate_writes_a_sheet_or_an_animation(call: Call, files: Path, model: Path) -> None:
@@ -89,8 +93,8 @@ def test_interpolate_writes_a_sheet_or_an_animation(call: Call, files: Path, mod
     ("words", "message"),
     [
         (("img2img", "MODEL", "none.png", "lion"), "No such file or directory: none.png"),
-        (("img2img", "MODEL", "text.png", "lion"), "no picture that is read here"),
-        (("img2img", "MODEL", "in.png", "lion", "--strength", 2), "strength must be a number above 0"),
+        (("img2img", "MODEL", "text.png", "lion"), "picture that is read here"),
+        (("img2img", "MODEL", "in.png", "lion", "--strength", 2), "0<x<=1"),
         (("img2img", "MODEL", "in.png", "lion", "--output", "a.jpg"), "a path that ends in .png"),
         (("img2img", "MODEL", "in.png", "lion", "--output", "a.gif"), "a path that ends in .png"),
         (("img2img", "tiny.safetensors", "in.png", "lion"), "draws classes"),

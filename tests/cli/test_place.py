@@ -8,12 +8,13 @@ import pytest
 import fewstep.benchmark.subject
 import fewstep.pipeline
 from fewstep.core.errors import InvalidInput
-from pipeline.tiny_diffusers import write
+from models.tiny_diffusers import write
 
 from .conftest import Call
 
 WORDS = {
     "generate": [],
+    "batch": ["--output", "out"],
     "compare": ["--steps", "2"],
     "compare, over scales": ["--guidance", "1,2"],
     "tune": ["--nfe", "4"],
@@ -40,6 +41,7 @@ def test_where_a_model_runs_is_for_loading(call: Call, monkeypatch: pytest.Monke
         seen.update(given, source=source)
         raise InvalidInput("seen")
 
+    monkeypatch.setattr(fewstep, "load", load)
     monkeypatch.setattr(fewstep.pipeline, "load", load)
     monkeypatch.setattr(fewstep.benchmark.subject, "load", load)
     lacking = LACKING.get(command, [])

@@ -14,7 +14,7 @@ def test_the_table_says_what_each_register_becomes(call: Call) -> None:
     lines = call("plan", "dpmpp-2m", "--steps", 3).stdout.splitlines()
     plan = fs.compile("dpmpp-2m", schedule=fs.schedules.linear(), steps=3)
     assert plan.digest in lines[0]
-    assert "NFE 3, 2 registers" in lines[0]
+    assert "3 rows, 2 registers" in lines[0]
     first, second, third = (line for line in lines if line.lstrip()[:1].isdigit())
     assert first.split()[:6] == ["0", "step", "1", "999", "0.00635282", "0.99998"]
     assert f"{plan.A[1, 0, 0]:.5g} R0 - {-plan.A[1, 0, 1]:.5g} R1 + {plan.B[1, 0, 0]:.5g} x0" in second
@@ -23,7 +23,7 @@ def test_the_table_says_what_each_register_becomes(call: Call) -> None:
 
 def test_json_is_the_plan_itself(call: Call) -> None:
     words = ["plan", "ddim", "--steps", 4, "--option", "eta=0.5", "--grid", "karras", "--grid-option", "rho=5"]
-    result = call(*words, "--bias", -1, "--schedule", "flow:shift=3", "--json")
+    result = call(*words, "--grid-option", "bias=-1.0", "--schedule", "flow:shift=3", "--json")
     assert fs.Plan.from_json(result.stdout) == fs.compile(
         "ddim",
         schedule=fs.schedules.flow(shift=3),
@@ -59,7 +59,7 @@ def test_noise_and_departures_are_shown(call: Call) -> None:
     [
         (["ddim"], "give one of --steps, --times and --sigmas, got none"),
         (["ddim", "--steps", "3", "--times", "9,-1"], "got --steps and --times"),
-        (["ddim", "--times", "9,-1", "--bias", "1"], "--times is the grid itself"),
+        (["ddim", "--times", "9,-1", "--grid-option", "bias=1"], "the grid is given by its times"),
         (["ddim", "--times", "9,x"], "'x' in the list is not a number"),
         (["ddim", "--times", "9,nan"], "outside"),
         (["ddim", "--times", "1,2"], "decrease"),
@@ -68,7 +68,7 @@ def test_noise_and_departures_are_shown(call: Call) -> None:
         (["ddim", "--steps", "3", "--option", "eta=1", "--option", "eta=0"], "--option eta is given twice"),
         (["ddim", "--steps", "3", "--option", "eta=2"], "eta must lie in [0, 1]"),
         (["ddim", "--steps", "3", "--option", "eta=x"], "eta must be of type float, got 'x'"),
-        (["ddim", "--steps", "3", "--option", "steps=3"], "use --steps itself"),
+        (["ddim", "--steps", "3", "--option", "steps=3"], "steps is not an option of ddim"),
         (["ddim", "--steps", "3", "--schedule", "lineer"], "did you mean 'linear'"),
         (["ddim", "--steps", "3", "--schedule", "flow:shift"], "not a parameter such as shift=3"),
         (["ddim", "--steps", "3", "--schedule", "flow:shift=nan"], "not a parameter such as shift=3"),

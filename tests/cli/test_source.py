@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fewstep.cli.source import is_prompt
-from fewstep.pipeline import read
+from fewstep.drawing import read
 
 from .conftest import Call
 
@@ -17,29 +17,29 @@ def test_a_prompt_without_a_model_is_drawn_by_the_scenes(call: Call, here: Path)
     pytest.importorskip("diffusers")
     result = call("generate", "a red circle left of a blue square", "star", *QUICK)
     assert result.exit_code == 0, result.stderr
-    recipe = read("a.png").recipe
-    assert (recipe.model, recipe.prompts) == ("scenes", ("a red circle left of a blue square", "star"))
-    again = call("generate", "--like", "a.png", "--output", "b.png")
+    stamp = read("a.png")
+    assert (stamp.made.model, stamp.drawing.prompts) == ("scenes", ("a red circle left of a blue square", "star"))
+    again = call("redraw", "a.png", "--output", "b.png")
     assert again.exit_code == 0, again.stderr
     assert "the same pixels as a.png" in again.stderr
     named = call("generate", "scenes", "a red circle left of a blue square", "star", *QUICK)
     assert named.exit_code == 0, named.stderr
-    assert read("a.png").recipe == recipe
+    assert read("a.png") == stamp
 
 
 def test_a_file_of_prompts_without_a_model_is_drawn_by_the_scenes(call: Call, here: Path) -> None:
     pytest.importorskip("diffusers")
     Path("p.txt").write_text("a star\n")
-    result = call("generate", "--prompts", "p.txt", "--steps", 1, "--output", "many")
+    result = call("batch", "--prompts", "p.txt", "--steps", 1, "--output", "many")
     assert result.exit_code == 0, result.stderr
     [line] = Path("many/manifest.jsonl").read_text().splitlines()
-    assert (json.loads(line)["model"], json.loads(line)["prompt"]) == ("scenes", "a star")
+    line = json.loads(line)
+    assert (line["made"]["model"], line["drawing"]["prompts"]) == ("scenes", ["a star"])
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["a red circle", "--like", "a.png"], "--like cannot be combined with --prompts"),
         (["a red circle", "--labels", "1"], "--labels is for models of classes, and scenes takes prompts"),
         (["circle"], "unknown model 'circle'"),
         (["my model.safetensors"], "no file at my model.safetensors"),

@@ -6,7 +6,7 @@ import click
 import pytest
 
 from fewstep import schedules
-from fewstep.cli.values import Labels, ScheduleName, Span, mapping, scalar
+from fewstep.cli.values import LABELS, ScheduleName, Span, mapping, scalar
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ def test_a_scalar_is_what_it_looks_like(text: str, value: Any) -> None:
 
 
 def test_labels_may_be_ranges_and_none() -> None:
-    assert Labels().convert("3, 0-2,none,7", None, None) == (3, 0, 1, 2, None, 7)
+    assert LABELS.convert("3, 0-2,none,7", None, None) == (3, 0, 1, 2, None, 7)
 
 
 @pytest.mark.parametrize(("text", "span"), [("0.2,5", (0.2, 5.0)), (",5", (0.0, 5.0)), ("1,", (1.0, float("inf")))])

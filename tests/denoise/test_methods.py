@@ -11,8 +11,6 @@ import fewstep as fs
 from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, WEAK, squared
 from fewstep.denoise.methods import METHODS, method_of
 from fewstep.denoise.scale import Moment
-from proof.conditional import EMPTY, LABELS, SHAPE, Counting, state
-from proof.problems import SCHEDULES
 
 FIRST, LATER, NO_PLAN = Moment(0, 10.0), Moment(3, 0.5), Moment(None, 0.5)
 
@@ -99,22 +97,3 @@ def test_options_are_read_as_plain_values():
 def test_wrong_names_and_values_are_refused(name, options, message):
     with pytest.raises(fs.InvalidInput, match=message):
         method_of(name, options)
-
-
-def test_each_image_of_a_batch_may_have_a_method_of_its_own():
-    network = Counting()
-    inner = fs.Network(network, SCHEDULES["linear"], "epsilon")
-    methods = [fs.APG(norm_limit=1.0), fs.CFG(0.7), fs.CFGPlusPlus()]
-    scales = [4.0, 3.0, 0.6]
-    plan = fs.compile("ddim", schedule=SCHEDULES["linear"], steps=4)
-    own, empty = {"label": LABELS}, {"label": EMPTY}
-    got = fs.sample(plan, fs.Guided(inner, own, empty, scales, method=methods), noise=state())
-    assert network.calls == [6] * 4
-    for i, (w, method) in enumerate(zip(scales, methods, strict=True)):
-        one = {"label": LABELS[i : i + 1]}
-        alone = fs.sample(plan, fs.Guided(inner, one, empty, w, method=method), noise=state()[i : i + 1])
-        torch.testing.assert_close(got[i : i + 1], alone, rtol=0, atol=1e-9)
-    with pytest.raises(fs.InvalidInput, match="guidance methods must be one for all or one for each of 3 images"):
-        fs.sample(plan, fs.Guided(inner, own, empty, 0.5, method=methods[:2]), shape=SHAPE)
-    with pytest.raises(fs.InvalidInput, match="method is a name, a guidance method"):
-        fs.Guided(inner, own, empty, 0.5, method=[])

@@ -57,8 +57,7 @@ def pag(network, scale=3.0, condition=TEXT, **options):
 
 
 def guided(network, scale, condition=TEXT, *, layers="mid", guidance=1.0, negative=None, **options):
-    method = [fs.PAG(s, layers) for s in scale] if isinstance(scale, list) else fs.PAG(scale, layers)
-    return fs.Guided(network, condition, negative, guidance, method=method, **options)
+    return fs.Guided(network, condition, negative, guidance, method=fs.PAG(scale, layers), **options)
 
 
 def data(x, t, eps):
@@ -84,14 +83,17 @@ def test_the_perturbed_branch_has_the_identity_for_the_attention_maps_of_the_nam
 def test_it_adds_to_cfg_image_by_image_and_costs_what_each_image_needs():
     network, broken, calls = unet(), perturbed(unet(), lambda n: "mid" in n and "attn1" in n), []
     network.register_forward_pre_hook(lambda module, arguments: calls.append(arguments[0].shape[0]))
+    times = torch.tensor([200.0, 500.0, 900.0], dtype=torch.float64)
     s, w = [0.0, 2.0, 3.0], [4.0, 1.0, 7.0]
-    got = pag(network, s, negative=EMPTY, guidance=w)(X, 500.0)
+    by_level = fs.GuidanceSchedule.table({float(SCHEDULE.ratio(t)) * 1.01: v for t, v in zip(times, s, strict=True)})
+    got = pag(network, by_level, negative=EMPTY, guidance=w)(X, times)
     assert calls == [3 + 2 + 2]
     for i in range(3):
         text = {"encoder_hidden_states": TEXT["encoder_hidden_states"][i : i + 1]}
-        yes, no, bad = (eps_of(m, X[i : i + 1], 500.0, c) for m, c in ((unet(), text), (unet(), EMPTY), (broken, text)))
+        x, t = X[i : i + 1], float(times[i])
+        yes, no, bad = (eps_of(m, x, t, c) for m, c in ((unet(), text), (unet(), EMPTY), (broken, text)))
         eps = yes + (w[i] - 1) * (yes - no) + s[i] * (yes - bad)
-        torch.testing.assert_close(got[i : i + 1], data(X[i : i + 1], 500.0, eps), rtol=0, atol=1e-10)
+        torch.testing.assert_close(got[i : i + 1], data(x, t, eps), rtol=0, atol=1e-10)
 
 
 def test_diffusers_own_processor_gives_the_same_branch():
@@ -235,8 +237,6 @@ def test_networks_without_such_layers_and_names_of_none_are_refused():
     for layers in ([], "", ["mid", " "], 3):
         with pytest.raises(fs.InvalidInput, match="option layers is a name, several with commas between, or a list"):
             pag(unet(), layers=layers)
-    with pytest.raises(fs.InvalidInput, match="the images of a batch perturb the same layers"):
-        fs.Guided(fs.Network(unet(), SCHEDULE), TEXT, method=[fs.PAG(), fs.PAG(layers="attn1"), fs.PAG()])
 
 
 def test_a_wrapped_network_is_told_where_its_layers_are():

@@ -270,11 +270,11 @@ def test_conditions_that_differ_in_kind_are_refused():
     slots = fs.Slots(fs.Network(labelled, SCHEDULE, "v_prediction"), SHAPE, capacity=3)
     label = {"label": torch.ones(())}
     slots.admit(plan_of("ddim"), fs.Request(condition=label))
-    with pytest.raises(fs.InvalidInput, match=r"need the conditions \['label'\]"):
+    with pytest.raises(fs.InvalidInput, match=r"need the conditions .*'label'"):
         slots.admit(plan_of("ddim"), fs.Request(condition={"text": torch.ones(())}))
-    with pytest.raises(fs.InvalidInput, match=r"need the conditions \['label'\]"):
+    with pytest.raises(fs.InvalidInput, match=r"need the conditions .*'label'"):
         slots.admit(plan_of("ddim"))
-    with pytest.raises(fs.InvalidInput, match="has shape"):
+    with pytest.raises(fs.InvalidInput, match=r"with these names and shapes, got .*'label': \[2\]"):
         slots.admit(plan_of("ddim"), fs.Request(condition={"label": torch.ones(2)}))
     assert slots.free == 2
 

@@ -13,14 +13,17 @@ from typing import Any, NoReturn
 
 import click
 
+import fewstep as fs
 from fewstep.cli.commands import Commands, Entry
-from fewstep.core.errors import InvalidInput
+from fewstep.core import InvalidInput
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 COMMANDS = {
-    "generate": Entry("fewstep.cli.generate", "Draw images with a model, or draw a picture again."),
+    "generate": Entry("fewstep.cli.generate", "Draw images with a model."),
+    "batch": Entry("fewstep.cli.batch", "Draw many prompts or seeds into a folder; resume at will."),
+    "redraw": Entry("fewstep.cli.redraw", "Draw a picture again, to the same pixels."),
     "compare": Entry("fewstep.cli.compare", "Draw the same noise with several samplers and step counts."),
     "img2img": Entry("fewstep.cli.images", "Draw from a picture and words."),
     "inpaint": Entry("fewstep.cli.images", "Repaint a part of a picture."),
@@ -70,9 +73,7 @@ class App(Commands):
         except (InvalidInput, OSError) as error:
             _fail(_one_line(error), BAD_INPUT)
         except ArithmeticError as error:
-            from fewstep import NonFinite
-
-            if not isinstance(error, NonFinite):
+            if not isinstance(error, fs.NonFinite):
                 raise
             _fail(str(error), FAILED)
         sys.exit(code if isinstance(code, int) else 0)
@@ -89,22 +90,12 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
-    if wanted and not ctx.resilient_parsing:
-        import importlib.metadata
-
-        click.echo(f"fewstep {importlib.metadata.version('fewstep')}")
-        ctx.exit()
-
-
 @click.group(
     "fewstep",
     cls=App,
     entries=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.option(
-    "--version", is_flag=True, callback=_version, expose_value=False, is_eager=True, help="Print the version."
-)
+@click.version_option(package_name="fewstep", message="fewstep %(version)s")
 def app() -> None:
     """Sample diffusion and flow-matching models in few network evaluations."""

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from fewstep.core.errors import unknown_name
+from fewstep.core import unknown_name
 
 
 class Entry(NamedTuple):

@@ -1,17 +1,148 @@
-"""The picture of `fewstep compare`: a table of strips of images, with heads and captions."""
+"""What `fewstep compare` found: its table, its JSON, and its picture, strips of images with heads and captions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from fewstep.core.errors import InvalidInput
+import fewstep as fs
+from fewstep.core import InvalidInput
 
 BACKGROUND, TEXT, FAINT = (24, 24, 27), (236, 236, 240), (160, 160, 170)
 HEAD, CAPTION, MARGIN, SPACE = 18, 14, 24, 20
 MAX_PIXELS = 64_000_000
+SHOWN, TILE = 6, 48
+"""Images in each strip of several columns, and about how many pixels wide each is."""
+SHOWN_ALONE, TILE_ALONE = 12, 64
+"""The same where there is one column."""
+FORMATS = {"distance": ".4f", "saturated": ".2%", "chroma": ".4f", "adherence": ".1%"}
+
+
+class Outcome(NamedTuple):
+    """One run from the noise that all have: what tells it from the others, and what was measured, unless it is lost."""
+
+    facts: Mapping[str, Any]
+    images: fs.pipeline.Images
+    figures: Mapping[str, float | None] | None
+
+
+def outcome(
+    draw: Callable[[], fs.pipeline.Images],
+    facts: Mapping[str, Any],
+    figures: Callable[[fs.pipeline.Images], Mapping[str, float | None]],
+) -> Outcome:
+    """What `draw` gives, measured by `figures` where all of it is finite."""
+    try:
+        images = draw()
+    except fs.pipeline.LostImages as lost:
+        return Outcome(facts, lost.everything, None)
+    return Outcome(facts, images, figures(images))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All runs.
+
+    Attributes:
+        head: of the JSON; `notes`: for people.
+        count: images of each subject; `reference`: the converged images, where the runs are measured against some.
+    """
+
+    pipe: fs.Pipeline
+    outcomes: Sequence[Outcome]
+    head: Mapping[str, Any]
+    notes: Sequence[str]
+    count: int = 1
+    reference: fs.pipeline.Images | None = None
+
+    @property
+    def measured(self) -> list[str]:
+        """The names of figures that are there."""
+        names = ("saturated", "chroma", "adherence") if self.reference is None else ("distance",)
+        known = [one.figures for one in self.outcomes if one.figures is not None]
+        return [name for name in names if name != "adherence" or any(each[name] is not None for each in known)]
+
+    def table(self) -> tuple[list[str], list[list[str]], list[str]]:
+        """Columns, rows, and the columns of numbers."""
+        told = [name for name in self.outcomes[0].facts if name != "stochastic"]
+        heads = [*told, "NFE", *self.measured, "seconds"]
+        return heads, [[_cell(one, head) for head in heads] for one in self.outcomes], heads[told[0] == "sampler" :]
+
+    def report(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        names = ("saturated", "chroma", "adherence") if self.reference is None else ("distance",)
+        return {
+            "model": self.pipe.name,
+            "model_digest": self.pipe.model.digest,
+            "images": len(self.outcomes[0].images),
+            **self.head,
+            "results": [
+                {
+                    **one.facts,
+                    "nfe": one.images.nfe,
+                    **{name: (one.figures or {}).get(name) for name in names},
+                    "seconds": round(one.images.seconds, 4),
+                }
+                for one in self.outcomes
+            ],
+        }
+
+    def picture(self) -> Image.Image:
+        """Samplers over steps with the reference last, or a row for each scale; each cell shows the same images."""
+        if self.reference is None:
+            steps, sampler = self.head["steps"], self.head["sampler"]
+            method = self.head["guidance_method"]
+            head = f"{sampler}, {_steps(steps)}" + ("" if method == "cfg" else f", {method}")
+            cells = [[Cell(self._strip(one.images), _caption(one))] for one in self.outcomes]
+            return draw([f"guidance {one.facts['guidance']:g}" for one in self.outcomes], [head], cells)
+        names = list(dict.fromkeys(one.facts["sampler"] for one in self.outcomes))
+        steps = list(dict.fromkeys(one.facts["steps"] for one in self.outcomes))
+        last = Cell(self._strip(self.reference), "")
+        cells = [
+            [Cell(self._strip(one.images), _caption(one)) for one in self.outcomes if one.facts["sampler"] == name]
+            + [last]
+            for name in names
+        ]
+        return draw(names, [*map(_steps, steps), f"converged ({self.head['reference']['steps']} steps)"], cells)
+
+    def _strip(self, images: fs.pipeline.Images) -> Image.Image:
+        """One image of some subjects, evenly picked."""
+        most, tile = (SHOWN_ALONE, TILE_ALONE) if self.reference is None else (SHOWN, TILE)
+        subjects = len(images) // self.count
+        shown = min(most, subjects)
+        indices = [self.count * round(i * (subjects - 1) / max(1, shown - 1)) for i in range(shown)]
+        scale = max(1, tile // images.tensor.shape[-1])
+        layout = fs.drawing.Layout(columns=shown, scale=scale, gap=1)
+        return fs.pipeline.sheet_of(images.tensor[indices].nan_to_num(), images.value_range, layout)
+
+
+def _steps(steps: int) -> str:
+    return f"{steps} step{'' if steps == 1 else 's'}"
+
+
+def _cell(one: Outcome, head: str) -> str:
+    if head in one.facts:
+        value = one.facts[head]
+        star = " *" if head == "sampler" and one.facts["stochastic"] else ""
+        return f"{value:g}" if isinstance(value, float) else f"{value}{star}"
+    if head == "NFE":
+        return f"{one.images.nfe:g}"
+    if head == "seconds":
+        return f"{one.images.seconds:.3f}"
+    if one.figures is None:
+        return "not finite"
+    return format(one.figures[head] or 0.0, FORMATS[head])
+
+
+def _caption(one: Outcome) -> str:
+    if one.figures is None:
+        return f"NFE {one.images.nfe:g}   not finite"
+    short = {"distance": ".3f", "saturated": ".1%", "chroma": ".3f", "adherence": ".0%"}
+    words = [f"{name} {format(value, short[name])}" for name, value in one.figures.items() if value is not None]
+    return "   ".join([f"NFE {one.images.nfe:g}", *words])
 
 
 class Cell(NamedTuple):

@@ -1,72 +1,78 @@
-"""The user's own defaults of `fewstep generate`, from a TOML file; what is taken from it is always printed.
+"""The user's own defaults of `fewstep generate` and `fewstep batch`, from a TOML file; what is taken is always printed.
 
     [generate]
     negative = "blurry, low contrast"
     steps = 8
 
-The file is `fewstep/config.toml` in $XDG_CONFIG_HOME, or in ~/.config; $FEWSTEP_CONFIG names another.
+Keys are options of `fewstep generate` without their dashes. The file is `fewstep/config.toml` in $XDG_CONFIG_HOME, or
+in ~/.config; $FEWSTEP_CONFIG names another.
 """
 
 from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+import fewstep as fs
+from fewstep.cli import options
+from fewstep.cli.headings import LAST, Option
 from fewstep.cli.output import note
-from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core import InvalidInput, unknown_name
 
 FILE_LIMIT = 1 << 20
 TABLES = ("generate",)
-KEYS: dict[str, tuple[type, ...]] = {
-    "negative": (str,),
-    "guidance": (int, float),
-    "guidance-method": (str,),
-    "sampler": (str,),
-    "steps": (int,),
-    "grid": (str,),
-    "preset": (str,),
-    "batch-size": (int, str),
-    "height": (int,),
-    "width": (int,),
-    "device": (str,),
-    "dtype": (str,),
-    "cache": (str,),
-}
-"""What the table `generate` may hold, and of which kinds: options of the command, by their names without dashes."""
-_PARAMETERS = {"batch-size": "batch", "guidance-method": "guidance_method"}
-_WORDS = ("negative", "preset", "height", "width", "cache")
-"""Keys that mean nothing to a model of classes, whose negative is a label."""
+FOR_WORDS = ("negative", "height", "width", "clip_skip")
+"""What means nothing to a model of classes, whose negative is a label."""
+NO_CONFIG = options.option("--no-config", is_flag=True, help="Leave out the defaults of your configuration file.")
 
 
 @dataclass(frozen=True)
 class Defaults:
     """What a file says, by the names of the command's parameters."""
 
-    path: Path
-    values: dict[str, Any]
+    path: Path = Path()
+    values: dict[str, Any] = field(default_factory=dict)
 
-    def apply(self, given: dict[str, Any], decided: Collection[str]) -> None:
-        """Put into `given` all but what is `decided` otherwise."""
-        for name in decided:
-            self.values.pop(name, None)
-        given.update(self.values)
+    def complete(self, ctx: click.Context) -> None:
+        """Put what does not belong to the drawing, such as the device, where nobody gives it."""
+        for param in ctx.command.params:
+            name = str(param.name)
+            if name in self.values and not getattr(param, "path", ()) and not _named(ctx, name):
+                ctx.params[name] = self.values[name]
 
-    def tell(self, given: dict[str, Any], prompts: bool) -> None:
-        """Print what is taken from the file; take back what a model without prompts has no use for."""
-        unused = [] if prompts else [name for name in _WORDS if name in self.values]
-        for name in unused:
-            given[name] = None
-        used = [f"{name}={value!r}" for name, value in self.values.items() if name not in unused]
+    def asked(self, ctx: click.Context, pipe: fs.Pipeline) -> dict[str, Any]:
+        """The overlay of the file and of what was given over it, for a model. Prints what is taken from the file."""
+        unused = [name for name in FOR_WORDS if name in self.values and pipe.model.conditioner.field == "labels"]
+        own = {name: value for name, value in self.values.items() if name not in unused}
+        found = options.asked(ctx, options.overlay(ctx.command, own))
+        used = [f"{name}={value!r}" for name, value in own.items() if _taken(ctx, name, value, found)]
         if used:
             note(f"from {self.path}: {' '.join(used)}")
         if unused:
             note(f"from {self.path}, not used by a model of classes: {', '.join(unused)}")
+        return found
+
+
+def _named(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+
+
+def _taken(ctx: click.Context, name: str, value: Any, found: Mapping[str, Any]) -> bool:
+    """Whether a value of the file is in what is drawn, or in the run."""
+    param = next((param for param in ctx.command.params if param.name == name), None)
+    if param is None or _named(ctx, name):
+        return False
+    path = getattr(param, "path", ())
+    if not path:
+        return ctx.params[name] == value
+    return options.at(found, path) == options.at(options.overlay(ctx.command, {name: value}), path)
 
 
 def config_path() -> Path | None:
@@ -74,7 +80,7 @@ def config_path() -> Path | None:
     named = os.environ.get("FEWSTEP_CONFIG")
     if named:
         if not Path(named).is_file():
-            raise InvalidInput(f"FEWSTEP_CONFIG names {named!r}, which is no file: correct it, or unset it")
+            raise InvalidInput(f"FEWSTEP_CONFIG names {named!r}, which is not a file: correct it, or unset it")
         return Path(named)
     home = os.environ.get("XDG_CONFIG_HOME")
     base = Path(home) if home and os.path.isabs(home) else Path("~/.config").expanduser()
@@ -82,62 +88,68 @@ def config_path() -> Path | None:
     return path if path.is_file() else None
 
 
-def read_defaults(ctx: click.Context) -> Defaults | None:
-    """What the user's file says of the command of `ctx`, checked as its options are; None where there is no file.
+def read_defaults(ctx: click.Context, command: click.Command) -> Defaults:
+    """What the user's file says of the options of `command`, checked as they are; nothing where it is not wanted.
 
     Raises:
-        InvalidInput: the file is no TOML, or a key or a value in it cannot be used.
+        InvalidInput: the file is not TOML, or a key or a value in it cannot be used.
     """
-    path = config_path()
+    path = None if ctx.params["no_config"] else config_path()
     if path is None:
-        return None
-    with path.open("rb") as file:
-        content = file.read(FILE_LIMIT + 1)
-    if len(content) > FILE_LIMIT:
-        raise InvalidInput(f"{path} has more than {FILE_LIMIT >> 20} MiB: it is no configuration of fewstep")
-    try:
-        table = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f"{path} is no TOML ({error}): correct it, or use --no-config") from error
-    for name in table:
-        if name not in TABLES:
-            raise unknown_name(f"table in {path}", name, TABLES)
-    chosen = table.get("generate", {})
-    if not isinstance(chosen, dict):
-        raise InvalidInput(f"{path}: generate has to be a table, written [generate]")
-    parameters = {str(parameter.name): parameter for parameter in ctx.command.params}
+        return Defaults()
+    known = {
+        param.opts[-1].removeprefix("--"): param
+        for param in command.params
+        if isinstance(param, Option) and param.heading != LAST and param.name != "force"
+    }
     values = {}
-    for key, value in chosen.items():
-        if key not in KEYS:
-            raise unknown_name(f"key of [generate] in {path}", key, KEYS)
-        if type(value) not in KEYS[key]:
-            kinds = " or ".join({str: "a text", int: "a whole number", float: "a number"}[kind] for kind in KEYS[key])
-            raise InvalidInput(f"{path}: {key} has to be {kinds}, got {value!r:.60}")
-        name = str(_PARAMETERS.get(key, key))
-        try:
-            values[name] = parameters[name].type_cast_value(ctx, value)
-        except click.BadParameter as error:
-            raise InvalidInput(f"{path}: {key}: {error.message}") from error
+    for key, value in _table(path).items():
+        if key not in known:
+            raise unknown_name(f"key of [generate] in {path}", key, known)
+        values[str(known[key].name)] = _cast(ctx, known[key], value, f"{path}: {key}")
     return Defaults(path, values)
 
 
-def decided(
-    defaults: Defaults, given: dict[str, Any], named: set[str], by_recipe: Collection[str], by_plan: Collection[str]
-) -> set[str]:
-    """Names that the command line leaves no room for: those it gives, and those that something in it decides."""
-    found = set(named)
-    if given["like"] is not None:
-        found |= set(by_recipe)
-    if given["plan"] is not None:
-        found |= set(by_plan)
-    if given["times"] is not None or given["sigmas"] is not None:
-        found |= {"steps", "grid"}
-    if given["guidance_schedule"] is not None:
-        found.add("guidance")
-    if defaults.values.get("batch") == "auto" and given["prompt_file"] is None and given["seeds"] is None:
-        found.add("batch")  # one picture has no batches to find a size for
-    if "preset" in named:
-        from fewstep.pipeline import PRESETS
+def _table(path: Path) -> dict[str, Any]:
+    """The table `generate` of the file."""
+    with path.open("rb") as file:
+        content = file.read(FILE_LIMIT + 1)
+    if len(content) > FILE_LIMIT:
+        raise InvalidInput(f"{path} has more than {FILE_LIMIT >> 20} MiB: it is not a configuration of fewstep")
+    try:
+        tables = tomllib.loads(content.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(f"{path} is not TOML ({error}): correct it, or use --no-config") from error
+    for name in tables:
+        if name not in TABLES:
+            raise unknown_name(f"table in {path}", name, TABLES)
+    chosen = tables.get("generate", {})
+    if not isinstance(chosen, dict):
+        raise InvalidInput(f"{path}: generate has to be a table, written [generate]")
+    return chosen
 
-        found |= set(PRESETS.get(given["preset"], ()))
-    return found
+
+def _cast(ctx: click.Context, param: Option, value: Any, where: str) -> Any:
+    """A value of the file as the command line would give it."""
+    name, kinds = _kinds(param)
+    if type(value) not in kinds:
+        raise InvalidInput(f"{where} has to be {name}, got {value!r:.60}")
+    try:
+        return param.type_cast_value(ctx, list(value.items()) if isinstance(value, dict) else value)
+    except click.BadParameter as error:
+        raise InvalidInput(f"{where}: {error.message}") from error
+
+
+def _kinds(param: Option) -> tuple[str, tuple[type, ...]]:
+    """What TOML may hold for an option, in words and as types."""
+    if param.is_flag:
+        return "true or false", (bool,)
+    if param.multiple:
+        return "a table", (dict,)
+    if isinstance(param.type, type(click.INT)):
+        return "a whole number", (int,)
+    if isinstance(param.type, type(click.FLOAT)):
+        return "a number", (int, float)
+    if param.name == "batch":
+        return "a whole number or auto", (int, str)
+    return "a text", (str,)

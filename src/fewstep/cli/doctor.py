@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 import click
 
+import fewstep as fs
 from fewstep.cli import place
-from fewstep.cli.classes import load_classes
+from fewstep.cli.headings import Command
 from fewstep.cli.output import note, progress, show_json, show_table
+from fewstep.core import InvalidInput
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("model", default="digits")
 @click.option(
     "--images",
@@ -31,21 +34,23 @@ def doctor(model: str, images: int, seed: int, as_json: bool, **where: Any) -> N
     A network that is told the wrong thing draws noise, and nothing raises. Every reading is tested on clean images that
     the network draws under it; a right one removes noise better than any linear filter.
     """
-    import torch
-
-    import fewstep as fs
-
-    pipe = load_classes(model, "doctor", **place.arguments(where))
-    condition = {"label": torch.arange(images) % pipe.classes} if pipe.classes else {}
+    pipe = place.load(model, where)
+    own = pipe.model
+    if own.conditioner.field != "labels":
+        raise InvalidInput(
+            f"{pipe.name} draws from prompts, and `fewstep doctor` knows classes only: use `fewstep.diagnose` in Python"
+        )
+    labels = list(itertools.islice(itertools.cycle(own.conditioner.subjects), images))
+    conditions = own.conditioner.encode(list(pipe.order(labels).drawing.each))
     with progress("testing", 1) as bar:
         found = fs.diagnose(
-            pipe.network,
-            (images, *pipe.sample_shape),
-            condition=condition,
+            own.network,
+            (images, *pipe.state_shape()),
+            condition=own.placed([one.positive for one in conditions]),
             seed=seed,
             on_reading=lambda done, of: bar(done, of=of),
         )
-    says = {"prediction": pipe.prediction, "schedule": pipe.schedule.kind}
+    says = {"prediction": own.prediction, "schedule": own.schedule.kind}
     if as_json:
         readings = [
             {key: value if not isinstance(value, float) or math.isfinite(value) else None for key, value in row.items()}

@@ -5,37 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+import fewstep as fs
+from fewstep.cli.headings import several
 from fewstep.cli.output import note, progress, show_json, show_table
 from fewstep.cli.values import ScheduleName, Several, Strategies
-
-if TYPE_CHECKING:
-    from fewstep.show.draw import Result
-    from fewstep.show.mixture import Mixture
-    from fewstep.show.strategy import Strategy
 
 COUNTS = Several(int, "a number of evaluations", 1, 10_000, most=40)
 GRIDS = Several(str, "a grid", most=20)
 GIVEN = "NAME,.."
 
 
-def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Several options as one decorator, in the order of the help."""
-
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
 def _written(name: str) -> Callable[[Any], Any]:
     """What every figure takes last."""
-    return _options(
+    return several(
         click.option(
             "--output",
             type=click.Path(dir_okay=False),
@@ -53,7 +39,7 @@ def _written(name: str) -> Callable[[Any], Any]:
 
 def _problem(noises: int, most: int = 4096) -> Callable[[Any], Any]:
     """The data, the schedule and the noise."""
-    return _options(
+    return several(
         click.option(
             "--schedule",
             type=ScheduleName(),
@@ -112,10 +98,11 @@ def trajectories(
     A panel for each sampler, on data whose score is known, with the same number of evaluations.
     """
     _check(**written)
-    from fewstep.show import trajectories as figure
 
     strategies = _strategies(samplers, grid)
-    found = figure.trajectories(_ring(modes, std), schedule, strategies, nfe=nfe, count=noises, seed=seed)
+    found = fs.show.trajectories.trajectories(
+        fs.show.ring(modes, std=std), schedule, strategies, nfe=nfe, count=noises, seed=seed
+    )
     rows = [
         [p.strategy.name, p.strategy.grid, f"{p.nfe}", "draws noise" if p.error is None else f"{p.error:.3g}"]
         for p in found.paths
@@ -149,15 +136,14 @@ def solver_error(
     the schedule's last noisy time, as the transition from there to clean data has a fixed width.
     """
     _check(**written)
-    from fewstep.show import convergence as figure
 
     strategies = _strategies(samplers, grid)
     with progress("measuring", 1) as bar:
-        found = figure.convergence(
-            _ring(modes, std),
+        found = fs.show.convergence.convergence(
+            fs.show.ring(modes, std=std),
             schedule,
             strategies,
-            nfes=nfe or figure.NFES,
+            nfes=nfe or fs.show.convergence.NFES,
             count=noises,
             seed=seed,
             on_run=lambda done, of: bar(done, of=of),
@@ -189,11 +175,10 @@ def solver_error(
 def schedules(schedules: tuple[Any, ...], grids: tuple[str, ...] | None, steps: int, on: Any, **written: Any) -> None:
     """Draw alpha, sigma and lambda of noise schedules over time, and where each grid puts its steps."""
     _check(**written)
-    import fewstep as fs
-    from fewstep.show import levels as figure
-
-    curves = {_named(s): s for s in schedules} or {name: fs.schedules.KINDS[name]() for name in figure.SCHEDULES}
-    found = figure.levels(curves, grids or list(fs.GRIDS), grid_schedule=on, steps=steps)
+    curves = {_named(s): s for s in schedules} or {
+        name: fs.schedules.KINDS[name]() for name in fs.show.levels.SCHEDULES
+    }
+    found = fs.show.levels.levels(curves, grids or list(fs.GRIDS), grid_schedule=on, steps=steps)
     rows = [
         [name, f"{int((lams < 0).sum())}", f"{int((lams >= 0).sum())}", " ".join(f"{t:.4g}" for t in found.times[name])]
         for name, lams in found.grids.items()
@@ -224,13 +209,12 @@ def steps(
 ) -> None:
     """Draw how many evaluations each sampler, on its grid, needs to come as near to the exact data as asked."""
     _check(**written)
-    from fewstep.show import effort as figure
 
-    chosen = samplers or tuple((name, {}, at) for name, at in figure.DEFAULTS)
+    chosen = samplers or tuple((name, {}, at) for name, at in fs.show.effort.DEFAULTS)
     strategies = _strategies(chosen, grid)
     with progress("searching", len(strategies)) as bar:
-        found = figure.effort(
-            _ring(modes, std),
+        found = fs.show.effort.effort(
+            fs.show.ring(modes, std=std),
             schedule,
             strategies,
             target=error,
@@ -246,22 +230,12 @@ def steps(
     _deliver(found, ["sampler", "grid", "NFE", "error"], rows, **written)
 
 
-def _ring(modes: int, std: float) -> Mixture:
-    from fewstep.show.mixture import ring
-
-    return ring(modes, std=std)
-
-
-def _strategies(given: tuple[Any, ...], grid: str) -> list[Strategy]:
-    from fewstep.show.strategy import Strategy
-
-    return [Strategy(name, at or grid, options).check() for name, options, at in given]
+def _strategies(given: tuple[Any, ...], grid: str) -> list[fs.show.Strategy]:
+    return [fs.show.Strategy(name, at or grid, options).check() for name, options, at in given]
 
 
 def _named(schedule: Any) -> str:
     """Its kind, with the parameters that are not the default ones."""
-    import fewstep as fs
-
     usual = dict(fs.schedules.KINDS[schedule.kind]().params)
     own = [f"{key}={value:g}" for key, value in schedule.params if value != usual.get(key)]
     return ":".join([schedule.kind, *([",".join(own)] if own else [])])
@@ -269,18 +243,15 @@ def _named(schedule: Any) -> str:
 
 def _check(output: str, data: str | None, no_figure: bool, as_json: bool) -> None:
     """Raise before any work what would fail after it."""
-    from fewstep.show.data import check_suffix
-    from fewstep.show.draw import render
-
-    render.check_suffix(output)
+    fs.show.draw.check_suffix(output)
     if data is not None:
-        check_suffix(data)
+        fs.show.data.check_suffix(data)
     if not no_figure:
-        render.need_matplotlib()
+        fs.show.draw.need_matplotlib()
 
 
 def _deliver(
-    found: Result,
+    found: fs.show.draw.Result,
     columns: list[str],
     rows: list[list[str]],
     *,
@@ -290,16 +261,12 @@ def _deliver(
     as_json: bool,
 ) -> None:
     """Write the files and print what was found."""
-    from fewstep.files import write_whole
-    from fewstep.show.data import content
-    from fewstep.show.draw import picture
-
     data = data or str(Path(output).with_suffix(".json"))
-    files = {} if no_figure else {output: picture(found, Path(output).suffix)}
-    files[data] = content(found, Path(data).suffix)
+    files = {} if no_figure else {output: fs.show.draw.picture(found, Path(output).suffix)}
+    files[data] = fs.show.data.content(found, Path(data).suffix)
     for path, written in files.items():
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        write_whole(path, written)
+        fs.files.write_whole(path, written)
     if as_json:
         show_json({"path": None if no_figure else output, "data": data, **found.document()})
         return

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
+import fewstep as fs
 from fewstep.cli.output import show_json, show_table
+from fewstep.core import unknown_name
 
 
 @click.command()
@@ -17,13 +19,9 @@ def samplers(name: str | None, as_json: bool) -> None:
 
     With NAME, list the options of that sampler and their default values.
     """
-    from fewstep.core.errors import unknown_name
-    from fewstep.solvers.compile import solver_of
-    from fewstep.solvers.registry import SAMPLERS
-
-    if name is not None and name not in SAMPLERS:
-        raise unknown_name("sampler", name, SAMPLERS)
-    chosen = SAMPLERS if name is None else {name: SAMPLERS[name]}
+    if name is not None and name not in fs.SAMPLERS:
+        raise unknown_name("sampler", name, fs.SAMPLERS)
+    chosen = fs.SAMPLERS if name is None else {name: fs.SAMPLERS[name]}
     if as_json:
         show_json(
             [
@@ -34,7 +32,7 @@ def samplers(name: str | None, as_json: bool) -> None:
                     "stochastic": s.stochastic,
                     "source": s.source,
                     "summary": s.summary,
-                    "options": solver_of(key)[1],
+                    "options": fs.solver_of(key)[1],
                 }
                 for key, s in chosen.items()
             ]
@@ -49,7 +47,7 @@ def samplers(name: str | None, as_json: bool) -> None:
         right=("order", "NFE/step"),
     )
     if name is not None:
-        options = solver_of(name)[1]
+        options = fs.solver_of(name)[1]
         click.echo()
         if options:
             show_table(["option", "default"], [[key, _shown(value)] for key, value in options.items()])
@@ -63,13 +61,11 @@ def grids(as_json: bool) -> None:
     """List the time grids. Every grid also takes `bias` (-20 to 20), `start` (above 0, to 1) and `final` (clean or
     sigma_min).
     """
-    from fewstep.core.grid import GRIDS
-
     if as_json:
         show_json(
             [
                 {"name": key, "summary": g.summary, "source": g.source, "options": {**g.options, **_EVERY_GRID}}
-                for key, g in GRIDS.items()
+                for key, g in fs.GRIDS.items()
             ]
         )
         return
@@ -77,7 +73,7 @@ def grids(as_json: bool) -> None:
         ["grid", "what it is", "options", "source"],
         [
             [key, g.summary, ", ".join(f"{k}={_shown(v)}" for k, v in g.options.items()), g.source]
-            for key, g in GRIDS.items()
+            for key, g in fs.GRIDS.items()
         ],
     )
     click.echo()

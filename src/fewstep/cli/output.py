@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -19,6 +20,16 @@ def show_json(value: Any) -> None:
 def note(text: str) -> None:
     """Print a line for people, on stderr."""
     click.echo(text, err=True)
+
+
+@contextmanager
+def noted() -> Iterator[None]:
+    """Warnings to the caller become notes at the end, each once."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        note(f"warning: {message}")
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:

@@ -2,45 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
-Command = Callable[..., Any]
+import fewstep as fs
+from fewstep.cli.headings import Decorator, option, several
+from fewstep.cli.output import note
+
+MODEL = "Loading the model"
 _OPTIONS = {
-    "device": click.option("--device", default="cpu", help="Where the model runs, such as cuda.  [default: cpu]"),
-    "dtype": click.option("--dtype", help="float32, float16 or bfloat16.  [default: float32]"),
-    "variant": click.option("--variant", help="Of a diffusers model's files, such as fp16."),
-    "config": click.option(
+    "device": option("--device", default="cpu", usual="cpu", heading=MODEL, help="Where the model runs, such as cuda."),
+    "dtype": option("--dtype", usual="float32", heading=MODEL, help="float32, float16 or bfloat16."),
+    "variant": option("--variant", heading=MODEL, help="Of a diffusers model's files, such as fp16."),
+    "config": option(
         "--model-config",
         "config",
+        heading=MODEL,
         help="Folder or hub id with the configurations of a MODEL that is one original checkpoint.",
     ),
-    "allow_pickle": click.option(
-        "--allow-pickle", is_flag=True, help="Load weights that are only there as a pickle, never code."
+    "allow_pickle": option(
+        "--allow-pickle",
+        is_flag=True,
+        heading=MODEL,
+        help="Load weights that are only there as a pickle, never code.",
     ),
 }
 """By their names as arguments of `fewstep.load`."""
+CACHE = option(
+    "--cache",
+    type=click.Path(),
+    heading="Memory",
+    help="Folder for embeddings of prompts and latents of pictures, used again by later runs.",
+)
 
 
-def options(*names: str) -> Callable[[Command], Command]:
+def options(*names: str) -> Decorator:
     """Adds some of the options to a command."""
-
-    def add(command: Command) -> Command:
-        for name in reversed(names):
-            command = _OPTIONS[name](command)
-        return command
-
-    return add
+    return several(*(_OPTIONS[name] for name in names))
 
 
-OPTIONS = options(*_OPTIONS)
+OPTIONS = several(*_OPTIONS.values())
 """Adds all of them."""
-IN_FLOAT32 = options("device", "variant", "config", "allow_pickle")
+IN_FLOAT32 = several(*(add for name, add in _OPTIONS.items() if name != "dtype"))
 """For a command that measures in float32, or has precisions of its own."""
 
 
 def arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `fewstep.load`, of the options that the command has."""
     return {name: given[name] for name in _OPTIONS if name in given}
+
+
+def load(model: str, given: Mapping[str, Any]) -> fs.Pipeline:
+    """The pipeline of a model, by the options of the command. Says so first, as the libraries take seconds."""
+    note(f"loading {model} ..")
+    cache = given.get("cache")
+    return fs.load(model, **arguments(given), cache=None if cache is None else fs.models.TensorCache(folder=cache))

@@ -3,51 +3,34 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+import fewstep as fs
+from fewstep.cli import options
+from fewstep.cli.headings import Command, option
 from fewstep.cli.output import note, show_table
-from fewstep.cli.values import Pair, ScheduleName, Several, mapping
-
-if TYPE_CHECKING:
-    from fewstep.core.plan import Plan
-
-NUMBERS = Several(float, "a number")
+from fewstep.cli.values import ScheduleName
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("sampler")
-@click.option("--steps", type=click.IntRange(1, 10_000), help="Transitions of the grid.")
-@click.option(
+@option(
     "--schedule",
     type=ScheduleName(),
     default="linear",
-    show_default=True,
+    usual="linear",
+    heading=options.HEADINGS["sampling"],
     help="linear, scaled_linear, cosine, edm or flow, with parameters as in flow:shift=3.",
 )
-@click.option("--grid", help="A name from `fewstep grids`.  [default: trailing]")
-@click.option("--grid-option", type=Pair(), multiple=True, help="Of the grid, such as rho=5. May be repeated.")
-@click.option("--bias", type=float, help="Above 0: more steps at low noise; below 0: at high noise.")
-@click.option("--times", type=NUMBERS, metavar="T,T,..", help="The grid itself, decreasing, N + 1 for N steps.")
-@click.option("--sigmas", type=NUMBERS, metavar="S,S,..", help="As --times, as sigmas; 0 is clean.")
-@click.option("--option", type=Pair(), multiple=True, help="Of the sampler, such as eta=1. May be repeated.")
-@click.option("--reverse", is_flag=True, help="From data up to noise, for deterministic samplers.")
-@click.option("--json", "as_json", is_flag=True, help="Print the plan itself, as `generate --plan` reads it.")
-@click.option("--output", type=click.Path(dir_okay=False), help="Write the plan to this file.")
+@options.fields("sampling", without=("sampler", "plan"), usual={"grid": "trailing", "steps": ""})
+@option("--reverse", is_flag=True, help="From data up to noise, for deterministic samplers.")
+@option("--json", "as_json", is_flag=True, help="Print the plan itself, as `generate --plan` reads it.")
+@option("--output", type=click.Path(dir_okay=False), help="Write the plan to this file.")
+@click.pass_context
 def plan(
-    sampler: str,
-    steps: int | None,
-    schedule: Any,
-    grid: str | None,
-    grid_option: tuple[tuple[str, Any], ...],
-    bias: float | None,
-    times: tuple[float, ...] | None,
-    sigmas: tuple[float, ...] | None,
-    option: tuple[tuple[str, Any], ...],
-    reverse: bool,
-    as_json: bool,
-    output: str | None,
+    ctx: click.Context, sampler: str, schedule: Any, reverse: bool, as_json: bool, output: str | None, **_: Any
 ) -> None:
     """Compile SAMPLER to its plan and show it.
 
@@ -56,31 +39,22 @@ def plan(
 
         fewstep plan dpmpp-2m --steps 8 --grid karras
     """
-    import fewstep as fs
-
-    given = [name for name, value in (("--steps", steps), ("--times", times), ("--sigmas", sigmas)) if value]
+    asked = options.asked(ctx).get("sampling", {})
+    given = [f"--{name}" for name in ("steps", "times", "sigmas") if name in asked]
     if len(given) != 1:
         raise click.UsageError(f"give one of --steps, --times and --sigmas, got {' and '.join(given) or 'none'}")
-    grid_options = mapping(grid_option, "--grid-option")
-    if bias is not None:
-        grid_options["bias"] = bias
-    if steps is None and (grid or grid_options):
-        raise click.UsageError(f"{given[0]} is the grid itself: leave out --grid, --grid-option and --bias")
-    options = mapping(option, "--option")
-    if clash := {"schedule", "reverse", "steps", "grid", "grid_options", "times", "sigmas"} & set(options):
-        raise click.UsageError(
-            f"--option {min(clash)} is no option of {sampler}: use --{min(clash).replace('_', '-')} itself"
-        )
+    grid = {"grid": "trailing"} if "steps" in asked else {}
+    sampling = fs.Sampling(sampler, **{**grid, **asked})
     compiled = fs.compile(
         sampler,
         schedule=schedule,
-        steps=steps,
-        grid=grid or "trailing",
-        grid_options=grid_options,
-        times=times,
-        sigmas=sigmas,
+        steps=sampling.steps,
+        grid=sampling.grid or "trailing",
+        grid_options=sampling.grid_options,
+        times=sampling.times,
+        sigmas=sampling.sigmas,
         reverse=reverse,
-        **options,
+        **sampling.options,
     )
     if output is not None:
         os.makedirs(os.path.dirname(output) or ".", exist_ok=True)
@@ -94,17 +68,17 @@ def plan(
         note(summary(compiled))
 
 
-def summary(plan: Plan) -> str:
+def summary(plan: fs.Plan) -> str:
     """One line on a plan."""
     recipe = plan.recipe
     several = "" if plan.registers == 1 else "s"
     return (
-        f"{recipe.sampler} on {recipe.schedule['kind']}, grid {recipe.grid}: {plan.steps} steps, NFE {plan.nfe}, "
-        f"{plan.registers} register{several}, digest {plan.digest}"
+        f"{recipe.sampler} on {recipe.schedule['kind']}, grid {recipe.grid}: {plan.steps} steps, "
+        f"{len(plan.rows)} rows, {plan.registers} register{several}, digest {plan.digest}"
     )
 
 
-def show_plan(plan: Plan) -> None:
+def show_plan(plan: fs.Plan) -> None:
     """Print the table of a plan for people."""
     names = [f"R{k}" for k in range(plan.registers)]
     inputs = ["x", "y"][: plan.inputs]

@@ -1,12 +1,16 @@
-"""Which of the words of `fewstep generate` are a model, and which shipped model draws where none is named."""
+"""What a command draws with, and what: which of its words are a model, and which are prompts or labels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
+
+import fewstep as fs
+from fewstep.cli.values import label
 
 
 def is_prompt(word: str) -> bool:
@@ -20,11 +24,39 @@ def split(ctx: click.Context, _: click.Parameter, prompts: tuple[str, ...]) -> t
     if model is None or not is_prompt(model):
         return prompts
     ctx.params["model"] = None
-    ctx.set_parameter_source("model", ParameterSource.DEFAULT)
     ctx.set_parameter_source("prompts", ParameterSource.COMMANDLINE)
     return (model, *prompts)
 
 
-def default(given: dict[str, Any]) -> str:
-    """The shipped model that draws what is asked for."""
-    return "scenes" if given["prompts"] or given["prompt_file"] is not None else "digits"
+def default(*prompts: Any) -> str:
+    """The shipped model that draws what is asked for: the scenes where there are prompts."""
+    return "scenes" if any(prompts) else "digits"
+
+
+def subjects(pipe: fs.Pipeline, prompts: Sequence[str], labels: Sequence[int | None] | None) -> list[Any] | None:
+    """What is drawn, of what was given; None for each class.
+
+    Raises:
+        UsageError: prompts for a model of classes, or labels for one of prompts, or no prompt.
+    """
+    if pipe.model.conditioner.field == "labels":
+        if prompts:
+            raise click.UsageError(
+                f"PROMPT is for models that take prompts, and {pipe.name} draws classes: use --labels"
+            )
+        return None if labels is None else list(labels)
+    if labels is not None:
+        raise click.UsageError(f"--labels is for models of classes, and {pipe.name} takes prompts: give a PROMPT")
+    if not prompts:
+        raise click.UsageError(f"{pipe.name} draws from words: give a PROMPT after the model, in quotes")
+    return list(prompts)
+
+
+def fitted(pipe: fs.Pipeline, call: dict[str, Any], force: bool = False) -> dict[str, Any]:
+    """A call whose negative is a label where the model draws classes, and whose plan is one for the model."""
+    if isinstance(call.get("negative"), str) and pipe.model.conditioner.field == "labels":
+        call = {**call, "negative": label(call["negative"])}
+    plan = call.get("sampling", {}).get("plan")
+    if plan is not None and not force:
+        pipe.model.identity.check_plan(plan, "tune one for it with `fewstep tune`, or use --force")
+    return call

@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+import fewstep as fs
+from fewstep.core import unknown_name
+
 Context = click.Context | None
 Parameter = click.Parameter | None
 
@@ -49,6 +52,10 @@ class Several(click.ParamType):
     def __init__(self, kind: type, name: str, low: float = -math.inf, high: float = math.inf, most: int = 10_001):
         self.kind, self.name, self.low, self.high, self.most = kind, name, low, high, most
 
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        letter = self.name.split()[-1][0].upper()
+        return f"{letter},{letter},.."
+
     def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[Any, ...]:
         if not isinstance(value, str):
             return value
@@ -70,75 +77,57 @@ class Several(click.ParamType):
         return found
 
 
-class Labels(Several):
-    """Class labels, `none` for no condition; `2-5` means 2, 3, 4, 5."""
+class Ranges(Several):
+    """Whole numbers; `2-5` means 2, 3, 4, 5."""
 
-    def __init__(self) -> None:
-        super().__init__(int, "a label", 0, 1e6, most=10_000)
-
-    def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[int | None, ...]:
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[Any, ...]:
         if not isinstance(value, str):
             return value
-        found: list[int | None] = []
-        for part in value.split(","):
-            first, dash, last = part.strip().partition("-")
-            if part.strip().lower() == "none":
-                found.append(None)
-            elif dash and first:
-                low, high = self.one(first, param, ctx), self.one(last, param, ctx)
-                if not low <= high < low + self.most:
-                    self.fail(f"{part.strip()} is not a range such as 2-5", param, ctx)
-                found.extend(range(low, high + 1))
-            else:
-                found.append(self.one(part.strip(), param, ctx))
-        if len(found) > self.most:
-            self.fail(f"{len(found)} labels are given, at most {self.most} are allowed", param, ctx)
+        found: list[Any] = []
+        for part in map(str.strip, value.split(",")):
+            found.extend(self.some(part, param, ctx))
+            if len(found) > self.most:
+                self.fail(f"more than {self.most} values are given", param, ctx)
         return tuple(found)
 
+    def some(self, part: str, param: Parameter, ctx: Context) -> Sequence[Any]:
+        """What one part of the list stands for."""
+        first, dash, last = part.partition("-")
+        if not (dash and first):
+            return [self.one(part, param, ctx)]
+        low = self.one(first, param, ctx)
+        high = self.one(last, param, ctx) if last else -1
+        if not low <= high < low + self.most:
+            self.fail(f"{part} is not a range such as 2-5", param, ctx)
+        return range(low, high + 1)
 
-class Numbers(Several):
-    """Whole numbers; `4-6` means 4, 5, 6."""
+
+class Labels(Ranges):
+    """Class labels, `none` for no condition."""
+
+    def some(self, part: str, param: Parameter, ctx: Context) -> Sequence[int | None]:
+        return [None] if part.lower() == "none" else super().some(part, param, ctx)
+
+
+class Numbers(Ranges):
+    """Numbers of steps, each once."""
 
     def __init__(self, low: int, high: int) -> None:
         super().__init__(int, "a number of steps", low, high, most=1000)
 
     def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[int, ...]:
-        if not isinstance(value, str):
-            return value
-        found: list[int] = []
-        for part in value.split(","):
-            first, dash, last = part.strip().partition("-")
-            low = self.one(first, param, ctx)
-            high = self.one(last, param, ctx) if dash else low
-            if low > high:
-                self.fail(f"{part.strip()} is not a range such as 4-6", param, ctx)
-            found.extend(range(low, high + 1))
-        return tuple(dict.fromkeys(found))
+        return tuple(dict.fromkeys(super().convert(value, param, ctx)))
 
 
-class Seeds(Several):
-    """Different seeds; `2-5` means 2, 3, 4, 5."""
-
-    def __init__(self) -> None:
-        super().__init__(int, "a seed", 0, 2**63, most=1_000_000)
+class Seeds(Ranges):
+    """Different seeds."""
 
     def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[int, ...]:
-        if not isinstance(value, str):
-            return value
-        found: list[int] = []
-        for part in value.split(","):
-            first, _, last = part.strip().partition("-")
-            low = self.one(first, param, ctx)
-            high = self.one(last, param, ctx) if last else low
-            if not low <= high < low + self.most or part.strip().endswith("-"):
-                self.fail(f"{part.strip()} is not a range such as 2-5", param, ctx)
-            found.extend(range(low, high + 1))
-            if len(found) > self.most:
-                self.fail(f"more than {self.most} seeds are given", param, ctx)
+        found = super().convert(value, param, ctx)
         if len(set(found)) < len(found):
             twice = next(seed for i, seed in enumerate(found) if seed in found[:i])
             self.fail(f"seed {twice} is given twice", param, ctx)
-        return tuple(found)
+        return found
 
 
 class Strategies(Several):
@@ -183,53 +172,34 @@ class BatchSize(click.ParamType):
         return found
 
 
-class Label(Labels):
+def label(text: str) -> int | None:
     """One class label."""
-
-    name = "label"
-
-    def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
-        if not isinstance(value, str):
-            return value
-        found = super().convert(value, param, ctx)
-        if len(found) != 1:
-            self.fail(f"{value!r} names {len(found)} labels; give one", param, ctx)
-        return found[0]
+    found = LABELS.convert(text, None, None)
+    if len(found) != 1:
+        LABELS.fail(f"{text!r} names {len(found)} labels; give one")
+    return found[0]
 
 
 class Span(click.ParamType):
-    """`low,high`, either may be left out: `0.2,` has no upper end."""
+    """`low,high`; without a high end there is none, and `,high` begins at 0."""
 
-    name = "low,high"
+    name = "x[,x]"
 
     def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[float, float]:
         if not isinstance(value, str):
             return value
-        low, comma, high = value.partition(",")
+        low, _, high = value.partition(",")
         try:
-            found = (float(low) if low.strip() else 0.0, float(high) if high.strip() else math.inf)
+            return float(low) if low.strip() else 0.0, float(high) if high.strip() else math.inf
         except ValueError:
-            found = (math.nan, math.nan)
-        if not comma or not found[0] < found[1]:
-            self.fail(f"{value!r} is not low,high with low below high, such as 0.2,5", param, ctx)
-        return found
+            self.fail(f"{value!r} is not a number, or two such as 0.2,5", param, ctx)
 
 
-class Threshold(click.ParamType):
-    """`percentile` or `percentile,maximum`."""
+class PlanFile(click.Path):
+    """A plan that `fewstep plan --output` wrote."""
 
-    name = "p[,max]"
-
-    def convert(self, value: Any, param: Parameter, ctx: Context) -> float | tuple[float, float]:
-        if not isinstance(value, str):
-            return value
-        try:
-            numbers = [float(part) for part in value.split(",")]
-        except ValueError:
-            numbers = []
-        if not 1 <= len(numbers) <= 2:
-            self.fail(f"{value!r} is not a percentile, or one and a maximum, such as 0.995 or 0.995,1.5", param, ctx)
-        return (numbers[0], numbers[1]) if len(numbers) == 2 else numbers[0]
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
+        return fs.Plan.load(value) if isinstance(value, str) else value
 
 
 class ScheduleOfWeights(Several):
@@ -238,19 +208,14 @@ class ScheduleOfWeights(Several):
     It becomes a `GuidanceSchedule`.
     """
 
-    def __init__(self) -> None:
-        super().__init__(float, "a weight", -1e6, 1e6)
-
     def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
-        from fewstep import GuidanceSchedule
-
         if not isinstance(value, str):
             return value
         kind, colon, rest = value.partition(":")
         weights = super().convert(rest if colon else value, param, ctx)
-        shapes = {"linear": GuidanceSchedule.linear, "cosine": GuidanceSchedule.cosine}
+        shapes = {"linear": fs.GuidanceSchedule.linear, "cosine": fs.GuidanceSchedule.cosine}
         if not colon:
-            return GuidanceSchedule.rows(weights)
+            return fs.GuidanceSchedule.rows(weights)
         if kind not in shapes or len(weights) != 2:
             self.fail(
                 f"{value!r} is neither weights by row, such as 1,3,5,2, nor linear:NOISY,CLEAN or cosine:NOISY,CLEAN, "
@@ -267,9 +232,6 @@ class ScheduleName(click.ParamType):
     name = "schedule"
 
     def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
-        from fewstep import schedules
-        from fewstep.core.errors import unknown_name
-
         if not isinstance(value, str):
             return value
         kind, _, rest = value.partition(":")
@@ -282,7 +244,7 @@ class ScheduleName(click.ParamType):
             if found is None or not isinstance(found[1], int | float) or not math.isfinite(found[1]):
                 self.fail(f"{part!r} is not a parameter such as shift=3, a number or true or false", param, ctx)
             params[found[0]] = found[1]
-        return schedules.from_spec({"kind": kind, **params})
+        return fs.schedules.from_spec({"kind": kind, **params})
 
 
 def mapping(pairs: Sequence[tuple[str, Any]], option: str) -> dict[str, Any]:
@@ -293,3 +255,9 @@ def mapping(pairs: Sequence[tuple[str, Any]], option: str) -> dict[str, Any]:
             raise click.UsageError(f"{option} {key} is given twice, as {found[key]!r} and {value!r}")
         found[key] = value
     return found
+
+
+NUMBERS = Several(float, "a number")
+LABELS = Labels(int, "a label", 0, 10**6, most=10_000)
+SEEDS = Seeds(int, "a seed", 0, 2**64 - 1, most=1_000_000)
+WEIGHTS = ScheduleOfWeights(float, "a weight", -1e6, 1e6)

@@ -55,13 +55,18 @@ class Level(NamedTuple):
                 f"t must have shape () or ({x.shape[0]},) for states {tuple(x.shape)}, got {tuple(t.shape)}"
             )
         times = t.detach().double().cpu().reshape(-1).numpy()
-        alpha, sigma = schedule.alpha(times), schedule.sigma(times)
-        host = [(float(a), float(b), float(c)) for a, b, c in zip(times, alpha, sigma, strict=True)]
+        rows = zip(times, schedule.alpha(times), schedule.sigma(times), strict=True)
+        level = Level.at([(float(a), float(b), float(c)) for a, b, c in rows], x)
+        return level._replace(t=t.reshape(-1).expand(x.shape[0]))
+
+    @staticmethod
+    def at(host: Sequence[tuple[float, float, float]], x: Tensor, rows: Sequence[int] | None = None) -> Level:
+        """The level of states `x` (B, ..) at (t, alpha, sigma), one for all or one for each."""
+        times = x.new_tensor([row[0] for row in host]).expand(x.shape[0])
         if len(host) == 1:
-            return Level(t.reshape(-1).expand(x.shape[0]), host[0][1], host[0][2], host)
-        shape = (-1,) + (1,) * (x.ndim - 1)
-        alpha, sigma = (torch.as_tensor(v, dtype=x.dtype, device=x.device).reshape(shape) for v in (alpha, sigma))
-        return Level(t, alpha, sigma, host)
+            return Level(times, host[0][1], host[0][2], host, rows)
+        alpha, sigma = (x.new_tensor([row[i] for row in host]).reshape(-1, *[1] * (x.ndim - 1)) for i in (1, 2))
+        return Level(times, alpha, sigma, host, rows)
 
     @property
     def moments(self) -> list[Moment]:

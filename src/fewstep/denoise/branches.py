@@ -20,28 +20,30 @@ class Branch(NamedTuple):
     images: Sequence[int]
 
 
-def evaluate(network: Network, x: Tensor, level: Level, branches: Sequence[Branch]) -> list[Tensor]:
-    """The network's outputs for each branch, (images, ..) each, from one call with the branches one after the other.
+def evaluate(network: Network, x: Tensor, level: Level, branches: Mapping[str, Branch]) -> dict[str, Tensor]:
+    """The network's output for each branch, (images, ..), from one call with the branches one after the other.
 
     A single branch of the whole batch is the network under that condition, bit for bit.
     """
-    batch = x.shape[0]
-    busy = [branch for branch in branches if branch.images]
-    if len(busy) == 1 and len(busy[0].images) == batch:
-        joint = network.given(busy[0].condition).output(x, level)
+    batch, parts = x.shape[0], list(branches.values())
+    if not parts:
+        return {}
+    whole = all(len(part.images) == batch for part in parts)
+    if whole and len(parts) == 1:
+        joint = network.given(parts[0].condition).output(x, level)
     else:
-        images = [i for branch in busy for i in branch.images]
-        if all(len(branch.images) == batch for branch in busy):
-            index, several, levels = None, torch.cat([x] * len(busy)), level.repeated(len(busy))
+        if whole:
+            several, levels = torch.cat([x] * len(parts)), level.repeated(len(parts))
         else:
+            images = [i for part in parts for i in part.images]
             index = torch.tensor(images, device=x.device)
             several, levels = x[index], level.take(index, images)
-        condition = {name: _joined(name, busy, batch, x.device) for name in busy[0].condition}
+        condition = {name: _joined(name, parts, batch) for name in parts[0].condition}
         joint = network.given(condition).output(several, levels)
-    return list(joint.split([len(branch.images) for branch in branches]))
+    return dict(zip(branches, joint.split([len(part.images) for part in parts]), strict=True))
 
 
-def _joined(name: str, branches: Sequence[Branch], batch: int, device: torch.device) -> Any:
+def _joined(name: str, branches: Sequence[Branch], batch: int) -> Any:
     """The argument `name` of all branches, its rows picked for their images."""
     if not isinstance(branches[0].condition[name], Tensor):
         return branches[0].condition[name]

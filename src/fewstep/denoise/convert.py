@@ -154,13 +154,8 @@ class OnSchedule(Wrapper):
             rows.append((own_t, float(self.own.alpha(own_t)), float(self.own.sigma(own_t))))
             factors.append(factor)
         times = level.t.new_tensor([row[0] for row in rows]).expand(x.shape[0])
-        if len(rows) == 1:
-            return Level(times, rows[0][1], rows[0][2], rows, level.rows), factors[0]
-        shape = (-1,) + (1,) * (x.ndim - 1)
-        alpha, sigma, factor = (
-            x.new_tensor(v).reshape(shape) for v in ([r[1] for r in rows], [r[2] for r in rows], factors)
-        )
-        return Level(times, alpha, sigma, rows, level.rows), factor
+        own = Level.at(rows, x, level.rows)._replace(t=times)
+        return own, factors[0] if len(rows) == 1 else x.new_tensor(factors).reshape(-1, *[1] * (x.ndim - 1))
 
     def _own(self, t: float, alpha: float, sigma: float) -> tuple[float, float]:
         if alpha == 0:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -45,11 +45,8 @@ class Need(NamedTuple):
 
 
 class _Group(NamedTuple):
-    """Images of a batch that one method guides by the same branches; weights and moments are one for all or one for
-    each.
-    """
+    """Images of a batch that need the same branches; weights and moments are one for all or one for each."""
 
-    method: Method
     branches: tuple[str, ...]
     images: list[int]
     weights: list[float | None]
@@ -65,8 +62,7 @@ class Guided(Denoiser):
             keys. Without a negative one there is no classifier-free guidance.
         scale: w, a number or a `GuidanceSchedule`, one for all images or one for each; 1 is the conditional model
             alone, but for `CFGPlusPlus`.
-        method: a name in `METHODS`, or a method with options such as `APG(eta=0.5)`; one for all images or one for
-            each.
+        method: a name in `METHODS`, or a method with options such as `APG(eta=0.5)`.
         interval: (low, high) in sigma / alpha; guidance acts for low < sigma / alpha <= high only (Kynkaanniemi et al.
             2024, arXiv 2404.07724).
         weaker: the network of `AutoGuidance`, with its own condition.
@@ -84,7 +80,7 @@ class Guided(Denoiser):
         negative: Mapping[str, Any] | None = None,
         scale: Weight | Sequence[Weight] = 1.0,
         *,
-        method: str | Method | Sequence[Method] = "cfg",
+        method: str | Method = "cfg",
         interval: tuple[float, float] = EVERYWHERE,
         weaker: Network | None = None,
         module: Any = None,
@@ -93,52 +89,43 @@ class Guided(Denoiser):
         self.schedule = network.schedule
         self.weaker = None if weaker is None else check_network(weaker)
         self.scale = Scale(scale, interval)
-        self.methods = [method_of(method)] if isinstance(method, str) else _several(method)
+        self.method = method if isinstance(method, Method) else method_of(method)
         self.condition = dict(condition)
         self.negative = self.condition if negative is None else dict(negative)
         check_conditions(self.condition, self.negative)
         module = network.network if module is None else module
-        for each, weight in self.pairs:
-            each.check(network, module)
-            self._check(each, weight, negative is not None)
-        several = dict.fromkeys(each.perturbs for each in self.methods if each.perturbs)
-        if len(several) > 1:
-            raise InvalidInput(f"the images of a batch perturb the same layers, got {[*several]}")
-        self.layers = install(module, next(iter(several), ()))
-        self.needs_run = self.scale.by_row or any(each.needs_run for each in self.methods)
+        self.method.check(network, module)
+        self._check(negative is not None)
+        self.layers = install(module, self.method.perturbs)
+        self.needs_run = self.scale.by_row or self.method.needs_run
         self._memory: dict[int, Tensor] | None = None  # of each image at its last guided row, in a run's own copy
 
-    def _check(self, method: Method, weight: Any, negative: bool) -> None:
-        known = weight.values or () if isinstance(weight, GuidanceSchedule) else [weight]
-        for number in known:
-            method.check_weight(number)
-        if negative and method.negative == "optional":
-            check_negative(self.scale.each)
-        if negative and method.negative == "unused":
+    def _check(self, negative: bool) -> None:
+        use, each = self.method.negative, self.scale.each
+        for weight in each:
+            known = weight.values or () if isinstance(weight, GuidanceSchedule) else [weight]
+            for number in known:
+                self.method.check_weight(number)
+        if negative and use == "optional":
+            check_negative(each)
+        if negative and use == "unused":
             raise InvalidInput("a negative condition cannot act in autoguidance: leave it out")
-        if method.negative == "unused" and self.weaker is None:
-            raise InvalidInput("autoguidance moves away from a weaker model: give weaker=")
-        if not negative and method.negative != "unused" and weight != 1:
+        if not negative and use != "unused" and any(w != 1 for w in each):
             raise InvalidInput(
                 "guidance other than 1 needs a negative condition: give negative=, or leave the scale out"
             )
-
-    @property
-    def pairs(self) -> list[tuple[Method, Any]]:
-        """The method and the weight of each image, or of all."""
-        methods, each = self.methods, self.scale.each
-        images = range(max(len(methods), len(each)))
-        return [(methods[i % len(methods)], each[i % len(each)]) for i in images]
+        if self.weaker is None and use == "unused":
+            raise InvalidInput("autoguidance moves away from a weaker model: give weaker=")
 
     @property
     def affine(self) -> bool:
-        return not any(method.splits for method in self.methods)
+        return not self.method.splits
 
     def coefficients(self, t: Value, alpha: Value, sigma: Value) -> tuple[Value, Value]:
         return self.network.coefficients(t, alpha, sigma)
 
     def begin(self) -> Denoiser:
-        if not any(method.remembers for method in self.methods):
+        if not self.method.remembers:
             return self
         run = copy.copy(self)
         run._memory = {}
@@ -146,9 +133,8 @@ class Guided(Denoiser):
 
     def check(self, plan: Plan) -> None:
         self.scale.check(plan)
-        for method in dict.fromkeys(self.methods):
-            method.check_plan(plan)
-        acting = [i for i, (method, weight) in enumerate(self.pairs) if not method.idles(weight)]
+        self.method.check_plan(plan)
+        acting = [i for i, weight in enumerate(self.scale.each) if not self.method.idles(weight)]
         if not acting:
             return
         if factors_of(plan) is not None and not self.scale.by_row:
@@ -165,19 +151,14 @@ class Guided(Denoiser):
                 stacklevel=2,
             )
 
-    def method_of(self, image: int) -> Method:
-        """The method of an image of the batch."""
-        return self.methods[image % len(self.methods)]
-
     def needs(self, plan: Plan, image: int = 0) -> list[Need]:
         """What an image of the batch needs in each row of a plan."""
-        method = self.method_of(image)
         weights = [(moment, self.scale.at(image, moment)) for moment in moments_of(plan)]
-        return [Need(moment, w, method.branches(moment, w)) for moment, w in weights]
+        return [Need(moment, w, self.method.branches(moment, w)) for moment, w in weights]
 
     def following(self, plan: Plan) -> Guided:
         """This denoiser, its weights as the rows of a tuned plan take them; see `GuidanceSchedule.following`."""
-        if not all(isinstance(method, CFG) for method in self.methods):
+        if not isinstance(self.method, CFG):
             return self
         other = copy.copy(self)
         other.scale = Scale([GuidanceSchedule.following(w, plan) for w in self.scale.each], self.scale.interval)
@@ -208,7 +189,7 @@ class Guided(Denoiser):
         weights = [self.scale.at(i, moments[i % len(moments)]) for i in images]
         weight = 1 + (column([1.0 if w is None else w for w in weights], x) - 1) * factor.to(x)
         skip, out = self.coefficients_at(level)
-        return skip * x + out * self.methods[0].combine(outputs, weight, State(x, skip, out, moments, weights), None)[0]
+        return skip * x + out * self.method.combine(outputs, weight, State(x, skip, out, moments, weights), None)[0]
 
     def _guided(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         """(data, raw) of the batch, in the network's output."""
@@ -231,19 +212,16 @@ class Guided(Denoiser):
 
     def _groups(self, batch: int, level: Level) -> list[_Group]:
         """Who is guided how."""
-        moments, each = level.moments, self.scale.each
-        for what, count in (("scales", len(each)), ("methods", len(self.methods))):
-            if count not in (1, batch):
-                raise InvalidInput(
-                    f"guidance {what} must be one for all or one for each of {batch} images, got {count}"
-                )
+        moments, count = level.moments, len(self.scale.each)
+        if count not in (1, batch):
+            raise InvalidInput(f"guidance scales must be one for all or one for each of {batch} images, got {count}")
         groups: dict[Any, _Group] = {}
-        cases = max(len(moments), len(each), len(self.methods))
+        cases = max(len(moments), count)
         for case in range(cases):
-            moment, method = moments[case % len(moments)], self.method_of(case)
+            moment = moments[case % len(moments)]
             weight = self.scale.at(case, moment)
-            branches = method.branches(moment, weight)
-            group = groups.setdefault((method, branches), _Group(method, branches, [], [], []))
+            branches = self.method.branches(moment, weight)
+            group = groups.setdefault(branches, _Group(branches, [], [], []))
             group.images.extend([case] if cases > 1 else range(batch))
             group.weights.append(weight)
             group.moments.append(moment)
@@ -251,14 +229,12 @@ class Guided(Denoiser):
 
     def _outputs(self, x: Tensor, level: Level, images: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
         """The output of each branch over its images: one call of the network, and one of the weaker one."""
-        found: dict[str, Tensor] = {}
         conditions = {POSITIVE: self.condition, NEGATIVE: self.negative, PERTURBED: self.condition}
-        parts = {name: Branch(condition, images[name]) for name, condition in conditions.items() if name in images}
+        parts = {name: Branch(own, images[name]) for name, own in conditions.items() if name in images}
         broken = len(images.get(PERTURBED, ()))
         total = sum(len(part.images) for part in parts.values())
         with perturbed(self.layers, total, broken) if broken else nullcontext():
-            if parts:
-                found = dict(zip(parts, evaluate(self.network, x, level, list(parts.values())), strict=True))
+            found = evaluate(self.network, x, level, parts)
         if WEAK in images and self.weaker is not None:
             some, own = images[WEAK], self.weaker.condition
             weaker = self.weaker.given({name: picked(name, v, some, x.shape[0]) for name, v in own.items()})
@@ -272,19 +248,10 @@ class Guided(Denoiser):
         if past and not past.keys().isdisjoint(group.images):
             memory = torch.stack([past[i] if i in past else torch.zeros_like(x[0]) for i in group.images])
         state = State(x, *self.coefficients_at(level), group.moments, group.weights)
-        data, raw, memory = group.method.guide(outputs, state, memory)
+        data, raw, memory = self.method.guide(outputs, state, memory)
         if past is not None and memory is not None:
             past.update(zip(group.images, memory, strict=True))
         return data, raw
-
-
-def _several(method: Method | Sequence[Method]) -> list[Method]:
-    several = list(method) if isinstance(method, Iterable) else [method]
-    if not several or not all(isinstance(each, Method) for each in several):
-        raise InvalidInput(
-            f"method is a name, a guidance method such as fewstep.APG(), or one for each image: {method}"
-        )
-    return several
 
 
 def _taken(x: Tensor, level: Level, images: Sequence[int]) -> tuple[Tensor, Level]:

@@ -146,7 +146,8 @@ class Scale:
     def __init__(self, scale: Weight | Sequence[Weight], interval: tuple[float, float] = EVERYWHERE):
         single = isinstance(scale, Real | GuidanceSchedule) or callable(scale) or getattr(scale, "ndim", None) == 0
         try:
-            each = [] if isinstance(scale, str) else [_weight(w) for w in ([scale] if single else scale)]  # type: ignore[union-attr]
+            given: Any = [scale] if single else scale
+            each = [] if isinstance(scale, str) else [_weight(w) for w in given]
         except (TypeError, ValueError):
             each = []
         if not each or any(isinstance(w, float) and not math.isfinite(w) for w in each):

@@ -94,7 +94,9 @@ class Drawing(Value):
     called: ClassVar[str] = "the drawing"
 
     prompts: Prompts | None = Field(default=None, description="What to draw, for a model that takes prompts.")
-    labels: Labels | None = Field(default=None, description="What to draw, for a model of classes; None is none.")
+    labels: Labels | None = Field(
+        default=None, description="What to draw, for a model of classes, such as 3; none is no condition."
+    )
     negative: Negatives = Field(default=(None,), description="Label or words to be guided away from.")
     height: int = Field(ge=1, le=MAX_SIDE, description="In pixels; a model of prompts has multiples of its own.")
     width: int = Field(ge=1, le=MAX_SIDE, description="In pixels.")

@@ -5,7 +5,7 @@ from fewstep.models.codec import digest_of
 from fewstep.models.conditioner import Condition, Conditions, NoEffect
 from fewstep.models.encoder import TruncatedPrompt
 from fewstep.models.identity import Identity
-from fewstep.models.loading import NetworkSpec, load_model
+from fewstep.models.loading import NetworkSpec, load_model, recommended_by
 from fewstep.models.model import Model
 from fewstep.models.plans import with_tuned_plan
 from fewstep.models.weaker import check_weaker, weaker_of
@@ -23,6 +23,7 @@ __all__ = [
     "check_weaker",
     "digest_of",
     "load_model",
+    "recommended_by",
     "weaker_of",
     "with_tuned_plan",
 ]

@@ -171,6 +171,15 @@ def of_folder(parts: Parts, name: str) -> Model:
     return _of_unet(parts, parts.folder / "unet", name, schedule, prediction)
 
 
+def recommended_of(parts: Parts) -> dict[str, Any]:
+    """What the folder of a model recommends, without loading it; empty for kinds other than text-to-image."""
+    family = TEXT_FAMILIES.get(str(parts.index.get("_class_name")))
+    if family is None:
+        return {}
+    config = checked_config(parts.folder / family.part / "config.json")
+    return merged(WORDS, {"guidance": {"scale": family.facts(config).guidance}}, parts.recommended())
+
+
 def _of_unet(parts: Parts, folder: Path, name: str, schedule: Schedule, prediction: str) -> Model:
     module = parts.module_in(folder, "UNet2DModel")
     config = module.config

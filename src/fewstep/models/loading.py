@@ -16,10 +16,12 @@ from fewstep import zoo
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import PREDICTIONS
-from fewstep.models.assembly import Parts, Place, component_of, of_component, of_folder
+from fewstep.drawing.overlay import Overlay, merged
+from fewstep.models.assembly import Parts, Place, component_of, of_component, of_folder, recommended_of
 from fewstep.models.cache import TensorCache
 from fewstep.models.codec import Pixels
 from fewstep.models.conditioner import Labels
+from fewstep.models.defaults import CLASS_GUIDANCE, CLASSES
 from fewstep.models.folder import PICKLES, fetched, is_hub_id
 from fewstep.models.identity import Identity, in_dtype, of_callable
 from fewstep.models.model import Model, class_model
@@ -99,6 +101,17 @@ def load_model(
         _refuse(replace(spec, schedule=None, prediction=None), f"{path} says its own, but for schedule and prediction")
         return of_component(parts, _name(path.name), spec.schedule, spec.prediction)
     raise _unknown(str(source), path)
+
+
+def recommended_by(source: str) -> Overlay:
+    """What the model of a name or path recommends, as far as its small files say it: nothing is loaded or fetched."""
+    path = zoo.shipped_path(source) if source in zoo.SHIPPED else Path(source)
+    if (path / "model_index.json").is_file():
+        return recommended_of(Parts(path, Place()))
+    header = _header(path) if path.is_file() else None
+    if header is None or "fewstep" not in header.metadata:
+        return {}
+    return merged(CLASSES, {"guidance": {"scale": CLASS_GUIDANCE}})
 
 
 def _header(source: object) -> container.Header | None:

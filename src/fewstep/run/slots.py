@@ -31,6 +31,8 @@ from fewstep.denoise.scale import EVERYWHERE, Weight, moments_of
 from fewstep.run.eager import check_plan, initial_registers, starting_states
 from fewstep.run.noise import draw, key_of
 
+_Call = tuple[str, frozenset[int]]
+"""A call of a network: its branch, and the layers that it perturbs."""
 ESTIMATES = "estimates"
 """The call of a denoiser that is no `Network`: it gives (data, raw) itself."""
 
@@ -80,22 +82,15 @@ class _Answer(Denoiser):
         return self.estimates
 
 
-class _Call(NamedTuple):
-    """A call of a network: its branch, and the layers that it perturbs."""
-
-    branch: str
-    layers: frozenset[int] = frozenset()
-
-
 @dataclass
 class _Slot:
     """An image in its place.
 
     Attributes:
-        needs: by row; `layers`: of the perturbed branch.
-        conditions: by branch.
+        needs: by row; `layers`: of the perturbed branch; `conditions`: by branch.
         folds: (skip, out) by row; `folded`: they are in the table, which takes outputs and not data.
         table: (n, K, K + 3): registers, data, raw, noise.
+        around: what is put around `answer`, the innermost denoiser.
         memory: of guidance.
     """
 
@@ -117,8 +112,9 @@ class _Slot:
 
     @property
     def calls(self) -> list[_Call]:
+        """Those of the next row."""
         branches = self.needs[self.row].branches
-        return [_Call(branch, self.layers if branch == PERTURBED else frozenset()) for branch in branches]
+        return [(branch, self.layers if branch == PERTURBED else frozenset()) for branch in branches]
 
     def estimate(self, x: Tensor, heard: Mapping[str, Sequence[Tensor]]) -> Sequence[Tensor]:
         """Data and raw, (1, ..) each, from what the networks said of this image."""
@@ -126,10 +122,8 @@ class _Slot:
         if ESTIMATES in heard:
             estimates = heard[ESTIMATES]
         else:
-            state, outputs = (
-                State(x, skip, out, [need.moment], [need.weight]),
-                {name: v[0] for name, v in heard.items()},
-            )
+            outputs = {branch: output for branch, [output] in heard.items()}
+            state = State(x, skip, out, [need.moment], [need.weight])
             *estimates, self.memory = self.method.guide(outputs, state, self.memory)
             if self.folded:
                 return estimates
@@ -137,7 +131,7 @@ class _Slot:
         if self.around is None:
             return estimates
         self.answer.estimates = estimates[0], estimates[1]
-        return self.around.estimate(x, Level(x.new_full((1,), row.t), row.alpha, row.sigma, [row[:3]], [self.row]))
+        return self.around.estimate(x, Level.at([row[:3]], x, [self.row]))
 
 
 class Slots:
@@ -273,7 +267,7 @@ class Slots:
         if isinstance(self.network, Network):
             guided = self._guided(self.network, request).following(plan)
             guided.check(plan)
-            method, needs, layers = guided.methods[0], guided.needs(plan), guided.layers
+            method, needs, layers = guided.method, guided.needs(plan), guided.layers
         elif request.condition or request.negative or request.scale != 1 or request.method != "cfg":
             raise InvalidInput("conditions and guidance need a fewstep.Network as the network")
         folded = affine and not method.splits and request.around is None
@@ -331,18 +325,12 @@ class Slots:
 
     def _check_conditions(self, conditions: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Raise `InvalidInput` where an image cannot share calls with those that are there."""
-        for branch, own in conditions.items() if self.tickets else ():
-            there = self._taken()[0][1].conditions[branch]
-            if own.keys() != there.keys():
+        for _, slot in self._taken()[:1]:
+            there, own = _shapes(slot.conditions), _shapes(conditions)
+            if own != there:
                 raise InvalidInput(
-                    f"all images of the batch need the conditions {sorted(there)} of the {branch} branch, got "
-                    f"{sorted(own)}"
+                    f"all images of the batch need the conditions {there}, with these names and shapes, got {own}"
                 )
-            for name, value in own.items():
-                if value.shape != there[name].shape:
-                    raise InvalidInput(
-                        f"condition {name!r} has shape {tuple(value.shape)}, this batch has {tuple(there[name].shape)}"
-                    )
 
     def _estimate(self) -> None:
         """The data and the raw estimate of each image, from the calls that they need."""
@@ -353,7 +341,7 @@ class Slots:
         heard = {call: self._call(call, places) for call, places in wanted.items()}
         for place, slot in self._taken():
             here = slice(place, place + 1)
-            own = {call.branch: [output[here] for output in heard[call]] for call in slot.calls}
+            own = {call[0]: [output[here] for output in heard[call]] for call in slot.calls}
             self._data[here], self._raw[here] = slot.estimate(self._bank[0][here], own)
             slot.nfe += len(own)
 
@@ -362,38 +350,27 @@ class Slots:
 
         An empty place shows the network the time and the condition of an image that is there.
         """
+        branch, layers = call
         places = list(range(self.capacity)) if self.pad else needed
         stand_in = self._taken()[0][1]
         slots = [self._slots[place] or stand_in for place in places]
         x = self._bank[0] if len(places) == self.capacity else self._bank[0][places]
-        level = self._level(slots)
-        branch = call.branch if call.branch in (NEGATIVE, WEAK) else POSITIVE
-        own = {name: torch.stack([s.conditions[branch][name] for s in slots]) for name in stand_in.conditions[branch]}
-        if call.branch == ESTIMATES:
-            outputs = [*self.network.estimate(x, level)]
+        level = Level.at([slot.plan.rows[slot.row][:3] for slot in slots], x, [slot.row for slot in slots])
+        kind, network = branch if branch in (NEGATIVE, WEAK) else POSITIVE, self.network
+        own = {name: torch.stack([slot.conditions[kind][name] for slot in slots]) for name in stand_in.conditions[kind]}
+        if branch == ESTIMATES:
+            outputs = [*network.estimate(x, level)]
+        elif not isinstance(network, Network):
+            outputs = [network.output(x, level)]
+        elif branch == WEAK and self.weaker is not None:
+            outputs = [weak_output(network, self.weaker.given({**self.weaker.condition, **own}), x, level)]
         else:
-            outputs = [self._output(call, own, x, level)]
+            with perturbed(layers, len(x), len(x)) if layers else nullcontext():
+                outputs = [network.given({**network.condition, **own}).output(x, level)]
         if len(places) == self.capacity:
             return outputs
-        return [
-            torch.zeros_like(self._noise).index_copy(0, torch.tensor(places, device=output.device), output)
-            for output in outputs
-        ]
-
-    def _output(self, call: _Call, condition: Mapping[str, Any], x: Tensor, level: Level) -> Tensor:
-        network = self.network
-        if not isinstance(network, Network):
-            return network.output(x, level)
-        if call.branch == WEAK and self.weaker is not None:
-            return weak_output(network, self.weaker.given({**self.weaker.condition, **condition}), x, level)
-        with perturbed(call.layers, len(x), len(x)) if call.layers else nullcontext():
-            return network.given({**network.condition, **condition}).output(x, level)
-
-    def _level(self, slots: Sequence[_Slot]) -> Level:
-        host = [slot.plan.rows[slot.row][:3] for slot in slots]
-        values = torch.tensor(host, dtype=self._noise.dtype).to(self._noise.device, non_blocking=True)
-        alpha, sigma = (values[:, i].reshape(-1, *[1] * len(self.shape)) for i in (1, 2))
-        return Level(values[:, 0], alpha, sigma, host, [slot.row for slot in slots])
+        index = torch.tensor(places, device=x.device)
+        return [torch.zeros_like(self._noise).index_copy(0, index, output) for output in outputs]
 
     def _advance(self) -> None:
         """R <- A R + B f + s z for every slot with its own coefficients; an empty slot's are zero."""
@@ -421,3 +398,9 @@ class Slots:
                 else:
                     target.addcmul_(sources[j], device[:, r, j])
         self._bank, self._next = self._next, self._bank
+
+
+def _shapes(conditions: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, list[int]]]:
+    return {
+        branch: {name: list(value.shape) for name, value in sorted(own.items())} for branch, own in conditions.items()
+    }

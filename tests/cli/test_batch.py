@@ -1,4 +1,4 @@
-"""`fewstep generate` with many images: what lies in the folder, and that no interruption changes it."""
+"""`fewstep batch`: what lies in the folder, and that no interruption changes it."""
 
 import hashlib
 import json
@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fewstep.pipeline import load, read
-from pipeline import tiny_diffusers
-from pipeline.tiny import LOST, broken
+from fewstep.drawing import read
+from fewstep.pipeline import load
+from models import tiny_diffusers
+from models.tiny import LOST, broken
 
 from .conftest import Call
 from .killed import start
 
 MODEL = "tiny.safetensors"
-JOB = ("generate", MODEL, "--labels", "0-2", "--seeds", "0-2,9", "--steps", 2, "--batch-size", 5)
+JOB = ("batch", MODEL, "--labels", "0-2", "--seeds", "0-2,9", "--steps", 2, "--batch-size", 5)
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +45,22 @@ def test_each_image_has_a_file_with_its_recipe_and_a_line(call: Call, here: Path
     assert result.stdout == "a\n"
     assert "12 images in batches of 5, 12 drawn now, NFE 4 each" in result.stderr
     found = lines("a")
-    assert [(line["label"], line["seed"]) for line in found] == [(n, s) for n in range(3) for s in (0, 1, 2, 9)]
+    assert [(line["drawing"]["labels"][0], line["drawing"]["seed"]) for line in found] == [
+        (n, s) for n in range(3) for s in (0, 1, 2, 9)
+    ]
     assert len({line["sha256"] for line in found}) == 12
     assert {path.name for path in Path("a").glob("*.png")} == {line["file"] for line in found}
     for line in found:
         file = Path("a") / line["file"]
         assert hashlib.sha256(file.read_bytes()).hexdigest() == line["sha256"]
-    call("generate", MODEL, "--like", Path("a") / found[7]["file"], "--output", "again.png")
+    call("redraw", Path("a") / found[7]["file"], MODEL, "--output", "again.png")
     with Image.open("again.png") as again, Image.open(Path("a") / found[7]["file"]) as own:
         assert np.array_equal(np.asarray(again), np.asarray(own))
     assert [json.loads(line)["images"] for line in Path("a/timings.jsonl").read_text().splitlines()] == [5, 5, 2]
 
 
 def test_one_image_is_said_as_one(call: Call, here: Path) -> None:
-    result = call("generate", MODEL, "--labels", 1, "--seeds", 3, "--steps", 2, "--batch-size", 1, "--output", "a")
+    result = call("batch", MODEL, "--labels", 1, "--seeds", 3, "--steps", 2, "--batch-size", 1, "--output", "a")
     assert result.stderr.splitlines()[-1].endswith("1 image in batches of 1, 1 drawn now, NFE 4 each")
 
 
@@ -84,6 +87,12 @@ def test_a_picture_that_is_missing_or_changed_is_drawn_again(call: Call, here: P
     result = call(*JOB, "--output", "a")
     assert "7 drawn now" in result.stderr
     assert content("a") == whole
+
+
+def shown(line: dict) -> tuple:
+    """What a line of a manifest says of its image: prompt, negative, seed, scale."""
+    drawing = line["drawing"]
+    return *drawing["prompts"], *drawing["negative"], drawing["seed"], drawing["guidance"]["scale"]
 
 
 @pytest.mark.parametrize("cut", [1, 40, 300, 1600])
@@ -139,16 +148,16 @@ def test_a_run_killed_at_twenty_random_moments_ends_as_if_it_was_not(call: Call,
 
 def test_prompts_of_a_file_meet_every_seed(call: Call, here: Path, model: Path) -> None:
     Path("p.txt").write_text("a red circle\n\n# no prompt\n  green lion \n")
-    words = ("generate", model, "--prompts", "p.txt", "--seeds", "0-1", "--steps", 1, "--batch-size", 3)
+    words = ("batch", model, "--prompts", "p.txt", "--seeds", "0-1", "--steps", 1, "--batch-size", 3)
     result = call(*words, "--output", "a", "--negative", "blue", "--guidance", 3, "--timings")
     assert result.exit_code == 0, result.stderr
-    found = [(line["prompt"], line["seed"], line["negative"], line["guidance"]) for line in lines("a")]
-    assert found == [(p, s, "blue", 3.0) for p in ("a red circle", "green lion") for s in (0, 1)]
+    found = [(*shown(line)[:3], line["drawing"]["guidance"]["scale"]) for line in lines("a")]
+    assert found == [(p, "blue", s, 3.0) for p in ("a red circle", "green lion") for s in (0, 1)]
     assert Path("a/000002-green-lion-seed0.png").exists()
     assert "encode" in result.stderr
     assert "save" in result.stderr
     assert " in 2 hits" in result.stderr  # the second batch has one prompt, and the negative one
-    assert read("a/000002-green-lion-seed0.png").recipe.prompts[2] == "green lion"
+    assert read("a/000002-green-lion-seed0.png").drawing.prompts[2] == "green lion"
 
 
 def test_lines_of_json_say_more_and_keep_their_place(call: Call, here: Path, model: Path) -> None:
@@ -158,11 +167,9 @@ def test_lines_of_json_say_more_and_keep_their_place(call: Call, here: Path, mod
         {"prompt": "lion", "negative": "red", "guidance": 2},
     ]
     Path("p.jsonl").write_text("\n".join(map(json.dumps, said)))
-    result = call(
-        "generate", model, "--prompts", "p.jsonl", "--steps", 1, "--guidance", 7, "--output", "a", "--seeds", 8
-    )
+    result = call("batch", model, "--prompts", "p.jsonl", "--steps", 1, "--guidance", 7, "--output", "a", "--seeds", 8)
     assert result.exit_code == 0, result.stderr
-    found = [(line["index"], line["prompt"], line["negative"], line["seed"], line["guidance"]) for line in lines("a")]
+    found = [(line["index"], *shown(line)) for line in lines("a")]
     assert found == [
         (0, "lion", None, 4, 7.0),
         (1, "lion", None, 5, 7.0),
@@ -174,11 +181,11 @@ def test_lines_of_json_say_more_and_keep_their_place(call: Call, here: Path, mod
 
 def test_an_image_that_is_not_finite_has_a_line_and_no_file(call: Call, here: Path) -> None:
     broken(here / "broken.safetensors")
-    words = ("generate", "broken.safetensors", "--seeds", "0-1", "--steps", 2, "--output", "a")
+    words = ("batch", "broken.safetensors", "--seeds", "0-1", "--steps", 2, "--output", "a")
     result = call(*words)
     assert result.exit_code == 1
     assert "2 of 6 images are NaN or infinite and have no file: 4, 5" in result.stderr
-    assert [line["label"] for line in lines("a") if line["file"] is None] == [LOST, LOST]
+    assert [line["drawing"]["labels"][0] for line in lines("a") if line["file"] is None] == [LOST, LOST]
     again = call(*words, "--json")
     assert (again.exit_code, json.loads(again.stdout)["drawn"]) == (1, 0)
 
@@ -187,14 +194,14 @@ def test_a_folder_of_another_job_is_refused_and_left_alone(call: Call, here: Pat
     call(*JOB, "--output", "a")
     before = content("a")
     for words, what in (
-        (["--steps", 3], "its plan is"),
+        (["--steps", 3], "its sampling is"),
         (["--seeds", "0-2,8"], "its prompts and seeds is"),
         (["--batch-size", 4], "its batch is 5, yours 4"),
-        (["--clip"], "its clip is false, yours true"),
+        (["--clip"], "its estimate is"),
     ):
         result = call(*JOB, *words, "--output", "a")
         assert result.exit_code == 2
-        assert "a belongs to another job" in result.stderr
+        assert "a belongs to another batch" in result.stderr
         assert what in result.stderr
     assert call(*JOB, "--batch-size", "auto", "--output", "a").exit_code == 0
     assert content("a") == before
@@ -217,30 +224,28 @@ def test_a_folder_with_other_files_or_in_use_is_refused(call: Call, here: Path) 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--seeds", "0-2"], "need --output FOLDER"),
-        (["--seeds", "0-2", "--output", "a.png"], "need --output FOLDER"),
+        (["--seeds", "0-2"], "Missing option '--output'"),
+        (["--seeds", "0-2", "--output", "a.png"], "--output is the folder for the images"),
         (["--seeds", "0-2,1", "--output", "a"], "seed 1 is given twice"),
         (["--seeds", "5-2", "--output", "a"], "5-2 is not a range"),
         (["--seeds", "0-", "--output", "a"], "0- is not a range"),
         (["--seeds", "0-9999999", "--output", "a"], "is not a range"),
         (["--seeds", "x", "--output", "a"], "'x' in the list is not a seed"),
-        (["--seeds", "0", "--seed", 1, "--output", "a"], "--seed is not for --prompts and --seeds"),
-        (["--seeds", "0", "--like", "x.png", "--output", "a"], "--like is not for --prompts and --seeds"),
-        (["--seeds", "0", "--count", 2, "--output", "a"], "--count is not for --prompts and --seeds"),
+        (["--seeds", "0", "--seed", 1, "--output", "a"], "No such option '--seed'"),
+        (["--seeds", "0", "--count", 2, "--output", "a"], "No such option '--count'"),
         (["--seeds", "0", "--labels", "7", "--output", "a"], "no label 7"),
         (["--seeds", "0", "--negative", "9", "--output", "a"], "no label 9"),
         (["--seeds", "0", "--negative", "1", "--guidance", 1, "--output", "a"], "negative"),
-        (["--seeds", "0", "--height", "8", "--output", "a"], "--height is for models that take prompts"),
+        (["--seeds", "0", "--height", "8", "--output", "a"], "tiny makes images of 4 x 4 pixels alone"),
         (["--prompts", "p.txt", "--output", "a"], "tiny draws classes, and 'lion' is words"),
         (["--prompts", "absent.txt", "--output", "a"], "absent.txt"),
         (["--prompts", "p.txt", "--labels", "1", "--output", "a"], "not both"),
-        (["--batch-size", "auto"], "--batch-size auto is for many images"),
         (["--batch-size", "many", "--seeds", "0", "--output", "a"], "neither auto nor a whole number"),
     ],
 )
 def test_bad_values_are_named_and_leave_no_folder(call: Call, here: Path, words: list[object], message: str) -> None:
     Path("p.txt").write_text("lion\n")
-    result = call("generate", MODEL, *words)
+    result = call("batch", MODEL, *words)
     assert result.exit_code == 2, result.output
     assert message in result.stderr
     assert not Path("a").exists()

@@ -9,8 +9,8 @@ from PIL import Image
 
 from fewstep.measure.saturation import saturation
 from fewstep.pipeline import load
-from pipeline import tiny_diffusers
-from pipeline.tiny import LOST, broken
+from models import tiny_diffusers
+from models.tiny import LOST, broken
 
 from .conftest import Call
 
@@ -90,12 +90,13 @@ def test_a_scale_that_is_not_finite_is_reported_as_such(call: Call, here: Path) 
         (["--guidance", "1,2", "--steps", "2,3"], "give one of --steps"),
         (["--guidance", "1,2", "--samplers", "ddim,heun"], "give one of --samplers"),
         (["--guidance", "1,2", "--reference-steps", "50"], "guidance scales have no reference"),
-        (["--guidance", "1,2", "--negative", "blue"], "--negative is for models that take prompts"),
+        (["--guidance", "1,2", "--negative", "blue"], "'blue' in the list is not a label"),
+        (["lion"], "PROMPT is for models that take prompts"),
         (["--guidance", "1,2", "--held-out", "3"], "--held-out is for models that take prompts"),
         (["--guidance", "1,2", "--labels", "7"], "no label 7"),
         (["--guidance", "1,2", "--count", "400"], "more than 1000"),
         (["--held-out", "3"], "--held-out is for several guidance scales"),
-        (["--negative", "3"], "--negative is for several guidance scales"),
+        (["--negative", "3"], "no label 3"),
     ],
 )
 def test_bad_values_are_named(call: Call, here: Path, words: list[str], message: str) -> None:

@@ -1,0 +1,73 @@
+"""`fewstep redraw`: a picture in, the same pixels out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+import fewstep as fs
+from fewstep.cli import delivery, options, place
+from fewstep.cli.headings import Command, option
+from fewstep.cli.output import note
+from fewstep.cli.source import fitted
+from fewstep.cli.values import PlanFile
+
+FROM = options.HEADINGS["source"]
+
+
+@click.command(cls=Command)
+@click.argument("picture", type=click.Path())
+@click.argument("model", required=False)
+@option("--image", type=click.Path(), heading=FROM, help="The picture that PICTURE was drawn from.")
+@option("--mask", type=click.Path(), heading=FROM, help="The mask that it was inpainted with.")
+@option("--plan", type=PlanFile(), heading="The plan", help="Of a PICTURE whose plan was too long to be kept in it.")
+@options.FORCE
+@options.WEAK
+@place.CACHE
+@place.OPTIONS
+@delivery.SHEET
+def redraw(picture: str, model: str | None, **given: Any) -> None:
+    """Draw PICTURE, a PNG that fewstep wrote, again, and compare the pixels. MODEL is the one that drew it; a shipped
+    model need not be named.
+
+    \b
+        fewstep redraw out/scenes-dpmpp-2m-20-3f2a9c1b.png
+        fewstep redraw picture.png stable-diffusion/ --output again.png
+    """
+    if given["output"] is not None:
+        fs.drawing.png_path(given["output"])
+    stamp = fs.drawing.read(picture)
+    pipe = place.load(model or _shipped(picture, stamp), given)
+    fitted(pipe, {"sampling": {"plan": given["plan"]}}, given["force"])
+    old = stamp.layout
+    layout = fs.drawing.Layout(columns=given["columns"] or old.columns, scale=given["scale"] or old.scale, gap=old.gap)
+    count = len(stamp.made.kept(len(stamp.drawing)))
+    layout.size(count, stamp.drawing.height, stamp.drawing.width)
+    beside = {name: given[name] for name in ("image", "mask", "weak", "plan")}
+    images, lost = found = delivery.drawn(lambda on_row: pipe.redraw(stamp, **beside, on_row=on_row))
+    same = None if lost else images.digest == stamp.made.pixels
+    path = given["output"] or fs.drawing.names.again(Path(picture))
+    delivery.deliver(found, path, given, layout, delivery.cache_of(pipe), {"same_pixels": same})
+    note(_compared(picture, stamp.made, bool(same)))
+
+
+def _shipped(picture: str, stamp: fs.drawing.Stamp) -> str:
+    """The model that a picture names. It is a file's text: it may choose among shipped models, and no path."""
+    made = stamp.made
+    if made.model in fs.zoo.SHIPPED:
+        return made.model
+    raise click.UsageError(
+        f"{picture} was drawn by a model {made.model!r} (digest {made.model_digest}) that does not come with fewstep: "
+        "give the path of its file as MODEL"
+    )
+
+
+def _compared(picture: str, made: fs.drawing.Made, same: bool) -> str:
+    if same:
+        return f"the same pixels as {picture}"
+    return (
+        f"the pixels are not all those of {picture}, which fewstep {made.fewstep} drew with torch {made.torch}: "
+        "sums round differently in another version or on another machine"
+    )
