@@ -17,7 +17,7 @@ import fewstep as fs
 from fewstep.drawing import Drawing, read
 from fewstep.models import Model
 from fewstep.pipeline import Batch, Images, Pipeline, PromptLine, draw_batch, draw_in_slots, read_prompts
-from models.by_hand import APG
+from models.by_hand import APG, other_unet
 from models.tiny_diffusers import Twins
 
 Models = Callable[..., Twins]
@@ -122,6 +122,18 @@ def test_autoguidance_shares_slots_with_its_like(models: Models, weak: Pipeline)
         assert found[i].nfe == eager.nfe
     again = sd.redraw(found[2], weak=weak)
     assert torch.equal(again.tensor, found[2].tensor)
+    orders = [replace(sd.order(line.subject, **{**SIZE, **line.call}), weaker=weak.model) for line in lines]
+    with pytest.raises(fs.InvalidInput, match="guided away from one weaker model: draw them apart"):
+        draw_in_slots(sd.model, orders, 2)
+
+
+def test_a_weaker_model_that_several_lines_name_by_its_path_is_one(models: Models, tmp_path: Path) -> None:
+    sd, path = models("sd").native, other_unet(models("sd").folder, tmp_path / "weak")
+    auto = {"guidance": {"method": "autoguidance"}, "weak": str(path), **SIZE}
+    lines = [PromptLine("lion", (i,), {"sampler": name, "steps": 2, **auto}) for i, name in enumerate(["ddim", "heun"])]
+    batch = Batch.of(sd, lines, size=2)
+    assert batch.parts() == [(0, 1)]
+    assert len({one.digest for one in drawn(batch).values()}) == 2
 
 
 def files(folder: Path) -> dict[str, bytes]:
