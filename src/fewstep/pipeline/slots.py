@@ -27,7 +27,7 @@ def draw_in_slots(model: Model, orders: Sequence[Order], capacity: int) -> list[
     and for a plan that starts from a pair of states.
     """
     began, first = time.perf_counter(), orders[0]
-    if any(order.weaker is not first.weaker for order in orders):
+    if any(order.drawing.guidance.weaker != first.drawing.guidance.weaker for order in orders):
         raise InvalidInput("the images of one batch are guided away from one weaker model: draw them apart")
     slots = Slots(
         model.denoiser(),
