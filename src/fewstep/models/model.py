@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fewstep import schedules
 from fewstep.core.errors import InvalidInput
@@ -133,14 +133,16 @@ class Model:
         self, counted: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda network: network
     ) -> Network:
         """The network as a denoiser, its condition still to be given; `counted` is put around it."""
-        return Network(
-            counted(self.network),
+        network = Network(
+            self.network,
             self.schedule,
             self.prediction,
             dtype=self.dtype,
             time_scale=self.time_scale,
             sigma_data=self.sigma_data,
         )
+        network.network = counted(self.network)
+        return network
 
     def placed(self, rows: Sequence[Conditions]) -> dict[str, Tensor]:
         """The conditions of several images as those of a batch, where the network is and in its dtype.
