@@ -115,6 +115,14 @@ class Model:
         """The torch module behind the network, where there is one."""
         return self.denoiser().module
 
+    @property
+    def dtypes(self) -> set[torch.dtype]:
+        """What the network runs in: of a callable, the dtypes of its parameters, as far as they are known."""
+        if self.dtype is not None:
+            return {self.dtype}
+        module = self.module
+        return set() if module is None else {p.dtype for p in module.parameters() if p.is_floating_point()}
+
     def state_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
         """(C, H, W) of the state of an image; None is the model's own size. Raises `InvalidInput` for other sizes."""
         height = self.sizes.height if height is None else height
