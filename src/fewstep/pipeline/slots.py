@@ -36,7 +36,6 @@ def draw_in_slots(model: Model, orders: Sequence[Order], capacity: int) -> list[
         registers=max(order.plan.registers for order in orders),
         device=model.device,
         weaker=None if first.weaker is None else first.weaker.denoiser(),
-        module=model.module,
     )
     waiting, running = list(enumerate(orders)), dict[int, int]()
     finished: dict[int, Finished] = {}
