@@ -17,10 +17,10 @@ from fewstep.cli.values import Several
 from fewstep.core import InvalidInput
 
 
-def _drawing(*without: str) -> Decorator:
+def _drawing(*without: str, **usual: str) -> Decorator:
     """The options of a drawing from words, but for some, and those of the run."""
     return several(
-        options.fields(without=("labels", *without)),
+        options.fields(without=("labels", *without), usual=usual),
         options.RESCALE,
         options.SCHEDULE,
         options.WEAK,
@@ -34,13 +34,15 @@ def _drawing(*without: str) -> Decorator:
 
 
 FIT = options.fields("source", without=("strength", "strength-of"))
+INVERSION = {"sampler": "ddim", "steps": "50", "grid": "trailing"}
+"""What is run up and down where nobody says otherwise."""
 
 
 @click.command(cls=Command)
 @click.argument("model")
 @click.argument("image", type=click.Path())
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
-@options.fields("source")
+@options.fields("source", usual={"strength": "0.8"})
 @_drawing()
 @delivery.SHEET
 @click.pass_context
@@ -89,7 +91,7 @@ def inpaint(ctx: click.Context, model: str, image: str, mask: str, prompts: tupl
 @click.argument("shown", metavar="SOURCE")
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
 @options.fields("source")
-@_drawing("seed", "count")
+@_drawing("seed", "count", **INVERSION)
 @delivery.SHEET
 @click.pass_context
 def edit(ctx: click.Context, model: str, image: str, shown: str, prompts: tuple[str, ...], **_: Any) -> None:
@@ -109,7 +111,17 @@ def edit(ctx: click.Context, model: str, image: str, shown: str, prompts: tuple[
 @click.argument("image", type=click.Path())
 @click.argument("prompt", default="")
 @FIT
-@options.fields("negative", "height", "width", "clip_skip", "sampling", "guidance", "decode", without=("plan",))
+@options.fields(
+    "negative",
+    "height",
+    "width",
+    "clip_skip",
+    "sampling",
+    "guidance",
+    "decode",
+    without=("plan",),
+    usual={**INVERSION, "guidance": "1"},
+)
 @options.RESCALE
 @options.WEAK
 @place.CACHE

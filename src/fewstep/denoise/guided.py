@@ -65,7 +65,6 @@ class Guided(Denoiser):
         interval: (low, high) in sigma / alpha; guidance acts for low < sigma / alpha <= high only (Kynkaanniemi et al.
             2024, arXiv 2404.07724).
         weaker: the network of `AutoGuidance`, with its own condition.
-        module: where the layers of `PAG` are, if `network.network` is not the torch module itself.
 
     Raises:
         InvalidInput: for a method that the network cannot be guided by, and a negative condition that is missing or
@@ -82,7 +81,6 @@ class Guided(Denoiser):
         method: str | Method = "cfg",
         interval: tuple[float, float] = EVERYWHERE,
         weaker: Network | None = None,
-        module: Any = None,
     ):
         self.network = check_network(network)
         self.schedule = network.schedule
@@ -92,10 +90,9 @@ class Guided(Denoiser):
         self.condition = dict(condition)
         self.negative = self.condition if negative is None else dict(negative)
         check_conditions(self.condition, self.negative)
-        module = network.network if module is None else module
-        self.method.check(network, module)
+        self.method.check(network)
         self._check(negative is not None)
-        self.layers = install(module, self.method.perturbs)
+        self.layers = install(network.module, self.method.perturbs)
         self.needs_run = self.scale.by_row or self.method.needs_run
         self._memory: dict[int, Tensor] | None = None  # of each image at its last guided row, in a run's own copy
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +113,7 @@ class Model:
     @property
     def module(self) -> nn.Module | None:
         """The torch module behind the network, where there is one."""
-        inner = self.network.args[0] if isinstance(self.network, partial) and self.network.args else self.network
-        return inner if isinstance(inner, nn.Module) else None
+        return self.denoiser().module
 
     @property
     def dtypes(self) -> set[torch.dtype]:
@@ -143,14 +141,16 @@ class Model:
         self, counted: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda network: network
     ) -> Network:
         """The network as a denoiser, its condition still to be given; `counted` is put around it."""
-        return Network(
-            counted(self.network),
+        network = Network(
+            self.network,
             self.schedule,
             self.prediction,
             dtype=self.dtype,
             time_scale=self.time_scale,
             sigma_data=self.sigma_data,
         )
+        network.network = counted(self.network)
+        return network
 
     def placed(self, rows: Sequence[Conditions]) -> dict[str, Tensor]:
         """The conditions of several images as those of a batch, where the network is and in its dtype.
