@@ -63,7 +63,9 @@ class Source(Value):
 
     called: ClassVar[str] = "the source"
 
-    task: Literal["img2img", "inpaint", "edit"] = Field(description="img2img, inpaint or edit.")
+    task: Literal["img2img", "inpaint", "edit"] = Field(
+        description="What to do with the picture: img2img, inpaint or edit."
+    )
     picture: Digest = Field(description="Digest of the picture's pixels, after fitting.")
     fit: FITS = Field(default="crop", description="How to fit a picture of another size.")
     strength: float = Field(default=1.0, gt=0, le=1, description="How much to draw anew, above 0 and up to 1.")
@@ -75,7 +77,9 @@ class Source(Value):
     @model_validator(mode="after")
     def _check(self) -> Source:
         if (self.mask is not None) != (self.task == "inpaint") or (self.prompt is not None) != (self.task == "edit"):
-            raise InvalidInput("a mask belongs to inpaint, and a prompt of the picture to edit: leave it out")
+            raise InvalidInput(
+                "a mask belongs to inpaint and a prompt of the picture to edit: give them to no other task"
+            )
         return self
 
 
@@ -112,7 +116,7 @@ class Drawing(Value):
     @model_validator(mode="after")
     def _check(self) -> Drawing:
         if (self.prompts is None) == (self.labels is None):
-            raise InvalidInput("a drawing has either prompts or labels: give one of them")
+            raise InvalidInput("a drawing has prompts, or labels, and not both: give one of them")
         if len(self) > MAX_IMAGES:
             raise InvalidInput(f"a drawing has 1 to {MAX_IMAGES:,} images, got {len(self):,}: use a lower count")
         if len(self.negative) not in (1, len(self.subjects)):

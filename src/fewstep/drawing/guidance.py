@@ -32,7 +32,9 @@ class Guidance(Value):
     scale: float | Weights = Field(description="Guidance scale; 1 is none, at half the cost.")
     method: str = Field(default="cfg", description="Guidance method: cfg, apg, cfg++, cfg-zero, pag or autoguidance.")
     options: Options = Field(default=Options(), description="Options of the method, such as norm_limit=2.5.")
-    interval: Interval = Field(default=(0.0, float("inf")), description="Guide where sigma / alpha is between these.")
+    interval: Interval = Field(
+        default=(0.0, float("inf")), description="Guide only where sigma / alpha is between these."
+    )
     weaker: Digest | None = Field(default=None, description="Digest of the weaker model, for autoguidance.")
 
     def __init__(self, scale: Any = None, **fields: Any):
