@@ -104,6 +104,9 @@ class Plan:
             that is more than rounding, `note` says why.
         guidance_factors: guidance by row (`fewstep.denoise.factors`), (n,); None where every row is guided alike.
         tuned_for: None for a plan that any model of its noise schedule may use.
+        registers: K, the number of states that a run holds.
+        inputs: how many states a run starts from: 1, or 2 for an invertible pair. `outputs` is how many it ends with.
+        steps: transitions of the time grid.
     """
 
     recipe: Recipe
@@ -121,13 +124,19 @@ class Plan:
     note: str = ""
     guidance_factors: tuple[float, ...] | None = None
     tuned_for: TunedFor | None = None
+    registers: int = field(init=False)
+    inputs: int = field(init=False)
+    steps: int = field(init=False)
 
     def __post_init__(self) -> None:
         for name in ("init", "A", "B", "s"):
             array = np.array(getattr(self, name), np.float64)
             array.setflags(write=False)
             object.__setattr__(self, name, array)
-        n, k = len(self.rows), self.registers
+        n, k = len(self.rows), self.init.shape[0]
+        sizes = {"registers": k, "inputs": self.init.shape[1] - 1, "steps": len(self.recipe.times) - 1}
+        for name, size in sizes.items():
+            object.__setattr__(self, name, size)
         if not 1 <= n <= MAX_ROWS or not 1 <= k <= MAX_REGISTERS:
             limits = f"1 to {MAX_ROWS} rows and 1 to {MAX_REGISTERS} registers"
             raise InvalidInput(f"a plan has {limits}, got {n} and {k}: use fewer steps")
@@ -155,21 +164,6 @@ class Plan:
     def nfe(self) -> int:
         """The number of rows: network evaluations for an image where nothing is guided."""
         return len(self.rows)
-
-    @property
-    def registers(self) -> int:
-        """K, the number of states that a run holds."""
-        return self.init.shape[0]
-
-    @property
-    def inputs(self) -> int:
-        """How many states a run starts from: 1, or 2 for an invertible pair. `outputs` is how many it ends with."""
-        return self.init.shape[1] - 1
-
-    @property
-    def steps(self) -> int:
-        """Transitions of the time grid."""
-        return len(self.recipe.times) - 1
 
     @property
     def stochastic(self) -> bool:

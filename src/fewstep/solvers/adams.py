@@ -19,8 +19,7 @@ from typing import Literal
 import numpy as np
 
 from fewstep.core.schedule import Float
-from fewstep.core.tape import Point, State, Tape
-from fewstep.solvers.ddim import transfer
+from fewstep.core.tape import Point, State, Tape, transfer
 from fewstep.solvers.exponential import Rows, finite, order_at, predicted, remembered
 
 LOUDEST = 50.0

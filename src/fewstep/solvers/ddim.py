@@ -14,12 +14,6 @@ from fewstep.core.errors import InvalidInput, not_negative
 from fewstep.core.tape import Point, State, Tape
 
 
-def transfer(x: State, data: State, p: Point, q: Point) -> State:
-    """The exact step from `p` to `q` for data that does not change (DDIM, also DPM-Solver++ of order 1)."""
-    keep = q.sigma / p.sigma
-    return keep * x + (q.alpha - p.alpha * keep) * data
-
-
 def fall(p: Point, q: Point) -> float:
     """ratio_q / ratio_p, also where a ratio is infinite."""
     return p.alpha * q.sigma / (q.alpha * p.sigma) if q.alpha else 1.0

@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from fewstep.core.errors import InvalidInput
-from fewstep.core.tape import Point, State, Tape
-from fewstep.solvers.ddim import check_noise, drawn, transfer
+from fewstep.core.tape import Point, State, Tape, transfer
+from fewstep.solvers.ddim import check_noise, drawn
 
 Prediction = Literal["data", "noise"]
 Rows = list[tuple[Point, State]]

@@ -20,8 +20,7 @@ import numpy as np
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Float
-from fewstep.core.tape import Point, State, Tape
-from fewstep.solvers.ddim import transfer
+from fewstep.core.tape import Point, State, Tape, transfer
 
 Path = Literal["auto", "sigma", "flow"]
 WIDEST = 1024.0

@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 
 from fewstep.core.errors import InvalidInput
-from fewstep.core.tape import Point, State, Tape
-from fewstep.solvers.ddim import check_noise, drawn, fall, posterior_std, transfer
+from fewstep.core.tape import Point, State, Tape, transfer
+from fewstep.solvers.ddim import check_noise, drawn, fall, posterior_std
 from fewstep.solvers.exponential import WIDEST, advance, finite
 
 

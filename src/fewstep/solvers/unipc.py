@@ -21,9 +21,8 @@ from typing import Literal
 import numpy as np
 
 from fewstep.core.errors import InvalidInput
-from fewstep.core.tape import State, Tape
+from fewstep.core.tape import State, Tape, transfer
 from fewstep.solvers.adams import NODES, WEIGHTS, lagrange_integrals, too_loud, weighted
-from fewstep.solvers.ddim import transfer
 from fewstep.solvers.exponential import Prediction, Rows, factors, finite, order_at, predicted, remembered
 
 
