@@ -51,14 +51,11 @@ def grid_times(
     for option in given:
         if option not in grid.options:
             raise unknown_name(f"option of grid {name!r}", option, [*grid.options, "bias", "start", "final"])
-    if final != "clean":
-        one_of("final", final, ("clean", "sigma_min"))
-    if start != 1 and positive("start", start) > 1:
+    one_of("final", final, ("clean", "sigma_min"))
+    if positive("start", start) > 1:
         raise InvalidInput(f"start must be above 0 and at most 1, got {start!r}: 1 is pure noise")
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)) or not 1 <= steps <= 100_000:
         raise InvalidInput(f"steps must be an integer in 1 .. 100000, got {steps!r}")
-    if given.get("integer") and not isinstance(schedule, BetaSchedule):
-        raise InvalidInput(f"integer=True needs a beta schedule: on {schedule.kind} times are not integers")
     clean = final == "clean"
     points = int(steps) if clean else int(steps) + 1
     u = np.arange(points) / max(points - 1, 1)
@@ -169,6 +166,13 @@ def _space(schedule: Schedule, u: Float, name: str | None) -> tuple[float, float
     return c_max, c_min, lambda c: _pinned(schedule, u, times_of(c), end)
 
 
+def _rounds(schedule: Schedule, integer: bool) -> bool:
+    """`integer`, checked: whether a caller wants times rounded."""
+    if integer and not isinstance(schedule, BetaSchedule):
+        raise InvalidInput(f"integer=True needs a beta schedule: on {schedule.kind} times are not integers")
+    return bool(integer)
+
+
 def _uniform(schedule: Schedule, u: Float, low: float, *, integer: bool | None = None) -> Float:
     """t = low + (1 - u) (t_max - low), then the schedule's warp.
 
@@ -176,7 +180,7 @@ def _uniform(schedule: Schedule, u: Float, low: float, *, integer: bool | None =
     """
     span = schedule.t_max - low
     above = (1 - u) * span
-    if isinstance(schedule, BetaSchedule) if integer is None else integer:
+    if isinstance(schedule, BetaSchedule) if integer is None else _rounds(schedule, integer):
         n = max(len(u) - 1, 1)
         i = np.round(u * n, 9)
         stride = span / n
@@ -192,7 +196,7 @@ def _leading(schedule: Schedule, u: Float, low: float, *, integer: bool | None =
     if not isinstance(steps_offset, (int, np.integer)) or steps_offset < 0 or (steps_offset and not beta):
         raise InvalidInput(f"steps_offset must be an integer: 0, or on a beta schedule above 0, got {steps_offset!r}")
     span = schedule.t_max - (schedule.t_clean if beta else low)
-    rounded = beta if integer is None else integer
+    rounded = beta if integer is None else _rounds(schedule, integer)
     above = np.round((1 - u) * n * (span // n)) if rounded else (1 - u) * span
     times = low + above + steps_offset
     if times[0] > schedule.t_max:

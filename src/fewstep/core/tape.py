@@ -82,7 +82,7 @@ class State:
 
 
 def transfer(x: State, data: State, p: Point, q: Point) -> State:
-    """The exact step from `p` to `q` for data that does not change: DDIM, Song et al. 2020, arXiv 2010.02502, eq. 12."""
+    """The exact step from `p` to `q` for data that does not change: DDIM, arXiv 2010.02502, eq. 12."""
     keep = q.sigma / p.sigma
     return keep * x + (q.alpha - p.alpha * keep) * data
 
@@ -238,7 +238,7 @@ class Tape:
         return [*held, finals + [None] * (size - len(finals))]
 
     def _table(self, row: int, sources: Sequence[int | None], registers: Sequence[int | None]) -> Float:
-        """What the `registers` hold after `row`, one to a line, as multiples of the `sources` and of the row's noise."""
+        """What each of the `registers` holds after `row`, in multiples of the `sources` and of the row's noise."""
         noise, _ = self._noise.get(row, (None, None))
         column = {node: number for number, node in enumerate([*sources, noise])}
         table = np.zeros((len(registers), len(sources) + 1))
