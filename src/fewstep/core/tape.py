@@ -87,6 +87,11 @@ def transfer(x: State, data: State, p: Point, q: Point) -> State:
     return keep * x + (q.alpha - p.alpha * keep) * data
 
 
+def noise_in(x: State, data: State, p: Point) -> State:
+    """The noise that is in `x` at `p` where `data` is the estimate of the data."""
+    return (x - p.alpha * data) / p.sigma
+
+
 class Tape:
     """Records what a solver does over the `times` of a `schedule`: N + 1, strictly monotonic, for N steps."""
 
