@@ -41,6 +41,7 @@ KINDS = {
     "reverse": bool,
 }
 """Fields of a recipe in JSON."""
+TABLES = ("init", "A", "B", "s")
 PLAIN = ("start_noise", "entry", "exit", "companion", "outputs", "tolerance", "note")
 OF_BEFORE = {"model", "guidance_factors"}
 """Options that tuned plans had, before these were fields of the plan."""
@@ -129,7 +130,7 @@ class Plan:
     steps: int = field(init=False)
 
     def __post_init__(self) -> None:
-        for name in ("init", "A", "B", "s"):
+        for name in TABLES:
             array = np.array(getattr(self, name), np.float64)
             array.setflags(write=False)
             object.__setattr__(self, name, array)
@@ -151,7 +152,7 @@ class Plan:
                 f"a plan of {k} registers has 1 to {k} outputs and 1 input, or 2 and a companion: got {self.outputs} "
                 f"outputs, {self.inputs} inputs, companion {self.companion}"
             )
-        if not all(np.all(np.isfinite(getattr(self, name))) for name in ("init", *shapes)):
+        if not all(np.all(np.isfinite(getattr(self, name))) for name in TABLES):
             raise InvalidInput(f"the table of {self.recipe.sampler} holds values that are not finite")
         scales = [self.init[:, -1], *self.s]
         intervals = [self.start_noise, *(row.noise for row in self.rows)]
@@ -181,7 +182,7 @@ class Plan:
         return _digest(self._content())
 
     def _content(self) -> dict[str, Any]:
-        arrays = {name: getattr(self, name).tolist() for name in ("init", "A", "B", "s")}
+        arrays = {name: getattr(self, name).tolist() for name in TABLES}
         plain = {name: getattr(self, name) for name in PLAIN}
         content = {"format": FORMAT, "recipe": asdict(self.recipe), "rows": self.rows, **plain, **arrays}
         # Left out where there are none, so that a plan's digest does not depend on what it is not.
@@ -300,7 +301,7 @@ def _plan_of(content: dict[str, Any]) -> Plan:
     return Plan(
         recipe=Recipe(**{**recipe, "times": tuple(map(float, recipe["times"]))}),
         rows=tuple(row(*values) for values in content["rows"]),
-        **{name: np.array(content[name], np.float64) for name in ("init", "A", "B", "s")},
+        **{name: np.array(content[name], np.float64) for name in TABLES},
         start_noise=interval(content["start_noise"]),
         entry=level(*content["entry"]),
         exit=level(*content["exit"]),

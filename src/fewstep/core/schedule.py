@@ -117,10 +117,10 @@ class BetaSchedule(Schedule):
 
     alphas_cumprod: tuple[float, ...] = field(repr=False)
     _lam: Float = field(init=False, repr=False, compare=False)
-    # The last index with a finite lambda, beyond which alpha falls linearly to 0, and alpha there; sigma at time 0.
+    # The last index with a finite lambda; beyond it, alpha falls linearly to 0.
     _last: int = field(init=False, repr=False, compare=False)
-    _alpha_last: float = field(init=False, repr=False, compare=False)
-    _sigma0: float = field(init=False, repr=False, compare=False)
+    # sigma at time 0, alpha at the last index
+    _ends: tuple[float, float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         ac = np.array(self.alphas_cumprod, np.float64)
@@ -135,8 +135,8 @@ class BetaSchedule(Schedule):
             lam = 0.5 * (np.log(ac) - np.log1p(-ac))
         lam.setflags(write=False)
         last = len(lam) - 1 - int(np.isneginf(lam[-1]))
-        alpha_last, sigma0 = math.sqrt(self.alphas_cumprod[last]), math.sqrt(1 - self.alphas_cumprod[0])
-        for name, value in {"_lam": lam, "_last": last, "_alpha_last": alpha_last, "_sigma0": sigma0}.items():
+        ends = math.sqrt(1 - self.alphas_cumprod[0]), math.sqrt(self.alphas_cumprod[last])
+        for name, value in {"_lam": lam, "_last": last, "_ends": ends}.items():
             object.__setattr__(self, name, value)
 
     def _functions(self) -> Any:
@@ -144,7 +144,7 @@ class BetaSchedule(Schedule):
 
     def lam(self, t: ArrayLike) -> Float:
         t = self.checked(t)
-        sigma0, alpha_last = self._sigma0, self._alpha_last
+        sigma0, alpha_last = self._ends
         middle = np.interp(t, np.arange(self._last + 1.0), self._lam[: self._last + 1])
         low, high = sigma0 * (np.minimum(t, 0) + 1), alpha_last * (self.t_max - np.maximum(t, self._last))
         with np.errstate(divide="ignore"):
@@ -159,7 +159,7 @@ class BetaSchedule(Schedule):
 
     def derivatives(self, t: ArrayLike) -> tuple[Float, Float]:
         t = self.checked(t)
-        sigma0, alpha_last = self._sigma0, self._alpha_last
+        sigma0, alpha_last = self._ends
         alpha, sigma = self.alpha(t), self.sigma(t)
         slopes = np.append(np.diff(self._lam[: self._last + 1]), np.nan)  # nan: no middle beyond the last index
         slope = slopes[np.clip(np.floor(t).astype(int), 0, self._last - (self._last == self.t_max))]
@@ -171,7 +171,7 @@ class BetaSchedule(Schedule):
 
     def time_of_lambda(self, lam: ArrayLike) -> Float:
         lam = np.asarray(lam, np.float64)
-        sigma0, alpha_last = self._sigma0, self._alpha_last
+        sigma0, alpha_last = self._ends
         knots = self._lam[: self._last + 1]
         if self._last == self.t_max:
             if np.any(lam < knots[-1] - 1e-9):

@@ -72,7 +72,7 @@ def sa_solver(
         places = [(r.lam - p.lam) / (q.lam - p.lam) for r, _ in history]
         older = [q.alpha * (data - m) for _, m in history[1:]]
         ahead = differences(places[: min(predictor_order, left)], g, variant)
-        x = sum((w * m for w, m in zip(ahead, older, strict=False)), first)
+        x = first + sum((w * m for w, m in zip(ahead, older, strict=False)), State({}))
         if corrector_order == 1:
             corrected = tape.keep(first - total * data)
             weight = total

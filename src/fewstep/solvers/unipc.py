@@ -90,13 +90,13 @@ def _coefficients(
     density = c * g * WEIGHTS * np.exp((1 - NODES) * g)
     places = [(r.lam - p.lam) / (q.lam - p.lam) for r in points]  # p is at 0, q at 1
     ahead: list[float] = []
-    while len(places) > 1:
-        ahead = [half / places[1]] if len(places) == 2 else lagrange_integrals(places, NODES, density)
-        if not too_loud(ahead, q):
+    behind = [half]
+    for n in range(len(places), 1, -1):
+        weights = [half / places[1]] if n == 2 else lagrange_integrals(places[:n], NODES, density)
+        if not too_loud(weights, q):
+            ahead = weights
+            behind = lagrange_integrals([*places[:n], 1.0], NODES, density)
             break
-        places.pop()
-        ahead = []
-    behind = [half] if not ahead else lagrange_integrals([*places, 1.0], NODES, density)
     return k, ahead, [] if too_loud(behind, q) else behind
 
 
