@@ -6,7 +6,6 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.denoise.factors import factors_of
 from fewstep.denoise.scale import GuidanceSchedule
 from fewstep.measure.distance import overall
 from fewstep.tuning import Problem, Sizes, Solutions, TuningSettings, tune
@@ -27,7 +26,7 @@ def plan_with(factors=GIVEN, steps=3):
 def test_factors_are_relative_to_the_scale_and_go_with_the_file(tmp_path):
     plan_with().save(tmp_path / "plan.json")
     plan = fs.Plan.load(tmp_path / "plan.json")
-    assert factors_of(plan) == (0.5, 1.25, 1.0)
+    assert plan.guidance_factors == (0.5, 1.25, 1.0)
     assert GuidanceSchedule.following(3.0, plan).values == [2.0, 3.5, 3.0]
     assert GuidanceSchedule.following(5.0, plan).values == [3.0, 6.0, 5.0]
     rising = GuidanceSchedule.rows([1.0, 2.0, 3.0])

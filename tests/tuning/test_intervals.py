@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.denoise.factors import factors_of, guided_rows
 from fewstep.tuning import Problem, Sizes, TuningSettings, tune
 from fewstep.tuning.intervals import RowLayout, fitted_layouts, layouts
 from fewstep.tuning.learning import Parameters, Start, first_outputs, opening
@@ -57,7 +56,7 @@ def test_fitted_layouts_come_best_first_and_cost_what_they_say():
     for one in found[:4]:
         assert one.factors is not None
         plan = Start(one.table, one.factors).plan(FLOW)
-        assert len(plan.rows) + guided_rows(plan) == counted(plan) == 6
+        assert plan.nfe(guided=True) == counted(plan) == 6
     few = fitted_layouts(given, path, step_costs(path, FLOW), 6, 32, (1.0,), enough=lambda: len(seen) > 0)
     assert few == []
 
@@ -70,7 +69,7 @@ def test_a_row_that_is_not_guided_stays_so_and_a_run_is_what_the_plan_makes():
     start, slope = given.noise(range(8)), outputs[0] - opening(given, table, range(8), guided=False)
     result = parameters.run(given.begun(range(8)), start, outputs[0], False, slope)
     plan = parameters.plan()
-    assert factors_of(plan) == (0.0, 1.0, 1.2, 0.0)
+    assert plan.guidance_factors == (0.0, 1.0, 1.2, 0.0)
     torch.testing.assert_close(result.detach(), given.solve(plan, range(8)), rtol=1e-4, atol=1e-5)
     gradient = torch.autograd.grad(result.double().square().sum(), parameters.factors)[0]
     assert gradient[0] == gradient[3] == 0
@@ -92,14 +91,16 @@ def test_more_rows_of_which_some_are_guided_beat_all_guided_ones_at_equal_evalua
     alike, some = tuned[False], tuned[True]
     assert counted(alike.plan) == counted(some.plan) == 6
     assert len(some.plan.rows) > len(alike.plan.rows) == 3
-    assert 0 in factors_of(some.plan)
+    assert 0 in some.plan.guidance_factors
     assert some.certificate.compared[0].rmse.value < alike.certificate.compared[0].rmse.value / 1.1
 
 
 def test_the_certificate_says_what_it_costs(tuned):
     found = tuned[True].certificate
     assert {row.nfe for row in found.compared} == {6}
-    rows, guided_ = len(tuned[True].plan.rows), guided_rows(tuned[True].plan)
+    plan = tuned[True].plan
+    rows = len(plan.rows)
+    guided_ = plan.nfe(guided=True) - rows
     assert (
         f"At the cost of 3 guided rows, 6 evaluations an image, the learned plan of {rows} rows, {guided_} of them "
         "guided, has"

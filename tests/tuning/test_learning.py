@@ -114,7 +114,7 @@ def test_learning_ends_when_the_time_is_over_and_keeps_the_best_so_far():
     left = iter([100.0, 50.0, *[-1.0] * 100])
     seen = []
     learned = learn(
-        problem, Start(table), images, images, Pace(1000, every=5, seconds=lambda: next(left)), {},
+        problem, Start(table), images, images, Pace(1000, every=5, seconds=lambda: next(left)),
         watch=lambda done, of, best: seen.append((done, of)),
     )  # fmt: skip
     assert learned.iterations in (5, 6)

@@ -21,7 +21,6 @@ from fewstep.denoise.base import Denoiser, Level, Value
 from fewstep.denoise.branches import Branch, check_conditions, check_network, evaluate, picked, weak_output
 from fewstep.denoise.cfg import CFG
 from fewstep.denoise.convert import Network
-from fewstep.denoise.factors import factors_of
 from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, WEAK, Method, Outputs, State
 from fewstep.denoise.methods import method_of
 from fewstep.denoise.scale import (
@@ -134,7 +133,7 @@ class Guided(Denoiser):
         acting = [i for i, weight in enumerate(self.scale.each) if not self.method.idles(weight)]
         if not acting:
             return
-        if factors_of(plan) is not None and not self.scale.by_row:
+        if plan.guidance_factors is not None and not self.scale.by_row:
             raise InvalidInput(
                 f"the plan {plan.digest} was tuned with guidance by row, which classifier-free guidance alone follows: "
                 "leave the guidance method out; give `GuidanceSchedule.following(scale, plan)` to a denoiser of your "

@@ -35,7 +35,7 @@ class RowLayout(NamedTuple):
 
     @property
     def factors(self) -> tuple[float, ...]:
-        """By row, as in `fewstep.denoise.factors`: 0 is not guided."""
+        """By row, as in `fewstep.Plan`: 0 is not guided."""
         after = self.rows - self.first - self.guided
         return (0.0,) * self.first + (1.0,) * self.guided + (0.0,) * after
 

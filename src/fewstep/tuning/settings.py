@@ -71,7 +71,7 @@ class TuningSettings:
         samplers: to search among; None is every one that draws no noise.
         sizes: how many images are used; None takes as many as the time allows.
         factors: under classifier-free guidance of a constant scale, learn by how much each row takes it further or
-            less far (`fewstep.denoise.factors`); the converged solution stays that of the constant scale.
+            less far (`fewstep.Plan`); the converged solution stays that of the constant scale.
         interval: guide some rows alone, so that there are more of them at the cost of the same evaluations
             (`fewstep.tuning.intervals`), where that is nearer.
         objective: "rmse", the error over all images, or "psnr", the typical image's; None is the problem's, "rmse".
