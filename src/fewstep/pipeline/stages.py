@@ -19,8 +19,9 @@ from fewstep.core.plan import Plan
 from fewstep.denoise.base import Denoiser
 from fewstep.denoise.guided import Guided
 from fewstep.denoise.known import Known
+from fewstep.denoise.method import Setup
 from fewstep.denoise.project import clip, dynamic_threshold
-from fewstep.denoise.scale import EVERYWHERE, GuidanceSchedule
+from fewstep.denoise.scale import GuidanceSchedule
 from fewstep.drawing import Drawing, Estimate, Guidance
 from fewstep.models import Conditions, Model
 from fewstep.models.model import Counted
@@ -67,10 +68,11 @@ def _check_guidance(model: Model, order: Order) -> None:
             "the plan was tuned with guidance by row, which classifier-free guidance alone follows, and the method is "
             f"{guidance.method}: leave the guidance method out, or tune with --constant-guidance"
         )
-    everywhere = guidance.but(interval=EVERYWHERE)  # of an interval that no row is in a run warns
-    away = model.conditioner.guides_away(everywhere)
-    nothing = Conditioned({}, {} if away else None, {}, (away or order.weaker is not None,))
-    denoiser_of(model, everywhere, nothing, plan, weaker=order.weaker).check(plan)
+    away = model.conditioner.guides_away(guidance)
+    if away or guidance.how.negative != "needed":
+        weaker = order.weaker is not None
+        weights = weights_of(guidance, (away or weaker,))
+        guidance.how.check(Setup(model, weights, away, weaker, plan))
 
 
 class Encoded(NamedTuple):
@@ -181,10 +183,10 @@ def bounded(denoiser: Denoiser, estimate: Estimate, value_range: tuple[float, fl
     return clip(denoiser, *value_range) if estimate.clip else denoiser
 
 
-def weights_of(guidance: Guidance, conditions: Conditioned) -> list[Any]:
-    """The scale of each image, which is the method's idle one where there is nothing to guide away from."""
+def weights_of(guidance: Guidance, guided: Sequence[bool]) -> list[Any]:
+    """The scale of each image, which is the method's idle one for those that are not guided."""
     acting = GuidanceSchedule.rows(guidance.scale) if isinstance(guidance.scale, tuple) else guidance.scale
-    return [acting if acts else guidance.how.idle for acts in conditions.acting]
+    return [acting if acts else guidance.how.idle for acts in guided]
 
 
 def _guided(
@@ -198,7 +200,7 @@ def _guided(
     network, method = model.denoiser(counted), guidance.how
     if conditions.negative is None and method.negative == "needed":
         return network.given(conditions.positive)
-    scales = weights_of(guidance, conditions)
+    scales = weights_of(guidance, conditions.acting)
     guided = Guided(
         network,
         conditions.positive,
@@ -208,4 +210,4 @@ def _guided(
         interval=guidance.interval,
         weaker=None if weaker is None else weaker.denoiser(counted).given(conditions.weak or {}),
     )
-    return guided if plan is None else guided.following(plan)
+    return guided.following(plan)

@@ -22,9 +22,8 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.attention import perturbed
 from fewstep.denoise.base import Denoiser, Level, as_denoiser
-from fewstep.denoise.branches import weak_output
 from fewstep.denoise.cfg import CFG
-from fewstep.denoise.convert import Network
+from fewstep.denoise.convert import Network, weak_output
 from fewstep.denoise.guided import Guided, Need
 from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, WEAK, Method, State
 from fewstep.denoise.scale import EVERYWHERE, Weight, moments_of
@@ -260,12 +259,14 @@ class Slots:
     def _slot(self, plan: Plan, request: Request) -> _Slot:
         """The image as it will be run. Raises `InvalidInput` where it cannot be."""
         answer, affine = _Answer(), self.network.affine
-        needs = [Need(moment, None, (POSITIVE if affine else ESTIMATES,)) for moment in moments_of(plan)]
+        moments = moments_of(plan.rows, range(len(plan.rows)))
+        needs = [Need(moment, None, (POSITIVE if affine else ESTIMATES,)) for moment in moments]
         method, layers = CFG(), frozenset()
         if isinstance(self.network, Network):
             guided = self._guided(self.network, request).following(plan)
             guided.check(plan)
-            method, needs, layers = guided.method, guided.needs(plan), guided.layers
+            method, layers = guided.method, guided.layers
+            needs = [guided.need(0, moment) for moment in moments]
         elif request.condition or request.negative or request.scale != 1 or request.method != "cfg":
             raise InvalidInput("conditions and guidance need a fewstep.Network as the network")
         folded = affine and not method.splits and request.around is None
