@@ -17,7 +17,7 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.attention import install, perturbed
-from fewstep.denoise.base import Denoiser, Level, Value, picked
+from fewstep.denoise.base import Denoiser, Level, picked
 from fewstep.denoise.cfg import CFG
 from fewstep.denoise.convert import Network, check_network, weak_output
 from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, WEAK, Method, Outputs, Setup, State
@@ -67,6 +67,7 @@ class Guided(Denoiser):
             raise InvalidInput(f"a guidance interval needs 0 <= low < high in sigma / alpha, got {interval}")
         self.network = check_network(network)
         self.schedule = network.schedule
+        self.coefficients = network.coefficients  # those of all branches, so that guiding outputs guides estimates
         self.weaker = None if weaker is None else check_network(weaker)
         self.weights = weights_of(scale)
         self.interval = interval
@@ -83,9 +84,6 @@ class Guided(Denoiser):
     def affine(self) -> bool:
         return not self.method.splits
 
-    def coefficients(self, t: Value, alpha: Value, sigma: Value) -> tuple[Value, Value]:
-        return self.network.coefficients(t, alpha, sigma)
-
     def begin(self) -> Denoiser:
         if not self.method.remembers:
             return self
@@ -95,7 +93,8 @@ class Guided(Denoiser):
 
     def check(self, plan: Plan) -> None:
         self.method.check(self.setup._replace(weights=self.weights, plan=plan))
-        acting = [i for i, weight in enumerate(self.weights) if not self.method.idles(weight)]
+        method = self.method
+        acting = [i for i, weight in enumerate(self.weights) if method.own_scale or weight != method.idle]
         if not acting:
             return
         if plan.guidance_factors is not None and not any(map(by_row, self.weights)):
@@ -168,7 +167,7 @@ class Guided(Denoiser):
         return [self.need(i, moments[i % len(moments)]) for i in range(max(count, len(moments)))]
 
     def _guided(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """(data, raw) of the batch, in the network's output. Images that need the same branches are combined at once."""
+        """(data, raw) of the batch, in the network's output: images of the same branches are combined at once."""
         needs = self._needs(len(x), level)
         groups: dict[tuple[str, ...], list[int]] = {}
         images: dict[str, list[int]] = {}

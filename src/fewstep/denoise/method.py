@@ -74,6 +74,7 @@ class Method:
         splits: whether `raw` is another estimate than `data`.
         remembers: whether `combine` returns a memory for the image's next guided row.
         needs_run: whether the number of the row or an earlier row counts.
+        own_scale: whether it guides by a scale of its own too, whatever the weight is.
         perturbs: names of the self-attention layers that its perturbed branch has without their maps.
     """
 
@@ -82,9 +83,10 @@ class Method:
     idle: ClassVar[float] = 1.0
     negative: ClassVar[str] = "needed"
     splits: ClassVar[bool] = False
-    # Options may decide these three: then they are set on the object.
+    # Options may decide these four: then they are set on the object.
     remembers: ClassVar[bool] = False
     needs_run: ClassVar[bool] = False
+    own_scale: ClassVar[bool] = False
     perturbs: ClassVar[Sequence[str]] = ()
 
     def branches(self, at: Moment, weight: float | None) -> tuple[str, ...]:
@@ -109,10 +111,6 @@ class Method:
         alone = next(iter(outputs.values()), None)
         alone = at.x.new_zeros(at.x.shape) if alone is None else alone
         return alone, alone, memory
-
-    def idles(self, weight: Any) -> bool:
-        """Whether this weight guides nothing, at any moment."""
-        return weight == self.idle
 
     def check(self, setup: Setup) -> None:
         """Raise `InvalidInput` where images cannot be guided so."""

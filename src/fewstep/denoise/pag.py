@@ -43,6 +43,7 @@ class PAG(Method):
             scale = number("the guidance option scale", scale)
         object.__setattr__(self, "scale", scale)
         object.__setattr__(self, "needs_run", by_row(scale))
+        object.__setattr__(self, "own_scale", scale != 0)
         words = self.layers.split(",") if isinstance(self.layers, str) else self.layers
         several = isinstance(words, list | tuple) and 1 <= len(words) <= MOST_LAYERS
         if not several or not all(isinstance(word, str) and word.strip() for word in words):
@@ -66,9 +67,6 @@ class PAG(Method):
             s = column([self._scale_at(moment) for moment in at.moments], at.x)
             guided = guided + s * (conditional - outputs[PERTURBED])
         return guided, guided, None
-
-    def idles(self, weight: Any) -> bool:
-        return weight == 1 and self.scale == 0
 
     def check(self, setup: Setup) -> None:
         named(setup.network.module, self.layers)
