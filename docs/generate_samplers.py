@@ -19,7 +19,7 @@ def samplers() -> str:
         noise = "draws" if sampler.stochastic else ""
         facts = [str(sampler.order), str(sampler.evaluations), str(plan.registers), noise]
         rows.append([f"`{name}`", *facts, sampler.summary, linked(sampler.source)])
-    return table(["sampler", "order", "NFE a step", "registers", "noise", "what it is", "source"], rows)
+    return table(["sampler", "order", "rows a step", "registers", "noise", "what it is", "source"], rows)
 
 
 def options() -> str:

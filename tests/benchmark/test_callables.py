@@ -41,7 +41,7 @@ def test_another_function_is_not_served_the_rows_of_the_first(tmp_path: Path) ->
     (row,) = bench(first, ONE, output=tmp_path / "out", pictures=TWO).results
     before = (tmp_path / "out" / "runs.jsonl").read_bytes()
     for other in (loaded(made(0.3)), loaded(first.model.network)):
-        with pytest.raises(InvalidInput, match=r"give another folder with --output\. A function is .* digest=\.\."):
+        with pytest.raises(InvalidInput, match=r"another folder with --output\. A function is .*Spec\(digest=\.\.\)"):
             bench(other, ONE, output=tmp_path / "out", pictures=TWO)
     assert (tmp_path / "out" / "runs.jsonl").read_bytes() == before
     assert [run.key for run in bench(first, ONE, output=tmp_path / "out", pictures=TWO).results] == [row.key]

@@ -137,7 +137,7 @@ def test_a_tuned_plan_in_half_precision_is_drawn_without_force(call: Call, here:
         (("--samplers", "dddim"), "unknown sampler 'dddim': did you mean 'ddim'"),
         (("--grids", "karas"), "unknown grid 'karas'"),
         (("--steps", "0"), "outside 1 .. 1000"),
-        (("--steps", "8-4"), "8-4 is not a range such as 4-6"),
+        (("--steps", "8-4"), "8-4 is not a range such as 2-5"),
         (("--steps", "4", "--nfe", "4"), "give one of them"),
         (("--rows", "4", "--nfe", "4"), "give one of them"),
         (("--precision", "int8"), "precision must be one of"),

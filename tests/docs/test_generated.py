@@ -8,7 +8,7 @@ import pytest
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
-@pytest.mark.parametrize("name", ["samplers", "grids", "cli"])
+@pytest.mark.parametrize("name", ["samplers", "grids", "drawings", "cli"])
 def test_the_committed_page_is_what_the_code_writes(name, monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS))
     script = runpy.run_path(str(DOCS / f"generate_{name}.py"))

@@ -28,17 +28,17 @@ COMMANDS = {
     "img2img": Entry("fewstep.cli.images", "Draw from a picture and words."),
     "inpaint": Entry("fewstep.cli.images", "Repaint a part of a picture."),
     "edit": Entry("fewstep.cli.images", "Invert a picture with one prompt, draw it with another."),
-    "invert": Entry("fewstep.cli.images", "Find the noise of a picture, and how near it comes back."),
+    "invert": Entry("fewstep.cli.images", "Find the noise of a picture, and draw it again."),
     "interpolate": Entry("fewstep.cli.images", "Draw the pictures between two prompts or seeds."),
     "samplers": Entry("fewstep.cli.lists", "List the samplers, or the options of one."),
     "grids": Entry("fewstep.cli.lists", "List the time grids and their options."),
     "plan": Entry("fewstep.cli.plan", "Compile a sampler and show its table of coefficients."),
     "bench": Entry("fewstep.cli.bench", "Measure samplers, grids and steps on the same noise; resume at will."),
     "tune": Entry("fewstep.cli.tune", "Fit a plan of few evaluations to a model, with a certificate."),
-    "choose": Entry("fewstep.cli.choose", "Choose a sampler and steps for a budget, by what was measured."),
+    "choose": Entry("fewstep.cli.choose", "Choose a sampler and steps for a budget, by measurements."),
     "show": Entry("fewstep.cli.show", "Draw pictures that teach: paths, errors, schedules, steps."),
     "train": Entry("fewstep.cli.train", "Train a small model; interrupt and resume at will."),
-    "doctor": Entry("fewstep.cli.doctor", "Test what a network's outputs are consistent with."),
+    "doctor": Entry("fewstep.cli.doctor", "Name the prediction type and noise schedule of a network."),
 }
 
 

@@ -19,8 +19,8 @@ from fewstep.cli.values import SEEDS, BatchSize
 @click.command(cls=Command)
 @click.argument("model", required=False)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...", callback=source.split)
-@option("--prompts", "prompt_file", type=click.Path(), metavar="FILE", help="A prompt a line, or .jsonl.")
-@option("--seeds", type=SEEDS, metavar="S,S,..", usual="0", help="Each prompt with each seed, such as 0-9,42.")
+@option("--prompts", "prompt_file", type=click.Path(), metavar="FILE", help="File with a prompt a line, or .jsonl.")
+@option("--seeds", type=SEEDS, metavar="S,S,..", usual="0", help="Seeds for each prompt, such as 0-9,42.")
 @options.fields(without=("seed", "count"))
 @options.RESCALE
 @options.SCHEDULE
@@ -33,21 +33,21 @@ from fewstep.cli.values import SEEDS, BatchSize
     "batch",
     type=BatchSize(),
     usual="the model's own",
-    help="Images at once; auto: what fits.",
+    help="Images that the network sees at once; auto: what fits.",
 )
 @place.CACHE
 @place.OPTIONS
 @config.NO_CONFIG
-@option("--output", type=click.Path(), required=True, metavar="FOLDER", help="Where the pictures go.")
-@option("--scale", type=click.IntRange(1, 64), metavar="N", usual="1", help="Enlarge pixels.")
+@option("--output", type=click.Path(), required=True, metavar="FOLDER", help="Folder for the pictures.")
+@option("--scale", type=click.IntRange(1, 64), metavar="N", usual="1", help="Enlarge each pixel N times.")
 @delivery.TIMINGS
 @option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def batch(ctx: click.Context, model: str | None, prompts: tuple[str, ...], **_: Any) -> None:
-    """Draw each PROMPT, or each label, with each seed into a folder, one PNG for each image and a manifest. After
-    Ctrl-C or a crash the same command goes on where it stopped.
+    """Draw each PROMPT, or each label, with each seed into a folder: a PNG for each image, and a manifest. After Ctrl-C
+    or a crash the same command goes on where it stopped.
 
-    A .jsonl file says more of each image, over what the options say of all:
+    A line of a .jsonl file may say more of its images, and wins over the options:
 
     \b
         {"prompt": "a red circle", "negative": "blue", "seed": [1, 2], "guidance": 5}

@@ -36,7 +36,9 @@ REFERENCE, MOST = "deis-3", 1000
 @option("--steps", type=STEPS, default="4,8,16", usual="4,8,16", metavar="N,N,..", help="Steps of the time grid.")
 @option("--guidance", type=SCALES, metavar="X,X,..", help="Guidance scale, or several to compare.")
 @options.fields("labels", "negative", "seed")
-@option("--count", type=click.IntRange(1, 1000), default=4, metavar="N", usual="4", help="Images of each.")
+@option(
+    "--count", type=click.IntRange(1, 1000), default=4, metavar="N", usual="4", help="Images of each label or prompt."
+)
 @options.fields(
     "sampling",
     "guidance",
@@ -45,7 +47,12 @@ REFERENCE, MOST = "deis-3", 1000
 @options.RESCALE
 @options.SCHEDULE
 @options.WEAK
-@option("--held-out", type=click.IntRange(1, 1000), metavar="N", help="N prompts of scenes, and the adherence.")
+@option(
+    "--held-out",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    help="Draw N held-out prompts of scenes, and count those that come out right.",
+)
 @option(
     "--reference-steps",
     type=click.IntRange(20, 10_000),

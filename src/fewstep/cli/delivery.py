@@ -15,10 +15,12 @@ from fewstep.cli.headings import option, several
 from fewstep.cli.output import note, noted, progress, show_json
 
 OUTPUT = option("--output", type=click.Path(), usual="in out/, named by what is drawn", help="The PNG to write.")
-SCALE = option("--scale", type=click.IntRange(1, 64), metavar="N", usual="images 64 wide", help="Enlarge pixels.")
+SCALE = option(
+    "--scale", type=click.IntRange(1, 64), metavar="N", usual="images 64 wide", help="Enlarge each pixel N times."
+)
 COLUMNS = option("--columns", type=click.IntRange(1, 10_000), metavar="N", usual="--count", help="Images in a row.")
-EACH = option("--each", is_flag=True, help="Write each image as a PNG of its own, too, in a folder beside.")
-TIMINGS = option("--timings", is_flag=True, help="Say what each stage took, and what the cache saved.")
+EACH = option("--each", is_flag=True, help="Write each image as a PNG of its own too, in a folder beside.")
+TIMINGS = option("--timings", is_flag=True, help="Print the seconds of each stage, and what the cache saved.")
 JSON = option("--json", "as_json", is_flag=True, help="Print JSON, with the drawing.")
 SHEET = several(OUTPUT, SCALE, COLUMNS, EACH, TIMINGS, JSON)
 """Where a picture of several images goes, and what is said of it."""

@@ -23,16 +23,18 @@ from fewstep.core import InvalidInput
     default=64,
     show_default=True,
     metavar="N",
-    help="Images that each reading is tested with.",
+    help="Images to test each reading with.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**63), default=0, show_default=True, metavar="N", help="Of the noise.")
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63), default=0, show_default=True, metavar="N", help="Seed of the noise."
+)
 @place.options("variant", "allow_pickle")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(model: str, images: int, seed: int, as_json: bool, **where: Any) -> None:
     """Test which prediction type and noise schedule the outputs of MODEL are consistent with.
 
-    A network that is told the wrong thing draws noise, and nothing raises. Every reading is tested on clean images that
-    the network draws under it; a right one removes noise better than any linear filter.
+    With the wrong one a network draws noise, and no error says so. This tests every reading on clean images that the
+    network draws under it; the right one removes noise better than any linear filter.
     """
     pipe = place.load(model, where)
     own = pipe.model

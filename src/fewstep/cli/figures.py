@@ -59,13 +59,13 @@ def _problem(noises: int, most: int = 4096) -> Callable[[Any], Any]:
             type=click.FloatRange(0.01, 10),
             default=0.4,
             show_default=True,
-            help="Of each Gaussian; the ring's radius is 2.2.",
+            help="Standard deviation of each Gaussian; the ring's radius is 2.2.",
         ),
         click.option(
             "--noises", type=click.IntRange(1, most), default=noises, show_default=True, help="Points to start from."
         ),
         click.option(
-            "--seed", type=click.IntRange(0, 2**63), default=0, show_default=True, help="Of the first of them."
+            "--seed", type=click.IntRange(0, 2**63), default=0, show_default=True, help="Seed of the first point."
         ),
     )
 
@@ -78,7 +78,7 @@ SAMPLERS = "Each with options after colons and a grid after @, as in ddim:eta=0.
     "--samplers", type=Strategies(), default="ddim,heun,dpmpp-2m,unipc-3,euler-a", metavar=GIVEN, show_default=True,
     help=SAMPLERS,
 )  # fmt: skip
-@click.option("--nfe", type=click.IntRange(1, 1000), default=10, show_default=True, help="Evaluations, at most.")
+@click.option("--nfe", type=click.IntRange(1, 1000), default=10, show_default=True, help="Most evaluations.")
 @click.option("--grid", default="trailing", show_default=True, help="A name from `fewstep grids`.")
 @_problem(10, most=100)
 @_written("trajectories")
@@ -143,10 +143,10 @@ def solver_error(samplers: tuple[Any, ...], nfe: tuple[int, ...] | None, grid: s
 @click.command()
 @click.option(
     "--schedule", "schedules", type=ScheduleName(), multiple=True, metavar="NAME",
-    help="With parameters as in flow:shift=3. May be repeated.  [default: five usual ones]",
+    help="A schedule, with parameters as in flow:shift=3. May be repeated.  [default: five usual ones]",
 )  # fmt: skip
 @click.option("--grids", type=GRIDS, metavar=GIVEN, help="Names from `fewstep grids`.  [default: all]")
-@click.option("--steps", type=click.IntRange(2, 1000), default=10, show_default=True, help="Of each grid.")
+@click.option("--steps", type=click.IntRange(2, 1000), default=10, show_default=True, help="Steps of each grid.")
 @click.option(
     "--on", type=ScheduleName(), default="linear", show_default=True, metavar="NAME", help="Schedule of the grids."
 )
@@ -167,11 +167,9 @@ def schedules(schedules: tuple[Any, ...], grids: tuple[str, ...] | None, steps: 
 
 @click.command()
 @click.option("--samplers", type=Strategies(), metavar=GIVEN, help=f"{SAMPLERS}  [default: ten usual ones]")
-@click.option("--grid", default="exponential", show_default=True, help="Of samplers that name none.")
-@click.option(
-    "--error", type=click.FloatRange(1e-8, 10), default=0.02, show_default=True, help="That all have to reach."
-)
-@click.option("--limit", type=click.IntRange(1, 10_000), default=500, show_default=True, help="Evaluations, at most.")
+@click.option("--grid", default="exponential", show_default=True, help="Grid of samplers that name none.")
+@click.option("--error", type=click.FloatRange(1e-8, 10), default=0.02, show_default=True, help="Error to reach.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=500, show_default=True, help="Most evaluations.")
 @_problem(32)
 @_written("steps")
 def steps(samplers: tuple[Any, ...] | None, grid: str, error: float, limit: int, **given: Any) -> None:

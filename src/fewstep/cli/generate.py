@@ -44,10 +44,10 @@ OVERLAP = option("--overlap", is_flag=True, heading="Memory", help="Decode a bat
 @click.pass_context
 def generate(ctx: click.Context, model: str | None, prompts: tuple[str, ...], **_: Any) -> None:
     """Draw images with MODEL: the shipped digits or scenes, a .safetensors file that fewstep trained, or a diffusers
-    model, as a folder or an id on the hub, with the PROMPTs that it takes. Without MODEL, PROMPTs of several words are
-    drawn by the scenes; without either, there are ten images of each digit.
+    model, as a folder or an id on the hub, with the PROMPTs that it takes. Without MODEL, the scenes draw PROMPTs of
+    several words; without either, it draws ten images of each digit.
 
-    The path of the picture is printed; `fewstep redraw` draws the picture again.
+    It prints the path of the picture. `fewstep redraw` draws the picture again.
 
     \b
         fewstep generate

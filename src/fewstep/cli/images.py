@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ from fewstep.cli.output import note, noted, progress, show_json
 from fewstep.cli.values import Several
 from fewstep.core import InvalidInput
 
+INVERTING = {"sampler": "ddim", "steps": "50", "grid": "trailing"}
+"""What runs up and down where nobody says it, for the help."""
 
-def _drawing(*without: str, **usual: str) -> Decorator:
+
+def _drawing(*without: str, usual: Mapping[str, str] | None = None) -> Decorator:
     """The options of a drawing from words, but for some, and those of the run."""
     return several(
         options.fields(without=("labels", *without), usual=usual),
@@ -47,8 +51,8 @@ INVERSION = {"sampler": "ddim", "steps": "50", "grid": "trailing"}
 @delivery.SHEET
 @click.pass_context
 def img2img(ctx: click.Context, model: str, image: str, prompts: tuple[str, ...], **_: Any) -> None:
-    """Draw each PROMPT from the picture IMAGE: it is noised to some level and denoised again. --strength-of steps is
-    the share of the grid's steps that is run, noise the standard deviation of the noise at the start.
+    """Draw each PROMPT from the picture IMAGE: add noise up to some level, and denoise it again. With --strength-of
+    steps, --strength is the share of the grid's steps that run; with noise, the noise level at the start.
 
     \b
         fewstep img2img stable-diffusion/ cat.jpg "a lion" --strength 0.6 --sampler ddim --steps 30
@@ -91,7 +95,7 @@ def inpaint(ctx: click.Context, model: str, image: str, mask: str, prompts: tupl
 @click.argument("shown", metavar="SOURCE")
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPT...")
 @options.fields("source")
-@_drawing("seed", "count", **INVERSION)
+@_drawing("seed", "count", usual=INVERTING)
 @delivery.SHEET
 @click.pass_context
 def edit(ctx: click.Context, model: str, image: str, shown: str, prompts: tuple[str, ...], **_: Any) -> None:
@@ -120,7 +124,7 @@ def edit(ctx: click.Context, model: str, image: str, shown: str, prompts: tuple[
     "guidance",
     "decode",
     without=("plan",),
-    usual={**INVERSION, "guidance": "1"},
+    usual={**INVERTING, "guidance": "1"},
 )
 @options.RESCALE
 @options.WEAK
@@ -130,8 +134,8 @@ def edit(ctx: click.Context, model: str, image: str, shown: str, prompts: tuple[
 @delivery.JSON
 @click.pass_context
 def invert(ctx: click.Context, model: str, image: str, prompt: str, **given: Any) -> None:
-    """Find the noise that draws the picture IMAGE, and draw it again: says how near that comes, in decibels. PROMPT is
-    what the picture shows. Nothing is drawn at random, so there is no seed.
+    """Find the noise that draws the picture IMAGE, draw it again, and print how near that comes, in decibels. PROMPT
+    says what the picture shows. Nothing is drawn at random, so there is no seed.
 
     \b
         fewstep invert stable-diffusion/ cat.jpg "a photo of a cat" --sampler belm
@@ -165,13 +169,22 @@ def invert(ctx: click.Context, model: str, image: str, prompt: str, **given: Any
     default="0",
     metavar="S[,S]",
     usual="0",
-    help="Of the ends.",
+    help="Seeds of the ends.",
 )
-@option("--frames", type=click.IntRange(2, 1000), default=8, metavar="N", usual="8", help="Pictures, with the ends.")
+@option(
+    "--frames",
+    type=click.IntRange(2, 1000),
+    default=8,
+    metavar="N",
+    usual="8",
+    help="Number of pictures, the ends included.",
+)
 @_drawing("seed", "count")
 @option("--output", type=click.Path(), usual="out/interpolate.png", help="The .png or .gif to write.")
 @option("--columns", type=click.IntRange(1, 1000), metavar="N", usual="8", help="Frames in a row of a .png.")
-@option("--milliseconds", type=click.IntRange(10, 60_000), default=100, usual="100", help="For each frame of a .gif.")
+@option(
+    "--milliseconds", type=click.IntRange(10, 60_000), default=100, usual="100", help="Time of each frame of a .gif."
+)
 @delivery.JSON
 @click.pass_context
 def interpolate(ctx: click.Context, model: str, prompts: tuple[str, ...], **given: Any) -> None:

@@ -71,7 +71,7 @@ RESCALE = option(
     metavar="X",
     path=("guidance", "options", "rescale"),
     heading=HEADINGS["guidance"],
-    help="Bring the contrast that cfg adds back by this share, 0 to 1.",
+    help="Take back this share of the contrast that cfg adds, 0 to 1.",
 )
 SCHEDULE = option(
     "--guidance-schedule",
@@ -79,23 +79,23 @@ SCHEDULE = option(
     metavar="W,W,..",
     path=("guidance", "scale"),
     heading=HEADINGS["guidance"],
-    help="In place of --guidance: W,W,.. for each row that runs, or linear:NOISY,CLEAN or cosine:NOISY,CLEAN.",
+    help="In place of --guidance: a scale for each row, W,W,.., or linear:NOISY,CLEAN or cosine:NOISY,CLEAN.",
 )
 WEAK = option(
     "--weak",
     type=click.Path(),
     metavar="MODEL",
     heading=HEADINGS["guidance"],
-    help="The weaker model that autoguidance moves away from.",
+    help="The weaker model of autoguidance.",
 )
 PRESET = option(
-    "--preset", heading=WHAT, help=f"Options by use: {', '.join(fs.drawing.PRESETS)}. What they are is printed."
+    "--preset", heading=WHAT, help=f"Options by use: {', '.join(fs.drawing.PRESETS)}. Prints what they are."
 )
 FORCE = option(
     "--force",
     is_flag=True,
     heading=HEADINGS["sampling"],
-    help="Take a plan that was tuned for another model.",
+    help="Accept a plan that was tuned for another model.",
 )
 
 

@@ -14,19 +14,21 @@ from fewstep.cli.output import note
 MODEL = "Loading the model"
 _OPTIONS = {
     "device": option("--device", default="cpu", usual="cpu", heading=MODEL, help="Where the model runs, such as cuda."),
-    "dtype": option("--dtype", usual="float32", heading=MODEL, help="float32, float16 or bfloat16."),
-    "variant": option("--variant", heading=MODEL, help="Of a diffusers model's files, such as fp16."),
+    "dtype": option(
+        "--dtype", usual="float32", heading=MODEL, help="What the model runs in: float32, float16 or bfloat16."
+    ),
+    "variant": option("--variant", heading=MODEL, help="Variant of a diffusers model's files, such as fp16."),
     "config": option(
         "--model-config",
         "config",
         heading=MODEL,
-        help="Folder or hub id with the configurations of a MODEL that is one original checkpoint.",
+        help="Folder or hub id with the configurations of a MODEL that is an original checkpoint.",
     ),
     "allow_pickle": option(
         "--allow-pickle",
         is_flag=True,
         heading=MODEL,
-        help="Load weights that are only there as a pickle, never code.",
+        help="Accept weights that exist only as a pickle. Loads no code from it.",
     ),
 }
 """By their names as arguments of `fewstep.load`."""
@@ -34,7 +36,7 @@ CACHE = option(
     "--cache",
     type=click.Path(),
     heading="Memory",
-    help="Folder for embeddings of prompts and latents of pictures, used again by later runs.",
+    help="Folder that keeps embeddings of prompts and latents of pictures for later runs.",
 )
 
 

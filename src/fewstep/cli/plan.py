@@ -25,7 +25,7 @@ from fewstep.cli.values import ScheduleName
     help="linear, scaled_linear, cosine, edm or flow, with parameters as in flow:shift=3.",
 )
 @options.fields("sampling", without=("sampler", "plan"), usual={"grid": "trailing", "steps": ""})
-@option("--reverse", is_flag=True, help="From data up to noise, for deterministic samplers.")
+@option("--reverse", is_flag=True, help="Compile from data up to noise, for samplers that draw no noise.")
 @option("--json", "as_json", is_flag=True, help="Print the plan itself, as `generate --plan` reads it.")
 @option("--output", type=click.Path(dir_okay=False), help="Write the plan to this file.")
 @click.pass_context

@@ -21,13 +21,18 @@ FROM = options.HEADINGS["source"]
 @click.argument("picture", type=click.Path())
 @click.argument("model", required=False)
 @option("--image", type=click.Path(), heading=FROM, help="The picture that PICTURE was drawn from.")
-@option("--mask", type=click.Path(), heading=FROM, help="The mask that it was inpainted with.")
-@option("--plan", type=PlanFile(), heading="The plan", help="Of a PICTURE whose plan was too long to be kept in it.")
+@option("--mask", type=click.Path(), heading=FROM, help="The mask that PICTURE was inpainted with.")
+@option("--plan", type=PlanFile(), heading="The plan", help="The plan of PICTURE, where it was too long to keep.")
 @options.FORCE
 @options.WEAK
 @place.CACHE
 @place.OPTIONS
-@delivery.SHEET
+@delivery.OUTPUT
+@option("--scale", type=click.IntRange(1, 64), metavar="N", usual="as in PICTURE", help="Enlarge each pixel N times.")
+@option("--columns", type=click.IntRange(1, 10_000), metavar="N", usual="as in PICTURE", help="Images in a row.")
+@delivery.EACH
+@delivery.TIMINGS
+@delivery.JSON
 def redraw(picture: str, model: str | None, **given: Any) -> None:
     """Draw PICTURE, a PNG that fewstep wrote, again, and compare the pixels. MODEL is the one that drew it; a shipped
     model need not be named.

@@ -1,8 +1,8 @@
 """A drawing: all that somebody asks for, as one value.
 
-It is what a call, a command, a form or a request fills in, and what a picture, a manifest or a ledger keeps. It is
-always complete; what is partial is an overlay (`fewstep.drawing.overlay`). What belongs to a run, such as the device,
-the batch or a callback, is not part of it.
+Calls, commands, forms and requests fill it in; pictures, manifests and ledgers keep it. It is always complete: a
+partial one is an overlay (`fewstep.drawing.overlay`). The device, the batch and callbacks belong to a run, and not to
+the drawing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fewstep.drawing.value import Digest, Unbounded, Value, several
 
 MAX_IMAGES, MAX_SIDE, SEED_LIMIT = 10_000, 16_384, 2**64 - 1
 LONGEST_PROMPT, MAX_TEXT = 20_000, 500_000
-"""Most characters of a prompt, as no encoder reads so many; and of all prompts of a drawing."""
+"""Most characters of a prompt (no encoder reads more), and of all prompts of a drawing."""
 FITS = Literal["crop", "stretch", "exact"]
 MEANINGS = Literal["steps", "noise"]
 
@@ -34,13 +34,13 @@ Seeds = Annotated[tuple[Seed, ...], BeforeValidator(several), Many]
 
 
 class Estimate(Value):
-    """What is done to each estimate of the data, for models that draw pixels."""
+    """How each estimate of the data is brought into its range, for models that draw pixels."""
 
     called: ClassVar[str] = "the estimate"
 
-    clip: bool = Field(default=False, description="Clip the estimated data to its range at each evaluation.")
+    clip: bool = Field(default=False, description="Clip the estimated data to their range at each evaluation.")
     threshold: Annotated[tuple[float, Unbounded], BeforeValidator(several)] | None = Field(
-        default=None, description="Clip it to its own percentile instead, such as 0.995."
+        default=None, description="Clip them to this percentile of their own instead, such as 0.995."
     )
 
     @model_validator(mode="after")
@@ -59,23 +59,27 @@ class Estimate(Value):
 
 
 class Source(Value):
-    """The picture that a drawing starts from; its pixels travel beside, known by their digest after fitting."""
+    """The picture that a drawing starts from. Its pixels travel beside; here is their digest after fitting."""
 
     called: ClassVar[str] = "the source"
 
-    task: Literal["img2img", "inpaint", "edit"] = Field(description="What is done with the picture.")
-    picture: Digest = Field(description="Of the picture's pixels, after fitting.")
-    fit: FITS = Field(default="crop", description="How a picture of another size is fitted.")
-    strength: float = Field(default=1.0, gt=0, le=1, description="How much is drawn anew, above 0 and up to 1.")
-    strength_of: MEANINGS = Field(default="steps", description="What strength is a share of.")
-    mask: Digest | None = Field(default=None, description="Of the mask, for inpaint.")
+    task: Literal["img2img", "inpaint", "edit"] = Field(
+        description="What to do with the picture: img2img, inpaint or edit."
+    )
+    picture: Digest = Field(description="Digest of the picture's pixels, after fitting.")
+    fit: FITS = Field(default="crop", description="How to fit a picture of another size.")
+    strength: float = Field(default=1.0, gt=0, le=1, description="How much to draw anew, above 0 and up to 1.")
+    strength_of: MEANINGS = Field(default="steps", description="What strength is a share of: steps or noise.")
+    mask: Digest | None = Field(default=None, description="Digest of the mask, for inpaint.")
     paste: bool = Field(default=False, description="Put the kept pixels of the picture itself over the result.")
     prompt: Text | None = Field(default=None, description="What the picture shows, for edit.")
 
     @model_validator(mode="after")
     def _check(self) -> Source:
         if (self.mask is not None) != (self.task == "inpaint") or (self.prompt is not None) != (self.task == "edit"):
-            raise InvalidInput("a mask belongs to inpaint and a prompt of the picture to edit, and to nothing else")
+            raise InvalidInput(
+                "a mask belongs to inpaint and a prompt of the picture to edit: give them to no other task"
+            )
         return self
 
 
@@ -89,20 +93,20 @@ class Decode(Value):
 
 
 class Drawing(Value):
-    """What is drawn and how: `count` images of each prompt or label, each from a seed of its own."""
+    """What to draw, and how: `count` images of each prompt or label, each from a seed of its own."""
 
     called: ClassVar[str] = "the drawing"
 
     prompts: Prompts | None = Field(default=None, description="What to draw, for a model that takes prompts.")
     labels: Labels | None = Field(
-        default=None, description="What to draw, for a model of classes, such as 3; none is no condition."
+        default=None, description="What to draw, for a model of classes, such as 3; none means no condition."
     )
-    negative: Negatives = Field(default=(None,), description="Label or words to be guided away from.")
-    height: int = Field(ge=1, le=MAX_SIDE, description="In pixels; a model of prompts has multiples of its own.")
-    width: int = Field(ge=1, le=MAX_SIDE, description="In pixels.")
-    seed: Seed | Seeds = Field(default=0, description="Of the first image; the next ones count up.")
+    negative: Negatives = Field(default=(None,), description="Label or words to guide away from.")
+    height: int = Field(ge=1, le=MAX_SIDE, description="Height in pixels; models of prompts take certain multiples.")
+    width: int = Field(ge=1, le=MAX_SIDE, description="Width in pixels.")
+    seed: Seed | Seeds = Field(default=0, description="Seed of the first image; the next ones count up.")
     count: int = Field(default=1, ge=1, le=MAX_IMAGES, description="Images of each label or prompt.")
-    clip_skip: int | None = Field(default=None, ge=1, le=100, description="Layers of CLIP that the prompt leaves out.")
+    clip_skip: int | None = Field(default=None, ge=1, le=100, description="Layers of CLIP to leave out, from its end.")
     sampling: Sampling
     guidance: Guidance
     estimate: Estimate = Estimate()
@@ -112,7 +116,7 @@ class Drawing(Value):
     @model_validator(mode="after")
     def _check(self) -> Drawing:
         if (self.prompts is None) == (self.labels is None):
-            raise InvalidInput("a drawing has prompts, or labels, and not both")
+            raise InvalidInput("a drawing has prompts, or labels, and not both: give one of them")
         if len(self) > MAX_IMAGES:
             raise InvalidInput(f"a drawing has 1 to {MAX_IMAGES:,} images, got {len(self):,}: use a lower count")
         if len(self.negative) not in (1, len(self.subjects)):

@@ -24,17 +24,19 @@ Interval = Annotated[tuple[float, Unbounded], BeforeValidator(several)]
 class Guidance(Value):
     """A method with its scale and options: `Guidance(9, method="apg", norm_limit=7.5)`.
 
-    Names that are not fields are options of the method. A scale of 1 is the conditional model alone, at half the cost,
-    but for "cfg++", whose scale lies in [0, 1]. Several scales are one for each row of the plan.
+    Names that are not fields are options of the method. A scale of 1 is the conditional model alone, at half the cost;
+    the scale of "cfg++" lies in [0, 1]. Several scales are one for each row of the plan.
     """
 
     called: ClassVar[str] = "the guidance"
 
     scale: float | Weights = Field(description="Guidance scale; 1 is none, at half the cost.")
-    method: str = Field(default="cfg", description="cfg, apg, cfg++, cfg-zero, pag or autoguidance.")
-    options: Options = Field(default=Options(), description="Of the method, such as norm_limit=2.5.")
-    interval: Interval = Field(default=(0.0, float("inf")), description="Guide only where sigma / alpha is in it.")
-    weaker: Digest | None = Field(default=None, description="The weaker model that autoguidance moves away from.")
+    method: str = Field(default="cfg", description="Guidance method: cfg, apg, cfg++, cfg-zero, pag or autoguidance.")
+    options: Options = Field(default=Options(), description="Options of the method, such as norm_limit=2.5.")
+    interval: Interval = Field(
+        default=(0.0, float("inf")), description="Guide only where sigma / alpha is between these."
+    )
+    weaker: Digest | None = Field(default=None, description="Digest of the weaker model, for autoguidance.")
 
     def __init__(self, scale: Any = None, **fields: Any):
         known = {name: fields[name] for name in fields if name in Guidance.model_fields}
@@ -53,7 +55,7 @@ class Guidance(Value):
     @model_validator(mode="before")
     @classmethod
     def _whole(cls, fields: Any) -> Any:
-        """Every option of the method, by what is given and by default, under the method's own name."""
+        """With every option of the method, given or by default, and the method's own name."""
         if not isinstance(fields, Mapping):
             return fields
         method = method_of(fields.get("method", "cfg"), fields.get("options", {}))

@@ -1,9 +1,10 @@
-"""How a drawing was made, and what a picture says of itself: both together draw the same pixels again."""
+"""How a drawing was made, and what a picture keeps: both together draw the same pixels again."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import math
+from functools import cache
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -16,6 +17,9 @@ MAX_BATCH, MAX_SCALE, MAX_PIXELS = 1024, 64, 64_000_000
 FORMAT = 2
 
 
+_version = cache(importlib.metadata.version)  # which reads a file each time
+
+
 def _printable(text: str) -> str:
     if not text.isprintable():
         raise InvalidInput(f"it has to be printable, got {shown(text)}")
@@ -26,23 +30,23 @@ Name = Annotated[str, Field(max_length=200), AfterValidator(_printable)]
 
 
 class Made(Value):
-    """How images were made from a drawing, as far as it decides their bits, and what they came out as."""
+    """How images were made from a drawing, as far as that decides their bits, and the digest of the result."""
 
     called: ClassVar[str] = "the record of the making"
 
-    model: Name
-    model_digest: Digest
-    plan: Digest
+    model: Name = Field(description="Name of the model.")
+    model_digest: Digest = Field(description="Digest of its weights, and of what was made of them.")
+    plan: Digest = Field(description="Digest of the plan that ran.")
     batch: int = Field(ge=1, le=MAX_BATCH, description="Images that the network saw at once.")
     keep: Annotated[tuple[int, ...], BeforeValidator(several)] | None = Field(
-        default=None, description="The images of the drawing that are there; None is all of them."
+        default=None, description="Which images of the drawing are there; None means all."
     )
-    driver: Literal["eager", "slots"] = "eager"
-    dtype: Name = "float32"
-    device: Name = "cpu"
-    pixels: Digest | None = Field(default=None, description="Of the images' pixels, to check those drawn again.")
-    fewstep: Name = Field(default_factory=lambda: importlib.metadata.version("fewstep"))
-    torch: Name = Field(default_factory=lambda: importlib.metadata.version("torch"))
+    driver: Literal["eager", "slots"] = Field(default="eager", description="What ran the plan.")
+    dtype: Name = Field(default="float32", description="What the network ran in.")
+    device: Name = Field(default="cpu", description="Where the network ran.")
+    pixels: Digest | None = Field(default=None, description="Digest of the pixels, to compare those drawn again.")
+    fewstep: Name = Field(default_factory=lambda: _version("fewstep"))
+    torch: Name = Field(default_factory=lambda: _version("torch"))
 
     def kept(self, images: int) -> tuple[int, ...]:
         """Indices of the images that are there, of so many. Raises `InvalidInput` where they are not among these."""
@@ -91,7 +95,7 @@ class Layout(Value):
 
 
 class Stamp(Value):
-    """What a picture says of itself: the drawing, how it was made, and how its images are laid out."""
+    """What a picture keeps: the drawing, how it was made, and how its images are laid out."""
 
     called: ClassVar[str] = "the recipe"
 

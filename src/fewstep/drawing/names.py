@@ -1,4 +1,4 @@
-"""The names of pictures, all of them: of one picture, of each image of a folder, and of one that is drawn again."""
+"""The names of all pictures: of one picture, of each image of a folder, and of one that is drawn again."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ PRESETS: Mapping[str, Overlay] = {
     },
     "best": {"sampling": {"sampler": "dpmpp-2m", "steps": 40, "grid": "trailing"}, "run": {"batch": 1}},
 }
-"""Drawings by use, and under `run` what they are best drawn with.
+"""Overlays by use; `run` says how to run them.
 
 In few steps under guidance the first order holds where higher ones swing out: with the shipped scenes at scale 5 and 8
 steps, 82% of pictures are right with ddim, 57% with dpmpp-2m and fewer with unipc-3 (`docs/scenes.md`).

@@ -1,6 +1,6 @@
-"""PNG files: written whole or not at all with one text in them, and that text read without decoding a pixel.
+"""PNG files: written whole or not at all, with one text in them that is read without decoding a pixel.
 
-Tools that rewrite pictures keep the text as another kind of chunk, or move it behind the pixels: it is found there too.
+Tools that rewrite pictures keep the text as another kind of chunk, or move it behind the pixels; it is found there too.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def png_path(path: str | os.PathLike[str]) -> Path:
 
 
 def read(path: str | os.PathLike[str]) -> Stamp:
-    """What the PNG at `path` says of itself.
+    """What the PNG at `path` keeps.
 
     Raises:
         OSError: the file cannot be read.

@@ -36,7 +36,7 @@ PlanField = Annotated[Plan | Digest | None, BeforeValidator(_plan), PlainSeriali
 class Sampling(Value):
     """A sampler on a grid, or a plan: `Sampling("ddim", steps=20, grid="trailing", eta=1.0)`.
 
-    Names that are not fields are options of the sampler. A plan decides everything; as a digest it stands for one that
+    Names that are not fields are options of the sampler. A plan decides everything; a digest stands for a plan that
     travels beside the drawing.
     """
 
@@ -46,11 +46,11 @@ class Sampling(Value):
     sampler: str | None = Field(default=None, description="A name from `fewstep samplers`.")
     steps: int | None = Field(default=None, ge=1, le=MAX_STEPS, description="Steps of the time grid.")
     grid: str | None = Field(default=None, description="A name from `fewstep grids`.")
-    options: Options = Field(default=Options(), description="Of the sampler, such as eta=1.")
-    grid_options: Options = Field(default=Options(), description="Of the grid, such as rho=5.")
-    times: Times | None = Field(default=None, description="The grid itself, decreasing, N + 1 for N steps.")
-    sigmas: Times | None = Field(default=None, description="As times, as sigma / alpha; 0 is clean.")
-    plan: PlanField = Field(default=None, description="A plan in place of a sampler.")
+    options: Options = Field(default=Options(), description="Options of the sampler, such as eta=1.")
+    grid_options: Options = Field(default=Options(), description="Options of the grid, such as rho=5.")
+    times: Times | None = Field(default=None, description="Times of the grid, decreasing, N + 1 for N steps.")
+    sigmas: Times | None = Field(default=None, description="The same as sigma / alpha; 0 is clean data.")
+    plan: PlanField = Field(default=None, description="A plan to run in place of a sampler.")
 
     def __init__(self, sampler: str | None = None, **fields: Any):
         known = {name: fields[name] for name in fields if name in Sampling.model_fields}
