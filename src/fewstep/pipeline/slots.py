@@ -71,7 +71,7 @@ def request_of(model: Model, order: Order) -> Request:
         condition=alone(conditions.positive) or {},
         negative=alone(conditions.negative),
         weak=alone(conditions.weak),
-        scale=weights_of(drawing.guidance, conditions)[0],
+        scale=weights_of(drawing.guidance, conditions.acting)[0],
         method=drawing.guidance.how,
         interval=drawing.guidance.interval,
         around=(lambda denoiser: _nested(denoiser, around)) if around else None,
