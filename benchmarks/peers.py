@@ -26,8 +26,8 @@ from torch import Tensor
 
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
-from fewstep.tuning import Known, Problem
-from fewstep.tuning.problem import overall, squares
+from fewstep.measure.distance import overall, squares
+from fewstep.tuning import Problem, Solutions
 
 SPACINGS = ({}, {"timestep_spacing": "leading"}, {"timestep_spacing": "trailing"})
 SIGMAS = ({"use_karras_sigmas": True}, {"use_exponential_sigmas": True}, {"use_beta_sigmas": True})
@@ -244,7 +244,7 @@ def _of_angle(schedule: Schedule, alpha: float, sigma: float) -> float:
     return float(schedule.time_of_lambda(max(math.log(alpha / sigma), float(schedule.lam(schedule.t_max)))))
 
 
-def peer_errors(problem: Problem, peer: Peer, images: Known) -> Tensor:
+def peer_errors(problem: Problem, peer: Peer, images: Solutions) -> Tensor:
     """Mean squared distance of each image (B,) from its converged solution; infinite where it is lost."""
     parts = problem.parts(images.numbers)
     results = [drawn(peer, problem.schedule, problem.begun(part), problem.noise(part)) for part in parts]
@@ -266,7 +266,7 @@ def distinct(schedule: Schedule, nfe: int) -> list[Peer]:
     return list(found.values())
 
 
-def best_peers(problem: Problem, nfe: int, images: Known, rungs: Sequence[int], kept: int) -> tuple[list, int]:
+def best_peers(problem: Problem, nfe: int, images: Solutions, rungs: Sequence[int], kept: int) -> tuple[list, int]:
     """The best settings on these very images, best first, as (peer, errors), and how many could be run.
 
     All on the first few, one in `kept` of them on more.

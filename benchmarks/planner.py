@@ -4,7 +4,7 @@
                                  [--folder DIR] [--json]
 
 A bench of samplers x grids x steps is measured twice, with one seed to choose by and another to judge by. Each random
-budget limits the evaluations or the milliseconds, or asks for a quality. The ratio is the error of the choice on the
+budget limits the rows or the milliseconds, or asks for a quality. The ratio is the error of the choice on the
 held-out noise over the least error there within the same budget; for a quality, among those that cost no more than the
 choice. `--measure typical` chooses and judges by the typical image in place of all of them, as `fewstep choose` does
 with it. Milliseconds are those of the first bench on both sides: it is the noise that is held out, not the clock. The
@@ -25,55 +25,52 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from fewstep.benchmark import Run, Sweep, bench
-from fewstep.benchmark.choice import Budget, Candidate, decide
-from fewstep.benchmark.choice.candidate import of_run
-from fewstep.benchmark.choice.planner import fits
-from fewstep.benchmark.machine import machine_of
+from fewstep.benchmark import Budget, Measured, Pictures, Sweep, bench, decide, fits
 
 BAR = 1.05
 ERRORS = {"quality": "error", "typical": "typical"}
 """Measures to choose by, and the error that a choice is judged by."""
 
 
-def measured(model: str, images: int, seed: int, folder: Path, sweep: Sweep, batch: int) -> list[Run]:
-    found = bench(model, sweep, output=folder / f"seed-{seed}", images=images, seed=seed, batch=batch)
-    assert not found.left, f"{found.stopped}: {found.left} rows are left, call it again with the same --folder"
-    return [run for run in found.runs if not run.lost]
+def measured(model: str, images: int, seed: int, folder: Path, sweep: Sweep, batch: int) -> list[Measured]:
+    found = bench(model, sweep, output=folder / f"seed-{seed}", pictures=Pictures(images, batch, seed))
+    assert not found.left, f"{found.stopped}: {found.left} plans are left, call it again with the same --folder"
+    return [one for one in found.results if not one.lost]
 
 
-def random_budget(rng: Random, known: list[Candidate]) -> Budget:
+def random_budget(rng: Random, known: list[Measured]) -> Budget:
     """Of any of the three kinds, within what was measured."""
-    kind = rng.choice(("nfe", "ms", "quality"))
-    if kind == "nfe":
-        counts = [one.nfe for one in known]
-        return Budget(nfe=rng.randint(min(counts), max(counts)))
+    kind = rng.choice(("rows", "ms", "quality"))
+    if kind == "rows":
+        counts = [one.plan.rows for one in known]
+        return Budget(rows=rng.randint(min(counts), max(counts)))
     if kind == "ms":
-        ms = [1e3 * one.seconds.value for one in known if one.seconds]
+        ms = [1e3 * one.seconds.value for one in known]
         return Budget(ms=math.exp(rng.uniform(math.log(min(ms)), math.log(max(ms)))))
     missed = [1 - one.figures["quality"].value for one in known]
     least, usual = min(missed), sorted(missed)[len(missed) // 2]
     return Budget(quality=1 - math.exp(rng.uniform(math.log(least), math.log(usual))))
 
 
-def judged(budget: Budget, known: list[Candidate], held: dict[str, Run], measure: str) -> dict[str, Any]:
+def judged(budget: Budget, known: list[Measured], held: dict[str, Measured], measure: str) -> dict[str, Any]:
     choice = decide(known, budget, measure)
     error = ERRORS[measure]
     chosen = choice.chosen
-    rivals = [one for one in known if (one.nfe <= chosen.nfe if budget.quality is not None else fits(one, budget))]
-    errors = {one.plan: held[one.plan].figures[error].value for one in rivals}
+    rows, digest = chosen.plan.rows, chosen.plan.digest
+    rivals = [one for one in known if (one.plan.rows <= rows if budget.quality is not None else fits(one, budget))]
+    errors = {one.plan.digest: held[one.plan.digest].figures[error].value for one in rivals}
     best = min(errors, key=lambda plan: errors[plan])
-    name = next(one for one in rivals if one.plan == best)
-    quality = held[chosen.plan].figures["quality"]
+    name = next(one for one in rivals if one.plan.digest == best)
+    quality = held[digest].figures["quality"]
     return {
         "budget": str(budget),
-        "chosen": f"{chosen.name}, {chosen.nfe}",
-        "error": errors[chosen.plan],
-        "best": f"{name.name}, {name.nfe}",
+        "chosen": f"{chosen.name}, {rows}",
+        "error": errors[digest],
+        "best": f"{name.name}, {name.plan.rows}",
         "best_error": errors[best],
-        "ratio": errors[chosen.plan] / errors[best],
+        "ratio": errors[digest] / errors[best],
         "feasible": len(rivals),
-        "promised": chosen.figures[error]._asdict(),
+        "promised": [getattr(chosen.figures[error], end) for end in ("value", "low", "high")],
         "quality_holds": None if budget.quality is None else quality.high >= budget.quality,
     }
 
@@ -88,16 +85,15 @@ def main() -> None:
     parser.add_argument("--measure", choices=ERRORS, default="quality")
     parser.add_argument("--seed", type=int, default=0, help="of the random budgets")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--folder", type=Path, help="keeps the rows, so that a run is continued")
+    parser.add_argument("--folder", type=Path, help="keeps the results, so that a run is continued")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     sweep = Sweep(steps=[int(n) for n in given.steps.split(",")])
     folder = given.folder or Path(tempfile.mkdtemp())
-    runs, again = (measured(given.model, given.images, seed, folder, sweep, given.batch) for seed in (0, 1))
-    held = {run.plan: run for run in again}
-    here = machine_of("cpu")
-    known = [of_run(run, folder, here) for run in runs if run.plan in held and "error" in run.figures]
+    first, again = (measured(given.model, given.images, seed, folder, sweep, given.batch) for seed in (0, 1))
+    held = {one.plan.digest: one for one in again}
+    known = [one for one in first if one.plan.digest in held and "error" in one.figures]
     rng = Random(given.seed)
     rows = [judged(random_budget(rng, known), known, held, given.measure) for _ in range(given.budgets)]
     met = sum(row["ratio"] <= BAR for row in rows)

@@ -1,6 +1,6 @@
-"""The best untuned sampler against the best of all schedulers of diffusers, at equal network evaluations.
+"""The best untuned sampler against the best of all schedulers of diffusers, at equal rows.
 
-    python benchmarks/untuned.py [--nfe 5,8,10,15] [--models digits:1,digits:2,mixture,flow,scenes] [--json FILE]
+    python benchmarks/untuned.py [--rows 5,8,10,15] [--models digits:1,digits:2,mixture,flow,scenes] [--json FILE]
                                  [--objective rmse]
 
 Error is the root mean square distance to the converged solution from the same noise, or with `--objective psnr` that
@@ -28,12 +28,14 @@ from rich.table import Table
 from torch import Tensor
 
 import fewstep as fs
-from fewstep.benchmark.problems import problem_of
-from fewstep.tuning import Known, Problem, search
+from fewstep.measure.converged import Goal, find_plan
+from fewstep.measure.distance import OBJECTIVES, overall
+from fewstep.tuning import Problem, Solutions, search
 from fewstep.tuning.certificate import gain
-from fewstep.tuning.problem import OBJECTIVES, overall
-from fewstep.tuning.sizes import HELD_OUT, TRAIN
-from fewstep.tuning.teacher import find_teacher
+from fewstep.tuning.rivals import rivals_of
+from fewstep.tuning.settings import HELD_OUT, TRAIN
+from fewstep.tuning.subject import problem_of
+from fewstep.tuning.teacher import SHARE
 
 FAMILIES = 8
 """Samplers whose grids' parameters are searched."""
@@ -55,27 +57,27 @@ def case(name: str) -> Case:
     if name == "flow":
         return Case(mixture_of_digits(fs.schedules.flow()), (128, 512, 2048), 8192)
     model, _, guidance = name.partition(":")
-    problem = problem_of(fs.load(model), float(guidance) if guidance else None, None, 64, 0)
+    problem = problem_of(fs.load(model), float(guidance) if guidance else None)
     return Case(problem, (4, 16, 64), 384) if model == "scenes" else Case(problem, (8, 32, 128), 512)
 
 
 _compiled: dict[tuple[Any, ...], list[fs.Plan]] = {}
 
 
-def untuned(given: Problem, nfe: int) -> list[fs.Plan]:
+def untuned(given: Problem, count: int) -> list[fs.Plan]:
     """All samplers on all grids; compiled once for all models of one noise schedule."""
-    key = (given.schedule.fingerprint, nfe)
+    key = (given.schedule.fingerprint, count)
     if key not in _compiled:
-        _compiled[key] = search.untuned(given.schedule, nfe)
+        _compiled[key] = rivals_of(given.schedule, count)
     return _compiled[key]
 
 
-def variants(given: Problem, nfe: int, families: list[str]) -> list[fs.Plan]:
+def variants(given: Problem, count: int, families: list[str]) -> list[fs.Plan]:
     found: list[fs.Plan] = []
     for name in families:
-        key = (given.schedule.fingerprint, nfe, name)
+        key = (given.schedule.fingerprint, count, name)
         if key not in _compiled:
-            _compiled[key] = search.variants(given.schedule, nfe, [name])
+            _compiled[key] = search.variants(given.schedule, count, [name])
         found += _compiled[key]
     return found
 
@@ -95,29 +97,33 @@ class Judged(NamedTuple):
     errors: Tensor
 
 
-def ours(problem: Problem, nfe: int, known: Known, held: Known, rungs: tuple[int, ...]) -> tuple[list[Judged], int]:
+def ours(
+    problem: Problem, count: int, known: Solutions, held: Solutions, rungs: tuple[int, ...]
+) -> tuple[list[Judged], int]:
     """Our finalists as the search ranks them, and how many plans were tried."""
-    plans = untuned(problem, nfe)
+    plans = untuned(problem, count)
     plain = search.halving(problem, plans, known, rungs)
     families = list(dict.fromkeys(one.plan.recipe.sampler for one in plain))[:FAMILIES]
-    more = variants(problem, nfe, families)
+    more = variants(problem, count, families)
     shaped = search.halving(problem, more, known, rungs)
     best = sorted([*plain, *shaped], key=lambda one: one.error)[:FINALISTS]
     return [Judged(named(one.plan), problem.errors(one.plan, held)) for one in best], len(plans) + len(more)
 
 
-def theirs(problem: Problem, nfe: int, known: Known, held: Known, rungs: tuple[int, ...]) -> tuple[list[Judged], int]:
+def theirs(
+    problem: Problem, count: int, known: Solutions, held: Solutions, rungs: tuple[int, ...]
+) -> tuple[list[Judged], int]:
     """The same of the schedulers of diffusers."""
-    best, tried = best_peers(problem, nfe, known, rungs, search.KEPT)
+    best, tried = best_peers(problem, count, known, rungs, search.KEPT)
     finalists = [peer for peer, _ in best[:FINALISTS]]
     return [Judged(f"{peer.setting} {peer.steps} steps", peer_errors(problem, peer, held)) for peer in finalists], tried
 
 
-def measured(name: str, given: Case, nfe: int, known: Known, held: Known, reference: float) -> dict[str, Any]:
+def measured(name: str, given: Case, count: int, known: Solutions, held: Solutions, reference: float) -> dict[str, Any]:
     problem, began, by = given.problem, time.perf_counter(), given.problem.objective
-    mine, plans = ours(problem, nfe, known, held, given.rungs)
+    mine, plans = ours(problem, count, known, held, given.rungs)
     between = time.perf_counter()
-    peers, settings = theirs(problem, nfe, known, held, given.rungs)
+    peers, settings = theirs(problem, count, known, held, given.rungs)
     chosen, peer = mine[0], peers[0]
     best, best_peer = (min(found, key=lambda one: overall(one.errors, by)) for found in (mine, peers))
     ratios = {
@@ -128,7 +134,7 @@ def measured(name: str, given: Case, nfe: int, known: Known, held: Known, refere
     return {
         "model": name,
         "objective": by,
-        "nfe": nfe,
+        "rows": count,
         "ours": {one.name: overall(one.errors, by) for one in mine},
         "diffusers": {one.name: overall(one.errors, by) for one in peers},
         "chosen": [chosen.name, overall(chosen.errors, by)],
@@ -146,7 +152,7 @@ def measured(name: str, given: Case, nfe: int, known: Known, held: Known, refere
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nfe", default="5,8,10,15")
+    parser.add_argument("--rows", default="5,8,10,15")
     parser.add_argument("--models", default="digits:1,digits:2,mixture,flow,scenes")
     parser.add_argument("--objective", choices=OBJECTIVES, default="rmse", help="what all errors are")
     parser.add_argument("--threads", type=int, default=2)
@@ -157,26 +163,28 @@ def main() -> None:
     for name in given.models.split(","):
         one = case(name)
         one = one._replace(problem=replace(one.problem, objective=given.objective))
-        problem, counts = one.problem, [int(n) for n in given.nfe.split(",")]
+        problem, counts = one.problem, [int(n) for n in given.rows.split(",")]
         judged = fs.compile("deis-3", schedule=problem.schedule, steps=max(counts), grid="quadratic")
-        teacher = find_teacher(problem, range(TRAIN, TRAIN + 16), judged)
+        teacher = find_plan(
+            problem.flow, range(TRAIN, TRAIN + 16), Goal(SHARE, judged=judged, objective=problem.objective)
+        )
         known, held = (
-            Known(numbers, problem.solve(teacher.plan, numbers))
+            Solutions(numbers, problem.solve(teacher.plan, numbers))
             for numbers in (range(TRAIN, TRAIN + one.rungs[-1]), range(HELD_OUT, HELD_OUT + one.held))
         )
-        for nfe in counts:
-            rows.append(measured(name, one, nfe, known, held, teacher.error))
+        for count in counts:
+            rows.append(measured(name, one, count, known, held, teacher.error))
             if given.json:
                 given.json.write_text(json.dumps(rows, indent=2))
             Console(width=200, stderr=True).print(rows[-1])
     fair = ("times_less", "both_by_search", "both_where_reported")
-    table = Table("model", "NFE", "ours", "best of diffusers", "times less (95%)", "met", *fair[1:])
+    table = Table("model", "rows", "ours", "best of diffusers", "times less (95%)", "met", *fair[1:])
     for row in rows:
         (own, error), (peer, least) = row["chosen"], row["best_of_diffusers"]
         less = [f"{row[name]['value']:.3f} ({row[name]['low']:.3f} to {row[name]['high']:.3f})" for name in fair]
         table.add_row(
             row["model"],
-            str(row["nfe"]),
+            str(row["rows"]),
             f"{error:.5f} {own}",
             f"{least:.5f} {peer}",
             less[0],

@@ -54,7 +54,7 @@ def test_the_plan_replays_the_run_without_the_rejected_steps(name):
     denoiser, z = two_points(schedule), start()
     result = fs.sample_adaptive(denoiser, schedule=schedule, noise=z, rtol=1e-3, atol=2e-4)
     assert torch.equal(fs.sample(result.plan, denoiser, noise=z), result.sample)
-    assert result.nfe == result.plan.nfe + 3 * result.rejected
+    assert result.nfe == len(result.plan.rows) + 3 * result.rejected
     again = fs.Plan.from_json(result.plan.to_json())
     assert torch.equal(fs.sample(again, denoiser, noise=z), result.sample)
 

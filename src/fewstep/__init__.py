@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fewstep import benchmark, drawing, files, measure, models, pipeline, schedules, show, tuning, zoo
     from fewstep.adaptive import sample_adaptive
+    from fewstep.benchmark import bench, choose
     from fewstep.core.errors import InvalidInput
     from fewstep.core.grid import GRIDS
     from fewstep.core.plan import Plan, Recipe
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from fewstep.run.slots import Request, Slots
     from fewstep.solvers.compile import compile, solver_of
     from fewstep.solvers.registry import SAMPLERS
+    from fewstep.tuning import Problem, tune
     from fewstep.zoo import scenes
 
 _ROOMS = {
@@ -59,6 +61,7 @@ _ROOMS = {
 }
 _HOMES = {
     "fewstep.adaptive": ["sample_adaptive"],
+    "fewstep.benchmark": ["bench", "choose"],
     "fewstep.core.errors": ["InvalidInput"],
     "fewstep.core.grid": ["GRIDS"],
     "fewstep.core.plan": ["Plan", "Recipe"],
@@ -84,6 +87,7 @@ _HOMES = {
     "fewstep.run.slots": ["Request", "Slots"],
     "fewstep.solvers.compile": ["compile", "solver_of"],
     "fewstep.solvers.registry": ["SAMPLERS"],
+    "fewstep.tuning": ["Problem", "tune"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -113,14 +117,17 @@ __all__ = [
     "OnSchedule",
     "Pipeline",
     "Plan",
+    "Problem",
     "Progress",
     "Recipe",
     "Request",
     "Sampling",
     "Slots",
     "TensorCache",
+    "bench",
     "benchmark",
     "check_negative",
+    "choose",
     "clip",
     "compile",
     "diagnose",
@@ -141,6 +148,7 @@ __all__ = [
     "schedules",
     "show",
     "solver_of",
+    "tune",
     "tuning",
     "zoo",
 ]

@@ -9,12 +9,13 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.benchmark import Sweep, bench
+from fewstep.benchmark import Pictures, Sweep, bench
 from fewstep.core.errors import InvalidInput
 from fewstep.pipeline import Pipeline
 
 from .tiny import solved_once
 
+TWO = Pictures(count=2)
 ONE = Sweep(samplers=("ddim",), grids=("karras",), steps=(2,))
 
 
@@ -31,25 +32,25 @@ def made(factor: float) -> Any:
 
 
 def loaded(network: Any, **more: Any) -> Pipeline:
-    pipe = fs.load(network, schedule=fs.schedules.linear(), prediction="epsilon", sample_shape=(1, 2, 2), **more)
-    assert isinstance(pipe, Pipeline)
-    return pipe
+    spec = fs.NetworkSpec(fs.schedules.linear(), "epsilon", (1, 2, 2), digest=more.pop("digest", None))
+    return fs.load(network, spec=spec, **more)
 
 
 def test_another_function_is_not_served_the_rows_of_the_first(tmp_path: Path) -> None:
     first = loaded(made(0.9))
-    (row,) = bench(first, ONE, output=tmp_path / "out", images=2).runs
+    (row,) = bench(first, ONE, output=tmp_path / "out", pictures=TWO).results
     before = (tmp_path / "out" / "runs.jsonl").read_bytes()
-    for other in (loaded(made(0.3)), loaded(first.network)):
+    for other in (loaded(made(0.3)), loaded(first.model.network)):
         with pytest.raises(InvalidInput, match=r"give another folder with --output\. A function is .* digest=\.\."):
-            bench(other, ONE, output=tmp_path / "out", images=2)
+            bench(other, ONE, output=tmp_path / "out", pictures=TWO)
     assert (tmp_path / "out" / "runs.jsonl").read_bytes() == before
-    assert [run.key for run in bench(first, ONE, output=tmp_path / "out", images=2).runs] == [row.key]
+    assert [run.key for run in bench(first, ONE, output=tmp_path / "out", pictures=TWO).results] == [row.key]
 
 
 def test_a_function_with_a_digest_goes_on(tmp_path: Path) -> None:
     rows = [
-        bench(loaded(made(0.9), digest=text), ONE, output=tmp_path / text, images=2).runs[0] for text in ("a", "a", "b")
+        bench(loaded(made(0.9), digest=text), ONE, output=tmp_path / text, pictures=TWO).results[0]
+        for text in ("a", "a", "b")
     ]
     assert rows[0].key == rows[1].key
     assert rows[0].seconds == rows[1].seconds  # not measured again
@@ -68,7 +69,7 @@ class Net(torch.nn.Module):
 def test_a_module_in_lower_precision_is_not_measured_as_float32(tmp_path: Path) -> None:
     for pipe in (loaded(Net().to(torch.bfloat16)), loaded(Net(), dtype="bfloat16")):
         with pytest.raises(InvalidInput, match=r"measured in float32, this one is in torch\.bfloat16.*module\.float"):
-            bench(pipe, ONE, output=tmp_path / "out", images=2)
+            bench(pipe, ONE, output=tmp_path / "out", pictures=TWO)
     assert not (tmp_path / "out").exists()
 
 

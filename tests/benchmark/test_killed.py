@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 import torch
 
-from fewstep.benchmark.row import Run, read_runs
-from pipeline.tiny import write
+from fewstep.benchmark.measured import Measured
+from fewstep.benchmark.results import read_results
+from models.tiny import write
 
-from .tiny import ROWS, measure, measure_alone
+from .tiny import PLANS, measure, measure_alone
 
 KILLS = 10
 
@@ -30,9 +31,9 @@ def starter() -> ForkServerContext:
     return context
 
 
-def decided(run: Run) -> dict[str, Any]:
+def decided(one: Measured) -> dict[str, Any]:
     """A row without what a clock and the system say."""
-    document = run.to_json()
+    document = one.to_json()
     del document["seconds"], document["memory"]
     return document
 
@@ -68,7 +69,7 @@ def test_ten_kills_at_random_end_with_the_same_rows_bit_for_bit(tmp_path: Path, 
     assert killed >= KILLS - 2
     again = measure(model, file.parent)
     assert again.left == 0
-    assert len(again.runs) == len(whole.runs) == ROWS
-    undisturbed = read_runs(tmp_path / "whole" / "runs.jsonl")
-    assert [decided(run) for run in read_runs(file)] == [decided(run) for run in undisturbed]
+    assert len(again.results) == len(whole.results) == PLANS
+    undisturbed = read_results(tmp_path / "whole" / "runs.jsonl")
+    assert [decided(one) for one in read_results(file)] == [decided(one) for one in undisturbed]
     assert again.page.stat().st_size > 10_000

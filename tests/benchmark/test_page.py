@@ -12,16 +12,15 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
+from fewstep.benchmark import Loading, Measured
 from fewstep.benchmark.commands import generate_command
 from fewstep.benchmark.folder import Folder
-from fewstep.benchmark.loading import Loading
 from fewstep.benchmark.page import page_of
 from fewstep.benchmark.pareto import front_of, table
 from fewstep.benchmark.plots import Axis, Marks, scatter
-from fewstep.benchmark.row import Run
-from fewstep.tuning.certificate import Interval
+from fewstep.tuning.certificate import ConfidenceInterval
 
-from .rows import MODEL, figure, row
+from .made_up import MODEL, figure, row
 
 
 class Tags(HTMLParser):
@@ -45,17 +44,17 @@ class Tags(HTMLParser):
         assert self.open.pop() == tag
 
 
-def page_with(folder: Path, runs: list[Run], pictures: int = 0) -> str:
+def page_with(folder: Path, measured: list[Measured], pictures: int = 0) -> str:
     own = Folder(folder, MODEL)
-    for run in runs:
-        own.rows.append(run)
-    for run in runs[:pictures]:
-        Image.new("L", (16, 8), 90).save(own.picture(run.key))
+    for one in measured:
+        own.results.append(one)
+    for one in measured[:pictures]:
+        Image.new("L", (16, 8), 90).save(own.picture(one.key))
     own.note("fewstep bench digits --steps 4")
     return page_of(own)
 
 
-def many(count: int) -> list[Run]:
+def many(count: int) -> list[Measured]:
     grids = ("trailing", "quadratic", "karras", "exponential")
     return [
         row(
@@ -71,9 +70,9 @@ def many(count: int) -> list[Run]:
 
 def test_less_error_at_more_evaluations_and_nothing_else_is_on_the_front() -> None:
     rows = [row(steps=4, error=0.5), row(steps=4, error=0.4), row(steps=8, error=0.2), row(steps=16, error=0.3)]
-    assert front_of(rows).evaluations == {rows[1].key, rows[2].key}
+    assert front_of(rows).nfe == {rows[1].key, rows[2].key}
     twins = [row("a", 4, 0.5), row("b", 4, 0.5)]
-    assert front_of(twins).evaluations == {run.key for run in twins}
+    assert front_of(twins).nfe == {one.key for one in twins}
 
 
 def test_in_seconds_only_a_row_that_is_surely_slower_may_have_more_error() -> None:
@@ -88,13 +87,13 @@ def test_rows_without_an_error_and_rows_that_lost_images_are_on_no_front() -> No
     noisy = row("ddpm", figures={"diversity": figure(3.0, "more")})
     lost = row("heun", error=1e-9, lost=1)
     good = row("ddim")
-    assert front_of([noisy, lost, good]).evaluations == {good.key}
-    assert front_of([noisy]).evaluations == frozenset()
+    assert front_of([noisy, lost, good]).nfe == {good.key}
+    assert front_of([noisy]).nfe == frozenset()
 
 
 def test_other_guidance_noise_and_devices_are_compared_apart() -> None:
     rows = [row(), row(guidance=3.0, error=0.1), row(seed=1, error=0.2), row(images=32, error=0.1)]
-    assert [[run.key for run in best] for _, best, _ in table(rows)] == [[run.key] for run in rows]
+    assert [[one.key for one in best] for _, best, _ in table(rows)] == [[one.key] for one in rows]
 
 
 @pytest.mark.parametrize("count", [1, 5, 500])
@@ -107,7 +106,7 @@ def test_the_page_is_whole_and_needs_nothing_else(tmp_path: Path, count: int) ->
     assert all(link.startswith("data:image/png;base64,") for link in tags.links)
     assert not re.search(r"url\(|@import", page)
     assert tags.seen["img"] <= 8
-    assert f"All {count} rows" in page
+    assert f"All {count} plans" in page
     assert "fewstep bench digits --steps 4" in page
     assert len(page) < 20_000 + 3_000 * count
 
@@ -128,9 +127,9 @@ def test_a_plot_is_sound_and_joins_the_front_in_order() -> None:
     svg = scatter(
         rows,
         Marks.of(rows),
-        {run.key for run in rows},
-        ("evaluations", lambda run: run.evaluations),
-        ("error", lambda run: run.figures["error"].value),
+        {one.key for one in rows},
+        ("NFE", lambda one: one.nfe),
+        ("error", lambda one: one.figures["error"].value),
         figure="error",
     )
     tree = ElementTree.fromstring(svg)
@@ -157,28 +156,28 @@ def test_commands_draw_what_was_measured() -> None:
     assert generate_command(row(steps=6, grid_options={}), "out") == (
         "fewstep generate digits --sampler ddim --steps 6 --grid quadratic --guidance 2"
     )
-    tuned = row("learned", kind="tuned", plan_file="plans/p.json", options={"model": MODEL.digest}, guidance=None)
+    tuned = row("learned", kind="tuned", file="plans/p.json", tuned_for=MODEL.digest, guidance=None)
     assert generate_command(row(), "out", prompted=True).startswith("fewstep generate digits PROMPT --sampler ")
     assert generate_command(tuned, "out/b d") == "fewstep generate digits --plan 'out/b d/plans/p.json'"
     for precision, end in (("float32", ""), ("bfloat16", " --dtype bfloat16")):
         own = replace(tuned, precision=precision)
         assert generate_command(own, "out") == f"fewstep generate digits --plan out/plans/p.json{end}"
-    foreign = row("learned", kind="tuned", plan_file="plans/p.json", options={"model": "f" * 16}, precision="bfloat16")
+    foreign = row("learned", kind="tuned", file="plans/p.json", tuned_for="f" * 16, precision="bfloat16")
     assert generate_command(foreign, "out").endswith("--plan out/plans/p.json --force --guidance 2 --dtype bfloat16")
     options = row("ddim", options={"eta": 0.5}, grid_options={"bias": 0.5}, guidance=None)
     assert "--grid-option bias=0.5 --option eta=0.5" in generate_command(options, "out")
-    elsewhere = replace(row(), machine=row().machine._replace(device="cuda (some card)"))
+    elsewhere = replace(row(), model=replace(MODEL, loading=Loading("cuda")))
     assert generate_command(elsewhere, "out").endswith(" --device cuda")
 
 
 def test_commands_load_the_model_as_it_was_measured(tmp_path: Path) -> None:
-    loading = Loading("fp16; ls", "con figs/$HOME", True)
-    one = row(grid_options={}, model=MODEL._replace(loading=loading))
+    loading = Loading("cpu", "fp16; ls", "con figs/$HOME", True)
+    one = row(grid_options={}, model=replace(MODEL, loading=loading))
     command = generate_command(one, "out")
     assert command.endswith(" --guidance 2 --variant 'fp16; ls' --model-config 'con figs/$HOME' --allow-pickle")
     assert escape(command) in page_with(tmp_path, [one])
 
 
 def test_seconds_are_shown_with_their_interval(tmp_path: Path) -> None:
-    one = replace(row(), seconds=Interval(0.0125, 0.011, 0.019))
+    one = replace(row(), seconds=ConfidenceInterval(0.0125, 0.011, 0.019))
     assert "12.5<small> 11 to 19</small>" in page_with(tmp_path, [one])

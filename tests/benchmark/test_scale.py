@@ -4,7 +4,7 @@ import pytest
 
 import fewstep as fs
 from fewstep.benchmark import Sweep
-from fewstep.benchmark.problems import scale_of
+from fewstep.tuning.subject import scale_of
 
 
 @pytest.mark.parametrize("scale", [float("nan"), float("inf"), "3", True])

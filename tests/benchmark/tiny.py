@@ -11,17 +11,18 @@ from typing import Any
 
 import pytest
 
-from fewstep.benchmark import Bench, Sweep, bench, converged, runner
-from fewstep.tuning import Problem
+from fewstep.benchmark import Bench, Pictures, Sweep, bench, work
+from fewstep.measure.converged import Converged, Flow
 
 SWEEP = Sweep(samplers=("ddim", "unipc-2", "heun"), grids=("trailing", "karras"), steps=(1, 2, 3), guidance=(1.0,))
-ROWS = 18
-"""Rows of `SWEEP`."""
+PLANS = 18
+"""Of `SWEEP`."""
 
 
 def measure(model: Path, output: Path, sweep: Sweep = SWEEP, **more: Any) -> Bench:
     """Measure a sweep of the model at `model`: 6 images in batches of 4, so that the last is not full."""
-    return bench(str(model), sweep, output=output, **{"images": 6, "batch": 4, **more})
+    pictures = {name: more.pop(name) for name in ("count", "batch", "seed", "prompts") if name in more}
+    return bench(str(model), sweep, output=output, pictures=Pictures(**{"count": 6, "batch": 4, **pictures}), **more)
 
 
 def measure_alone(model: Path, output: Path) -> None:
@@ -29,7 +30,7 @@ def measure_alone(model: Path, output: Path) -> None:
     import torch
 
     torch.set_num_threads(1)
-    runner.BLOCK_ROWS = 3  # so that rows come now and then
+    work.BLOCK_CASES = 3  # so that results come now and then
     measure(model, output)
 
 
@@ -42,15 +43,15 @@ def commands(page: Path, start: str) -> list[list[str]]:
 
 def solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let equal converged solutions be solved once for all tests of this process: they take most of the time."""
-    original = converged.solve
+    original = work.converge
 
-    def solve(problem: Problem, numbers: Sequence[int], *more: Any) -> converged.Converged:
-        key = repr((problem.digest, problem.settings, problem.seed, problem.batch, list(numbers)))
+    def solve(flow: Flow, numbers: Sequence[int], *more: Any, **options: Any) -> Converged:
+        key = options["model"]
         if key not in SOLVED:
-            SOLVED[key] = original(problem, numbers, *more)
+            SOLVED[key] = original(flow, numbers, *more, **options)
         return SOLVED[key]
 
-    monkeypatch.setattr(converged, "solve", solve)
+    monkeypatch.setattr(work, "converge", solve)
 
 
-SOLVED: dict[str, converged.Converged] = {}
+SOLVED: dict[str, Converged] = {}

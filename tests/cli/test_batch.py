@@ -249,3 +249,15 @@ def test_bad_values_are_named_and_leave_no_folder(call: Call, here: Path, words:
     assert result.exit_code == 2, result.output
     assert message in result.stderr
     assert not Path("a").exists()
+
+
+def test_a_line_is_drawn_with_all_that_it_leaves_open(call: Call, here: Path, model: Path) -> None:
+    said = [{"prompt": "lion", "guidance": 3}, {"prompt": "lion", "sampler": "ddim", "steps": 1}]
+    Path("p.jsonl").write_text("\n".join(map(json.dumps, said)))
+    words = ("--prompts", "p.jsonl", "--steps", 2, "--guidance-method", "apg", "--sampler", "unipc-2")
+    result = call("batch", model, *words, "--option", "variant=bh1", "--batch-size", 2, "--output", "a")
+    assert result.exit_code == 0, result.stderr
+    found = [line["drawing"] for line in lines("a")]
+    assert [(one["guidance"]["method"], one["guidance"]["scale"]) for one in found] == [("apg", 3.0), ("apg", 7.5)]
+    sampling = [(one["sampling"]["sampler"], one["sampling"]["steps"], one["sampling"]["options"]) for one in found]
+    assert sampling == [("unipc-2", 2, {"variant": "bh1"}), ("ddim", 1, {})]

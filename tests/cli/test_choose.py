@@ -11,7 +11,7 @@ import fewstep as fs
 from benchmark.tiny import commands
 from fewstep.core.plan import TunedFor
 from fewstep.tuning.table import plan_of, table_of
-from pipeline import tiny_diffusers
+from models import tiny_diffusers
 
 from .conftest import Call
 
@@ -24,14 +24,14 @@ def rows() -> list[dict[str, Any]]:
 
 
 def test_it_measures_what_is_missing_once_and_its_command_draws(call: Call, here: Path) -> None:
-    words = ("choose", "tiny.safetensors", "--budget-nfe", 3, *QUICK)
+    words = ("choose", "tiny.safetensors", "--budget-rows", 3, *QUICK)
     result = call(*words, "--json")
     assert result.exit_code == 0, result.stderr
-    assert "Nothing is measured at 3 evaluations: measuring into out/bench-tiny" in result.stderr
+    assert "Nothing is measured with 3 rows: measuring into out/bench-tiny" in result.stderr
     found = json.loads(result.stdout)
     assert found["kind"] == "measured"
     chosen = found["chosen"]
-    assert chosen["nfe"] == 3
+    assert (chosen["plan"]["rows"], chosen["nfe"]) == (3, 6.0)
     assert chosen["figures"]["quality"]["low"] <= chosen["figures"]["quality"]["value"] <= 1
     assert chosen["seconds"]["value"] > 0
     errors = [row["figures"]["error"]["value"] for row in rows()]
@@ -42,19 +42,19 @@ def test_it_measures_what_is_missing_once_and_its_command_draws(call: Call, here
     assert "Nothing that was measured is better" in again.stdout
     command = next(line for line in again.stdout.splitlines() if line.startswith("command: "))
     drawn = call(*shlex.split(command)[2:], "--count", 1, "--json")
-    assert json.loads(drawn.stdout)["recipe"]["plan"]["digest"] == chosen["plan"]
+    assert json.loads(drawn.stdout)["made"]["plan"] == chosen["plan"]["digest"]
 
 
 def test_a_variant_is_measured_and_drawn_with_the_command_and_the_line_of_python(call: Call, here: Path) -> None:
     tiny_diffusers.write("ddpm", here / "whole").save_pretrained(here / "half", variant="fp16")
-    words = ("choose", "half", "--budget-nfe", 3, *QUICK, "--variant", "fp16")
+    words = ("choose", "half", "--budget-rows", 3, *QUICK, "--variant", "fp16")
     result = call(*words, "--json")
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     command = found["lines"]["command"]
     assert command.endswith(" --variant fp16")
     drawn = call(*shlex.split(command)[1:], "--count", 1, "--json")
-    assert json.loads(drawn.stdout)["recipe"]["plan"]["digest"] == found["chosen"]["plan"]
+    assert json.loads(drawn.stdout)["made"]["plan"] == found["chosen"]["plan"]["digest"]
     assert found["lines"]["python"].startswith('images = fs.load("half", variant="fp16")(')
     page = Path("out/bench-half/index.html")
     for start in ("fewstep bench half ", "fewstep generate half "):
@@ -64,22 +64,22 @@ def test_a_variant_is_measured_and_drawn_with_the_command_and_the_line_of_python
 
 
 def test_advice_says_that_it_is_advice(call: Call, here: Path) -> None:
-    result = call("choose", "tiny.safetensors", "--budget-nfe", 3, "--no-measure")
+    result = call("choose", "tiny.safetensors", "--budget-rows", 3, "--no-measure")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("Nothing is measured of this model: this is the field's advice, not a measurement")
     assert "lcm" in result.stdout
     assert "of a model that is not distilled" in result.stdout.lower()
     assert "--sampler ddim --steps 3" in result.stdout
-    found = json.loads(call("choose", "tiny.safetensors", "--budget-nfe", 20, "--no-measure", "--json").stdout)
+    found = json.loads(call("choose", "tiny.safetensors", "--budget-rows", 20, "--no-measure", "--json").stdout)
     assert (found["kind"], found["chosen"]["figures"]) == ("advice", {})
     assert not Path("out").exists()
 
 
 def test_a_budget_that_nothing_meets_is_told_the_least(call: Call, here: Path) -> None:
-    assert call("choose", "tiny.safetensors", "--budget-nfe", 4, *QUICK).exit_code == 0
-    result = call("choose", "tiny.safetensors", "--budget-nfe", 2, "--no-measure")
+    assert call("choose", "tiny.safetensors", "--budget-rows", 4, *QUICK).exit_code == 0
+    result = call("choose", "tiny.safetensors", "--budget-rows", 2, "--no-measure")
     assert result.exit_code == 2
-    assert "the least is 4 evaluations" in result.stderr
+    assert "the least is 4 rows" in result.stderr
     result = call("choose", "tiny.safetensors", "--budget-ms", 1e-6, "--no-measure")
     assert result.exit_code == 2
     assert "the least is" in result.stderr
@@ -87,30 +87,30 @@ def test_a_budget_that_nothing_meets_is_told_the_least(call: Call, here: Path) -
 
 
 def test_a_plan_tuned_for_another_model_is_refused(call: Call, here: Path) -> None:
-    schedule = fs.load("tiny.safetensors").schedule
+    schedule = fs.load("tiny.safetensors").model.schedule
     table = table_of(fs.compile("unipc-2", schedule=schedule, steps=3))
     assert table is not None
     plan_of(table, schedule, TunedFor("0" * 16)).save("other.json")
-    result = call("choose", "tiny.safetensors", "--budget-nfe", 3, "--results", "other.json", "--no-measure")
+    result = call("choose", "tiny.safetensors", "--budget-rows", 3, "--results", "other.json", "--no-measure")
     assert result.exit_code == 2
     assert "was tuned for a model with digest 0000000000000000" in result.stderr
-    words = ("choose", "tiny.safetensors", "--budget-nfe", 3, "--results", "other.json", *QUICK)
+    words = ("choose", "tiny.safetensors", "--budget-rows", 3, "--results", "other.json", *QUICK)
     forced = call(*words, "--force", "--json")
     assert forced.exit_code == 0, forced.stderr
-    assert [row["sampler"] for row in rows() if row["kind"] == "tuned"] == ["learned"]
+    assert [row["plan"]["sampler"] for row in rows() if row["plan"]["kind"] == "tuned"] == ["learned"]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "give --budget-nfe N, --budget-ms MS or --quality Q"),
-        (("--budget-nfe", 0), "1<=x<=10000"),
+        ((), "give --budget-rows N, --budget-nfe N, --budget-ms MS or --quality Q"),
+        (("--budget-rows", 0), "1<=x<=10000"),
         (("--quality", 1.5), "0<x<=1"),
         (("--budget-ms", 5, "--no-measure"), "advice knows no milliseconds"),
-        (("--budget-nfe", 4, "--results", "nowhere.json"), "nothing is there: nowhere.json"),
-        (("--budget-nfe", 4, "--guidance", "nan", "--no-measure"), "a guidance scale is a finite number, got nan"),
-        (("--budget-nfe", 4, "--guidance", "inf"), "a guidance scale is a finite number, got inf"),
-        (("--budget-nfe", 4, "--prompts", "p.txt", "--no-measure"), "--prompts is for models that take prompts"),
+        (("--budget-rows", 4, "--results", "nowhere.json"), "nothing is there: nowhere.json"),
+        (("--budget-rows", 4, "--guidance", "nan", "--no-measure"), "a guidance scale is a finite number, got nan"),
+        (("--budget-rows", 4, "--guidance", "inf"), "a guidance scale is a finite number, got inf"),
+        (("--budget-rows", 4, "--prompts", "p.txt", "--no-measure"), "--prompts is for models that take prompts"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(call: Call, here: Path, words: tuple[object, ...], message: str) -> None:
@@ -123,23 +123,23 @@ def test_bad_input_is_refused_in_one_line(call: Call, here: Path, words: tuple[o
 def test_ctrl_c_while_measuring_keeps_the_rows_and_says_interrupted(
     call: Call, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from fewstep.benchmark.row import Rows
+    from fewstep.benchmark.results import ResultFile
 
-    append = Rows.append
+    append = ResultFile.append
 
-    def once(self: Rows, run: object) -> None:
+    def once(self: ResultFile, run: object) -> None:
         append(self, run)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Rows, "append", once)
-    result = call("choose", "tiny.safetensors", "--budget-nfe", 3, *QUICK)
+    monkeypatch.setattr(ResultFile, "append", once)
+    result = call("choose", "tiny.safetensors", "--budget-rows", 3, *QUICK)
     assert result.exit_code == 130
     assert len(rows()) == 1
 
 
 def test_after_a_tuning_alone_its_certificate_speaks(call: Call, here: Path) -> None:
-    schedule = fs.load("tiny.safetensors").schedule
-    digest = fs.load("tiny.safetensors").digest
+    schedule = fs.load("tiny.safetensors").model.schedule
+    digest = fs.load("tiny.safetensors").model.digest
     for name, error, steps in (("mine", 0.1, 3), ("less", 0.2, 2)):
         table = table_of(fs.compile("unipc-2", schedule=schedule, steps=steps))
         assert table is not None
@@ -154,7 +154,7 @@ def test_after_a_tuning_alone_its_certificate_speaks(call: Call, here: Path) -> 
             "compared": [{"digest": plan.digest, "rmse": errors}],
         }
         Path(f"out/{name}.certificate.json").write_text(json.dumps(document))
-    words = ("choose", "tiny.safetensors", "--budget-nfe", 4, "--no-measure")
+    words = ("choose", "tiny.safetensors", "--budget-rows", 4, "--no-measure")
     result = call(*words)
     assert result.exit_code == 0, result.stderr
     assert "the plan out/mine.json" in result.stdout
@@ -164,4 +164,7 @@ def test_after_a_tuning_alone_its_certificate_speaks(call: Call, here: Path) -> 
     assert (found["kind"], found["cheaper"]["figures"]["error"]["high"]) == ("measured", None)
     other = call(*words, "--guidance", 3)
     assert other.stdout.startswith("Nothing is measured of this model")
-    assert "out/mine.json is left out: its certificate is of guidance 2, and no row is of this one" in other.stderr
+    assert (
+        "out/mine.json is left out: its certificate is of guidance 2, and nothing is measured at this one"
+        in other.stderr
+    )

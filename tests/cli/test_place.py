@@ -19,7 +19,7 @@ WORDS = {
     "compare, over scales": ["--guidance", "1,2"],
     "tune": ["--nfe", "4"],
     "bench": [],
-    "choose": ["--budget-nfe", "4"],
+    "choose": ["--budget-rows", "4"],
     "doctor": [],
 }
 OPTIONS = {
@@ -49,7 +49,7 @@ def test_where_a_model_runs_is_for_loading(call: Call, monkeypatch: pytest.Monke
     result = call(command.split(",")[0], "model", *WORDS[command], *where)
     assert (result.exit_code, "seen" in result.stderr) == (2, True)
     seen.pop("cache", None)
-    if command == "bench":
+    if command in ("bench", "choose"):
         assert seen.pop("dtype") == "float32"
     everything = {"device": "cuda:1", "dtype": "float16", "variant": "fp16", "config": "a/b", "allow_pickle": True}
     wanted = {name: value for name, value in everything.items() if name not in lacking}

@@ -10,7 +10,6 @@ import torch
 import fewstep as fs
 from fewstep.core.plan import TunedFor
 from fewstep.tuning import budget
-from fewstep.tuning.budget import Fitting
 
 from .conftest import Call
 
@@ -18,24 +17,25 @@ QUICK = ("--seconds", 600, "--images", 8, "--iterations", 2, "--samplers", "ddim
 
 
 def test_a_plan_and_its_certificate_are_written_and_generate_draws_with_it(call: Call, here: Path) -> None:
-    result = call("tune", "tiny.safetensors", "--nfe", 2, *QUICK, "--output", "new/plan.json")
+    result = call("tune", "tiny.safetensors", "--rows", 2, *QUICK, "--output", "new/plan.json")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "new/plan.json"
     assert "the rest learns" in result.stderr
     plan = fs.Plan.load("new/plan.json")
     found = json.loads(Path("new/plan.certificate.json").read_text())
     assert found["plan"] == plan.digest
-    assert found["nfe"] == plan.nfe == 2
-    assert found["model"]["digest"] == fs.load("tiny.safetensors").digest
+    assert found["rows"] == len(plan.rows) == 2
+    assert found["nfe"] == 4
+    assert found["model"]["digest"] == fs.load("tiny.safetensors").model.digest
     assert Path("new/plan.certificate.html").read_text().startswith("<!doctype html>")
     drawn = call("generate", "tiny.safetensors", "--plan", "new/plan.json", "--count", 1, "--json")
-    assert json.loads(drawn.stdout)["recipe"]["plan"]["digest"] == plan.digest
+    assert json.loads(drawn.stdout)["made"]["plan"] == plan.digest
 
 
 def test_json_is_the_certificate(call: Call, here: Path) -> None:
-    result = call("tune", "tiny.safetensors", "--nfe", 3, *QUICK, "--guidance", 1, "--json")
+    result = call("tune", "tiny.safetensors", "--rows", 3, *QUICK, "--guidance", 1, "--json")
     found = json.loads(result.stdout)
-    assert found["path"] == str(Path("out/tiny-3-nfe.json"))
+    assert found["path"] == str(Path("out/tiny-3-rows.json"))
     assert found["settings"] == {"guidance": 1.0}
     assert found["seconds"]["total"] > 0
     assert {row["kind"] for row in found["compared"]} >= {"default"}
@@ -43,7 +43,7 @@ def test_json_is_the_certificate(call: Call, here: Path) -> None:
 
 def test_a_lower_precision_is_said_in_the_certificate_and_the_plan(call: Call, here: Path) -> None:
     words = ("--iterations", 2, "--dtype", "bfloat16", "--guidance", 3, "--json")
-    found = json.loads(call("tune", "tiny.safetensors", "--nfe", 2, *QUICK, *words).stdout)
+    found = json.loads(call("tune", "tiny.safetensors", "--rows", 2, *QUICK, *words).stdout)
     assert found["settings"] == {"guidance": 3.0, "precision": "bfloat16"}
     plan = fs.Plan.load(found["path"])
     assert found["kind"] != "learned" or plan.tuned_for.settings["precision"] == "bfloat16"
@@ -51,36 +51,37 @@ def test_a_lower_precision_is_said_in_the_certificate_and_the_plan(call: Call, h
 
 
 def test_some_rows_alone_can_be_guided(call: Call, here: Path) -> None:
-    result = call("tune", "tiny.safetensors", "--nfe", 3, *QUICK, "--interval", "--guidance", 3)
+    result = call("tune", "tiny.safetensors", "--nfe", 6, *QUICK, "--interval", "--guidance", 3)
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
-    assert lines[0].split()[2:4] == ["rows", "evaluations"]
-    found = json.loads(Path("out/tiny-3-nfe.certificate.json").read_text())
+    assert lines[0].split()[2:4] == ["rows", "NFE"]
+    found = json.loads(Path("out/tiny-6-nfe.certificate.json").read_text())
     assert found["search"]["layouts"] > 3
-    assert {row["evaluations"] for row in found["compared"]} == {6}
-    drawn = call("generate", "tiny.safetensors", "--plan", "out/tiny-3-nfe.json", "--guidance", 3, "--json")
+    assert {row["nfe"] for row in found["compared"]} == {6}
+    drawn = call("generate", "tiny.safetensors", "--plan", "out/tiny-6-nfe.json", "--guidance", 3, "--json")
     assert json.loads(drawn.stdout)["nfe"] == 6
     for words, message in (
         (["--guidance", 1], "an interval is of classifier-free guidance"),
         (["--constant-guidance"], "give one of them"),
+        (["--nfe", 7, "--guidance", 3], "a row of tiny costs 2 evaluations, and 7 are no multiple of it"),
     ):
-        refused = call("tune", "tiny.safetensors", "--nfe", 3, *QUICK, "--interval", *words)
+        refused = call("tune", "tiny.safetensors", "--nfe", 6, *QUICK, "--interval", *words)
         assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr
 
 
 def test_the_typical_image_can_be_the_objective(call: Call, here: Path) -> None:
-    result = call("tune", "tiny.safetensors", "--nfe", 3, *QUICK, "--objective", "psnr")
+    result = call("tune", "tiny.safetensors", "--rows", 3, *QUICK, "--objective", "psnr")
     assert result.exit_code == 0, result.stderr
     assert "typical error" in result.stdout.splitlines()[0]
-    assert json.loads(Path("out/tiny-3-nfe.certificate.json").read_text())["objective"] == "psnr"
-    refused = call("tune", "tiny.safetensors", "--nfe", 3, *QUICK, "--objective", "ssim")
+    assert json.loads(Path("out/tiny-3-rows.certificate.json").read_text())["objective"] == "psnr"
+    refused = call("tune", "tiny.safetensors", "--rows", 3, *QUICK, "--objective", "ssim")
     assert (refused.exit_code, "'ssim' is not one of 'rmse', 'psnr'" in refused.stderr) == (2, True)
 
 
 def test_a_plan_tuned_for_another_model_is_refused_unless_forced(call: Call, here: Path) -> None:
     from fewstep.tuning.table import plan_of, table_of
 
-    schedule = fs.load("tiny.safetensors").schedule
+    schedule = fs.load("tiny.safetensors").model.schedule
     table = table_of(fs.compile("unipc-2", schedule=schedule, steps=3))
     assert table is not None
     plan_of(table, schedule, TunedFor("0" * 16)).save("other.json")
@@ -98,19 +99,19 @@ def test_ctrl_c_during_the_certificate_keeps_the_plan_alone(
     def interrupted(*given: object) -> None:
         raise KeyboardInterrupt
 
-    words = ("tune", "tiny.safetensors", "--nfe", 2, *QUICK, "--iterations", 0, "--output", "plan.json")
+    words = ("tune", "tiny.safetensors", "--rows", 2, *QUICK, "--iterations", 0, "--output", "plan.json")
     assert call(*words, "--seed", 1).exit_code == 0
     assert sorted(path.name for path in here.glob("plan.*")) == [
         "plan.certificate.html", "plan.certificate.json", "plan.json",
     ]  # fmt: skip
     Path("plan.json").unlink()
-    monkeypatch.setattr("fewstep.tuning.tuning.gain", interrupted)
+    monkeypatch.setattr("fewstep.tuning.verdict.gain", interrupted)
     result = call(*words)
     assert result.exit_code == 130
     assert result.stdout == "plan.json\n"
     assert result.stderr.splitlines()[-1] == "interrupted: the best plan so far is kept, without a certificate"
     assert [path.name for path in here.glob("*plan.*")] == ["plan.json"]
-    assert fs.Plan.load("plan.json").nfe == 2
+    assert len(fs.Plan.load("plan.json").rows) == 2
     assert json.loads(call(*words, "--json").stdout) == {"path": "plan.json", "certificate": []}
 
 
@@ -124,7 +125,7 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
         ("tiny.safetensors/t6.json", "tiny.safetensors"),
         ("plan.json", "Is a directory: plan.certificate.json"),
     ):
-        result = call("tune", "tiny.safetensors", "--nfe", 2, *QUICK, "--output", output)
+        result = call("tune", "tiny.safetensors", "--rows", 2, *QUICK, "--output", output)
         assert (result.exit_code, message in result.stderr) == (2, True), result.stderr
         assert ".part" not in result.stderr
 
@@ -132,11 +133,12 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "give --nfe N, the network evaluations of the plan, or --ms M"),
-        (("--nfe", 4, "--ms", 100), "give --nfe N, the network evaluations of the plan, or --ms M"),
+        ((), "give --rows N, the rows of the plan, --nfe N, the network evaluations of an image, or --ms M"),
+        (("--nfe", 4, "--ms", 100), "give --rows N"),
         (("--ms", 0), "x>0"),
-        (("--ms", 1e-6), "no plan meets 1e-06 ms an image here: the least, 2 evaluations, takes"),
-        (("--nfe", 1), "2<=x<=32"),
+        (("--ms", 1e-6), "no plan meets 1e-06 ms an image here: the least, 2 rows, takes"),
+        (("--rows", 1), "2<=x<=32"),
+        (("--rows", 4, "--interval"), "give --nfe N"),
         (("--nfe", 4, "--output", "plan.txt"), "must end in .json"),
         (("--nfe", 4, "--prompts", "p.txt"), "--prompts is for models that take prompts"),
         (("--nfe", 4, "--seconds", 0), "x>=1"),
@@ -150,38 +152,37 @@ def test_bad_input_is_refused_in_one_line(call: Call, here: Path, words: tuple[o
     assert len([line for line in result.stderr.splitlines() if "error" in line]) == 1
 
 
-def test_milliseconds_become_the_evaluations_that_fit(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fitting(run: Callable[[int], None], images: int, ms: float, **more: object) -> Fitting:
+def test_milliseconds_become_the_rows_that_fit(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fitting(run: Callable[[int], None], images: int, ms: float, **more: object) -> tuple[int, float]:
         run(2)
         assert (images, ms) == (2, 40.0)
-        return Fitting(3, 38.5)
+        return 3, 38.5
 
-    monkeypatch.setattr(budget, "fitting_nfe", fitting)
+    monkeypatch.setattr(budget, "fitting", fitting)
     result = call("tune", "tiny.safetensors", "--ms", 40, "--batch", 2, *QUICK, "--samplers", "ddim", "--iterations", 0)
     assert result.exit_code == 0, result.stderr
-    assert "3 evaluations take 38.5 ms an image" in result.stderr
-    assert fs.Plan.load("out/tiny-3-nfe.json").nfe == 3
+    assert "3 rows take 38.5 ms an image" in result.stderr
+    assert len(fs.Plan.load("out/tiny-3-rows.json").rows) == 3
 
 
 def test_a_plan_that_guides_by_row_is_followed_and_drawn_again(call: Call, here: Path) -> None:
-    from fewstep.pipeline import read
     from fewstep.tuning.table import plan_of, table_of
 
     pipe = fs.load("tiny.safetensors")
-    table = table_of(fs.compile("unipc-2", schedule=pipe.schedule, steps=2))
+    table = table_of(fs.compile("unipc-2", schedule=pipe.model.schedule, steps=2))
     assert table is not None
     for name, factors in (("by_row", [0.5, 2.0]), ("constant", [1.0, 1.0])):
-        plan_of(table, pipe.schedule, TunedFor(pipe.digest), factors).save(f"{name}.json")
+        plan_of(table, pipe.model.schedule, TunedFor(pipe.model.digest), factors).save(f"{name}.json")
         drawn = call(
             "generate", "tiny.safetensors", "--plan", f"{name}.json", "--guidance", 3, "--output", f"{name}.png"
         )
         assert drawn.exit_code == 0, drawn.stderr
     assert Path("by_row.png").read_bytes() != Path("constant.png").read_bytes()
-    recipe = read(Path("by_row.png")).recipe
-    assert recipe is not None
-    plan = fs.Plan.load("by_row.json")
-    drawn = pipe(recipe.labels, sampler=plan, guidance=3.0, seed=recipe.seed, batch=recipe.batch)
-    assert torch.equal(pipe.redraw(recipe).tensor, drawn.tensor)
+    stamp = fs.drawing.read("by_row.png")
+    drawing, plan = stamp.drawing, fs.Plan.load("by_row.json")
+    settings = {"guidance": 3.0, "seed": drawing.seed, "count": drawing.count, "batch": stamp.made.batch}
+    drawn = pipe(drawing.labels, sampler=plan, **settings)
+    assert torch.equal(pipe.redraw(stamp).tensor, drawn.tensor)
     refused = call("generate", "tiny.safetensors", "--plan", "by_row.json", "--guidance-method", "apg")
     assert refused.exit_code == 2
     assert "was tuned with guidance by row" in refused.stderr

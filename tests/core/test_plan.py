@@ -324,7 +324,7 @@ def test_a_signed_plan_with_any_change_is_refused_or_good(data):
     assert Plan.from_json(plan.to_json()) == plan
     assert repr(plan)
     with np.errstate(over="ignore", invalid="ignore"):
-        assert marginal_error(plan).shape == (plan.nfe + 1,)
+        assert marginal_error(plan).shape == (len(plan.rows) + 1,)
     start = torch.ones(2, 3, dtype=torch.float64)
     states = fs.sample_pair(plan, lambda x, t: x / 2, start=(start,) * plan.inputs)
     assert len(states) == plan.outputs
@@ -400,5 +400,12 @@ def test_a_plan_of_another_schedule_is_refused_and_of_an_equal_one_is_not():
 
 def test_a_plan_says_what_it_is():
     plan = small()
-    assert repr(plan) == f"Plan('dpmpp-2m', grid='karras', steps=3, nfe=3, registers=2, digest='{plan.digest}')"
+    assert repr(plan) == f"Plan('dpmpp-2m', grid='karras', steps=3, rows=3, registers=2, digest='{plan.digest}')"
     assert len(plan.digest) == 16
+
+
+def test_evaluations_are_the_rows_and_once_more_those_that_are_guided():
+    plan = fs.compile("heun", schedule=fs.schedules.edm(), steps=3)
+    assert (len(plan.rows), plan.nfe(), plan.nfe(guided=True)) == (5, 5, 10)
+    some = replace(plan, guidance_factors=(0.0, 1.0, 1.5, 0.5, 0.0))
+    assert (some.nfe(), some.nfe(guided=True)) == (5, 8)

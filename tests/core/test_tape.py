@@ -117,7 +117,7 @@ def test_the_table_of_a_random_solver_computes_its_numbers(data):
 
     R = played(plan, shadow.start, network, drawn)
     assert plan.outputs == len(results)
-    assert plan.nfe == len(shadow.inputs)
+    assert len(plan.rows) == len(shadow.inputs)
     for got, expected in zip([*seen, *R], [*shadow.inputs, *(number for _, number in results)], strict=True):
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-9 * max(1.0, float(np.abs(expected).max())))
 
@@ -163,7 +163,7 @@ def test_a_register_that_is_free_is_used_again():
 
     plan = plan_of(solver)
     assert plan.registers == 2
-    assert plan.nfe == len(TIMES) - 1
+    assert len(plan.rows) == len(TIMES) - 1
 
 
 def test_raw_and_projected_estimates_have_columns_of_their_own():

@@ -35,8 +35,8 @@ class Counting(fs.Denoiser):
         return Counting([])
 
     def check(self, plan):
-        if plan.nfe > 4:
-            raise fs.InvalidInput(f"{plan.nfe} rows are too many")
+        if len(plan.rows) > 4:
+            raise fs.InvalidInput(f"{len(plan.rows)} rows are too many")
 
     def output(self, x, level):
         if self.rows is None:

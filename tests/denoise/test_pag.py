@@ -241,10 +241,15 @@ def test_networks_without_such_layers_and_names_of_none_are_refused():
 
 def test_a_wrapped_network_is_told_where_its_layers_are():
     inner = unet()
-    wrapped = fs.Network(lambda x, t, **condition: inner(x, t, **condition), SCHEDULE, "epsilon", dtype=torch.float64)
+
+    def wrapped(**more):
+        return fs.Network(
+            lambda x, t, **condition: inner(x, t, **condition), SCHEDULE, "epsilon", dtype=torch.float64, **more
+        )
+
     with pytest.raises(fs.InvalidInput, match="give the module itself as module="):
-        guided(wrapped, 2.0)
-    got = guided(wrapped, 2.0, module=inner)(X, 500.0)
+        guided(wrapped(), 2.0)
+    got = guided(wrapped(module=inner), 2.0)(X, 500.0)
     torch.testing.assert_close(got, pag(unet(), 2.0)(X, 500.0), rtol=0, atol=1e-12)
 
 

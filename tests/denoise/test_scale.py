@@ -52,7 +52,7 @@ def test_where_alpha_is_0_a_schedule_has_its_noisy_end():
 @pytest.mark.parametrize("name", ["ddim", "heun", "unipc-3", "restart", "sde-dpmpp-2m"])
 def test_weights_by_row_are_paid_for_where_they_are_not_1(name):
     plan, network = fs.compile(name, schedule=LINEAR, steps=6), Counting()
-    weights = [1.0 if i % 3 else 2.0 + i for i in range(plan.nfe)]
+    weights = [1.0 if i % 3 else 2.0 + i for i in range(len(plan.rows))]
     fs.sample(plan, guided(fs.GuidanceSchedule.rows(weights), network=network), shape=SHAPE)
     assert network.calls == [3 if w == 1 else 6 for w in weights]
 
@@ -70,7 +70,11 @@ def test_weights_by_row_are_those_of_the_level_that_the_row_has(name):
 def test_one_weight_in_all_rows_is_that_weight():
     plan = fs.compile("heun", schedule=LINEAR, steps=4)
     constant = fs.sample(plan, guided(4.0), shape=SHAPE)
-    for same in (fs.GuidanceSchedule.rows([4.0] * plan.nfe), lambda ratio: 4, fs.GuidanceSchedule.linear(4.0, 4.0)):
+    for same in (
+        fs.GuidanceSchedule.rows([4.0] * len(plan.rows)),
+        lambda ratio: 4,
+        fs.GuidanceSchedule.linear(4.0, 4.0),
+    ):
         assert torch.equal(constant, fs.sample(plan, guided(same), shape=SHAPE))
 
 

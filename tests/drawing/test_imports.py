@@ -8,7 +8,8 @@ import pytest
 
 @pytest.mark.parametrize("module", ["fewstep.drawing", "fewstep.denoise.methods"])
 def test_torch_stays_unimported(module: str) -> None:
-    code = f"import sys, {module}; print(sorted({{'torch', 'diffusers', 'transformers', 'safetensors'}} & set(sys.modules)))"
+    heavy = "{'torch', 'diffusers', 'transformers', 'safetensors'}"
+    code = f"import sys, {module}; print(sorted({heavy} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 

@@ -155,7 +155,7 @@ EDITS: list[tuple[str, Callable[[Content], None], str]] = [
     ("a long interval", drawing(lambda d: d["guidance"].update(interval=[2, 1, 1])), r"guidance\.interval"),
     ("a rescale of 2", drawing(lambda d: d["guidance"].update(options={"rescale": 2})), "rescale must lie"),
     ("endless steps", drawing(lambda d: d["sampling"].update(steps=10**9)), r"sampling\.steps .*got 1000000000"),
-    ("no steps", drawing(lambda d: d["sampling"].update(steps=None)), "exactly one of steps, times and sigmas, got none"),
+    ("no steps", drawing(lambda d: d["sampling"].update(steps=None)), "exactly one of steps, times and .*got none"),
     ("an unknown sampler", drawing(lambda d: d["sampling"].update(sampler="dimm")), "unknown sampler 'dimm'"),
     ("an unknown grid", drawing(lambda d: d["sampling"].update(grid="x")), "unknown grid 'x'"),
     ("nested options", drawing(lambda d: d["sampling"].update(options={"eta": [[1]]})), r"sampling\.options"),
@@ -164,7 +164,7 @@ EDITS: list[tuple[str, Callable[[Content], None], str]] = [
     ("times of text", drawing(lambda d: d["sampling"].update(times=["a", "b"])), r"sampling\.times\.0 .*got 'a'"),
     ("a plan of another format", drawing(lambda d: d["sampling"].update(plan={"format": 9})), "not a plan of format"),
     ("a plan of text", drawing(lambda d: d["sampling"].update(plan="text")), r"sampling\.plan"),
-    ("a plan and a sampler", drawing(lambda d: d["sampling"].update(plan="0" * 16)), "the plan already decides sampler"),
+    ("a plan and a sampler", drawing(lambda d: d["sampling"].update(plan="0" * 16)), "already decides sampler"),
     ("an unknown task", drawing(lambda d: d.update(source={"task": "copy", "picture": "0" * 16})), r"source\.task"),
     ("a mask alone", drawing(lambda d: d.update(source=MASKED)), "a mask belongs to inpaint"),
 ]  # fmt: skip

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fewstep.core.errors import InvalidInput
-from fewstep.measure import ClipScore, Summary, backbone, mean_score
+from fewstep.measure import Bootstrap, ClipScore, Summary, backbone, mean_score
 from models.tiny_diffusers import clip_tokenizer
 
 transformers = pytest.importorskip("transformers")
@@ -181,7 +181,7 @@ def scored(folder):
 
 def test_any_score_has_a_mean_with_an_interval():
     right = torch.tensor([1.0] * 90 + [0.0] * 10)
-    figure = mean_score("prompt adherence", right, reference="prompts", replicates=2000)
+    figure = mean_score("prompt adherence", right, reference="prompts", bootstrap=Bootstrap(2000))
     assert figure.value == pytest.approx(0.9)
     assert figure.high - figure.low == pytest.approx(2 * 1.96 * 0.03, rel=0.15)
     for wrong in ([1.0], [[1.0, 2.0]], [1.0, float("nan")]):

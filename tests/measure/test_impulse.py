@@ -35,10 +35,10 @@ def numbers(count):
 def test_the_table_applied_to_numbers_is_the_run(sampler):
     plan = fs.compile(sampler, schedule=fs.schedules.scaled_linear(), steps=5)
     table = impulse(plan)
-    start, outputs = numbers(1)[0], numbers(plan.nfe)
+    start, outputs = numbers(1)[0], numbers(len(plan.rows))
     silent = states(plan, 0 * start, 0 * outputs)  # what the noise alone does
     run = states(plan, start, outputs) - silent
-    assert table.states.shape == (plan.nfe + 1, 1 + plan.nfe + len(table.draws))
+    assert table.states.shape == (len(plan.rows) + 1, 1 + len(plan.rows) + len(table.draws))
     expected = table.states[:, : table.noise.start] @ np.vstack([start[None].numpy(), outputs.numpy()])
     np.testing.assert_allclose(run, expected, rtol=0, atol=1e-12)
     assert plan.stochastic == bool(len(table.draws)) == bool(np.abs(silent).max() > 0)
@@ -67,4 +67,4 @@ def test_a_pair_has_two_starts():
     again = fs.compile("belm", schedule=schedule, steps=4, start="pair")
     assert impulse(plan).starts == 1
     assert impulse(again).starts == 2
-    assert impulse(again).states.shape == (again.nfe + 1, 2 + again.nfe)
+    assert impulse(again).states.shape == (len(again.rows) + 1, 2 + len(again.rows))

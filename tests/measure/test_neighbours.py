@@ -6,6 +6,7 @@ import torch
 
 from fewstep.core.errors import InvalidInput
 from fewstep.measure import pairs
+from fewstep.measure.figure import Bootstrap
 from fewstep.measure.neighbours import density_coverage, precision_recall, radii
 
 from .sets import gaussian, summed
@@ -81,7 +82,7 @@ def test_outliers_of_the_generator_raise_recall_and_not_coverage():
 
 def test_their_interval_is_that_of_a_share():
     x, y = summed(gaussian(400, 3, 0, 1.3, 0.5)), summed(gaussian(400, 3, 1))
-    precision = precision_recall(x, y, replicates=4000).precision
+    precision = precision_recall(x, y, bootstrap=Bootstrap(4000)).precision
     expected = 2 * 1.96 * (precision.value * (1 - precision.value) / 400) ** 0.5
     assert precision.high - precision.low == pytest.approx(expected, rel=0.1)
     assert (precision.settings, precision.better, precision.n) == ("k=3", "more", 400)

@@ -8,7 +8,7 @@ from torch import nn
 
 from fewstep.core.errors import InvalidInput
 from fewstep.measure.features import FunctionFeatures, PixelFeatures
-from fewstep.measure.figure import Figure, compare, resampling
+from fewstep.measure.figure import Bootstrap, Figure, compare, resampling
 from fewstep.measure.frechet import frechet_distance
 from fewstep.measure.summary import Summary
 
@@ -137,8 +137,8 @@ def test_figures_of_unlike_things_refuse_to_be_compared():
         "other weights": frechet_distance(summed(x, digest="2"), summed(gaussian(60, 4, 0), digest="2")),
         "their features are 'test' and 'b'": frechet_distance(summed(x, "b"), summed(gaussian(60, 4, 0), "b")),
         "same reference": frechet_distance(summed(x), summed(gaussian(60, 4, 5))),
-        "500 and 100 bootstrap replicates": frechet_distance(summed(x), real, replicates=100),
-        "their confidence": frechet_distance(summed(x), real, confidence=0.9),
+        "500 and 100 bootstrap replicates": frechet_distance(summed(x), real, bootstrap=Bootstrap(100)),
+        "their confidence": frechet_distance(summed(x), real, bootstrap=Bootstrap(confidence=0.9)),
     }
     for message, figure in other.items():
         with pytest.raises(InvalidInput, match=message):
@@ -172,4 +172,4 @@ def test_bootstrap_weights_are_seeded_shares():
     assert float((weights * 50).var()) == pytest.approx(1 - 1 / 50, rel=0.1)
     for bad in ({"replicates": 19}, {"confidence": 1.0}, {"confidence": 0.2}):
         with pytest.raises(InvalidInput, match=next(iter(bad))):
-            frechet_distance(summed(gaussian(50, 4, 1)), summed(gaussian(60, 4, 0)), **bad)
+            frechet_distance(summed(gaussian(50, 4, 1)), summed(gaussian(60, 4, 0)), bootstrap=Bootstrap(**bad))

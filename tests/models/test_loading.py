@@ -217,12 +217,12 @@ def test_a_missing_part_is_named(folder: Path, part: str) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda content: content[:-10], "is truncated: its tensors should have"),
-        (lambda content: content[:100], "is truncated: its header alone"),
+        (lambda content: content[:-10], r"truncated or damaged \(.*not fully covered\); fetch or train it again"),
+        (lambda content: content[:100], "truncated or damaged"),
         (lambda content: b"", "is not a safetensors file"),
-        (lambda content: b"PK\x03\x04" + content[4:], "is a zip archive, such as torch.save writes"),
+        (lambda content: b"PK\x03\x04" + content[4:], "is not a safetensors file"),
         (lambda content: b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
-        (lambda content: (2**40).to_bytes(8, "little") + content[8:], "asks for a header of 1,099,511,627,776 bytes"),
+        (lambda content: (2**40).to_bytes(8, "little") + content[8:], r"\(.*header too large\)"),
     ],
 )
 def test_damaged_weights_are_refused(folder: Path, file: str, damage: Callable[[bytes], bytes], message: str) -> None:

@@ -199,7 +199,7 @@ def test_files_that_are_damaged_or_of_another_kind_are_refused(
     path, config = checkpoint
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(fs.InvalidInput, match=r"cut.safetensors is truncated: its tensors should have"):
+    with pytest.raises(fs.InvalidInput, match=r"cut.safetensors .*truncated or damaged"):
         load(cut, config=config)
     unknown = originals.write(tmp_path / "unknown.safetensors", net__={"layers.0.weight": torch.zeros(4)})
     with pytest.raises(fs.InvalidInput, match=r"config is for an original checkpoint.*unknown.safetensors is none"):

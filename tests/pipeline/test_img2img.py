@@ -197,7 +197,7 @@ def test_a_given_plan_says_where_it_starts(sd: Pipeline) -> None:
         ({"strength": float("nan")}, "strength must be a number above 0"),
         ({"strength": 0.1, "steps": 5}, "of 5 steps leaves none"),
         ({"strength_of": "time"}, "strength_of must be one of"),
-        ({"fit": "cover"}, "fit must be one of"),
+        ({"fit": "cover"}, "fit has to be 'crop', 'stretch' or 'exact', got 'cover'"),
         ({"fit": "exact"}, "30 x 20 pixels and 24 x 16 are needed"),
         ({"height": 15}, "height is 15"),
         ({"sampler": "ddi"}, "did you mean 'ddim'"),

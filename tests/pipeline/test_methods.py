@@ -63,7 +63,7 @@ def test_perturbed_attention_is_one_more_evaluation_beside_guidance(models: Mode
     options = {"scale": 2.0, "layers": "mid,up_blocks"}
     guidance = fs.Guidance(5.0, method="pag", options=options)
     images = sd("lion", guidance=guidance, negative=NEGATIVE, seed=4, **QUICK)
-    made: dict[str, Any] = {"method": fs.PAG(2.0, ["mid", "up_blocks"]), "module": sd.model.module}
+    made: dict[str, Any] = {"method": fs.PAG(2.0, ["mid", "up_blocks"])}
     denoiser = fs.Guided(base(sd), said(sd, ["lion"]), said(sd, [NEGATIVE]), 5.0, **made)
     latents = fs.sample(sd.plan(steps=3), denoiser, shape=(1, 4, 8, 8), seed=4)
     assert torch.equal(images.tensor, sd.decode(latents))
@@ -201,7 +201,7 @@ def test_a_network_that_was_trained_to_inpaint_is_guided_by_name(nine: Twins) ->
     assert given.channels is not None
     texts, channels = [said(pipe, [text]) for text in ("lion", "")], {"channels": given.channels}
     positive, negative = ({**text, **channels} for text in texts)
-    denoiser = fs.Guided(base(pipe), positive, negative, 5.0, method=fs.PAG(2.0), module=pipe.model.module)
+    denoiser = fs.Guided(base(pipe), positive, negative, 5.0, method=fs.PAG(2.0))
     entry: Any = start(pipe.model, plan, [images.drawing], given)
     latents = fs.sample(plan, denoiser, start=entry, seed=3)
     assert torch.equal(images.tensor, pipe.decode(latents))

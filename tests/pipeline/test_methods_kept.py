@@ -35,9 +35,7 @@ def test_a_picture_remembers_its_method(models: Models, weak: Pipeline, tmp_path
     with pytest.raises(fs.InvalidInput, match=f"a weaker model of digest {weak.model.digest}: give it as weak="):
         sd.redraw(stamp, image=picture())
     other = models("sd", prediction_type="v_prediction").native
-    with pytest.raises(
-        fs.InvalidInput, match=f"drawn with the weaker model {weak.model.digest}, and weak has the digest"
-    ):
+    with pytest.raises(fs.InvalidInput, match=f"the weaker model {weak.model.digest}, and weak has the digest"):
         sd.redraw(stamp, image=picture(), weak=other)
     with pytest.raises(fs.InvalidInput, match="drawn with no weaker model"):
         sd.redraw(sd("lion", **QUICK), weak=weak)
@@ -117,7 +115,7 @@ def test_models_of_classes_have_the_methods_too(pipe: Pipeline, tmp_path: Path) 
         ({"guidance": {"method": "autoguidance"}, "weak": other, "negative": 1}, "cannot act in autoguidance"),
         (
             {"guidance": {"method": "apg", "scale": 1}, "negative": 1},
-            "a negative prompt cannot act at guidance scale 1",
+            "cannot act at guidance scale 1",
         ),
         (
             {"guidance": {"method": "autoguidance"}, "weak": load(write(tmp_path / "b.safetensors", size=8))},
@@ -149,7 +147,7 @@ def test_a_model_without_a_condition_is_guided_by_its_attention_or_a_weaker_one(
     expected = fs.sample(ddpm.plan("ddim", steps=2), auto, shape=(1, *ddpm.state_shape()), seed=0)
     assert torch.allclose(images.tensor, expected, atol=1e-6)
     for method in ("apg", "cfg++"):
-        with pytest.raises(fs.InvalidInput, match="takes no condition.*or use the guidance method"):
+        with pytest.raises(fs.InvalidInput, match=r"takes no condition.*or use the guidance method"):
             ddpm(steps=2, sampler="ddim", guidance={"method": method})
     dit = models("dit").native
     assert dit([3], steps=2, sampler="ddim", guidance={"method": "pag", "layers": "1"}).nfe == 6

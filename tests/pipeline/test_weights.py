@@ -244,7 +244,7 @@ def test_perturbed_attention_and_autoguidance_take_weights_by_row_too(
     rows = fs.GuidanceSchedule.rows(ROWS)
     shape = (1, *sd.state_shape(16, 16))
     for method, more, denoiser, nfe in (
-        ("pag", {}, fs.Guided(network, own, empty, rows, method="pag", module=sd.model.module), 8),
+        ("pag", {}, fs.Guided(network, own, empty, rows, method="pag"), 8),
         ("autoguidance", {"weak": weak}, fs.Guided(network, own, scale=rows, method="autoguidance", weaker=theirs), 5),
     ):
         images = sd("lion", guidance={"scale": ROWS, "method": method}, sampler="ddim", **more, **QUICK)

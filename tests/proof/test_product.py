@@ -52,8 +52,8 @@ def compiled(name, grid, kind, steps):
 
 
 def check_plan(plan, schedule):
-    assert plan.nfe == len(plan.rows)
-    assert len(plan.A) == len(plan.B) == len(plan.s) == plan.nfe
+    assert plan.nfe() == len(plan.rows)
+    assert len(plan.A) == len(plan.B) == len(plan.s) == len(plan.rows)
     assert 1 <= sum(row.ends_step for row in plan.rows) <= plan.steps
     assert plan.rows[-1].ends_step
     worst = float(np.max(marginal_error(plan)))

@@ -75,7 +75,7 @@ def test_evaluations_are_counted_and_are_what_the_plan_says(name):
     for steps in (1, 2, 5):
         plan, calls = plan_of(name, steps), []
         fs.sample(plan, lambda x, t: calls.append((tuple(x.shape), t)) or x / 2, shape=SHAPE, check=False)  # noqa: B023
-        assert len(calls) == plan.nfe
+        assert len(calls) == len(plan.rows)
         assert all(shape == SHAPE and t.shape == (3,) for shape, t in calls)
         told = [t.tolist() for _, t in calls]
         assert told == [[float(np.float32(row.t))] * 3 for row in plan.rows]
@@ -257,7 +257,7 @@ def test_nan_is_reported_with_row_and_label_and_the_other_images_are_good(name, 
     assert (error.row, error.label, error.images) == (3, row.label, [1])
     assert torch.equal(error.result[[0, 2]], good[[0, 2]])
     assert not torch.isfinite(error.result[1]).all()
-    assert f"row 3 of {plan.nfe} ({row.label}, time {row.t:g})" in str(error)
+    assert f"row 3 of {len(plan.rows)} ({row.label}, time {row.t:g})" in str(error)
 
 
 def test_nan_in_the_start_is_not_blamed_on_the_network():
@@ -299,8 +299,8 @@ def test_previews_are_the_estimates_of_the_data():
         seen.append((progress.index, progress.rows, progress.row, progress.data()))
 
     result = fs.sample(plan, network, shape=SHAPE, on_row=on_row)
-    assert [s[0] for s in seen] == list(range(plan.nfe))
-    assert {s[1] for s in seen} == {plan.nfe}
+    assert [s[0] for s in seen] == list(range(len(plan.rows)))
+    assert {s[1] for s in seen} == {len(plan.rows)}
     assert [s[2] for s in seen] == list(plan.rows)
     assert all(torch.equal(data, soft(x, None)) for (*_, data), x in zip(seen, inputs, strict=True))
     assert torch.equal(result, fs.sample(plan, soft, shape=SHAPE))

@@ -81,7 +81,7 @@ def plainly(plan, start, network, seeds):
 def assert_same(plan, folds, project=None, seed=0):
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(2, 3, dtype=torch.float64, generator=generator)
-    outputs = torch.randn(plan.nfe, 2, 3, dtype=torch.float64, generator=generator)
+    outputs = torch.randn(len(plan.rows), 2, 3, dtype=torch.float64, generator=generator)
     network = Recorded(outputs, folds, project)
     ends = run_rows(plan, network, [start], [5, 9])
     expected = plainly(plan, start, network, [5, 9])
@@ -115,7 +115,7 @@ FOLDS = st.sampled_from([(0.0, 1.0), (1.0, 0.0), (1.0, -1.0), (0.7, -1.3), (25.0
 @given(data=st.data())
 def test_a_random_table_lowers_to_the_same_numbers(numbers, data):
     plan = data.draw(tables(numbers))
-    folds = data.draw(st.lists(FOLDS, min_size=plan.nfe, max_size=plan.nfe))
+    folds = data.draw(st.lists(FOLDS, min_size=len(plan.rows), max_size=len(plan.rows)))
     project = data.draw(st.sampled_from([None, lambda x0: x0.clamp(-0.5, 0.5)]))
     assert_same(plan, folds, project)
 
@@ -126,10 +126,10 @@ def test_a_random_table_lowers_to_the_same_numbers(numbers, data):
 def test_every_sampler_lowers_to_the_same_numbers(name, projected, fold):
     for kind in ("zero_snr", "edm"):
         plan = fs.compile(name, schedule=SCHEDULES[kind], steps=7)
-        network = Recorded([], [fold] * plan.nfe)
+        network = Recorded([], [fold] * len(plan.rows))
         network.coefficients = lambda t, alpha, sigma: fold
         start = torch.linspace(-1, 1, 6, dtype=torch.float64).reshape(2, 3)
-        network.outputs = torch.sin(torch.arange(plan.nfe * 6, dtype=torch.float64)).reshape(-1, 2, 3)
+        network.outputs = torch.sin(torch.arange(len(plan.rows) * 6, dtype=torch.float64)).reshape(-1, 2, 3)
         network.project = torch.tanh if projected else None
         ends = run_rows(plan, network, [start], [0, 1])
         expected = plainly(plan, start, network, [0, 1])

@@ -76,7 +76,7 @@ def network(module, shapes=None):
             shapes.append((tuple(x.shape), *(tuple(v.shape) for v in condition.values())))
         return module(x, t, **condition).sample
 
-    return fs.Network(called, FLOW, "flow", time_scale=1000)
+    return fs.Network(called, FLOW, "flow", time_scale=1000, module=module)
 
 
 def made(shapes=None, pad=True, broken=False):
@@ -87,7 +87,7 @@ def made(shapes=None, pad=True, broken=False):
     strong = network(MODULE, shapes)
     if broken:
         strong.network = poisoned
-    return fs.Slots(strong, SHAPE, CAPACITY, registers=5, pad=pad, weaker=network(WEAK, shapes), module=MODULE)
+    return fs.Slots(strong, SHAPE, CAPACITY, registers=5, pad=pad, weaker=network(WEAK, shapes))
 
 
 def drawn(slots, waiting):
@@ -105,7 +105,7 @@ def eager(plan, request):
         return None if condition is None else {name: value[None] for name, value in condition.items()}
 
     weaker = network(WEAK).given(batch(request.condition))
-    method = {"method": request.method, "interval": request.interval, "weaker": weaker, "module": MODULE}
+    method = {"method": request.method, "interval": request.interval, "weaker": weaker}
     denoiser = fs.Guided(network(MODULE), batch(request.condition), batch(request.negative), request.scale, **method)
     denoiser = denoiser if request.around is None else request.around(denoiser)
     return fs.sample(plan, denoiser, shape=(1, *SHAPE), seed=request.seed)[0]
@@ -180,5 +180,6 @@ def test_what_an_image_cannot_be_guided_by_is_refused_and_takes_no_slot():
     without = fs.Slots(network(MODULE), SHAPE, 1)
     with pytest.raises(fs.InvalidInput, match="give weaker="):
         without.admit(euler, fs.Request(**own, scale=2.0, method="autoguidance"))
+    unknown = fs.Slots(fs.Network(lambda x, t, **condition: x, FLOW, "flow"), SHAPE, 1)
     with pytest.raises(fs.InvalidInput, match="give the module itself as module="):
-        without.admit(euler, fs.Request(**own, method="pag"))
+        unknown.admit(euler, fs.Request(**own, method="pag"))

@@ -23,7 +23,7 @@ def test_the_answer_meets_the_error_and_one_step_less_does_not(strategy):
     assert need.steps is not None
     exact = exact_from(MIXTURE, SCHEDULE, 4, seed=0)
     plan = strategy.plan(SCHEDULE, need.steps)
-    assert need.nfe == plan.nfe
+    assert need.nfe == plan.nfe()
     assert need.error == pytest.approx(error(plan, exact), rel=1e-9)
     assert need.error <= 0.05 < error(strategy.plan(SCHEDULE, need.steps - 1), exact)
 

@@ -28,7 +28,7 @@ def test_all_paths_start_from_the_same_noise_and_end_where_sample_ends():
         np.testing.assert_allclose(path.points[0], noise.numpy() * sigma, atol=1e-12)
         plan = path.strategy.within(SCHEDULE, 8)
         assert plan is not None
-        assert path.nfe == plan.nfe <= 8
+        assert path.nfe == plan.nfe() <= 8
         assert path.points.shape == (plan.steps + 1, 3, 2)
         last = fs.sample(plan, found.mixture, noise=noise)
         np.testing.assert_allclose(path.points[-1], last.numpy(), atol=1e-12)

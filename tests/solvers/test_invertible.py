@@ -57,7 +57,7 @@ def test_a_reversed_plan_goes_up_from_the_last_noisy_time():
     assert list(np.diff(plan.recipe.times) > 0) == [True] * 9
     assert plan.entry == (float(schedule.alpha(0.0)), float(schedule.sigma(0.0)))
     assert plan.exit == (float(schedule.alpha(999.0)), float(schedule.sigma(999.0)))
-    assert plan.nfe == 9
+    assert len(plan.rows) == 9
 
 
 def test_noise_cannot_be_inverted_and_pairs_are_asked_for():

@@ -25,7 +25,7 @@ SAMPLERS = ["euler-a", "dpm2-a", "dpmpp-2s-a", "dpmpp-sde", "sde-dpmpp-1", "sde-
 def gaussian_variance(plan: Plan, spread: float = 0.5) -> float:
     """Variance of the result for data N(0, spread^2) and its exact denoiser, which is linear."""
     table = coefficients(plan)
-    n = plan.nfe
+    n = len(plan.rows)
     alpha, sigma = plan.entry
     states = np.zeros((n + 1, table.shape[1] - n))
     for i in range(n + 1):

@@ -80,7 +80,7 @@ def test_a_lower_order_at_the_end_costs_order_where_the_end_is_noisy():
 def test_registers_are_as_few_as_the_design_says_at_one_evaluation_a_step(order):
     for schedule in (LINEAR, FLOW):
         plan = compile_plan(f"unipc-{order}", schedule=schedule, steps=20, grid="trailing")
-        assert (plan.registers, plan.nfe, plan.steps) == (order + 1, 20, 20)
+        assert (plan.registers, len(plan.rows), plan.steps) == (order + 1, 20, 20)
 
 
 @pytest.mark.parametrize("prediction", ["data", "noise"])
@@ -165,10 +165,10 @@ def test_the_integrals_of_lagrange_polynomials_solve_the_linear_system_of_the_pa
 
 def inputs(plan: Plan) -> np.ndarray:
     """All network inputs and the result, as coefficients of x_T and of the outputs D_i."""
-    unit = np.eye(1 + plan.nfe)
+    unit = np.eye(1 + len(plan.rows))
     R = np.outer(plan.init[:, 0], unit[0])
     states = [R[0]]
-    for i in range(plan.nfe):
+    for i in range(len(plan.rows)):
         R = plan.A[i] @ R + np.outer(plan.B[i].sum(axis=1), unit[1 + i])
         states.append(R[0])
     return np.array(states)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.tuning import Certificate, Compared, Interval
+from fewstep.tuning import Certificate, Compared, ConfidenceInterval
 from fewstep.tuning.certificate import error_interval, gain
 
 
@@ -18,12 +18,14 @@ def errors(scale, n=400, seed=0):
 
 def certificate(kind="learned"):
     plan = fs.compile("ddim", schedule=fs.schedules.linear(), steps=4)
-    rows = [Compared.of(kind, plan, errors(0.01)), Compared.of("default", plan, errors(0.04))]
+    rows = [Compared.of(kind, plan, errors(0.01), 4), Compared.of("default", plan, errors(0.04), 4)]
     return Certificate(
-        plan=plan.digest, kind=kind, nfe=4, model={"name": "<b>mine</b>", "digest": "0" * 16},
-        settings={"guidance": 2.0}, schedule="f" * 16, seed=3, compared=rows, over_default=Interval(2, 1.8, 2.2),
-        over_untuned=Interval(1.5, 1.2, float("inf")), elsewhere={"guidance 1": Interval(1.1, 1.0, 1.2)},
-        teacher={"sampler": "deis-3", "nfe": 96, "error": 1e-4},
+        plan=plan.digest, kind=kind, rows=4, nfe=4, model={"name": "<b>mine</b>", "digest": "0" * 16},
+        settings={"guidance": 2.0}, schedule="f" * 16, seed=3, compared=rows,
+        over_default=ConfidenceInterval(2, 1.8, 2.2),
+        over_untuned=ConfidenceInterval(1.5, 1.2, float("inf")),
+        elsewhere={"guidance 1": ConfidenceInterval(1.1, 1.0, 1.2)},
+        teacher={"sampler": "deis-3", "rows": 96, "error": 1e-4},
         images={"train": 8, "validation": 8, "held_out": 400}, search={"untuned": 10}, learning={"iterations": 9},
         seconds={"teacher": 1.0, "total": 3.0, "twice": None},
     )  # fmt: skip
@@ -31,7 +33,7 @@ def certificate(kind="learned"):
 
 def test_the_gain_of_a_plan_over_itself_is_one_and_of_half_the_error_two():
     own = errors(1.0)
-    assert gain(own, own) == Interval(1.0, 1.0, 1.0)
+    assert gain(own, own) == ConfidenceInterval(1.0, 1.0, 1.0)
     np.testing.assert_allclose(gain(own, own / 4), (2, 2, 2), rtol=1e-12)
 
 

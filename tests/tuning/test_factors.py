@@ -6,11 +6,10 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.denoise.factors import factors_of
 from fewstep.denoise.scale import GuidanceSchedule
-from fewstep.tuning import Known, Problem, Sizes, tune
-from fewstep.tuning.learned import Parameters, first_outputs, learn, opening
-from fewstep.tuning.problem import rmse
+from fewstep.measure.distance import overall
+from fewstep.tuning import Problem, Sizes, Solutions, TuningSettings, tune
+from fewstep.tuning.learning import Pace, Parameters, Start, first_outputs, learn, opening
 from fewstep.tuning.table import plan_of, table_of
 
 from .conditional import FLOW, guided, network, problem
@@ -27,7 +26,7 @@ def plan_with(factors=GIVEN, steps=3):
 def test_factors_are_relative_to_the_scale_and_go_with_the_file(tmp_path):
     plan_with().save(tmp_path / "plan.json")
     plan = fs.Plan.load(tmp_path / "plan.json")
-    assert factors_of(plan) == (0.5, 1.25, 1.0)
+    assert plan.guidance_factors == (0.5, 1.25, 1.0)
     assert GuidanceSchedule.following(3.0, plan).values == [2.0, 3.5, 3.0]
     assert GuidanceSchedule.following(5.0, plan).values == [3.0, 6.0, 5.0]
     rising = GuidanceSchedule.rows([1.0, 2.0, 3.0])
@@ -84,7 +83,7 @@ def test_a_run_with_factors_is_what_the_plan_makes_and_its_gradient_is_that_of_s
         parameters.factors += torch.tensor([-0.5, 0.25, 0.1])
     start, slope = given.noise(range(8)), outputs[0] - opening(given, table, range(8), guided=False)
     result = parameters.run(given.begun(range(8)), start, outputs[0], False, slope)
-    plan = plan_of(parameters.table(), FLOW, factors=parameters.by_row)
+    plan = parameters.plan()
     torch.testing.assert_close(result.detach(), given.solve(plan, range(8)), rtol=1e-4, atol=1e-5)
     gradient = torch.autograd.grad(result.double().square().sum(), parameters.factors)[0]
     for row in range(3):
@@ -101,29 +100,29 @@ def test_a_run_with_factors_is_what_the_plan_makes_and_its_gradient_is_that_of_s
 def test_learned_factors_take_error_away_that_times_and_weights_cannot():
     given = problem()
     teacher = fs.compile("unipc-3", schedule=FLOW, steps=48)
-    train, validation, held_out = (Known(r, given.solve(teacher, r)) for r in (
+    train, validation, held_out = (Solutions(r, given.solve(teacher, r)) for r in (
         range(256), range(10_000, 10_128), range(20_000, 20_512)
     ))  # fmt: skip
     table = table_of(fs.compile("dpmpp-2m", schedule=FLOW, steps=3))
     errors = [
-        rmse(
+        overall(
             given.errors(
-                learn(given, table, train, validation, iterations=100, batch=64, factors=by_row).plan,
+                learn(given, Start(table, by_row), train, validation, Pace(100, batch=64)).plan,
                 held_out,
             )
         )
-        for by_row in (None, [1.0] * 3)
+        for by_row in (None, (1.0,) * 3)
     ]
     assert errors[1] < errors[0] / 1.1
 
 
 def test_tuning_learns_factors_under_guidance_alone_and_not_where_it_shall_be_constant():
     default = fs.compile("ddim", schedule=FLOW, steps=4)
-    more = {"samplers": ["ddim"], "sizes": Sizes.of(128), "iterations": 25, "seconds": 10_000.0, "default": default}
-    found = tune(problem(1.5), 4, **more)
+    more = {"samplers": ["ddim"], "sizes": Sizes.of(128), "iterations": 25, "seconds": 10_000.0}
+    found = tune(problem(1.5), rows=4, default=default, settings=TuningSettings(**more))
     assert len(found.plan.guidance_factors) == 4
     assert found.certificate.factors == found.plan.guidance_factors
-    constant = tune(problem(1.5), 4, factors=False, **more)
+    constant = tune(problem(1.5), rows=4, default=default, settings=TuningSettings(**more, factors=False))
     assert constant.certificate.kind == "learned"
     assert constant.plan.guidance_factors is None
     assert constant.certificate.factors is None

@@ -4,15 +4,13 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.denoise.factors import factors_of, guided_rows
-from fewstep.tuning import Problem, Sizes, tune
-from fewstep.tuning.dynamic import step_costs
-from fewstep.tuning.intervals import Layout, fitted_layouts, layouts
-from fewstep.tuning.learned import Parameters, first_outputs, opening
+from fewstep.tuning import Problem, Sizes, TuningSettings, tune
+from fewstep.tuning.intervals import RowLayout, fitted_layouts, layouts
+from fewstep.tuning.learning import Parameters, Start, first_outputs, opening
 from fewstep.tuning.page import page_of
-from fewstep.tuning.starts import Start
-from fewstep.tuning.table import plan_of, table_of
-from fewstep.tuning.teacher import Teacher, path_of
+from fewstep.tuning.table import table_of
+from fewstep.tuning.teacher import path_of
+from fewstep.tuning.times import step_costs
 
 from .conditional import FLOW, guided, network, problem
 
@@ -38,18 +36,18 @@ def test_layouts_are_all_that_cost_so_many_evaluations():
     found = layouts(8, 32)
     assert len(found) == len(set(found)) == 1 + 3 + 5 + 7
     assert {one.evaluations for one in found} == {8}
-    assert found[0] == Layout(4, 0, 4)
-    assert Layout(6, 3, 2).factors == (0, 0, 0, 1, 1, 0)
+    assert found[0] == RowLayout(4, 0, 4)
+    assert RowLayout(6, 3, 2).factors == (0, 0, 0, 1, 1, 0)
     assert {one.rows for one in layouts(8, 5)} == {4, 5}
 
 
 def test_fitted_layouts_come_best_first_and_cost_what_they_say():
     given = problem()
-    teacher = Teacher(fs.compile("unipc-3", schedule=FLOW, steps=48), 0.0, 0)
+    teacher = fs.compile("unipc-3", schedule=FLOW, steps=48)
     path = path_of(given, teacher, range(64))
     seen = []
     found = fitted_layouts(
-        given, path, step_costs(path, FLOW), range(64), 6, 32, (0.9, 1.0, 1.1),
+        given, path, step_costs(path, FLOW), 6, 32, (0.9, 1.0, 1.1),
         watch=lambda done, of, error: seen.append((done, of)),
     )  # fmt: skip
     assert [one.error for one in found] == sorted(one.error for one in found)
@@ -58,8 +56,8 @@ def test_fitted_layouts_come_best_first_and_cost_what_they_say():
     for one in found[:4]:
         assert one.factors is not None
         plan = Start(one.table, one.factors).plan(FLOW)
-        assert plan.nfe + guided_rows(plan) == counted(plan) == 6
-    few = fitted_layouts(given, path, step_costs(path, FLOW), range(64), 6, 32, (1.0,), enough=lambda: len(seen) > 0)
+        assert plan.nfe(guided=True) == counted(plan) == 6
+    few = fitted_layouts(given, path, step_costs(path, FLOW), 6, 32, (1.0,), enough=lambda: len(seen) > 0)
     assert few == []
 
 
@@ -70,8 +68,8 @@ def test_a_row_that_is_not_guided_stays_so_and_a_run_is_what_the_plan_makes():
     parameters = Parameters(table, FLOW, outputs, factors=[0.0, 1.0, 1.2, 0.0])
     start, slope = given.noise(range(8)), outputs[0] - opening(given, table, range(8), guided=False)
     result = parameters.run(given.begun(range(8)), start, outputs[0], False, slope)
-    plan = plan_of(parameters.table(), FLOW, factors=parameters.by_row)
-    assert factors_of(plan) == (0.0, 1.0, 1.2, 0.0)
+    plan = parameters.plan()
+    assert plan.guidance_factors == (0.0, 1.0, 1.2, 0.0)
     torch.testing.assert_close(result.detach(), given.solve(plan, range(8)), rtol=1e-4, atol=1e-5)
     gradient = torch.autograd.grad(result.double().square().sum(), parameters.factors)[0]
     assert gradient[0] == gradient[3] == 0
@@ -84,21 +82,25 @@ def tuned():
     other = Problem.of(guided(1.0), (6,)).denoiser
     given = problem()
     object.__setattr__(given, "elsewhere", {"guidance 1": other, "guidance 2": Problem.of(guided(2.0), (6,)).denoiser})
-    return {interval: tune(given, 3, interval=interval, **MORE) for interval in (False, True)}
+    return {
+        interval: tune(given, nfe=6, settings=TuningSettings(**MORE, interval=interval)) for interval in (False, True)
+    }
 
 
 def test_more_rows_of_which_some_are_guided_beat_all_guided_ones_at_equal_evaluations(tuned):
     alike, some = tuned[False], tuned[True]
     assert counted(alike.plan) == counted(some.plan) == 6
-    assert some.plan.nfe > alike.plan.nfe == 3
-    assert 0 in factors_of(some.plan)
+    assert len(some.plan.rows) > len(alike.plan.rows) == 3
+    assert 0 in some.plan.guidance_factors
     assert some.certificate.compared[0].rmse.value < alike.certificate.compared[0].rmse.value / 1.1
 
 
 def test_the_certificate_says_what_it_costs(tuned):
     found = tuned[True].certificate
-    assert {row.evaluations for row in found.compared} == {6}
-    rows, guided_ = tuned[True].plan.nfe, guided_rows(tuned[True].plan)
+    assert {row.nfe for row in found.compared} == {6}
+    plan = tuned[True].plan
+    rows = len(plan.rows)
+    guided_ = plan.nfe(guided=True) - rows
     assert (
         f"At the cost of 3 guided rows, 6 evaluations an image, the learned plan of {rows} rows, {guided_} of them "
         "guided, has"
@@ -112,14 +114,15 @@ def test_the_certificate_says_what_it_costs(tuned):
 
 
 def test_the_same_seed_gives_the_same_plan(tuned):
-    again = tune(problem(), 3, interval=True, **MORE)
+    again = tune(problem(), nfe=6, settings=TuningSettings(**MORE, interval=True))
     assert again.plan.recipe.times == tuned[True].plan.recipe.times
     assert again.plan.guidance_factors == tuned[True].plan.guidance_factors
 
 
 def test_an_interval_that_no_time_was_left_for_is_said():
     sizes = Sizes.of(16)
-    found = tune(problem(), 3, interval=True, samplers=["ddim"], sizes=sizes, iterations=0, seconds=1e-3).certificate
+    settings = TuningSettings(interval=True, samplers=["ddim"], sizes=sizes, iterations=0, seconds=1e-3)
+    found = tune(problem(), nfe=6, settings=settings).certificate
     assert found.search["layouts"] == 0
     said = "guidance in some rows alone was not tried: no time was left"
     assert found.stopped == said
@@ -129,4 +132,9 @@ def test_an_interval_that_no_time_was_left_for_is_said():
 @pytest.mark.parametrize(("scale", "factors"), [(1.0, True), (3.0, False)])
 def test_an_interval_without_factors_to_learn_is_refused(scale, factors):
     with pytest.raises(fs.InvalidInput, match="an interval is of classifier-free guidance by a constant scale"):
-        tune(problem(scale), 3, interval=True, factors=factors, **MORE)
+        tune(problem(scale), nfe=6, settings=TuningSettings(**MORE, interval=True, factors=factors))
+
+
+def test_an_interval_finds_the_rows_itself():
+    with pytest.raises(fs.InvalidInput, match="an interval spends evaluations on more rows: give nfe="):
+        tune(problem(), rows=3, settings=TuningSettings(interval=True))

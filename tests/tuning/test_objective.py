@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.tuning import Problem, Sizes, tune
+from fewstep.measure.distance import overall
+from fewstep.tuning import Problem, Sizes, TuningSettings, tune
 from fewstep.tuning.certificate import Compared, error_interval, gain
 from fewstep.tuning.page import page_of
-from fewstep.tuning.problem import overall
 
 from .mixture import six
 from .test_certificate import certificate
@@ -46,7 +46,8 @@ def forking(objective):
 
 @pytest.fixture(scope="module")
 def plans():
-    return {name: tune(forking(name), 4, seconds=10_000, iterations=150, sizes=SIZES) for name in ("rmse", "psnr")}
+    settings = TuningSettings(seconds=10_000, iterations=150, sizes=SIZES)
+    return {name: tune(forking(name), rows=4, settings=settings) for name in ("rmse", "psnr")}
 
 
 def test_each_objective_wins_by_its_own_error(plans):
@@ -80,7 +81,7 @@ def test_the_certificate_is_of_the_objective(plans):
 
 def test_an_image_that_is_lost_is_an_error_without_bounds():
     plan = fs.compile("ddim", schedule=LINEAR, steps=4)
-    row = Compared.of("default", plan, torch.tensor([0.1, torch.inf], dtype=torch.float64))
+    row = Compared.of("default", plan, torch.tensor([0.1, torch.inf], dtype=torch.float64), 4)
     assert (row.rmse.value, row.typical.value) == (np.inf, np.inf)
 
 

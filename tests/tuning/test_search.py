@@ -5,8 +5,10 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.tuning.problem import Known, Problem, rmse
-from fewstep.tuning.search import deterministic, distinct, early_ends, fitting, halving, variants
+from fewstep.measure.distance import overall
+from fewstep.tuning.problem import Problem, Solutions
+from fewstep.tuning.rivals import deterministic, distinct, fitting
+from fewstep.tuning.search import early_ends, halving, variants
 
 from .mixture import six
 
@@ -19,12 +21,12 @@ def test_every_sampler_without_noise_takes_part_and_no_other():
     assert not {"ddpm", "euler-a", "lcm", "sa", "edm"} & set(names)
 
 
-@pytest.mark.parametrize(("name", "nfe", "rows"), [("ddim", 5, 5), ("heun", 5, 5), ("heun", 6, 5), ("rk4", 3, 2)])
-def test_a_sampler_takes_the_most_steps_within_the_evaluations(name, nfe, rows):
-    (plan,) = fitting(name, LINEAR, nfe, grid="karras")
-    assert plan.nfe == rows
+@pytest.mark.parametrize(("name", "most", "rows"), [("ddim", 5, 5), ("heun", 5, 5), ("heun", 6, 5), ("rk4", 3, 2)])
+def test_a_sampler_takes_the_most_steps_within_the_rows(name, most, rows):
+    (plan,) = fitting(name, LINEAR, most, grid="karras")
+    assert len(plan.rows) == rows
     more = fs.compile(name, schedule=LINEAR, steps=plan.steps + 1, grid="karras")
-    assert more.nfe > nfe
+    assert len(more.rows) > most
 
 
 def test_plans_with_one_table_are_one_plan_whatever_their_names():
@@ -65,29 +67,29 @@ def test_runs_that_begin_after_pure_noise_take_part_and_on_a_flow_a_higher_order
     assert even.recipe.times == pytest.approx([0.999 * (6 - i) / 6 for i in range(7)])
     problem = Problem.of(six(flow), (6,))
     solver = fs.compile("deis-3", schedule=flow, steps=200, grid="quadratic")
-    images = Known(range(64), problem.solve(solver, range(64)))
+    images = Solutions(range(64), problem.solve(solver, range(64)))
     usual = fs.compile("unipc-3", schedule=flow, steps=6, grid="trailing")
-    assert rmse(problem.errors(even, images)) < 0.95 * rmse(problem.errors(usual, images))
+    assert overall(problem.errors(even, images)) < 0.95 * overall(problem.errors(usual, images))
 
 
 def test_halving_ends_on_the_best_and_stops_when_it_is_told_to():
     problem = Problem.of(six(LINEAR), (6,))
-    images = Known(
+    images = Solutions(
         range(32), problem.solve(fs.compile("deis-3", schedule=LINEAR, steps=100, grid="quadratic"), range(32))
     )
     plans = [fs.compile("deis-3", schedule=LINEAR, steps=n, grid="quadratic") for n in (3, 5, 50, 4, 7, 6)]
     best = halving(problem, plans, images, (4, 32))
-    assert (best[0].plan.nfe, best[0].images) == (50, 32)
+    assert (len(best[0].plan.rows), best[0].images) == (50, 32)
     assert len(best) == 2
-    assert best[0].error == rmse(problem.errors(plans[2], images))
+    assert best[0].error == overall(problem.errors(plans[2], images))
     first = halving(problem, plans, images, (4, 32), enough=lambda part: True)
-    assert [s.plan.nfe for s in first] == [3]
+    assert [len(s.plan.rows) for s in first] == [3]
 
 
 def test_a_model_that_gives_nothing_finite_is_refused():
     problem = Problem.of(lambda x, t: x * float("nan"), (6,), LINEAR)
-    images = Known(range(4), torch.zeros(4, 6))
+    images = Solutions(range(4), torch.zeros(4, 6))
     with pytest.raises(fs.InvalidInput, match="no plan gives finite images"):
         halving(problem, [fs.compile("ddim", schedule=LINEAR, steps=2)], images, (4,))
-    with pytest.raises(fs.InvalidInput, match="use more network evaluations"):
+    with pytest.raises(fs.InvalidInput, match="use more rows"):
         halving(problem, [], images, (4,))

@@ -7,8 +7,9 @@ import torch
 import fewstep as fs
 from fewstep.core.check import marginal_error
 from fewstep.core.plan import TunedFor
-from fewstep.tuning.search import deterministic
-from fewstep.tuning.table import LEARNED, Table, check_model, plan_of, spread, table_of
+from fewstep.models import Identity
+from fewstep.tuning.rivals import deterministic
+from fewstep.tuning.table import LEARNED, Table, plan_of, spread, table_of
 
 from .mixture import six
 
@@ -41,7 +42,7 @@ def test_a_plan_and_its_table_make_the_same_states(kind, name):
         return
     np.testing.assert_allclose(table.weights.sum(axis=1), 1, atol=1e-12)
     again = plan_of(table, schedule)
-    assert again.nfe == plan.nfe
+    assert len(again.rows) == len(plan.rows)
     if [row.t for row in again.rows] != [row.t for row in plan.rows]:  # stages that coincide are moved apart
         assert name == "rk4"
         return
@@ -57,7 +58,7 @@ def test_any_weights_keep_the_marginals_to_rounding(kind, n):
     assert float(np.max(marginal_error(plan))) < 1e-12
     assert plan.tolerance == 1e-12
     assert plan.registers <= max(n, 1)
-    assert plan.steps == plan.nfe == n
+    assert plan.steps == len(plan.rows) == n
 
 
 def test_a_learned_plan_reads_back_to_the_same_bits_and_samples():
@@ -98,9 +99,9 @@ def test_times_that_coincide_are_moved_apart_and_others_stay():
 def test_a_plan_tuned_for_another_model_is_refused_and_an_ordinary_one_is_not():
     schedule = SCHEDULES["linear"]
     plan = plan_of(random_table(schedule, 3), schedule, TunedFor("a" * 16))
-    check_model(plan, "mine", "a" * 16, "use --force")
+    Identity("mine", "a" * 16).check_plan(plan, "use --force")
     with pytest.raises(
         fs.InvalidInput, match=r"tuned for a model with digest aaaaaaaaaaaaaaaa, this is 'mine'.*--force"
     ):
-        check_model(plan, "mine", "b" * 16, "use --force")
-    check_model(fs.compile("ddim", schedule=schedule, steps=3), "mine", "b" * 16, "use --force")
+        Identity("mine", "b" * 16).check_plan(plan, "use --force")
+    Identity("mine", "b" * 16).check_plan(fs.compile("ddim", schedule=schedule, steps=3), "use --force")

@@ -1,10 +1,12 @@
 """Tuning from end to end on an exact mixture: it gains on noise that it never saw, and repeats itself."""
 
+from dataclasses import replace
+
 import pytest
 
 import fewstep as fs
 from fewstep.core.plan import TunedFor
-from fewstep.tuning import Problem, Sizes, Uncertified, tune
+from fewstep.tuning import Problem, Sizes, TuningSettings, Uncertified, tune
 
 from .mixture import six
 
@@ -20,13 +22,17 @@ def mixture(**more):
 @pytest.fixture(scope="module")
 def tuned():
     """With every sampler; the others search among a few."""
-    return tune(mixture(settings={"guidance": 1.0}), 5, seconds=10_000, iterations=100, sizes=SIZES)
+    return tune(
+        mixture(settings={"guidance": 1.0}),
+        rows=5,
+        settings=TuningSettings(seconds=10_000, iterations=100, sizes=SIZES),
+    )
 
 
 def test_the_learned_plan_beats_the_best_untuned_by_a_clear_factor_on_held_out_noise(tuned):
     found = tuned.certificate
     assert found.kind == "learned"
-    assert tuned.plan.nfe == 5
+    assert len(tuned.plan.rows) == 5
     assert found.over_untuned.value > 2
     assert found.over_untuned.low > 1.5
     assert found.over_default.low >= found.over_untuned.low
@@ -43,10 +49,9 @@ def test_the_plan_says_what_it_is_for_and_reads_back(tuned, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_plan_and_another_seed_another():
-    found = [
-        tune(mixture(seed=seed), 3, seconds=10_000, iterations=10, samplers=FEW, sizes=Sizes.of(64)).plan
-        for seed in (0, 0, 1)
-    ]
+    settings = TuningSettings(seconds=10_000, iterations=10, samplers=FEW, sizes=Sizes.of(64))
+    found = [tune(mixture(seed=seed), rows=3, settings=settings).plan for seed in (0, 0)]
+    found.append(tune(mixture(), rows=3, settings=replace(settings, seed=1)).plan)
     assert found[0] == found[1]
     assert found[0] != found[2]
 
@@ -56,7 +61,8 @@ def test_ctrl_c_keeps_the_best_so_far():
         if stage == "learning" and done >= 25:
             raise KeyboardInterrupt
 
-    found = tune(mixture(), 4, seconds=10_000, iterations=1000, samplers=FEW, sizes=SIZES, watch=watch)
+    settings = TuningSettings(seconds=10_000, iterations=1000, samplers=FEW, sizes=SIZES)
+    found = tune(mixture(), rows=4, settings=settings, watch=watch)
     assert found.certificate.stopped == "interrupted"
     assert found.certificate.kind == "learned"
     assert found.certificate.over_untuned.low > 1
@@ -67,7 +73,7 @@ def test_ctrl_c_before_there_is_a_plan_ends_it():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tune(mixture(), 4, samplers=FEW, sizes=SIZES, watch=watch)
+        tune(mixture(), rows=4, settings=TuningSettings(samplers=FEW, sizes=SIZES), watch=watch)
 
 
 def test_ctrl_c_while_the_plan_is_certified_hands_it_over_without_a_certificate():
@@ -81,14 +87,17 @@ def test_ctrl_c_while_the_plan_is_certified_hands_it_over_without_a_certificate(
             if done >= 25:
                 raise KeyboardInterrupt
 
-    few = {"seconds": 10_000, "iterations": 1000, "samplers": FEW, "sizes": SIZES}
+    few = TuningSettings(seconds=10_000, iterations=1000, samplers=FEW, sizes=SIZES)
     with pytest.raises(Uncertified) as stopped:
-        tune(mixture(), 4, watch=watch, **few)
+        tune(mixture(), rows=4, watch=watch, settings=few)
     plan = stopped.value.plan
-    assert (plan.recipe.sampler, plan.nfe) == ("learned", 4)
+    assert (plan.recipe.sampler, len(plan.rows)) == ("learned", 4)
     assert kept
     only_first = tune(
-        mixture(), 4, watch=lambda stage, *more: None if stage == "certificate" else watch(stage, *more), **few
+        mixture(),
+        rows=4,
+        watch=lambda stage, *more: None if stage == "certificate" else watch(stage, *more),
+        settings=few,
     )
     assert only_first.plan == plan
     assert isinstance(stopped.value, KeyboardInterrupt)
@@ -98,7 +107,8 @@ def test_where_nothing_beats_the_default_it_is_returned():
     schedule = fs.schedules.edm()
     point = Problem.of(lambda x, t: x * 0 + 0.5, (6,), schedule)  # every plan ends on the data
     default = fs.compile("ddim", schedule=schedule, steps=3)
-    found = tune(point, 3, default=default, samplers=FEW, sizes=Sizes.of(16), iterations=5, seconds=10_000)
+    settings = TuningSettings(samplers=FEW, sizes=Sizes.of(16), iterations=5, seconds=10_000)
+    found = tune(point, rows=3, default=default, settings=settings)
     assert found.plan == default
     assert "the default is returned" in found.certificate.verdict
 
@@ -106,7 +116,8 @@ def test_where_nothing_beats_the_default_it_is_returned():
 def test_other_settings_are_tried_too():
     other = six(LINEAR, std=0.4)
     problem = mixture(elsewhere={"wider": lambda numbers: other})
-    found = tune(problem, 4, samplers=FEW, sizes=Sizes.of(32), iterations=0, seconds=10_000).certificate
+    settings = TuningSettings(samplers=FEW, sizes=Sizes.of(32), iterations=0, seconds=10_000)
+    found = tune(problem, rows=4, settings=settings).certificate
     assert found.elsewhere["wider"].value > 0.5
     assert found.learning is None
 
@@ -114,19 +125,22 @@ def test_other_settings_are_tried_too():
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"nfe": 1}, "nfe must be a whole number from 2 to 32, got 1"),
-        ({"nfe": 4.0}, "got 4.0"),
+        ({"rows": 1}, "rows must be a whole number from 2 to 32, got 1"),
+        ({"rows": 4.0}, "got 4.0"),
         ({"seconds": 0.0}, "seconds must be above 0"),
         ({"samplers": ["unipc-9"]}, "unknown sampler without noise 'unipc-9': did you mean 'unipc-"),
         ({"samplers": ["euler-a"]}, "unknown sampler without noise"),
         ({"iterations": -1}, "iterations at least 0"),
-        ({"default": fs.compile("ddim", schedule=LINEAR, steps=5)}, "the default has 5 evaluations on linear, and 4"),
+        ({"default": fs.compile("ddim", schedule=LINEAR, steps=5)}, "the default has 5 rows on linear, and 4"),
         ({"default": fs.compile("ddim", schedule=fs.schedules.edm(), steps=4)}, "on edm"),
+        ({"guidance": 2.0}, "a problem has its own guidance and prompts"),
     ],
 )
 def test_bad_input_says_what_is_allowed(more, message):
+    own = {name: more[name] for name in ("rows", "default", "guidance") if name in more}
+    rest = {name: value for name, value in more.items() if name not in own}
     with pytest.raises(fs.InvalidInput, match=message):
-        tune(mixture(), **{"nfe": 4, **more})
+        tune(mixture(), **{"rows": 4, **own}, settings=TuningSettings(**rest))
 
 
 def test_a_problem_needs_a_schedule_a_shape_and_a_seed_in_range():
@@ -139,4 +153,16 @@ def test_a_problem_needs_a_schedule_a_shape_and_a_seed_in_range():
     with pytest.raises(fs.InvalidInput, match="are of the 16 training images"):
         Sizes(train=16)
     with pytest.raises(fs.InvalidInput, match="gives no finite images"):
-        tune(Problem.of(lambda x, t: x * float("nan"), (6,), LINEAR), 4, samplers=FEW)
+        tune(Problem.of(lambda x, t: x * float("nan"), (6,), LINEAR), rows=4, settings=TuningSettings(samplers=FEW))
+
+
+def test_a_pipeline_is_tuned_as_it_draws():
+    pipe = fs.load("digits")
+    few = TuningSettings(samplers=["ddim", "deis-3"], sizes=Sizes.of(8), iterations=0, seconds=10_000, seed=3, batch=8)
+    plan, certificate = fs.tune(pipe, nfe=8, guidance=3.0, settings=few)
+    assert (certificate.rows, certificate.nfe, certificate.seed) == (4, 8, 3)
+    assert certificate.model == {"name": "digits", "digest": pipe.model.identity.weights}
+    assert certificate.settings == {"guidance": 3.0}
+    default = next(row for row in certificate.compared if row.kind == "default")
+    assert (default.digest, default.nfe) == (pipe.plan(steps=4).digest, 8)
+    assert pipe([3], sampler=plan, guidance=3.0).tensor.shape == (1, 1, 8, 8)

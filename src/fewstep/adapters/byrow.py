@@ -18,7 +18,6 @@ from typing import Any
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.denoise.factors import factors_of
 from fewstep.denoise.scale import GuidanceSchedule
 
 LEAST = math.nextafter(1.0, 2.0)
@@ -42,7 +41,7 @@ class GuidanceByRow:
 
     def __init__(self, plan: Plan | str | os.PathLike[str], scale: float):
         plan = plan if isinstance(plan, Plan) else Plan.load(plan)
-        if factors_of(plan) is None:
+        if plan.guidance_factors is None:
             raise InvalidInput(
                 f"the plan {plan.digest} has no guidance by row: give it to PlanScheduler.from_plan as it is"
             )

@@ -64,15 +64,15 @@ def calls_from(plan: Plan, schedule: Schedule, begin: int) -> list[Call]:
     if begin in ended:
         return _substituted(plan, schedule, begin)
     stop = next(i for i in ended if i > begin)
-    end = told[stop] if stop < plan.nfe else float(times[-1])
+    end = told[stop] if stop < len(plan.rows) else float(times[-1])
     bridge: list[Call] = [None] * (stop - begin)
     if at > end:
         bridge[0] = compiled("ddim", schedule, (at, end), ()), 0
-    return bridge + (calls_from(plan, schedule, stop) if stop < plan.nfe else [])
+    return bridge + (calls_from(plan, schedule, stop) if stop < len(plan.rows) else [])
 
 
 def _all(plan: Plan) -> list[Call]:
-    return [(plan, i) for i in range(plan.nfe)]
+    return [(plan, i) for i in range(len(plan.rows))]
 
 
 def _same(told: Sequence[float], tail: Plan) -> bool:
@@ -163,7 +163,7 @@ class Registers:
         result = self.bank[0]
         if result is None:
             result = torch.zeros_like(x)
-        if i == plan.nfe - 1:
+        if i == len(plan.rows) - 1:
             self.bank = []
             if plan.exit[1] == 0:
                 data = result

@@ -19,7 +19,6 @@ from fewstep import schedules
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import BetaSchedule, Schedule
-from fewstep.denoise.factors import factors_of
 
 Settings = Mapping[str, Any]
 Choice = tuple[str, dict[str, Any]]
@@ -305,7 +304,7 @@ def check_fit(plan: Plan, schedule: Schedule) -> None:
             f"configuration has {schedule.kind!r} ({schedule.fingerprint}): compile it with "
             "schedule=fewstep.schedules.from_diffusers(pipe.scheduler.config)"
         )
-    if factors_of(plan) is not None:
+    if plan.guidance_factors is not None:
         raise InvalidInput(
             f"the plan {plan.digest} was tuned with guidance by row, and a scheduler cannot set the guidance of its "
             "pipeline: use fewstep.adapters.byrow.GuidanceByRow, a callback of pipelines that does; tune with "

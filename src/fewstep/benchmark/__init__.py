@@ -1,36 +1,56 @@
-"""What a model does under many samplers, measured on the same noise: one row a run, a table and a page.
+"""What a model does under many plans, measured on the same noise, and which plan to take for a budget.
 
-from fewstep.benchmark import Sweep, bench
+import fewstep as fs
+from fewstep.benchmark import Budget, Sweep
 
-found = bench("digits", Sweep(samplers=["ddim", "unipc-3"], steps=[4, 8]))
-for run in found.runs:
-    print(run.name, run.nfe, run.figures["error"])
+found = fs.bench("digits", Sweep(samplers=["ddim", "unipc-3"], steps=[4, 8]))
+for one in found.results:
+    print(one.name, one.plan.rows, one.nfe, one.figures["error"])
+print(fs.choose("digits", Budget(rows=8)).lines.command)
 """
 
 from __future__ import annotations
 
-from fewstep.benchmark.loading import Loading
-from fewstep.benchmark.measured import Bench, bench
-from fewstep.benchmark.pareto import Front, Group, front_of, groups, table
-from fewstep.benchmark.row import Machine, Model, Rows, Run, read_runs
-from fewstep.benchmark.runner import Estimate, Progress
+from fewstep.benchmark.advice import ADVICE, Advice, advice_for
+from fewstep.benchmark.choice import Answer, Evidence, choose
+from fewstep.benchmark.commands import Lines
+from fewstep.benchmark.measured import Machine, Measured, ModelFacts, PlanFacts
+from fewstep.benchmark.pareto import ComparisonGroup, Front, front_of, groups, table
+from fewstep.benchmark.planner import Budget, Choice, decide, deciding, fits
+from fewstep.benchmark.results import read_results
+from fewstep.benchmark.runner import Bench, bench
+from fewstep.benchmark.settings import Forecast, Loading, Pictures, Reporter, Stage
 from fewstep.benchmark.sweep import Sweep
 
 __all__ = [
+    "ADVICE",
+    "Advice",
+    "Answer",
     "Bench",
-    "Estimate",
+    "Budget",
+    "Choice",
+    "ComparisonGroup",
+    "Evidence",
+    "Forecast",
     "Front",
-    "Group",
+    "Lines",
     "Loading",
     "Machine",
-    "Model",
-    "Progress",
-    "Rows",
-    "Run",
+    "Measured",
+    "ModelFacts",
+    "Pictures",
+    "PlanFacts",
+    "Reporter",
+    "Stage",
     "Sweep",
+    "advice_for",
     "bench",
+    "choose",
+    "decide",
+    "deciding",
+    "fits",
     "front_of",
     "groups",
-    "read_runs",
+    "read_results",
     "table",
 ]

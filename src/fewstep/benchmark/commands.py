@@ -1,56 +1,107 @@
-"""Commands that measure a row again, or draw with it."""
+"""What to type: the command that measures again, and the lines that draw with a plan that was measured."""
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from fewstep.benchmark.row import Run
+from fewstep.benchmark.measured import Measured, ModelFacts
 from fewstep.benchmark.subject import Subject
 from fewstep.benchmark.sweep import Sweep
 
 
-def bench_command(subject: Subject, sweep: Sweep, images: int, clip: str | os.PathLike[str] | None) -> str:
+def bench_command(subject: Subject, sweep: Sweep, clip: str | os.PathLike[str] | None) -> str:
     """The `fewstep bench` that measures a sweep."""
     words = ["fewstep", "bench", subject.model.source]
-    words += ["--samplers", ",".join(dict.fromkeys(sweep.samplers)) or "none"]
+    words += ["--samplers", _listed(sweep.samplers) or "none"]
     if sweep.samplers:
-        words += ["--grids", ",".join(dict.fromkeys(sweep.grids))]
-        words += ["--nfe" if sweep.nfe else "--steps", ",".join(map(str, sweep.counts))]
-    scales = [subject.scale(scale) for scale in sweep.guidance]
+        words += ["--grids", _listed(sweep.grids), f"--{sweep.counted}", _listed(sweep.counts)]
     if subject.guided:
-        words += ["--guidance", ",".join(exact(scale) for scale in dict.fromkeys(scales) if scale is not None)]
-    words += ["--precision", ",".join(dict.fromkeys(sweep.precisions))]
+        words += ["--guidance", _listed(exact(subject.scale(scale) or 0.0) for scale in sweep.guidance)]
+    words += ["--precision", _listed(sweep.precisions)]
     for plan in sweep.plans:
         words += ["--plan", str(plan)]
-    if sweep.force:
-        words.append("--force")
-    for option, value in (("--prompts", subject.prompts), ("--clip", clip)):
-        if value is not None:
-            words += [option, str(value)]
-    words += ["--images", str(images), "--batch", str(subject.batch), "--seed", str(subject.seed)]
-    device = str(subject.device)
-    words += [] if device == "cpu" else ["--device", device]
-    return _joined(words + subject.loading.words)
+    words += ["--force"] * sweep.force
+    for option, value in (("--prompts", subject.pictures.prompts), ("--clip", clip)):
+        words += [] if value is None else [option, str(value)]
+    words += ["--images", str(subject.count), "--batch", str(subject.batch), "--seed", str(subject.pictures.seed)]
+    return shlex.join(words + subject.model.loading.words)
 
 
-def generate_command(run: Run, folder: str | os.PathLike[str], prompted: bool = False) -> str:
-    """The `fewstep generate` that draws with the plan of a row, and where the model is `prompted`, with a PROMPT."""
-    words = ["fewstep", "generate", run.model.source, *["PROMPT"] * prompted]
-    if run.plan_file is not None:
-        words += ["--plan", os.path.join(folder, run.plan_file)] + ["--force"] * run.foreign
+def generate_command(one: Measured, folder: str | os.PathLike[str] = "", prompted: bool = False) -> str:
+    """The `fewstep generate` that draws with a plan, whose file lies in a folder, and where the model is `prompted`,
+    with a PROMPT.
+    """
+    plan = one.plan
+    words = ["fewstep", "generate", one.model.source, *["PROMPT"] * prompted]
+    if plan.file is not None:
+        words += ["--plan", os.path.join(folder, plan.file)] + ["--force"] * one.foreign
     else:
-        words += ["--sampler", run.sampler, "--steps", str(run.steps), "--grid", run.grid]
-        words += _pairs("--grid-option", run.grid_options) + _pairs("--option", run.options)
-    if run.guidance is not None:
-        words += ["--guidance", exact(run.guidance)]
-    if run.precision != "float32":
-        words += ["--dtype", run.precision]
-    device, _, _ = run.machine.device.partition(" ")
-    words += [] if device == "cpu" else ["--device", device]
-    return _joined(words + run.model.loading.words)
+        words += ["--sampler", plan.sampler, "--steps", str(plan.steps), "--grid", plan.grid]
+        words += _pairs("--grid-option", plan.grid_options) + _pairs("--option", plan.options)
+    if one.guidance is not None:
+        words += ["--guidance", exact(one.guidance)]
+    if one.precision != "float32":
+        words += ["--dtype", one.precision]
+    return shlex.join(words + one.model.loading.words)
+
+
+class Lines(NamedTuple):
+    """The same choice three times.
+
+    `diffusers` is None for models that are no pipeline of diffusers, and for plans with guidance by row at a scale that
+    its pipelines do not guide by; both it and `command` for a model that is there in Python alone.
+    """
+
+    command: str | None
+    python: str
+    diffusers: str | None
+
+
+def lines_of(one: Measured, prompted: bool, loaded: bool = False) -> Lines:
+    """The lines that draw with a plan; `prompted`: whether from prompts, `loaded`: by a pipeline that is there."""
+    plan, model = one.plan, one.model
+    arguments = ['"PROMPT"'] * prompted
+    if plan.file is not None:
+        arguments.append(f"sampler=fs.Plan.load({_literal(plan.file)})")
+    else:
+        arguments += _named({"sampler": plan.sampler, "steps": plan.steps, "grid": plan.grid})
+        more = {"grid_options": dict(plan.grid_options), "options": dict(plan.options)}
+        arguments += _named({"sampling": {name: value for name, value in more.items() if value}})
+    drawn = ", ".join([*arguments, *_named({"guidance": one.guidance})])
+    if loaded:
+        return Lines(None, f"images = pipe({drawn})", None)
+    dtype = None if one.precision == "float32" else one.precision
+    source = ", ".join([_literal(model.source), *_named({"dtype": dtype, **model.loading.given})])
+    idle = plan.guidance_factors is not None and (one.guidance is None or one.guidance <= 1)
+    theirs = (is_folder(model) or prompted) and not idle
+    python = f"images = fs.load({source})({drawn})"
+    return Lines(generate_command(one, prompted=prompted), python, _diffusers(one) if theirs else None)
+
+
+def is_folder(model: ModelFacts) -> bool:
+    """Whether a model is in the format of diffusers, as far as its name tells: no single file and not the digits."""
+    return model.source != "digits" and Path(model.source).suffix != ".safetensors"
+
+
+def _diffusers(one: Measured) -> str:
+    plan = one.plan
+    if plan.file is not None and plan.guidance_factors is not None:
+        return (
+            f"by_row = GuidanceByRow({_literal(plan.file)}, {exact(one.guidance or 1)}); "
+            "pipe.scheduler = PlanScheduler.from_plan(by_row.plan, pipe.scheduler.config); "
+            f"pipe(.., num_inference_steps={plan.steps}, guidance_scale=by_row.first, callback_on_step_end=by_row)"
+        )
+    if plan.file is not None:
+        return f"pipe.scheduler = PlanScheduler.from_plan({_literal(plan.file)})"
+    facts = {"sampler": plan.sampler, "grid": plan.grid, "grid_options": dict(plan.grid_options), **plan.options}
+    scale = "" if one.guidance is None else f", guidance_scale={exact(one.guidance)}"
+    line = f"PlanScheduler.from_config({', '.join(['pipe.scheduler', *_named(facts)])})"
+    return f"pipe.scheduler = {line}; pipe(.., num_inference_steps={plan.steps}{scale})"
 
 
 def exact(value: float) -> str:
@@ -58,9 +109,20 @@ def exact(value: float) -> str:
     return repr(float(value)).removesuffix(".0")
 
 
+def _listed(values: Any) -> str:
+    return ",".join(dict.fromkeys(map(str, values)))
+
+
 def _pairs(option: str, values: Mapping[str, Any]) -> list[str]:
     return [word for name, value in values.items() for word in (option, f"{name}={value}")]
 
 
-def _joined(words: Sequence[str]) -> str:
-    return " ".join(shlex.quote(word) for word in words)
+def _named(values: Mapping[str, Any]) -> Sequence[str]:
+    return [f"{name}={_literal(value)}" for name, value in values.items() if value not in ({}, None)]
+
+
+def _literal(value: Any) -> str:
+    """A value as Python reads it, texts in double quotes."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_literal(name)}: {_literal(inner)}' for name, inner in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)

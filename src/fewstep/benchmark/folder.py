@@ -1,41 +1,63 @@
-"""The folder of a bench: rows, plans, converged solutions, small pictures, the page; and who may write to it.
+"""Where results lie: the folder of a bench, who may write to it, and which folder is whose.
 
-runs.jsonl           a row a line
-bench.json           the model, and the commands that added rows
-plans/DIGEST.json    plans that came from files
-converged/KEY.safetensors, pictures/KEY.png
-index.html
+FOLDER/runs.jsonl           a measurement a line
+FOLDER/bench.json           the model, and the commands that measured
+FOLDER/plans/DIGEST.json    plans that came from files
+FOLDER/converged/KEY.safetensors, FOLDER/pictures/KEY.png
+FOLDER/index.html           the page
+
+out/bench-NAME              the usual folder
+out/bench-NAME-DIGEST       where that one is of another model of this name: four digits of the digest
+FOLDER-THREADSt-MACHINE     seconds of this machine, where FOLDER has the same plans with those of another: four digits
+                            that name the processor, the device and the model
 """
 
 from __future__ import annotations
 
-import json
+import glob
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from fewstep.benchmark.row import Model, Rows
+from pydantic import TypeAdapter, with_config
+
+from fewstep.benchmark.measured import Machine, Measured, ModelFacts, is_here, key_of, read_json
+from fewstep.benchmark.results import ResultFile, read_results
+from fewstep.benchmark.settings import STRICT
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.files import write_whole
 
-VERSION = 1
-LOCK = ".lock"
+OUT, RESULTS, CERTIFICATE = Path("out"), "runs.jsonl", ".certificate.json"
+DESCRIPTION, LOCK = "bench.json", ".lock"
+
+
+@with_config(STRICT)
+@dataclass(frozen=True)
+class _Description:
+    """What `bench.json` says."""
+
+    model: ModelFacts
+    commands: list[str]
+    version: Literal[2] = 2
+
+
+_DESCRIPTION = TypeAdapter(_Description)
 
 
 class Folder:
     """The files of one model's bench. Use `opened`, which lets one process in at a time."""
 
-    def __init__(self, path: Path, model: Model, hint: str = ""):
+    def __init__(self, path: Path, model: ModelFacts, hint: str = ""):
         self.path, self.model = path, model
-        document = _document(path / "bench.json")
-        known = document.get("model", {}).get("digest", model.digest)
-        self.commands: list[str] = document.get("commands", [])
-        self.rows = Rows(path / "runs.jsonl")
-        for digest in (known, *(run.model.digest for run in self.rows.runs)):
+        known = _described(path)
+        self.commands = [] if known is None else known.commands
+        self.results = ResultFile(path / RESULTS)
+        for digest in _digests(self.results.results, known):
             if digest != model.digest:
                 raise InvalidInput(
                     f"{path} holds measurements of a model with digest {digest}, this is {model.name!r} with digest "
@@ -52,23 +74,23 @@ class Folder:
         return self._inner("converged") / f"{key}.safetensors"
 
     def picture(self, key: str) -> Path:
-        """Where the small picture of a row, or of a converged solution, lies."""
+        """Where the small picture of a measurement, or of a converged solution, lies."""
         return self._inner("pictures") / f"{key}.png"
 
     def keep(self, plan: Plan) -> str:
-        """Put a plan beside the rows; returns its place in the folder."""
+        """Put a plan beside the results; returns its place in the folder."""
         file = self._inner("plans") / f"{plan.digest}.json"
         if not file.exists():
             plan.save(file)
         return f"plans/{file.name}"
 
     def note(self, command: str) -> None:
-        """Remember a command that adds rows."""
-        if command in self.commands and (self.path / "bench.json").exists():
+        """Remember a command that measured."""
+        if command in self.commands and (self.path / DESCRIPTION).exists():
             return
         self.commands = [*self.commands, command]
-        document = {"version": VERSION, "model": self.model.to_json(), "commands": self.commands}
-        write_whole(self.path / "bench.json", json.dumps(document, indent=2).encode())
+        document = _DESCRIPTION.dump_json(_Description(self.model, self.commands), indent=2)
+        write_whole(self.path / DESCRIPTION, document)
 
     def _inner(self, name: str) -> Path:
         inner = self.path / name
@@ -77,9 +99,9 @@ class Folder:
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str], model: Model, hint: str = "") -> Iterator[Folder]:
+def opened(path: str | os.PathLike[str], model: ModelFacts, hint: str = "") -> Iterator[Folder]:
     """The folder, made where it is not there, for this process alone until the end. One that was not there, or empty,
-    is left so where an error comes before there is a row or a converged solution.
+    is left so where an error comes before anything is measured or solved.
 
     The error about a folder of another model ends in the `hint`.
 
@@ -88,7 +110,7 @@ def opened(path: str | os.PathLike[str], model: Model, hint: str = "") -> Iterat
     """
     place = Path(path)
     if place.exists() and not place.is_dir():
-        raise InvalidInput(f"{place} is a file, and the rows need a folder: give another --output")
+        raise InvalidInput(f"{place} is a file, and results need a folder: give another --output")
     there = place.is_dir()
     empty = not there or not any(place.iterdir())
     place.mkdir(parents=True, exist_ok=True)
@@ -126,17 +148,86 @@ def _locked(file: Any) -> bool:
     return True
 
 
-def _document(file: Path) -> dict[str, Any]:
-    if not file.exists():
-        return {}
+def usual_folders(name: str) -> list[Path]:
+    """The folders of benches in out/ that may be of a model of this name."""
+    home = home_of(name)
+    return [path for path in (home, *sorted(OUT.glob(f"{glob.escape(home.name)}-*"))) if (path / RESULTS).is_file()]
+
+
+def with_timings(paths: Iterable[str | os.PathLike[str]], digest: str, here: Machine) -> list[Path]:
+    """Each path, and after a folder the one beside it with seconds of this machine, where that is there."""
+    found: list[Path] = []
+    for path in map(Path, paths):
+        beside = timings_of(path, digest, here)
+        found += [path, beside] if path.is_dir() and (beside / RESULTS).is_file() else [path]
+    return list(dict.fromkeys(found))
+
+
+def timings_of(folder: Path, digest: str, here: Machine) -> Path:
+    """The folder for seconds of this machine beside one with those of another."""
+    facts = key_of({"processor": here.processor, "device": here.device, "model": digest})
+    return folder.with_name(f"{folder.name}-{here.threads}t-{facts[:4]}")
+
+
+def is_fresh(path: Path) -> bool:
+    """Whether a path is a folder to be: nothing is there, or an empty folder, or a bench without results yet."""
+    if not path.exists():
+        return path.suffix not in (".json", ".jsonl")
+    if not path.is_dir() or (path / RESULTS).exists() or any(path.glob(f"*{CERTIFICATE}")):
+        return False
+    return (path / DESCRIPTION).is_file() or not any(path.iterdir())
+
+
+def folder_for(
+    name: str, digest: str, here: Machine, paths: Sequence[str | os.PathLike[str]] = (), timed: bool = False
+) -> Path:
+    """Where to measure into: the first folder of a bench in `paths`, else the first that is to be, else a usual one.
+
+    `timed`: whether seconds of this machine are wanted. What is in the folder is not measured again, so where
+    those there are of another machine or number of threads it is the folder beside it, which begins with the converged
+    solutions that are known.
+    """
+    given = [*(path for path in map(Path, paths) if (path / RESULTS).is_file()), *filter(is_fresh, map(Path, paths))]
+    own = home_of(name), home_of(f"{name}-{digest[:4]}")
+    folder = next(iter(given), None) or next((path for path in own if _is_of(path, digest)), own[-1])
+    if not timed or all(is_here(one.machine, here) for one in results_in(folder) if one.machine.device == here.device):
+        return folder
+    beside = timings_of(folder, digest, here)
+    for solved in (*folder.glob("converged/*.safetensors"), *folder.glob("pictures/converged-*.png")):
+        copy = beside / solved.relative_to(folder)
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(solved, copy)
+    return beside
+
+
+def home_of(name: str) -> Path:
+    """The usual folder."""
+    return OUT / f"bench-{name}"
+
+
+def results_in(folder: Path) -> list[Measured]:
+    """The measurements in a folder; none where it has no file of them."""
+    return read_results(folder / RESULTS) if (folder / RESULTS).is_file() else []
+
+
+def _described(folder: Path) -> _Description | None:
+    """What the folder says of itself; None where it says nothing."""
+    file = folder / DESCRIPTION
     try:
-        document = json.loads(file.read_bytes())
-        if document["version"] != VERSION or not isinstance(document["model"]["digest"], str):
-            raise ValueError(f"version {document['version']!r}")
-        if not all(isinstance(command, str) for command in document["commands"]):
-            raise ValueError("commands that are no texts")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InvalidInput(
-            f"{file} is no description of a bench ({error!r}): delete it, it is written again"
-        ) from error
-    return document
+        return read_json(_DESCRIPTION, file.read_bytes()) if file.exists() else None
+    except InvalidInput as error:
+        raise InvalidInput(f"{file} does not describe a bench ({error}): delete it, it is written again") from error
+
+
+def _digests(results: Iterable[Measured], described: _Description | None) -> set[str]:
+    """Of the models that a folder is of."""
+    return {one.model.digest for one in results} | ({described.model.digest} if described else set())
+
+
+def _is_of(folder: Path, digest: str) -> bool:
+    """Whether all that is in a folder is of a model; not where it cannot be read."""
+    try:
+        return _digests(results_in(folder), _described(folder)) <= {digest}
+    except InvalidInput:
+        return False

@@ -11,18 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.benchmark.converged import Converged
 from fewstep.benchmark.subject import FIRST, Subject
 from fewstep.core.errors import InvalidInput
 from fewstep.measure.adherence import ClipScore, mean_score, prompts_digest
+from fewstep.measure.converged import Converged
+from fewstep.measure.distance import LEAST_ERROR
 from fewstep.measure.features import Features, FunctionFeatures
 from fewstep.measure.figure import REPLICATES, Figure, figure_of, resampling
 from fewstep.measure.frechet import frechet_distance
 from fewstep.measure.saturation import saturation
 from fewstep.measure.spread import diversity
 from fewstep.measure.summary import Summary
-from fewstep.pipeline import Pipeline
-from fewstep.tuning.problem import LEAST_ERROR
+from fewstep.pipeline.images import pixels_of
+from fewstep.zoo import classifier, digits
+from fewstep.zoo.scenes.check import adheres, read_picture
+from fewstep.zoo.trainclassifier import HELD_OUT, SPLIT_SEED
 
 FRECHET_WIDTHS = 10
 """A Frechet distance needs so many images for each number of the features: that of fewer is mostly their number."""
@@ -38,24 +41,19 @@ class Judge:
         no_distance: why there is no distance, or "".
     """
 
-    def __init__(self, subject: Subject, images: int, clip: str | os.PathLike[str] | None = None):
+    def __init__(self, subject: Subject, clip: str | os.PathLike[str] | None = None):
         self.subject, self.no_distance, self.reference = subject, "", None
         self.features: Features = _thumbnails(subject)
-        digits = _are_digits(subject)
-        if not digits:
-            self.no_distance = "no features and no real images of this model are known"
+        if subject.shows_digits:
+            self._use_digits()
         else:
-            self._use_digits(images)
-        self.clip = None
-        if clip is not None:
-            if not subject.words:
-                raise InvalidInput(f"--clip scores pictures under prompts, and {subject.pipe.name} draws classes")
-            self.clip = ClipScore(clip, device=subject.device)
+            self.no_distance = "no features and no real images of this model are known"
+        if clip is not None and not subject.words:
+            raise InvalidInput(f"--clip scores pictures under prompts, and {subject.model.name} draws classes")
+        self.clip = None if clip is None else ClipScore(clip, device=subject.device)
 
-    def _use_digits(self, images: int) -> None:
-        from fewstep.zoo import classifier, digits
-        from fewstep.zoo.trainclassifier import HELD_OUT, SPLIT_SEED
-
+    def _use_digits(self) -> None:
+        images = self.subject.count
         self.features = classifier.load_shipped()
         least = FRECHET_WIDTHS * self.features.width
         if images < least:
@@ -71,7 +69,7 @@ class Judge:
 
     @cached_property
     def facts(self) -> list[str]:
-        """What decides the figures, for the key of a row."""
+        """What decides the figures, for the key of a measurement."""
         clip = "" if self.clip is None else self.clip.digest
         return [self.features.digest, "" if self.reference is None else self.reference.digest, clip]
 
@@ -158,32 +156,18 @@ class Tally:
         def psnr(mse: Tensor) -> Tensor:
             return 20 * math.log10(high - low) - 10 * mse.clamp_min(FLOOR).log10()
 
-        return {
-            "error": figure_of("trajectory rmse", mean**0.5, moved.sqrt(), better="less", **facts),
-            "typical": figure_of(
-                "typical trajectory rmse",
-                math.exp(float(logs.mean()) / 2),
-                (weights @ logs / 2).exp(),
-                better="less",
-                **facts,
-            ),
-            "quality": figure_of(
-                "explained variance", 1 - mean / variance, 1 - moved / variance, better="more", **facts
-            ),
-            "psnr": figure_of(
-                "trajectory psnr",
-                float(psnr(pictures.mean())),
-                psnr(weights @ pictures),
-                better="more",
-                settings=f"range={high - low:g}",
-                **facts,
-            ),
+        found = {
+            "error": ("trajectory rmse", mean**0.5, moved.sqrt()),
+            "typical": ("typical trajectory rmse", math.exp(float(logs.mean()) / 2), (weights @ logs / 2).exp()),
+            "quality": ("explained variance", 1 - mean / variance, 1 - moved / variance),
+            "psnr": ("trajectory psnr", float(psnr(pictures.mean())), psnr(weights @ pictures)),
         }
-
-
-def _are_digits(subject: Subject) -> bool:
-    pipe = subject.pipe
-    return isinstance(pipe, Pipeline) and pipe.classes == 10 and tuple(subject.pixel_shape) == (1, 8, 8)
+        better = {"error": "less", "typical": "less", "quality": "more", "psnr": "more"}
+        settings = {"psnr": f"range={high - low:g}"}
+        return {
+            name: figure_of(*values, better=better[name], settings=settings.get(name, ""), **facts)
+            for name, values in found.items()
+        }
 
 
 def _thumbnails(subject: Subject) -> Features:
@@ -200,9 +184,6 @@ def _thumbnails(subject: Subject) -> Features:
 
 def _right(subject: Subject, number: int, picture: Tensor) -> float:
     """1 where the picture (3, H, W) in [-1, 1] shows all that its prompt names, and nothing else."""
-    from fewstep.pipeline.images import pixels_of
-    from fewstep.zoo.scenes.check import adheres, read_picture
-
     known = subject.known_prompts or []
     prompt = known[(number - FIRST) % len(known)]
     return float(adheres(read_picture(pixels_of(picture[None], (-1.0, 1.0))[0]), prompt.description))

@@ -1,143 +1,294 @@
-"""`bench`: measure a sweep of a model, as far as it is not measured yet."""
+"""What was measured of a plan on a model, whoever measured it: a bench, or the certificate of a tuning."""
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import importlib.metadata
+import json
+import math
+import platform
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import torch
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    FiniteFloat,
+    NonNegativeInt,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
 
-from fewstep.benchmark.commands import bench_command
-from fewstep.benchmark.converged import PILOT, SHARE
-from fewstep.benchmark.folder import opened
-from fewstep.benchmark.judge import Judge
-from fewstep.benchmark.loading import Loading
-from fewstep.benchmark.machine import device_name
-from fewstep.benchmark.page import write_page
-from fewstep.benchmark.row import Run, key_of
-from fewstep.benchmark.runner import Case, Estimate, Progress, Work
-from fewstep.benchmark.subject import Subject
-from fewstep.benchmark.sweep import Sweep, entries_of
+from fewstep.benchmark.settings import PLAIN, STRICT, Loading
 from fewstep.core.errors import InvalidInput
-from fewstep.pipeline.identity import hint
+from fewstep.core.plan import Plan
+from fewstep.measure.figure import Figure
+from fewstep.models import Identity
+from fewstep.tuning.certificate import ConfidenceInterval
+from fewstep.tuning.table import LEARNED
 
-CLASS_IMAGES, PROMPT_IMAGES, MOST_IMAGES = 64, 16, 100_000
-"""Images of a row unless the caller says otherwise."""
+VERSION = 2
+"""Of the JSON of a measurement."""
+T = TypeVar("T")
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
+def _figure(document: Any) -> Figure:
+    """A figure from JSON, which does not hold its replicates."""
+    if not isinstance(document, Mapping):
+        raise InvalidInput("a figure is an object")
+    figure = Figure.from_json({**document, "replicates": ()})
+    for name in ("value", "low", "high"):
+        value = getattr(figure, name)
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise InvalidInput(f"{name} of a figure must be a finite number, got {value!r:.60}")
+    return figure
+
+
+def _finite(interval: ConfidenceInterval) -> ConfidenceInterval:
+    if not all(map(math.isfinite, interval)):
+        raise InvalidInput("these must be three finite numbers")
+    return interval
+
+
+Figures = Mapping[str, Annotated[Figure, BeforeValidator(_figure)]]
+Seconds = Annotated[ConfidenceInterval, AfterValidator(_finite), PlainSerializer(ConfidenceInterval._asdict)]
+UNKNOWN = ConfidenceInterval(math.inf, math.inf, math.inf)
+"""Seconds that nobody measured here."""
+
+
+class Machine(NamedTuple):
+    """Where seconds were measured, and with which versions."""
+
+    processor: str
+    threads: int
+    device: str
+    torch: str
+    fewstep: str
+
+
+@with_config(STRICT)
 @dataclass(frozen=True)
-class Bench:
-    """What was measured.
+class ModelFacts:
+    """Whose images were measured; `source` is what was given to `fewstep.load`, with `loading`."""
+
+    name: str
+    digest: str
+    source: str
+    loading: Loading = PLAIN
+
+    @property
+    def identity(self) -> Identity:
+        """By what tuned plans know it."""
+        return Identity(self.name, self.digest)
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class PlanFacts:
+    """What is known of a plan without the plan.
 
     Attributes:
-        runs: the rows of the sweep that are measured, in its order.
-        left: rows of the sweep that are not; `stopped` says why: "", "interrupted" or "out of time".
-        skipped: what could not be compiled, by name, and why.
-        missing: figures that could not be had, by name, and why.
+        file: where it lies, for one that came from a file; in the file of results, from its folder.
+        kind: "untuned" for a sampler on a grid, "tuned" for a plan that was made for a model.
+        rows: of the plan; under guidance a row may take the network two evaluations.
+        tuned_for: the digest of the model that it was tuned for; `guidance_factors`: its guidance by row.
     """
 
-    folder: Path
-    page: Path
-    runs: Sequence[Run]
-    left: int
-    stopped: str
-    skipped: Mapping[str, str]
-    missing: Mapping[str, str]
+    digest: str
+    file: str | None
+    kind: Literal["untuned", "tuned"]
+    sampler: str
+    options: Mapping[str, Any]
+    grid: str
+    grid_options: Mapping[str, Any]
+    steps: NonNegativeInt
+    rows: NonNegativeInt
+    tuned_for: str | None = None
+    guidance_factors: tuple[FiniteFloat, ...] | None = None
 
-
-def bench(
-    model: Any,
-    sweep: Sweep | None = None,
-    *,
-    output: str | os.PathLike[str] | None = None,
-    prompts: str | os.PathLike[str] | None = None,
-    images: int | None = None,
-    batch: int | None = None,
-    seed: int = 0,
-    seconds: float | None = None,
-    clip: str | os.PathLike[str] | None = None,
-    device: torch.device | str = "cpu",
-    variant: str | None = None,
-    config: str | os.PathLike[str] | None = None,
-    allow_pickle: bool = False,
-    announce: Callable[[Estimate], None] = lambda estimate: None,
-    watch: Callable[[Progress], None] = lambda progress: None,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Bench:
-    """Measure every plan of a sweep on the same noise, and write rows and a page into a folder.
-
-    Rows that are in the folder are not measured again, so a bench that was stopped, or killed, is continued by the same
-    call. Ctrl-C stops it and keeps what is done.
-
-    Args:
-        model: a name, path or id as `fewstep.load` takes them, or a pipeline that it made, in float32.
-        sweep: what to compare; None is a small one of usual samplers and grids.
-        output: the folder, "out/bench-MODEL" where none is given.
-        prompts: a file with a prompt a line, for a model of words; the shipped scenes have their own.
-        images: to draw for a row, 64, or 16 from words; `batch` of them at once.
-        seed: names other noise, 0 to 2^20 - 1.
-        seconds: about how long it may take.
-        clip: a folder with the weights of CLIP, for its score.
-        device: where the model runs; `variant`, `config` and `allow_pickle` are of `fewstep.load` too.
-        announce: told what it will cost before it starts; what it raises ends it, and nothing is written.
-        watch: told what goes on.
-
-    Raises:
-        InvalidInput: for values out of range, a plan or a folder of another model, guidance where there is nothing to
-            guide, a precision that the device cannot do, and a folder that another process writes to.
-    """
-    sweep = sweep or Sweep()
-    subject = Subject(model, prompts, seed, batch, device, Loading.of(variant, config, allow_pickle))
-    images = (PROMPT_IMAGES if subject.words else CLASS_IMAGES) if images is None else images
-    if type(images) is not int or not 2 <= images <= MOST_IMAGES:
-        raise InvalidInput(f"images must be a whole number from 2 to {MOST_IMAGES}, got {images!r}")
-    if seconds is not None and not seconds > 0:
-        raise InvalidInput(f"seconds must be above 0, got {seconds!r}")
-    scales = list(dict.fromkeys(subject.scale(scale) for scale in sweep.guidance))
-    entries = entries_of(sweep, subject.problem(None).schedule, subject.pipe.name, subject.pipe.digest)
-    judge = Judge(subject, images, clip)
-    assert subject.batch is not None
-    facts = {
-        "model": subject.pipe.digest,
-        "conditions": subject.conditions_digest,
-        "seed": seed,
-        "images": images,
-        "batch": min(subject.batch, images),
-        "device": device_name(subject.device),
-        "judged": [*judge.facts, PILOT, SHARE],
-    }
-    cases = [
-        Case(entry, scale, precision, key_of({**facts, "plan": entry.plan.digest, "guidance": scale, "in": precision}))
-        for scale in scales
-        for precision in dict.fromkeys(sweep.precisions)
-        for entry in entries.plans
-    ]
-    order = {case.key: i for i, case in enumerate(cases)}
-    # Measured in the order of their keys, which is none, so that a slow hour of the machine favours no sampler.
-    cases.sort(key=lambda case: (scales.index(case.guidance), case.key))
-    for precision in sweep.precisions:
-        subject.loaded(precision)
-    place = Path(output) if output is not None else Path("out") / f"bench-{subject.pipe.name}"
-    with opened(place, subject.model, hint(subject.pipe)) as folder:
-        work = Work(subject, folder, judge, images, cases, watch, clock)
-        announce(work.estimate())
-        folder.note(bench_command(subject, sweep, images, clip))
-        try:
-            stopped = "" if work.run(seconds) else "out of time"
-        except KeyboardInterrupt:
-            stopped = "interrupted"
-        write_page(folder, subject.words)
-        done = [run for run in folder.rows.runs if run.key in order]
-        return Bench(
-            folder=folder.path,
-            page=folder.page,
-            runs=sorted(done, key=lambda run: order[run.key]),
-            left=len(work.left),
-            stopped=stopped,
-            skipped=entries.skipped,
-            missing={"distance": judge.no_distance} if judge.no_distance else {},
+    @staticmethod
+    def of(plan: Plan, file: str | None = None) -> PlanFacts:
+        """The facts of a plan."""
+        recipe, tuned_for = plan.recipe, plan.tuned_for
+        return PlanFacts(
+            digest=plan.digest,
+            file=file,
+            kind="tuned" if recipe.sampler == LEARNED else "untuned",
+            sampler=recipe.sampler,
+            options=dict(recipe.options),
+            grid=recipe.grid,
+            grid_options=dict(recipe.grid_options),
+            steps=recipe.steps,
+            rows=len(plan.rows),
+            tuned_for=None if tuned_for is None else tuned_for.model or None,
+            guidance_factors=plan.guidance_factors,
         )
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.sampler} on {self.grid}" if self.file is None else f"the plan {self.file}"
+
+    def nfe(self, cost: int) -> int:
+        """Network evaluations of an image where a guided row takes `cost` of them."""
+        factors = self.guidance_factors
+        guided = self.rows if factors is None else sum(factor != 0 for factor in factors)
+        return self.rows + (cost - 1) * guided
+
+
+@with_config(STRICT)
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One plan on one model, with one guidance and one precision.
+
+    Attributes:
+        key: 16 hexadecimal digits over all that decides the figures, but not the seconds; see `key_of`.
+        by: who measured; "advice" has no figures.
+        guidance: scale; None where there is nothing to guide.
+        nfe: network evaluations of an image, guidance counted.
+        images: how many were drawn; `lost`: how many of them were not finite. Figures are of the others.
+        seed: of the noise; `conditions`: digest of the labels or prompts.
+        figures: by name: error, typical, quality, psnr, diversity, saturation, adherence, clip, distance. Those that
+            were not to be had are absent.
+        seconds: of an image, by synchronised clocks; infinite where they are not known.
+        memory: peak bytes of a batch, None where unknown.
+    """
+
+    version: Literal[2]
+    key: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+    by: Literal["bench", "certificate", "advice"]
+    model: ModelFacts
+    plan: PlanFacts
+    guidance: FiniteFloat | None
+    precision: Precision
+    nfe: Annotated[FiniteFloat, Field(ge=0)]
+    images: NonNegativeInt
+    lost: NonNegativeInt
+    seed: NonNegativeInt
+    conditions: str
+    figures: Figures
+    seconds: Seconds
+    memory: NonNegativeInt | None
+    machine: Annotated[Machine, PlainSerializer(Machine._asdict)]
+
+    def __post_init__(self) -> None:
+        if self.lost > self.images:
+            raise InvalidInput(f"of {self.images} images {self.lost} cannot be lost")
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.plan.name if self.precision == "float32" else f"{self.plan.name} in {self.precision}"
+
+    @property
+    def source(self) -> str:
+        """Where the figures are from, in words."""
+        return {
+            "bench": f"bench, {self.images} images, seed {self.seed}",
+            "certificate": f"certificate of the tuning, {self.images} images",
+            "advice": "advice of the field",
+        }[self.by]
+
+    @property
+    def foreign(self) -> bool:
+        """Whether its plan was tuned for another model, so that drawing with it takes --force."""
+        return self.plan.tuned_for not in (None, self.model.digest)
+
+    @property
+    def timed(self) -> bool:
+        """Whether its seconds are known."""
+        return math.isfinite(self.seconds.value)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values; numbers that are not finite are null."""
+        return json.loads(line_of(self))
+
+
+_MEASURED = TypeAdapter(Measured)
+
+
+def unmeasured(model: ModelFacts, plan: PlanFacts, guidance: float | None, cost: int) -> Measured:
+    """A plan of which nothing is measured, where a guided row takes `cost` network evaluations."""
+    return Measured(
+        version=VERSION,
+        key=key_of({"model": model.digest, "plan": plan.digest, "guidance": guidance}),
+        by="advice",
+        model=model,
+        plan=plan,
+        guidance=guidance,
+        precision="float32",
+        nfe=float(plan.nfe(cost)),
+        images=0,
+        lost=0,
+        seed=0,
+        conditions="",
+        figures={},
+        seconds=UNKNOWN,
+        memory=None,
+        machine=Machine("", 0, "", "", ""),
+    )
+
+
+def line_of(measured: Measured) -> bytes:
+    """JSON in one line, without the replicates of the figures. Floats read back to the same bits."""
+    return _MEASURED.dump_json(measured, exclude={"figures": {"__all__": {"replicates"}}})
+
+
+def read_line(line: bytes) -> Measured:
+    """The inverse of `line_of`. Raises `InvalidInput` for anything else, naming the field."""
+    return read_json(_MEASURED, line)
+
+
+def read_json(kind: TypeAdapter[T], content: bytes) -> T:
+    """A value of this kind from JSON, nothing of which is coerced. Raises `InvalidInput`, which names the field."""
+    try:
+        return kind.validate_json(content, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        got = "" if first["type"] == "missing" else f", got {first['input']!r:.60}"
+        told = first["msg"].removeprefix("Value error, ")
+        raise InvalidInput(f"{where}{': ' if where else ''}{told}{got}") from error
+
+
+def key_of(facts: Mapping[str, Any]) -> str:
+    """16 hexadecimal digits of a SHA-256 over JSON values, whatever their order."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
+
+
+def machine_of(device: torch.device | str) -> Machine:
+    """The machine that this process runs on."""
+    return Machine(
+        processor=_processor(),
+        threads=torch.get_num_threads(),
+        device=device_name(device),
+        torch=torch.__version__,
+        fewstep=importlib.metadata.version("fewstep"),
+    )
+
+
+def is_here(machine: Machine, here: Machine) -> bool:
+    """Whether seconds of one machine hold for the other."""
+    return (machine.processor, machine.threads, machine.device) == (here.processor, here.threads, here.device)
+
+
+def device_name(device: torch.device | str) -> str:
+    """ "cpu", or the kind of the accelerator with its name."""
+    device = torch.device(device)
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

@@ -1,19 +1,19 @@
-"""Which rows no other beats: less error at no more evaluations, or at no more seconds.
+"""Which plans no other beats: less error at no more network evaluations, or at no more seconds.
 
-Rows are compared only with those that drew the same images to the same converged solutions: the same guidance, noise,
+Plans are compared only with those that drew the same images to the same converged solutions: the same guidance, noise,
 conditions and device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
-from fewstep.benchmark.row import Run
+from fewstep.benchmark.measured import Measured
 
 
-class Group(NamedTuple):
-    """What rows share that may be compared."""
+class ComparisonGroup(NamedTuple):
+    """What measurements share that may be compared."""
 
     guidance: float | None
     images: int
@@ -27,65 +27,68 @@ class Group(NamedTuple):
 
 
 class Front(NamedTuple):
-    """Keys of the rows that none beats in evaluations, and of those that none beats in seconds."""
+    """Keys of what none beats in network evaluations, and of what none beats in seconds."""
 
-    evaluations: frozenset[str]
+    nfe: frozenset[str]
     seconds: frozenset[str]
 
     def __contains__(self, key: object) -> bool:
-        return key in self.evaluations or key in self.seconds
+        return key in self.nfe or key in self.seconds
 
 
-def group_of(run: Run) -> Group:
-    """What a row is compared within."""
-    return Group(run.guidance, run.images, run.seed, run.conditions, run.machine.device)
+def group_of(one: Measured) -> ComparisonGroup:
+    """What a measurement is compared within."""
+    return ComparisonGroup(one.guidance, one.images, one.seed, one.conditions, one.machine.device)
 
 
-def groups(runs: Iterable[Run]) -> Mapping[Group, list[Run]]:
-    """The rows by their groups, in order."""
-    found: dict[Group, list[Run]] = {}
-    for run in runs:
-        found.setdefault(group_of(run), []).append(run)
+def groups(results: Iterable[Measured]) -> Mapping[ComparisonGroup, list[Measured]]:
+    """The measurements by their groups, in order."""
+    found: dict[ComparisonGroup, list[Measured]] = {}
+    for one in results:
+        found.setdefault(group_of(one), []).append(one)
     return found
 
 
-def ranked(runs: Iterable[Run]) -> list[Run]:
+def ranked(results: Iterable[Measured]) -> list[Measured]:
     """Those that have an error and lost nothing."""
-    return [run for run in runs if "error" in run.figures and not run.lost]
+    return [one for one in results if "error" in one.figures and not one.lost]
 
 
-def front_of(runs: Sequence[Run]) -> Front:
-    """The rows of one group that no other beats.
+def error_of(one: Measured) -> float:
+    """Its error, of one that is ranked."""
+    return one.figures["error"].value
 
-    In seconds a row is beaten by less error where the other is not surely slower: their intervals meet.
+
+def front_of(results: Sequence[Measured]) -> Front:
+    """What no other of one group beats.
+
+    In seconds a plan is beaten by less error where the other is not surely slower: their intervals meet.
     """
-    rows = ranked(runs)
+    known = ranked(results)
 
-    def error(run: Run) -> float:
-        return run.figures["error"].value
+    def cheaper(a: Measured, b: Measured) -> bool:
+        differ = (a.nfe, error_of(a)) != (b.nfe, error_of(b))
+        return differ and a.nfe <= b.nfe and error_of(a) <= error_of(b)
 
-    def cheaper(a: Run, b: Run) -> bool:
-        return (a.evaluations, error(a)) != (b.evaluations, error(b)) and (
-            a.evaluations <= b.evaluations and error(a) <= error(b)
-        )
+    def quicker(a: Measured, b: Measured) -> bool:
+        return error_of(a) < error_of(b) and a.seconds.low <= b.seconds.high
 
-    def quicker(a: Run, b: Run) -> bool:
-        return error(a) < error(b) and a.seconds.low <= b.seconds.high
-
-    return Front(_unbeaten(rows, cheaper), _unbeaten(rows, quicker))
+    return Front(_unbeaten(known, cheaper), _unbeaten(known, quicker))
 
 
-def table(runs: Sequence[Run]) -> list[tuple[Group, list[Run], Front]]:
-    """For each group the rows on its fronts, from few evaluations to many, and the fronts."""
+def best_of(results: Sequence[Measured], front: Front) -> list[Measured]:
+    """Those on the fronts, from few evaluations to many."""
+    return sorted((one for one in results if one.key in front), key=lambda one: (one.nfe, error_of(one)))
+
+
+def table(results: Sequence[Measured]) -> list[tuple[ComparisonGroup, list[Measured], Front]]:
+    """For each group what is on its fronts, from few evaluations to many, and the fronts."""
     found = []
-    for group, rows in groups(runs).items():
-        front = front_of(rows)
-        best = sorted(
-            (run for run in rows if run.key in front), key=lambda r: (r.evaluations, r.figures["error"].value)
-        )
-        found.append((group, best, front))
+    for group, alike in groups(results).items():
+        front = front_of(alike)
+        found.append((group, best_of(alike, front), front))
     return found
 
 
-def _unbeaten(rows: Sequence[Run], beats: Any) -> frozenset[str]:
-    return frozenset(own.key for own in rows if not any(beats(other, own) for other in rows if other is not own))
+def _unbeaten(known: Sequence[Measured], beats: Callable[[Measured, Measured], bool]) -> frozenset[str]:
+    return frozenset(own.key for own in known if not any(beats(other, own) for other in known if other is not own))

@@ -1,4 +1,4 @@
-"""Plots of rows as inline SVG, coloured by the style of the page around them, in light and in dark."""
+"""Plots of measurements as inline SVG, coloured by the style of the page around them, in light and in dark."""
 
 from __future__ import annotations
 
@@ -7,36 +7,43 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-from fewstep.benchmark.row import Run
+from fewstep.benchmark.measured import Measured
 
 WIDTH, HEIGHT = 560, 400
 LEFT, RIGHT, TOP, BOTTOM = 62, 12, 12, 46
 COLOURS = 8
 """Colours of the style, `c0` to `c7`; samplers after them begin anew with broken lines."""
-SIZE = 4.0
-CROSS = ((-1, -0.4), (-0.4, -0.4), (-0.4, -1), (0.4, -1), (0.4, -0.4), (1, -0.4))
-SHAPES = ("circle", "square", "diamond", "up", "down", "cross")
+CIRCLE = "M-4 0a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z"
+SHAPES = (
+    CIRCLE,
+    "M-3.4 -3.4h6.8v6.8h-6.8z",  # a square
+    "M0 -4.8L4.8 0L0 4.8L-4.8 0z",  # a diamond
+    "M0 -4.8L4.4 3.6L-4.4 3.6z",  # up
+    "M0 4.8L4.4 -3.6L-4.4 -3.6z",  # down
+    "M-4 -1.6h2.4v-2.4h3.2v2.4h2.4v3.2h-2.4v2.4h-3.2v-2.4h-2.4z",  # a cross
+)
+"""Outlines of marks around (0, 0)."""
 
 
 class Marks(NamedTuple):
-    """What tells rows apart: a number for each sampler, which is its colour, and for each grid, which is its shape."""
+    """What tells plans apart: a number for each sampler, which is its colour, and for each grid, which is its shape."""
 
     samplers: Mapping[str, int]
     grids: Mapping[str, int]
 
     @staticmethod
-    def of(runs: Sequence[Run]) -> Marks:
+    def of(results: Sequence[Measured]) -> Marks:
         """Numbers in the order in which they come."""
-        samplers, grids = (dict.fromkeys(getattr(run, name) for run in runs) for name in ("sampler", "grid"))
+        samplers, grids = (dict.fromkeys(getattr(one.plan, name) for one in results) for name in ("sampler", "grid"))
         return Marks(*({name: i for i, name in enumerate(names)} for names in (samplers, grids)))
 
-    def colour(self, run: Run) -> str:
+    def colour(self, one: Measured) -> str:
         """The class of its sampler."""
-        return f"c{self.samplers[run.sampler] % COLOURS}"
+        return f"c{self.samplers[one.plan.sampler] % COLOURS}"
 
-    def shape(self, run: Run) -> str:
-        """The shape of its grid."""
-        return SHAPES[self.grids[run.grid] % len(SHAPES)]
+    def shape(self, one: Measured) -> str:
+        """The outline of its grid."""
+        return SHAPES[self.grids[one.plan.grid] % len(SHAPES)]
 
 
 class Axis(NamedTuple):
@@ -80,52 +87,53 @@ class Axis(NamedTuple):
 
 
 def scatter(
-    runs: Sequence[Run],
+    results: Sequence[Measured],
     marks: Marks,
     front: Collection[str],
-    across: tuple[str, Callable[[Run], float]],
-    up: tuple[str, Callable[[Run], float]],
+    across: tuple[str, Callable[[Measured], float]],
+    up: tuple[str, Callable[[Measured], float]],
     *,
     logarithmic: bool = True,
     figure: str | None = None,
 ) -> str:
-    """An SVG of rows: `across` and `up` are a title and a value; those on the front are ringed and joined.
+    """An SVG of measurements: `across` and `up` are a title and a value; those on the front are ringed and joined.
 
     Args:
         logarithmic: the axis that goes up; the other one always is.
-        figure: whose interval is drawn for the rows on the front.
+        figure: whose interval is drawn for those on the front.
     """
-    rows = [run for run in runs if across[1](run) > 0 and (not logarithmic or up[1](run) > 0)]
-    if not rows:
+    shown = [one for one in results if across[1](one) > 0 and (not logarithmic or up[1](one) > 0)]
+    if not shown:
         return ""
-    x = Axis.over([across[1](run) for run in rows], LEFT, WIDTH - RIGHT)
-    y = Axis.over([up[1](run) for run in rows], HEIGHT - BOTTOM, TOP, logarithmic)
+    x = Axis.over([across[1](one) for one in shown], LEFT, WIDTH - RIGHT)
+    y = Axis.over([up[1](one) for one in shown], HEIGHT - BOTTOM, TOP, logarithmic)
+    places = {one.key: (x.place(across[1](one)), y.place(up[1](one))) for one in shown}
     parts = [_frame(x, y, across[0], up[0])]
-    lines: dict[tuple[str, str, str], list[Run]] = {}
-    for run in rows:
-        lines.setdefault((run.sampler, run.grid, run.precision), []).append(run)
-    parts += [_line(line, x, y, across[1], up[1], marks) for line in lines.values()]
-    best = sorted((run for run in rows if run.key in front), key=across[1])
-    parts.append(_path([(x.place(across[1](run)), y.place(up[1](run))) for run in best], "front"))
-    for run in best if figure else ():
-        low, high = (max(end, y.low) for end in (run.figures[figure or ""].low, run.figures[figure or ""].high))
-        at = x.place(across[1](run))
-        parts.append(f'<path class="bar" d="M{at} {y.place(low)}V{y.place(min(high, y.high))}"/>')
-    places = [(x.place(across[1](run)), y.place(up[1](run))) for run in rows]
-    parts += [_mark(run, *place, marks, run.key in front) for run, place in zip(rows, places, strict=True)]
+    lines: dict[tuple[str, str, str], list[Measured]] = {}
+    for one in sorted(shown, key=lambda one: one.nfe):
+        lines.setdefault((one.plan.sampler, one.plan.grid, one.precision), []).append(one)
+    for line in lines.values():
+        broken = " broken" * (marks.samplers[line[0].plan.sampler] >= COLOURS)
+        parts.append(_path([places[one.key] for one in line], f"{marks.colour(line[0])} line{broken}"))
+    best = sorted((one for one in shown if one.key in front), key=across[1])
+    parts.append(_path([places[one.key] for one in best], "front"))
+    for one in best if figure else ():
+        ends = one.figures[figure or ""]
+        low, high = y.place(max(ends.low, y.low)), y.place(min(max(ends.high, y.low), y.high))
+        parts.append(f'<path class="bar" d="M{places[one.key][0]} {low}V{high}"/>')
+    parts += [_mark(one, *places[one.key], marks, one.key in front) for one in shown]
     label = escape(f"{up[0]} against {across[0]}", quote=True)
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
 def sign(shape: str, colour: str) -> str:
     """A mark alone, for a legend."""
-    return f'<svg class="sign" viewBox="0 0 14 14"><path class="{colour} mark" d="{_outline(shape, 7, 7)}"/></svg>'
+    return f'<svg class="sign" viewBox="-7 -7 14 14"><path class="{colour} mark" d="{shape}"/></svg>'
 
 
-def name_of(run: Run) -> str:
-    """A row in words."""
-    precision = "" if run.precision == "float32" else f", {run.precision}"
-    return f"{run.name}, {run.steps} step{'s' * (run.steps != 1)}{precision}"
+def name_of(one: Measured) -> str:
+    """A measurement in words."""
+    return f"{one.name}, {one.plan.steps} step{'s' * (one.plan.steps != 1)}"
 
 
 def _frame(x: Axis, y: Axis, across: str, up: str) -> str:
@@ -146,46 +154,19 @@ def _frame(x: Axis, y: Axis, across: str, up: str) -> str:
     return "".join(parts)
 
 
-def _line(
-    line: Sequence[Run],
-    x: Axis,
-    y: Axis,
-    across: Callable[[Run], float],
-    up: Callable[[Run], float],
-    marks: Marks,
-) -> str:
-    points = [(x.place(across(run)), y.place(up(run))) for run in sorted(line, key=lambda run: run.evaluations)]
-    broken = " broken" * (marks.samplers[line[0].sampler] >= COLOURS)
-    return _path(points, f"{marks.colour(line[0])} line{broken}")
-
-
 def _path(points: Sequence[tuple[float, float]], kind: str) -> str:
     if len(points) < 2:
         return ""
     return f'<path class="{kind}" d="M{"L".join(f"{a} {b}" for a, b in points)}"/>'
 
 
-def _mark(run: Run, x: float, y: float, marks: Marks, best: bool) -> str:
-    hollow = " hollow" * (run.precision != "float32")
-    figures = "".join(f", {name} {figure.value:.4g}" for name, figure in run.figures.items())
-    title = escape(f"{name_of(run)}: {run.evaluations:g} evaluations, {1e3 * run.seconds.value:.3g} ms{figures}")
-    ring = f'<circle class="ring" cx="{x}" cy="{y}" r="8"/>' if best else ""
-    outline = _outline(marks.shape(run), x, y)
-    return f'<g><title>{title}</title>{ring}<path class="{marks.colour(run)} mark{hollow}" d="{outline}"/></g>'
-
-
-def _outline(shape: str, x: float, y: float) -> str:
-    r = SIZE
-    corners = {
-        "square": [(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)],
-        "diamond": [(0, -1.2), (1.2, 0), (0, 1.2), (-1.2, 0)],
-        "up": [(0, -1.2), (1.1, 0.9), (-1.1, 0.9)],
-        "down": [(0, 1.2), (1.1, -0.9), (-1.1, -0.9)],
-        "cross": [(a * s, b * s) for s in (1, -1) for a, b in CROSS],
-    }.get(shape)
-    if corners is None:
-        return f"M{x - r:.1f} {y:.1f}a{r} {r} 0 1 0 {2 * r} 0a{r} {r} 0 1 0 {-2 * r} 0z"
-    return "M" + "L".join(f"{x + r * a:.1f} {y + r * b:.1f}" for a, b in corners) + "z"
+def _mark(one: Measured, x: float, y: float, marks: Marks, best: bool) -> str:
+    hollow = " hollow" * (one.precision != "float32")
+    figures = "".join(f", {name} {figure.value:.4g}" for name, figure in one.figures.items())
+    title = escape(f"{name_of(one)}: NFE {one.nfe:g}, {1e3 * one.seconds.value:.3g} ms{figures}")
+    ring = '<circle class="ring" r="8"/>' if best else ""
+    mark = f'<path class="{marks.colour(one)} mark{hollow}" d="{marks.shape(one)}"/>'
+    return f'<g transform="translate({x} {y})"><title>{title}</title>{ring}{mark}</g>'
 
 
 def _number(value: float) -> str:

@@ -1,286 +1,129 @@
-"""From a sweep to rows: what is there already is not measured again, and what is done is kept whatever happens.
-
-Rows that take little are drawn in turns, a batch of each, so that a machine which is busy for a moment slows all of
-them and not one. A row is written when its last batch is judged.
-"""
+"""`bench`: measure a sweep of a model, as far as it is not measured yet."""
 
 from __future__ import annotations
 
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from fewstep.benchmark import converged, draws
-from fewstep.benchmark.folder import Folder
-from fewstep.benchmark.judge import Judge, Tally
-from fewstep.benchmark.machine import device_name, machine_of
-from fewstep.benchmark.pictures import SHOWN, save_strip
-from fewstep.benchmark.row import Run, key_of
-from fewstep.benchmark.subject import FIRST, Subject
-from fewstep.benchmark.sweep import Entry, words_of
+from fewstep.benchmark.commands import bench_command
+from fewstep.benchmark.folder import home_of, opened
+from fewstep.benchmark.judge import Judge
+from fewstep.benchmark.measured import Measured, key_of
+from fewstep.benchmark.page import write_page
+from fewstep.benchmark.settings import PLAIN, SILENT, USUAL, Loading, Pictures, Reporter
+from fewstep.benchmark.subject import Source, Subject
+from fewstep.benchmark.sweep import Sweep, candidates_of
+from fewstep.benchmark.work import PILOT, SHARE, Case, Work
 from fewstep.core.errors import InvalidInput
-from fewstep.tuning import Problem
-
-BLOCK_SECONDS, BLOCK_ROWS = 15.0, 32
-"""Rows that together take about so long are drawn in turns, at most so many."""
-KEPT_BYTES = 1 << 30
-"""Converged pictures up to so many bytes are decoded once."""
-
-
-class Case(NamedTuple):
-    """One row to be measured."""
-
-    entry: Entry
-    guidance: float | None
-    precision: str
-    key: str
-
-
-class Progress(NamedTuple):
-    """What is going on: the stage in words, and how much of the work is done, of how much, in evaluations an image."""
-
-    words: str
-    done: float
-    of: float
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """What the rows that are left will cost: `seconds`, from `evaluation` seconds that one evaluation of one image
-    takes, by (guidance, precision).
-    """
-
-    rows: int
-    kept: int
-    images: int
-    seconds: float
-    evaluation: dict[tuple[float | None, str], float]
-
-
-@dataclass
-class Work:
-    """The measuring of the cases of one model into its folder.
+class Bench:
+    """What was measured.
 
     Attributes:
-        left: cases without a row yet, in order.
-        watch: told what goes on.
+        results: the cases of the sweep that are measured, in its order.
+        left: cases of the sweep that are not; `stopped` says why: "", "interrupted" or "out of time".
+        skipped: what could not be compiled, by name, and why.
+        missing: figures that could not be had, by name, and why.
     """
 
-    subject: Subject
-    folder: Folder
-    judge: Judge
-    images: int
-    cases: Sequence[Case]
-    watch: Callable[[Progress], None]
-    clock: Callable[[], float] = time.perf_counter
-    done: float = 0.0
-    _solutions: dict[float | None, converged.Converged] = field(default_factory=dict)
-    _pictures: dict[tuple[float | None, int], Tensor] = field(default_factory=dict)
-    evaluation: dict[tuple[float | None, str], float] = field(default_factory=dict)
+    folder: Path
+    page: Path
+    results: Sequence[Measured]
+    left: int
+    stopped: str
+    skipped: Mapping[str, str]
+    missing: Mapping[str, str]
 
-    @property
-    def left(self) -> list[Case]:
-        return [case for case in self.cases if case.key not in self.folder.rows]
 
-    @property
-    def numbers(self) -> range:
-        return range(FIRST, FIRST + self.images)
+def bench(
+    pipe: Source,
+    sweep: Sweep | None = None,
+    *,
+    pictures: Pictures = USUAL,
+    loading: Loading = PLAIN,
+    output: str | os.PathLike[str] | None = None,
+    seconds: float | None = None,
+    clip: str | os.PathLike[str] | None = None,
+    reporter: Reporter = SILENT,
+) -> Bench:
+    """Measure every plan of a sweep on the same noise, and write results and a page into a folder.
 
-    @property
-    def batch(self) -> int:
-        assert self.subject.batch is not None
-        return min(self.subject.batch, self.images)
+    What is in the folder is not measured again, so a bench that was stopped, or killed, is continued by the same call.
+    Ctrl-C stops it and keeps what is done.
 
-    def estimate(self) -> Estimate:
-        """Measure one evaluation of each kind that is left, some times, and multiply.
+    Args:
+        pipe: a pipeline in float32; or a name, path or id as `fewstep.load` takes them, which is loaded in every
+            precision of the sweep.
+        sweep: what to compare; None is a small one of usual samplers and grids.
+        pictures: what every plan draws.
+        loading: where a model that is not loaded yet runs, and how its files are read.
+        output: the folder, "out/bench-MODEL" where none is given.
+        seconds: about how long it may take.
+        clip: a folder with the weights of CLIP, for its score.
+        reporter: told what it will cost before it starts, and what goes on.
 
-        Raises `InvalidInput` where the device cannot compute in a precision.
-        """
-        left = self.left
-        kinds = dict.fromkeys((case.guidance, case.precision) for case in left)
-        for kind in sorted(kinds, key=lambda kind: kind[1] != "float32"):  # first what every device can do
-            self.evaluation[kind] = self._evaluation(*kind)
-        seconds = sum(self._cost(case) for case in left)
-        for scale in dict.fromkeys(case.guidance for case in left if not case.entry.plan.stochastic):
-            if not self._solution_file(scale).exists():
-                solving = converged.FINDING * min(self.images, converged.PILOT) + converged.SOLVING * self.images
-                seconds += solving * self.evaluation.get((scale, "float32"), 0.0)
-        return Estimate(len(left), len(self.cases) - len(left), self.images, seconds, dict(self.evaluation))
+    Raises:
+        InvalidInput: for values out of range, a plan or a folder of another model, guidance where there is nothing to
+            guide, a precision that the device cannot do, and a folder that another process writes to.
+    """
+    subject = Subject(pipe, pictures, loading)
+    place = home_of(subject.model.name) if output is None else Path(output)
+    return measure(subject, sweep or Sweep(), place, seconds=seconds, clip=clip, reporter=reporter)
 
-    def run(self, limit: float | None = None) -> bool:
-        """Measure what is left; False where `limit` seconds were over, or would be, before the end."""
-        began, first = self.clock(), True
-        for block in self._blocks(self.left):
-            for case in block:
-                if not case.entry.plan.stochastic:
-                    self.solution(case.guidance)
-            # The first block is measured even where it takes too long, or the same limit would never end.
-            if limit is not None and not first and self.clock() - began + sum(map(self._cost, block)) > limit:
-                return False
-            self._measure(block)
-            first = False
-        return True
 
-    def solution(self, scale: float | None) -> converged.Converged:
-        """The converged images at a scale, from the folder where they are there."""
-        if scale not in self._solutions:
-            file = self._solution_file(scale)
-            if not file.exists():
-                self._solve(scale)
-            found = converged.read(file, file.stem)
-            if len(found.solution) != self.images:
-                raise InvalidInput(f"{file} holds {len(found.solution)} images: delete it, it is solved again")
-            self._solutions[scale] = found
-        return self._solutions[scale]
-
-    def _solve(self, scale: float | None) -> None:
-        words = "converged solutions" + ("" if scale is None else f" at guidance {scale:g}")
-        problem = self.subject.problem(scale)
-        judged = self.subject.pipe.plan(steps=20)
-        total = self._total()
-        found = converged.solve(
-            problem,
-            self.numbers,
-            judged,
-            lambda done, of: self.watch(Progress(f"{words}, {done} of {of}", self.done, total)),
+def measure(
+    subject: Subject,
+    sweep: Sweep,
+    place: Path,
+    *,
+    seconds: float | None = None,
+    clip: str | os.PathLike[str] | None = None,
+    reporter: Reporter = SILENT,
+) -> Bench:
+    """`bench` of a subject into the folder `place`."""
+    if seconds is not None and not seconds > 0:
+        raise InvalidInput(f"seconds must be above 0, got {seconds!r}")
+    scales = list(dict.fromkeys(subject.scale(scale) for scale in sweep.guidance))
+    subject.problem(None)  # refuses a seed or a batch out of range
+    judge = Judge(subject, clip)
+    facts = {**subject.facts, "device": subject.here.device, "judged": [*judge.facts, PILOT, SHARE]}
+    candidates = {scale: candidates_of(sweep, subject.target(scale)) for scale in scales}
+    cases = [
+        Case(
+            candidate,
+            scale,
+            precision,
+            key_of({**facts, "plan": candidate.plan.digest, "guidance": scale, "in": precision}),
         )
-        file = self._solution_file(scale)
-        first = self.subject.decode(found.solution[:SHOWN].to(self.subject.device))
-        save_strip(self.folder.picture(f"converged-{found.digest}"), first, self.subject.value_range)
-        converged.save(file, found, file.stem)
-
-    def _solution_file(self, scale: float | None) -> Path:
-        facts = {
-            "model": self.subject.pipe.digest,
-            "guidance": scale,
-            "conditions": self.subject.conditions_digest,
-            "seed": self.subject.seed,
-            "images": self.images,
-            "batch": self.batch,
-            "solved": [converged.PILOT, converged.SHARE],
-        }
-        return self.folder.converged(key_of(facts))
-
-    def _total(self) -> float:
-        return float(sum(case.entry.plan.nfe for case in self.left)) + self.done
-
-    def _evaluation(self, scale: float | None, precision: str) -> float:
-        """Seconds of one evaluation of one image."""
-        problem = self.subject.problem(scale, precision)
-        plan = self.subject.pipe.plan("ddim", steps=1)
-        part = problem.parts(self.numbers)[0]
+        for scale in scales
+        for precision in dict.fromkeys(sweep.precisions)
+        for candidate in candidates[scale].plans
+    ]
+    order = {case.key: i for i, case in enumerate(cases)}
+    # Measured in the order of their keys, which is none, so that a slow hour of the machine favours no sampler.
+    cases.sort(key=lambda case: (scales.index(case.guidance), case.key))
+    for precision in sweep.precisions:
+        subject.loaded(precision)
+    with opened(place, subject.model, subject.hint) as folder:
+        work = Work(subject, folder, judge, cases, reporter)
+        reporter.announce(work.forecast())
+        folder.note(bench_command(subject, sweep, clip))
         try:
-            found = [draws.draw(problem, plan, part, lambda states: states, self.clock) for _ in range(4)]
-        except RuntimeError as error:
-            if precision == "float32":
-                raise
-            raise InvalidInput(
-                f"{device_name(self.subject.device)} cannot run {self.subject.pipe.name} in {precision} ({error}): "
-                "leave it out"
-            ) from error
-        return statistics.median(one.seconds for one in found[1:]) / len(part)
-
-    def _cost(self, case: Case) -> float:
-        """About how many seconds a case takes."""
-        batches = -(-self.images // self.batch)
-        images = self.images + max(0, draws.REPEATS - batches) * self.batch
-        return case.entry.plan.nfe * images * self.evaluation[case.guidance, case.precision]
-
-    def _blocks(self, left: Sequence[Case]) -> Iterator[list[Case]]:
-        """The cases in blocks that are drawn in turns, of one guidance each."""
-        block: list[Case] = []
-        for case in left:
-            full = len(block) == BLOCK_ROWS or sum(map(self._cost, [*block, case])) > BLOCK_SECONDS
-            if block and (full or block[0].guidance != case.guidance):
-                yield block
-                block = []
-            block.append(case)
-        if block:
-            yield block
-
-    def _measure(self, block: Sequence[Case]) -> None:
-        """Draw and judge the cases of a block in turns, and write their rows."""
-        rows = [_Row(case, self) for case in block]
-        parts = rows[0].problem.parts(self.numbers)
-        total = self._total()
-        for turn in range(max(len(parts), draws.REPEATS)):
-            for row in rows:
-                words = f"{row.case.entry.plan.recipe.sampler} on {row.case.entry.plan.recipe.grid}"
-                self.watch(Progress(f"{words}, {row.case.entry.plan.nfe} evaluations", self.done, total))
-                row.draw(parts, turn)
-                self.done += row.case.entry.plan.nfe / max(len(parts), draws.REPEATS)
-        for row in rows:
-            self.folder.rows.append(row.finished())
-
-    def wanted(self, scale: float | None, part: Sequence[int]) -> Tensor:
-        """The converged pictures of a batch."""
-        key = scale, part[0]
-        if key in self._pictures:
-            return self._pictures[key]
-        states = self.solution(scale).solution[part[0] - FIRST : part[-1] + 1 - FIRST]
-        pictures = self.subject.decode(states.to(self.subject.device))
-        if pictures.nbytes * -(-self.images // len(part)) <= KEPT_BYTES:
-            if any(other != scale for other, _ in self._pictures):
-                self._pictures.clear()
-            self._pictures[key] = pictures
-        return pictures
-
-
-class _Row:
-    """One case on its way to a row."""
-
-    def __init__(self, case: Case, work: Work):
-        self.case, self.work = case, work
-        self.problem: Problem = work.subject.problem(case.guidance, case.precision)
-        solution = None if case.entry.plan.stochastic else work.solution(case.guidance)
-        self.tally: Tally = work.judge.tally(solution)
-        self.times = draws.Times()
-        self.evaluations = 0
-
-    def draw(self, parts: Sequence[Sequence[int]], turn: int) -> None:
-        """Draw a batch and judge it; after the last batch, draw the first again and look at the clock alone."""
-        work, plan = self.work, self.case.entry.plan
-        part = parts[turn % len(parts)]
-
-        def run() -> draws.Drawn:
-            return draws.draw(self.problem, plan, part, work.subject.decode, work.clock)
-
-        if turn == 0:
-            drawn, peak = draws.draw_with_peak(run, torch.device(self.problem.device))
-            self.times.memory = peak or None  # 0: the process had as much at hand
-            save_strip(work.folder.picture(self.case.key), drawn.pictures[:SHOWN], work.subject.value_range)
-        else:
-            drawn = run()
-        self.times.add(drawn, work.batch)
-        if turn < len(parts):
-            wanted = None if self.tally.converged is None else work.wanted(self.case.guidance, part)
-            self.tally.add(part, drawn.states, drawn.pictures, wanted)
-            self.evaluations += drawn.evaluations
-
-    def finished(self) -> Run:
-        """The row."""
-        work, case = self.work, self.case
-        file = None if case.entry.file is None else work.folder.keep(case.entry.plan)
-        return Run(
-            key=case.key,
-            model=work.subject.model,
-            plan_file=file,
-            guidance=case.guidance,
-            precision=case.precision,
-            evaluations=self.evaluations / self.tally.images,
-            images=self.tally.images,
-            lost=self.tally.lost,
-            seed=work.subject.seed,
-            conditions=work.subject.conditions_digest,
-            figures=self.tally.figures(),
-            seconds=self.times.interval(),
-            memory=self.times.memory,
-            machine=machine_of(work.subject.device),
-            **words_of(case.entry),
+            stopped = "" if work.run(seconds) else "out of time"
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+        write_page(folder, subject.words)
+        done = [one for one in folder.results.results if one.key in order]
+        return Bench(
+            folder=folder.path,
+            page=folder.page,
+            results=sorted(done, key=lambda one: order[one.key]),
+            left=len(work.left),
+            stopped=stopped,
+            skipped={name: why for found in candidates.values() for name, why in found.skipped.items()},
+            missing={"distance": judge.no_distance} if judge.no_distance else {},
         )

@@ -1,183 +1,245 @@
-"""What is measured: a model in some precisions, the images that it draws, and what its pictures are judged by."""
+"""What is measured: a model in some precisions, the images that it draws, and what its pictures are judged by.
+
+All that a bench and a choice ask of a pipeline is asked here.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from fewstep.benchmark.loading import PLAIN, Loading
-from fewstep.benchmark.problems import drawing, labels_of, prompts_of, scale_of
-from fewstep.benchmark.row import PRECISIONS, Model, key_of
+from fewstep.benchmark.measured import Machine, ModelFacts, Precision, key_of, machine_of
+from fewstep.benchmark.settings import PLAIN, USUAL, Loading, Pictures
+from fewstep.benchmark.sweep import Target
 from fewstep.core.errors import InvalidInput, one_of
-from fewstep.pipeline import Pipeline, TextPipeline, load
-from fewstep.pipeline.steer import module_of
+from fewstep.core.plan import Plan
+from fewstep.core.schedule import Schedule
+from fewstep.pipeline import Pipeline, load
 from fewstep.tuning import Problem
+from fewstep.tuning.subject import drawing, labels_of, prompts_of, scale_of
+from fewstep.zoo.scenes.prompts import held_out_prompts
 
 FIRST = 3 * 2**28
 """The numbers of the images of a bench begin here: no tuning meets their noise."""
 PROMPTS, PROMPTS_SEED = 64, 1
 """Prompts of scenes where none are given; no tuning meets these words."""
-SCENE = (3, 64, 64)
-"""Pictures that can be read for what their prompts name."""
-BATCHES = {Pipeline: 16, TextPipeline: 4}
-"""Images that the network sees at once unless the caller says otherwise."""
+SCENE, DIGIT = (3, 64, 64), (1, 8, 8)
+"""Pictures that can be read for what their prompts name, and those that the shipped classifier knows."""
 
-
-def conditions_of(pipe: Pipeline | TextPipeline, prompts: str | os.PathLike[str] | None) -> Sequence[Any]:
-    """The labels or prompts that images of a bench have in turn; `prompts` is as in `Subject`.
-
-    Raises `InvalidInput` for a file without a prompt, and for one where the model takes none.
-    """
-    if not isinstance(pipe, TextPipeline):
-        return labels_of(pipe, prompts)
-    found = prompts_of(pipe, prompts, PROMPTS, PROMPTS_SEED)
-    if not found:
-        raise InvalidInput(f"{prompts} has no prompt: give one a line")
-    return found
-
-
-def conditions_digest(conditions: Sequence[Any]) -> str:
-    """By which rows of the same labels or prompts are known."""
-    return key_of({"conditions": list(conditions)})
+Source = str | os.PathLike[str] | Pipeline
+"""A name, path or id as `fewstep.load` takes them, or a pipeline that it made, in float32."""
 
 
 @dataclass(eq=False)
 class Subject:
-    """A model to be measured.
+    """A model to be measured, and the images that it draws; `loading` is for a source that is not loaded yet.
 
-    Attributes:
-        source: a name, path or id as `fewstep.load` takes them, or a pipeline that it made, in float32.
-        prompts: a file with a prompt a line, for a model of words; None are those of scenes.
-        seed: of the noise; `batch`: images that the network sees at once.
-        loading: how the files of `source` are read.
-        conditions: the labels or prompts that images have in turn.
+    Raises `InvalidInput` for a callable that is not a pipeline, and a pipeline that is not in float32.
     """
 
-    source: Any
-    prompts: str | os.PathLike[str] | None = None
-    seed: int = 0
-    batch: int | None = None
-    device: torch.device | str = "cpu"
+    source: Source
+    pictures: Pictures = USUAL
     loading: Loading = PLAIN
-    conditions: Sequence[Any] = field(init=False, repr=False)
-    _loaded: dict[str, Pipeline | TextPipeline] = field(default_factory=dict, repr=False)
+    _loaded: dict[str, Pipeline] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        given = isinstance(self.source, Pipeline | TextPipeline)
-        if not given and callable(self.source):
+        if self._loaded:
+            return
+        if not self.is_loaded and callable(self.source):
             raise InvalidInput(
                 f"a {type(self.source).__name__} says nothing of itself: make a pipeline of it first, "
-                "fewstep.load(network, schedule=.., prediction=.., sample_shape=..), and give that"
+                "fewstep.load(network, spec=fewstep.NetworkSpec(schedule, prediction, sample_shape)), and give that"
             )
-        if given and self.loading.given:
+        if self.is_loaded and self.loading.given:
             raise InvalidInput(
-                f"{' and '.join(self.loading.given)}: for reading the files of a model, and this one is loaded: leave "
-                "it out"
+                f"{' and '.join(self.loading.given)}: for loading a model, and this one is loaded: leave it out"
             )
-        self._loaded["float32"] = self.source if given else self._load("float32")
-        if lower := sorted(str(dtype) for dtype in _dtypes(self.pipe) - {torch.float32}):
+        self._loaded["float32"] = self.source if isinstance(self.source, Pipeline) else self._load()
+        if lower := sorted(str(dtype) for dtype in self.pipe.model.dtypes - {torch.float32}):
             raise InvalidInput(
                 f"a loaded model is measured in float32, this one is in {' and '.join(lower)}: give its path, or where "
-                "it is a module of your own, module.float()"
+                "it is a module of your own, module.float(); a plan that is chosen draws in any precision"
             )
-        self.batch = BATCHES[type(self.pipe)] if self.batch is None else self.batch
-        self.device = self.pipe.device
-        self.conditions = conditions_of(self.pipe, self.prompts)
-        self.problem(None)  # refuses a seed or a batch out of range
+
+    def drawing(self, pictures: Pictures) -> Subject:
+        """The same model, which is not loaded again, with other images."""
+        return replace(self, pictures=pictures)
 
     @property
-    def pipe(self) -> Pipeline | TextPipeline:
+    def is_loaded(self) -> bool:
+        """Whether the source is a pipeline, of which nobody knows where it came from."""
+        return isinstance(self.source, Pipeline)
+
+    @property
+    def pipe(self) -> Pipeline:
         """The model in float32."""
         return self._loaded["float32"]
 
-    @property
-    def model(self) -> Model:
-        """Its name, digest and source, as rows have them."""
-        given = isinstance(self.source, Pipeline | TextPipeline)
-        return Model(self.pipe.name, self.pipe.digest, self.pipe.name if given else str(self.source), self.loading)
-
     @cached_property
-    def known_prompts(self) -> list[Any] | None:
-        """The prompts of scenes with what they name, where these are drawn; None elsewhere."""
-        from fewstep.zoo.scenes.prompts import held_out_prompts
-
-        pipe = self.pipe
-        if not isinstance(pipe, TextPipeline) or self.prompts is not None or self.pixel_shape != SCENE:
-            return None
-        return held_out_prompts(PROMPTS, PROMPTS_SEED)  # `conditions` has refused other models without prompts
+    def model(self) -> ModelFacts:
+        """Its name, digest and source, as measurements have them."""
+        pipe, weights = self.pipe, self.pipe.model.identity.weights
+        if self.is_loaded:
+            return ModelFacts(pipe.name, weights, pipe.name, Loading(str(pipe.model.device)))
+        return ModelFacts(pipe.name, weights, os.fspath(self.source), self.loading)  # type: ignore[arg-type]
 
     @property
-    def conditions_digest(self) -> str:
-        """Of the labels or prompts."""
-        return conditions_digest(self.conditions)
+    def hint(self) -> str:
+        """What to add to an error about a digest that is not the one of this model."""
+        return self.pipe.model.identity.hint
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return torch.device(self.pipe.model.device)
+
+    @property
+    def here(self) -> Machine:
+        """The machine that it runs on."""
+        return machine_of(self.device)
+
+    @property
+    def schedule(self) -> Schedule:
+        """Its noise schedule at the usual size."""
+        return self.pipe.schedule_at()
 
     @property
     def words(self) -> bool:
         """Whether its conditions are prompts."""
-        return isinstance(self.pipe, TextPipeline)
+        return self.pipe.model.conditioner.field == "prompts"
 
     @property
     def guided(self) -> bool:
         """Whether it has a guidance scale."""
-        return self.words or self.pipe.classes > 0  # type: ignore[union-attr]
+        return self.pipe.model.conditioner.guides
+
+    @property
+    def count(self) -> int:
+        """Images of a measurement."""
+        return self.pictures.count or (16 if self.words else 64)
+
+    @property
+    def batch(self) -> int:
+        """Images that the network sees at once."""
+        usual = 4 if self.words else 16
+        return min(usual if self.pictures.batch is None else self.pictures.batch, self.count)
+
+    @property
+    def numbers(self) -> range:
+        """Of the images."""
+        return range(FIRST, FIRST + self.count)
+
+    @cached_property
+    def conditions(self) -> Sequence[Any]:
+        """The labels or prompts that images have in turn.
+
+        Raises `InvalidInput` for a file without a prompt, for one where the model takes none, and for a model of words
+        that has no prompts.
+        """
+        pipe, prompts = self.pipe, self.pictures.prompts
+        if not self.words:
+            return labels_of(pipe, prompts)
+        found = prompts_of(pipe, prompts, PROMPTS, PROMPTS_SEED)
+        if not found:
+            raise InvalidInput(f"{prompts} has no prompt: give one a line")
+        return found
+
+    @property
+    def conditions_digest(self) -> str:
+        """By which measurements of the same labels or prompts are known."""
+        return key_of({"conditions": list(self.conditions)})
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What decides the images, for keys."""
+        return {
+            "model": self.model.digest,
+            "conditions": self.conditions_digest,
+            "seed": self.pictures.seed,
+            "images": self.count,
+            "batch": self.batch,
+        }
+
+    @property
+    def lacks_prompts(self) -> bool:
+        """Whether nothing can be measured without --prompts: the model draws from words, and none are known for it."""
+        if self.pictures.prompts is not None or not self.words:
+            return False
+        try:
+            return not self.conditions
+        except InvalidInput:
+            return True
+
+    @cached_property
+    def known_prompts(self) -> list[Any] | None:
+        """The prompts of scenes with what they name, where these are drawn; None elsewhere."""
+        if not self.words or self.pictures.prompts is not None or self.pixel_shape != SCENE:
+            return None
+        return held_out_prompts(PROMPTS, PROMPTS_SEED)  # `conditions` has refused other models without prompts
+
+    @property
+    def shows_digits(self) -> bool:
+        """Whether its pictures are digits as the shipped classifier knows them."""
+        return len(self.pipe.model.conditioner.subjects) == 10 and tuple(self.pixel_shape) == DIGIT
 
     @property
     def pixel_shape(self) -> tuple[int, ...]:
         """(C, H, W) of a picture."""
-        pipe = self.pipe
-        return pipe.decoder.pixels(pipe.latent_shape()) if isinstance(pipe, TextPipeline) else pipe.pixel_shape
+        return self.pipe.pixel_shape()
 
     @property
     def value_range(self) -> tuple[float, float]:
         """Of the pictures."""
-        pipe = self.pipe
-        return pipe.value_range if isinstance(pipe, Pipeline) and pipe.decoder is None else (-1.0, 1.0)
+        return self.pipe.value_range
 
     @property
     def decode(self) -> Callable[[Tensor], Tensor]:
         """From states at the end of a run to pictures (B, C, H, W), float32."""
-        decoder = self.pipe.decoder
-        return (lambda states: states.float().cpu()) if decoder is None else decoder
+        return self.pipe.decode
 
     def scale(self, guidance: float | None) -> float | None:
-        """The guidance scale as rows have it: the model's own for None, and None where there is nothing to guide."""
+        """The guidance scale as measurements have it: the model's own for None; None where there is nothing to guide.
+
+        Raises `InvalidInput` for a scale that is not a finite number, and where there is nothing to guide.
+        """
         scale = scale_of(self.pipe, guidance)
         return scale if self.guided else None
+
+    def target(self, scale: float | None) -> Target:
+        """What plans are made for, at a scale; a distilled network guides in one evaluation."""
+        twice = scale not in (None, 1.0) and not self.pipe.model.conditioner.distilled
+        return Target(self.model, self.schedule, 1 + twice)
+
+    def plan(self, steps: int, *sampler: str) -> Plan:
+        """A plan for this model, by its own defaults where no sampler is named."""
+        return self.pipe.plan(*sampler, steps=steps)
 
     def condition(self, number: int) -> Any:
         """The label or prompt of an image."""
         return self.conditions[(number - FIRST) % len(self.conditions)]
 
-    def loaded(self, precision: str) -> Pipeline | TextPipeline:
+    def loaded(self, precision: str) -> Pipeline:
         """The model in a precision. Raises `InvalidInput` for a loaded pipeline, which has its own."""
-        one_of("precision", precision, PRECISIONS)
+        one_of("precision", precision, get_args(Precision))
         if precision not in self._loaded:
-            if isinstance(self.source, Pipeline | TextPipeline):
+            if self.is_loaded:
                 raise InvalidInput(
                     f"a loaded model cannot be measured in {precision} too: give what it was loaded from"
                 )
             self._loaded[precision] = self._load(precision)
         return self._loaded[precision]
 
-    def _load(self, precision: str) -> Pipeline | TextPipeline:
-        return load(self.source, device=self.device, dtype=precision, **self.loading.given)
+    def _load(self, precision: str = "float32") -> Pipeline:
+        return load(self.source, dtype=precision, **{"device": "cpu", **self.loading.given})
 
     def problem(self, scale: float | None, precision: str = "float32") -> Problem:
         """What is drawn, at a guidance scale, in a precision; images are numbered from `FIRST`."""
         pipe = self.loaded(precision)
-        batch = BATCHES[type(pipe)] if self.batch is None else self.batch
-        return drawing(pipe, self.condition, scale_of(pipe, scale), self.seed, batch)
-
-
-def _dtypes(pipe: Pipeline | TextPipeline) -> set[torch.dtype]:
-    """What the network runs in, as far as that is known: of a callable, the dtypes of its parameters."""
-    if pipe.dtype is not None:
-        return {pipe.dtype}
-    module = module_of(pipe.network) if isinstance(pipe, Pipeline) else None
-    return set() if module is None else {p.dtype for p in module.parameters() if p.is_floating_point()}
+        problem = drawing(pipe, self.condition, scale_of(pipe, scale))
+        return replace(problem, seed=self.pictures.seed, batch=self.batch)

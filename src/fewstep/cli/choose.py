@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
+from fewstep import benchmark
+from fewstep.benchmark import Advice, Answer, Budget, Choice, Evidence, Loading, Measured, Reporter, Stage
 from fewstep.cli import place
+from fewstep.cli.bench import announce, watcher
 from fewstep.cli.output import note, progress, show_json, show_table
-
-if TYPE_CHECKING:
-    from fewstep.benchmark.choice import Answer, Candidate, Need
 
 
 @click.command()
 @click.argument("model", default="digits")
-@click.option("--budget-nfe", type=click.IntRange(1, 10_000), metavar="N", help="At most so many rows of the plan.")
+@click.option("--budget-rows", type=click.IntRange(1, 10_000), metavar="N", help="At most so many rows of the plan.")
+@click.option(
+    "--budget-nfe",
+    type=click.IntRange(1, 20_000),
+    metavar="N",
+    help="At most so many network evaluations an image, guidance counted.",
+)
 @click.option(
     "--budget-ms", type=click.FloatRange(0, min_open=True), metavar="MS", help="At most so long an image, here."
 )
@@ -31,13 +37,13 @@ if TYPE_CHECKING:
 @click.option("--prompts", type=click.Path(), help="A prompt a line: what the measurements have to be of.")
 @click.option(
     "--results",
-    "paths",
     type=click.Path(),
     multiple=True,
     help="A folder of `fewstep bench`, or a tuned plan. May be repeated.  [default: what is in out/]",
 )
 @click.option(
     "--measure-seconds",
+    "seconds",
     type=click.FloatRange(0, min_open=True),
     default=60.0,
     show_default=True,
@@ -48,7 +54,7 @@ if TYPE_CHECKING:
     "--images",
     type=click.IntRange(2, 100_000),
     metavar="N",
-    help="Of each row at least.  [default: as those that are there, else 64, or 16 from prompts]",
+    help="Of each plan at least.  [default: as those that are there, else 64, or 16 from prompts]",
 )
 @click.option("--no-measure", is_flag=True, help="Measure nothing; without any measurement you get advice.")
 @click.option("--force", is_flag=True, help="Take plans that were tuned for another model.")
@@ -58,49 +64,34 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
     """Choose a sampler and steps for MODEL by what was measured of it: within a budget the best, or the cheapest of a
     quality.
 
-    It reads the rows of `fewstep bench` and the plans of `fewstep tune` that are of this model, and measures quickly
+    It reads the results of `fewstep bench` and the plans of `fewstep tune` that are of this model, and measures quickly
     what they lack. Without any measurement it gives the field's advice, and says so.
 
     \b
-        fewstep choose --budget-nfe 8
+        fewstep choose --budget-rows 8
         fewstep choose scenes --budget-ms 400 --measure adherence
-        fewstep choose digits --quality 0.95 --results out/bench-digits --results out/digits-6-nfe.json
+        fewstep choose digits --quality 0.95 --results out/bench-digits --results out/digits-6-rows.json
     """
-    from fewstep.benchmark import Progress
-    from fewstep.benchmark.choice import Budget
-    from fewstep.benchmark.choice import choose as run
-    from fewstep.cli.bench import announce
-    from fewstep.pipeline import load
+    limits = [given["budget_rows"], given["budget_nfe"], given["budget_ms"], given["quality"]]
+    if limits == [None] * 4:
+        raise click.UsageError(
+            "give --budget-rows N, --budget-nfe N, --budget-ms MS or --quality Q, or several of them"
+        )
+    seconds = None if given["no_measure"] else given["seconds"]
+    rest = {name: given[name] for name in ("results", "prompts", "images", "force")}
 
-    limits = [given.pop("budget_nfe"), given.pop("budget_ms"), given.pop("quality")]
-    if limits == [None, None, None]:
-        raise click.UsageError("give --budget-nfe N, --budget-ms MS or --quality Q, or several of them")
-    seconds, quick = given.pop("measure_seconds"), not given.pop("no_measure")
-    pipe = load(model, **place.arguments(given))
-    del given["device"]
+    def begin(why: str, folder: Path) -> None:
+        note(f"{why[0].upper()}{why[1:]}: measuring into {folder}, for about {seconds:g} s in all")
+
     with progress("measuring", 1) as bar:
-        told = ""
-
-        def begin(need: Need, folder: Any) -> None:
-            note(f"{need.why[0].upper()}{need.why[1:]}: measuring into {folder}, for about {seconds:g} s in all")
-
-        def watch(now: Progress) -> None:
-            nonlocal told
-            bar(now.done, of=now.of, words=now.words)
-            stage = now.words.partition(",")[0]
-            if stage.startswith("converged") and stage != told and not sys.stderr.isatty():
-                note(f"{stage} ..")
-            told = stage
-
-        answer = run(
-            pipe,
+        answer = benchmark.choose(
             model,
             Budget(*limits),
-            seconds=seconds if quick else None,
-            begin=begin,
-            announce=announce,
-            watch=watch,
-            **given,
+            measure=given["measure"],
+            guidance=given["guidance"],
+            evidence=Evidence(seconds=seconds, **rest),
+            loading=Loading(**place.arguments(given)),
+            reporter=Reporter(begin, announce, watcher(bar, solving)),
         )
     if as_json:
         show_json(answer.to_json())
@@ -108,15 +99,20 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
         show(answer)
 
 
+def solving(now: Stage) -> str:
+    """A word for the stage that takes long; "" for others."""
+    return "Measuring" if now.words.startswith("converged") else ""
+
+
 def show(answer: Answer) -> None:
     """Print the answer for people."""
     chosen = answer.chosen
     if answer.advice is not None:
-        _show_advice(answer)
-    else:
+        _show_advice(answer.advice, chosen)
+    if answer.choice is not None:
         click.echo(f"For {answer.budget}: {chosen.name}, {count(chosen)}")
-        _show_table(answer)
-        _say_differences(answer)
+        _show_table(answer.choice, answer.measure)
+        _say_differences(answer.choice, answer.measure)
     click.echo()
     for what, line in answer.lines._asdict().items():
         if line is not None:
@@ -125,67 +121,67 @@ def show(answer: Answer) -> None:
         note(words)
 
 
-def count(one: Candidate) -> str:
+def count(one: Measured) -> str:
     """Steps, rows and evaluations, in words."""
-    words = f"{one.steps} {'step' if one.steps == 1 else 'steps'}, NFE {one.nfe}"
-    return words if one.evaluations == one.nfe else f"{words}, {one.evaluations:g} evaluations an image with guidance"
+    steps, rows = one.plan.steps, one.plan.rows
+    return f"{steps} step{'s' * (steps != 1)}, {rows} row{'s' * (rows != 1)}, NFE {one.nfe:g}"
 
 
-def _show_advice(answer: Answer) -> None:
-    advice, one = answer.advice, answer.chosen
-    assert advice is not None
+def _show_advice(advice: Advice, one: Measured) -> None:
     click.echo("Nothing is measured of this model: this is the field's advice, not a measurement")
     end = "or more" if advice.most is None else f"to {advice.most}"
-    span = str(advice.least) if advice.most == advice.least else f"{advice.least} {end}"
+    span = f"{advice.least} row" if advice.most == 1 else f"{advice.least} {end} rows"
     if advice.distilled:
-        click.echo(f"For {span} evaluations: {advice.distilled}")
+        click.echo(f"For {span}: {advice.distilled}")
         click.echo(
             f"Of a model that is not distilled expect {advice.expect}. The best bet then: {one.name}, {count(one)}"
         )
     else:
-        click.echo(f"For {span} evaluations: {' or '.join(advice.others)}. Expect {advice.expect}")
+        click.echo(f"For {span}: {' or '.join(advice.others)}. Expect {advice.expect}")
         click.echo(f"Such as {one.name}, {count(one)}")
 
 
-def _show_table(answer: Answer) -> None:
+def _show_table(choice: Choice, measure: str) -> None:
     """The choice and its neighbours."""
-    choice = answer.choice
-    assert choice is not None
-    named = [("chosen", choice.chosen), ("next better", choice.better), ("next cheaper", choice.cheaper)]
-    names = list(dict.fromkeys([answer.measure, "quality", "error"]))
-    names = [name for name in names if any(one is not None and name in one.figures for _, one in named)]
-    timed = any(one is not None and one.seconds is not None for _, one in named)
-    columns = ["", "plan", "steps", "NFE", "evaluations", *names, *(["ms an image"] if timed else [])]
-    rows = []
-    for what, one in named:
-        if one is None:
-            continue
-        ms = "" if one.seconds is None else f"{1e3 * one.seconds.value:.3g}"
-        figures = [f"{one.figures[name]:}" if name in one.figures else "" for name in names]
-        rows.append(
-            [what, one.name, str(one.steps), str(one.nfe), f"{one.evaluations:g}", *figures, *([ms] if timed else [])]
-        )
-    show_table(columns, rows, right=[name for name in columns if name not in ("", "plan")])
+    titles = {"chosen": choice.chosen, "next better": choice.better, "next cheaper": choice.cheaper}
+    shown = {title: one for title, one in titles.items() if one is not None}
+    names = [name for name in dict.fromkeys([measure, "quality", "error"]) if _any_has(shown.values(), name)]
+    timed = any(one.timed for one in shown.values())
+    columns = ["", "plan", "steps", "rows", "NFE", *names, *(["ms an image"] if timed else [])]
+    lines = []
+    for title, one in shown.items():
+        line = [title, one.name, f"{one.plan.steps}", f"{one.plan.rows}", f"{one.nfe:g}"]
+        line += [interval(one, name) for name in names]
+        if timed:
+            line.append(f"{1e3 * one.seconds.value:.3g}" if one.timed else "")
+        lines.append(line)
+    show_table(columns, lines, right=[name for name in columns if name not in ("", "plan")])
 
 
-def _say_differences(answer: Answer) -> None:
+def _any_has(measured: Any, name: str) -> bool:
+    return any(name in one.figures for one in measured)
+
+
+def interval(one: Measured, name: str) -> str:
+    """A figure with its ends; "" where it has none."""
+    figure = one.figures.get(name)
+    return "" if figure is None else f"{figure.value:.3g} ({figure.low:.3g} to {figure.high:.3g})"
+
+
+def _say_differences(choice: Choice, measure: str) -> None:
     """Whether the neighbours are surely others, and what is missing."""
-    from fewstep.benchmark.choice.planner import deciding
-
-    choice = answer.choice
-    assert choice is not None
     for what, one in (("better", choice.better), ("cheaper", choice.cheaper)):
         if one is None:
             continue
-        name = deciding(answer.measure, choice.chosen, one)
+        name = benchmark.deciding(measure, choice.chosen, one)
         assert name is not None
         own, other = choice.chosen.figures[name], one.figures[name]
         if other.low <= own.high and own.low <= other.high:
             click.echo(f"The next {what} one may be as good: the intervals of {name} meet")
     if choice.tied is not None:
         click.echo(
-            f"{choice.tied.name} with NFE {choice.tied.nfe} has a little less error, by less than 1%: the cheaper one "
-            "is chosen"
+            f"{choice.tied.name} with {choice.tied.plan.rows} rows has a little less error, by less than 1%: the "
+            "cheaper one is chosen"
         )
     if choice.better is None:
         click.echo("Nothing that was measured is better")

@@ -82,32 +82,22 @@ SAMPLERS = "Each with options after colons and a grid after @, as in ddim:eta=0.
 @click.option("--grid", default="trailing", show_default=True, help="A name from `fewstep grids`.")
 @_problem(10, most=100)
 @_written("trajectories")
-def trajectories(
-    samplers: tuple[Any, ...],
-    nfe: int,
-    grid: str,
-    schedule: Any,
-    modes: int,
-    std: float,
-    noises: int,
-    seed: int,
-    **written: Any,
-) -> None:
+def trajectories(samplers: tuple[Any, ...], nfe: int, grid: str, **given: Any) -> None:
     """Draw the paths of samplers from the same noise to data, beside the exact paths.
 
     A panel for each sampler, on data whose score is known, with the same number of evaluations.
     """
-    _check(**written)
+    _check(given)
 
     strategies = _strategies(samplers, grid)
     found = fs.show.trajectories.trajectories(
-        fs.show.ring(modes, std=std), schedule, strategies, nfe=nfe, count=noises, seed=seed
+        *_problem_of(given), strategies, nfe=nfe, count=given["noises"], seed=given["seed"]
     )
     rows = [
         [p.strategy.name, p.strategy.grid, f"{p.nfe}", "draws noise" if p.error is None else f"{p.error:.3g}"]
         for p in found.paths
     ]
-    _deliver(found, ["sampler", "grid", "NFE", "error"], rows, **written)
+    _deliver(found, ["sampler", "grid", "NFE", "error"], rows, given)
 
 
 @click.command("solver-error")
@@ -119,33 +109,22 @@ def trajectories(
 @click.option("--grid", default="exponential", show_default=True, help="A name from `fewstep grids`.")
 @_problem(32)
 @_written("solver-error")
-def solver_error(
-    samplers: tuple[Any, ...],
-    nfe: tuple[int, ...] | None,
-    grid: str,
-    schedule: Any,
-    modes: int,
-    std: float,
-    noises: int,
-    seed: int,
-    **written: Any,
-) -> None:
+def solver_error(samplers: tuple[Any, ...], nfe: tuple[int, ...] | None, grid: str, **given: Any) -> None:
     """Draw the distance from the exact solution against the number of evaluations.
 
     The slope of a line is its order of convergence; the legend gives the one fitted to its last points. Both stop at
     the schedule's last noisy time, as the transition from there to clean data has a fixed width.
     """
-    _check(**written)
+    _check(given)
 
     strategies = _strategies(samplers, grid)
     with progress("measuring", 1) as bar:
         found = fs.show.convergence.convergence(
-            fs.show.ring(modes, std=std),
-            schedule,
+            *_problem_of(given),
             strategies,
             nfes=nfe or fs.show.convergence.NFES,
-            count=noises,
-            seed=seed,
+            count=given["noises"],
+            seed=given["seed"],
             on_run=lambda done, of: bar(done, of=of),
         )
     rows = [
@@ -158,7 +137,7 @@ def solver_error(
         ]
         for c in found.curves
     ]
-    _deliver(found, ["sampler", "grid", "order", "fitted", "least error"], rows, **written)
+    _deliver(found, ["sampler", "grid", "order", "fitted", "least error"], rows, given)
 
 
 @click.command()
@@ -172,9 +151,9 @@ def solver_error(
     "--on", type=ScheduleName(), default="linear", show_default=True, metavar="NAME", help="Schedule of the grids."
 )
 @_written("schedules")
-def schedules(schedules: tuple[Any, ...], grids: tuple[str, ...] | None, steps: int, on: Any, **written: Any) -> None:
+def schedules(schedules: tuple[Any, ...], grids: tuple[str, ...] | None, steps: int, on: Any, **given: Any) -> None:
     """Draw alpha, sigma and lambda of noise schedules over time, and where each grid puts its steps."""
-    _check(**written)
+    _check(given)
     curves = {_named(s): s for s in schedules} or {
         name: fs.schedules.KINDS[name]() for name in fs.show.levels.SCHEDULES
     }
@@ -183,7 +162,7 @@ def schedules(schedules: tuple[Any, ...], grids: tuple[str, ...] | None, steps: 
         [name, f"{int((lams < 0).sum())}", f"{int((lams >= 0).sum())}", " ".join(f"{t:.4g}" for t in found.times[name])]
         for name, lams in found.grids.items()
     ]
-    _deliver(found, ["grid", "lambda < 0", "lambda >= 0", "times"], rows, **written)
+    _deliver(found, ["grid", "lambda < 0", "lambda >= 0", "times"], rows, given)
 
 
 @click.command()
@@ -193,39 +172,32 @@ def schedules(schedules: tuple[Any, ...], grids: tuple[str, ...] | None, steps: 
 @click.option("--limit", type=click.IntRange(1, 10_000), default=500, show_default=True, help="Most evaluations.")
 @_problem(32)
 @_written("steps")
-def steps(
-    samplers: tuple[Any, ...] | None,
-    grid: str,
-    error: float,
-    limit: int,
-    schedule: Any,
-    modes: int,
-    std: float,
-    noises: int,
-    seed: int,
-    **written: Any,
-) -> None:
+def steps(samplers: tuple[Any, ...] | None, grid: str, error: float, limit: int, **given: Any) -> None:
     """Draw how many evaluations each sampler, on its grid, needs to come as near to the exact data as asked."""
-    _check(**written)
+    _check(given)
 
     chosen = samplers or tuple((name, {}, at) for name, at in fs.show.effort.DEFAULTS)
     strategies = _strategies(chosen, grid)
     with progress("searching", len(strategies)) as bar:
         found = fs.show.effort.effort(
-            fs.show.ring(modes, std=std),
-            schedule,
+            *_problem_of(given),
             strategies,
             target=error,
             limit=limit,
-            count=noises,
-            seed=seed,
+            count=given["noises"],
+            seed=given["seed"],
             on_strategy=lambda done, of: bar(done, of=of),
         )
     rows = [
         [n.strategy.name, n.strategy.grid, f"> {limit}" if n.nfe is None else f"{n.nfe}", f"{n.error:.3g}"]
         for n in found.needs
     ]
-    _deliver(found, ["sampler", "grid", "NFE", "error"], rows, **written)
+    _deliver(found, ["sampler", "grid", "NFE", "error"], rows, given)
+
+
+def _problem_of(given: dict[str, Any]) -> tuple[fs.show.Mixture, Any]:
+    """The data and the schedule."""
+    return fs.show.ring(given["modes"], std=given["std"]), given["schedule"]
 
 
 def _strategies(given: tuple[Any, ...], grid: str) -> list[fs.show.Strategy]:
@@ -239,34 +211,26 @@ def _named(schedule: Any) -> str:
     return ":".join([schedule.kind, *([",".join(own)] if own else [])])
 
 
-def _check(output: str, data: str | None, no_figure: bool, as_json: bool) -> None:
+def _check(given: dict[str, Any]) -> None:
     """Raise before any work what would fail after it."""
-    fs.show.draw.check_suffix(output)
-    if data is not None:
-        fs.show.data.check_suffix(data)
-    if not no_figure:
+    fs.show.draw.check_suffix(given["output"])
+    if given["data"] is not None:
+        fs.show.data.check_suffix(given["data"])
+    if not given["no_figure"]:
         fs.show.draw.need_matplotlib()
 
 
-def _deliver(
-    found: fs.show.draw.Result,
-    columns: list[str],
-    rows: list[list[str]],
-    *,
-    output: str,
-    data: str | None,
-    no_figure: bool,
-    as_json: bool,
-) -> None:
+def _deliver(found: fs.show.draw.Result, columns: list[str], rows: list[list[str]], given: dict[str, Any]) -> None:
     """Write the files and print what was found."""
-    data = data or str(Path(output).with_suffix(".json"))
-    files = {} if no_figure else {output: fs.show.draw.picture(found, Path(output).suffix)}
+    output = given["output"]
+    data = given["data"] or str(Path(output).with_suffix(".json"))
+    files = {} if given["no_figure"] else {output: fs.show.draw.picture(found, Path(output).suffix)}
     files[data] = fs.show.data.content(found, Path(data).suffix)
-    for path, written in files.items():
+    for path, content in files.items():
         os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        fs.files.write_whole(path, written)
-    if as_json:
-        show_json({"path": None if no_figure else output, "data": data, **found.document()})
+        fs.files.write_whole(path, content)
+    if given["as_json"]:
+        show_json({"path": None if given["no_figure"] else output, "data": data, **found.document()})
         return
     show_table(columns, rows, right=[name for name in columns if name in ("NFE", "order", "fitted", "error")])
     click.echo()

@@ -38,6 +38,8 @@ def _drawing(*without: str, usual: Mapping[str, str] | None = None) -> Decorator
 
 
 FIT = options.fields("source", without=("strength", "strength-of"))
+INVERSION = {"sampler": "ddim", "steps": "50", "grid": "trailing"}
+"""What is run up and down where nobody says otherwise."""
 
 
 @click.command(cls=Command)

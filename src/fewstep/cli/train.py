@@ -7,10 +7,10 @@ import click
 from fewstep.cli.commands import Commands, Entry
 
 MODELS = {
-    "digits": Entry("fewstep.cli.train_digits", "Handwritten digits, 8x8, by class."),
-    "classifier": Entry("fewstep.cli.train_classifier", "A reader of the digits, to measure on."),
-    "autoencoder": Entry("fewstep.cli.train_scenes", "The autoencoder of the scenes, 64x64."),
-    "scenes": Entry("fewstep.cli.train_scenes", "Scenes of coloured shapes, from text."),
+    "digits": Entry("fewstep.cli.training", "Handwritten digits, 8x8, by class."),
+    "classifier": Entry("fewstep.cli.training", "A reader of the digits, to measure on."),
+    "autoencoder": Entry("fewstep.cli.training", "The autoencoder of the scenes, 64x64."),
+    "scenes": Entry("fewstep.cli.training", "Scenes of coloured shapes, from text."),
 }
 
 

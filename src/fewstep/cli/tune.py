@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import os
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from fewstep import tuning
 from fewstep.cli import place
 from fewstep.cli.output import note, progress, show_json, show_table
 from fewstep.cli.values import Several
-
-if TYPE_CHECKING:
-    from fewstep.pipeline import Pipeline, TextPipeline
-    from fewstep.tuning import Certificate, Problem
+from fewstep.files import check_writable
+from fewstep.tuning import Certificate, Problem, RowBudget, Sizes, TuningSettings, Uncertified
 
 
 @click.command()
 @click.argument("model", default="digits")
-@click.option("--nfe", type=click.IntRange(2, 32), metavar="N", help="Network evaluations of the plan, 2 to 32.")
+@click.option("--rows", type=click.IntRange(2, 32), metavar="N", help="Rows of the plan, 2 to 32.")
+@click.option(
+    "--nfe",
+    type=click.IntRange(2, 64),
+    metavar="N",
+    help="In place of --rows: network evaluations of an image, of which a guided row takes two.",
+)
 @click.option(
     "--ms",
     type=click.FloatRange(0, min_open=True),
     metavar="M",
-    help="Milliseconds an image may take here, in place of --nfe: what fits is measured.",
+    help="In place of --rows: milliseconds an image may take here. What fits is measured.",
 )
 @click.option(
     "--seconds", type=click.FloatRange(1), default=120.0, show_default=True, metavar="S", help="How long it may take."
@@ -37,7 +43,7 @@ if TYPE_CHECKING:
 @click.option(
     "--interval",
     is_flag=True,
-    help="Guide only some rows, so that there are more at the cost of N guided ones; one that is not costs half.",
+    help="Guide only some rows, so that there are more for the --nfe; one that is not guided costs half.",
 )
 @click.option(
     "--objective",
@@ -46,7 +52,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="What becomes small: the error over all images, or the typical image's, which goes with their mean PSNR.",
 )
-@click.option("--prompts", "prompt_file", type=click.Path(), help="A prompt a line, for a model that takes prompts.")
+@click.option("--prompts", type=click.Path(), help="A prompt a line, for a model that takes prompts.")
 @click.option(
     "--samplers",
     type=Several(str, "a name", most=100),
@@ -74,30 +80,11 @@ if TYPE_CHECKING:
     "--seed", type=click.IntRange(0, 2**20 - 1), default=0, show_default=True, metavar="N", help="Of the noise."
 )
 @place.OPTIONS
-@click.option("--output", type=click.Path(dir_okay=False), help="The plan to write.  [default: out/MODEL-N-nfe.json]")
+@click.option("--output", type=click.Path(dir_okay=False), help="The plan to write.  [default: out/MODEL-N-rows.json]")
 @click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
 @click.pass_context
-def tune(
-    ctx: click.Context,
-    model: str,
-    nfe: int | None,
-    ms: float | None,
-    seconds: float,
-    guidance: float | None,
-    constant_guidance: bool,
-    interval: bool,
-    objective: str,
-    prompt_file: str | None,
-    samplers: tuple[str, ...] | None,
-    iterations: int,
-    images: int | None,
-    batch: int,
-    seed: int,
-    output: str | None,
-    as_json: bool,
-    **where: Any,
-) -> None:
-    """Find a better plan of N network evaluations for MODEL: search, then learn times and weights by gradient.
+def tune(ctx: click.Context, **given: Any) -> None:
+    """Find a better plan of few rows for MODEL: search, then learn times and weights by gradient.
 
     The plan is written as a file for `generate --plan` and `PlanScheduler.from_plan`, with a certificate beside it,
     as JSON and as a page: what was compared on noise that the tuning never saw, the gain with its interval, and what it
@@ -105,71 +92,94 @@ def tune(
     once more, while that is measured, keeps it without a certificate.
 
     \b
-        fewstep tune --nfe 6
-        fewstep generate --plan out/digits-6-nfe.json
+        fewstep tune --rows 6
+        fewstep generate --plan out/digits-6-rows.json
+        fewstep tune --nfe 12 --interval
         fewstep tune scenes --ms 300 --guidance 3
     """
-    from fewstep.benchmark.problems import problem_of
-    from fewstep.files import check_writable
-    from fewstep.pipeline import load
-    from fewstep.tuning import Sizes, Uncertified
-    from fewstep.tuning import tune as run
-
-    if (nfe is None) == (ms is None):
-        raise click.UsageError("give --nfe N, the network evaluations of the plan, or --ms M, the time of an image")
-    if interval and constant_guidance:
-        raise click.UsageError("--interval guides some rows alone, --constant-guidance all alike: give one of them")
-    if output is not None and not output.endswith(".json"):
-        raise click.UsageError(f"--output {output} must end in .json: a plan is a JSON file")
-    pipe = load(model, **place.arguments(where))
-    problem = problem_of(pipe, guidance, prompt_file, batch, seed)
-    problem = replace(problem, objective=objective)
-    if nfe is None:
-        assert ms is not None
-        nfe = _fitting(pipe, problem, ms)
-    target = Path(output or f"out/{pipe.name}-{nfe}-nfe.json")
-    os.makedirs(target.parent, exist_ok=True)
+    _check(given)
+    pipe = place.load(given["model"], given)
+    settings = _settings(given)
+    problem = tuning.problem_at(pipe, given["guidance"], settings)
+    budget = _budget(problem, given)
+    target = Path(given["output"] or f"out/{pipe.name}-{_words(budget, given)}.json")
+    target.parent.mkdir(parents=True, exist_ok=True)
     for file in (target, *certificate_of(target)):
         check_writable(file)
-    default = pipe.plan(steps=nfe)
     note(
-        f"Tuning {pipe.name} for {nfe} evaluations: about {seconds:g} s. At most half of them find converged solutions "
-        "and compare every sampler on every grid; the rest learns. Ctrl-C keeps the best so far"
+        f"Tuning {pipe.name} for {budget.rows} rows, {budget.nfe:g} evaluations an image: about {settings.seconds:g} "
+        "s. At most half of them find converged solutions and compare every sampler on every grid; the rest learns. "
+        "Ctrl-C keeps the best so far"
     )
+    cost: dict[str, Any] = {"nfe": budget.nfe} if settings.interval else {"rows": budget.rows}
     with progress("teacher", 1) as bar:
-        last = ""
-
-        def watch(stage: str, done: int, of: int, words: str) -> None:
-            nonlocal last
-            bar(done, of=of, words=f"{stage}: {words}" if words else stage)
-            if stage != last:
-                last = stage
-                quiet(stage)
-
-        sizes = None if images is None else Sizes.of(images)
         try:
-            found = run(
-                problem,
-                nfe,
-                default=default,
-                seconds=seconds,
-                iterations=iterations,
-                samplers=samplers,
-                sizes=sizes,
-                factors=not constant_guidance,
-                interval=interval,
-                watch=watch,
+            plan, certificate = tuning.tune(
+                problem, **cost, settings=replace(settings, prompts=None), watch=_watch(bar)
             )
         except Uncertified as stopped:
-            found = stopped
-    found.plan.save(target)
-    if isinstance(found, Uncertified):
+            plan, certificate = stopped.plan, None
+    plan.save(target)
+    if certificate is None:
         for file in certificate_of(target):  # of an earlier plan
             file.unlink(missing_ok=True)
-        show_json({"path": str(target), "certificate": []}) if as_json else click.echo(target)
+        show_json({"path": str(target), "certificate": []}) if given["as_json"] else click.echo(target)
         note("interrupted: the best plan so far is kept, without a certificate")
         ctx.exit(130)
-    tell(found.certificate, target, as_json)
+    tell(certificate, target, given["as_json"])
+
+
+def _check(given: dict[str, Any]) -> None:
+    """Refuse what does not go together."""
+    if sum(given[name] is not None for name in ("rows", "nfe", "ms")) != 1:
+        raise click.UsageError(
+            "give --rows N, the rows of the plan, --nfe N, the network evaluations of an image, or --ms M, its time"
+        )
+    if given["interval"] and given["constant_guidance"]:
+        raise click.UsageError("--interval guides some rows alone, --constant-guidance all alike: give one of them")
+    if given["interval"] and given["rows"] is not None:
+        raise click.UsageError("--interval finds how many rows are best for an image's evaluations: give --nfe N")
+    if given["output"] is not None and not given["output"].endswith(".json"):
+        raise click.UsageError(f"--output {given['output']} must end in .json: a plan is a JSON file")
+
+
+def _settings(given: dict[str, Any]) -> TuningSettings:
+    names = ("seconds", "iterations", "samplers", "interval", "objective", "prompts", "batch", "seed")
+    return TuningSettings(
+        **{name: given[name] for name in names},
+        sizes=None if given["images"] is None else Sizes.of(given["images"]),
+        factors=not given["constant_guidance"],
+    )
+
+
+def _budget(problem: Problem, given: dict[str, Any]) -> RowBudget:
+    """What a plan may cost; says how it was measured."""
+    ms = given["ms"]
+    if ms is not None:
+        note(f"Measuring what fits in {ms:g} ms an image, in batches of {problem.batch} ..")
+    budget = tuning.budget_of(problem, given["rows"], given["nfe"], ms)
+    if ms is not None:
+        note(f"{budget.rows} rows take {budget.ms:.3g} ms an image")
+    return budget
+
+
+def _words(budget: RowBudget, given: dict[str, Any]) -> str:
+    """What the plan's file is named by."""
+    return f"{budget.rows}-rows" if given["nfe"] is None else f"{given['nfe']}-nfe"
+
+
+def _watch(bar: Callable[..., None]) -> Callable[[str, int, int, str], None]:
+    """Moves the bar; says each stage in a line where there is none."""
+    last = ""
+
+    def watch(stage: str, done: int, of: int, words: str) -> None:
+        nonlocal last
+        bar(done, of=of, words=f"{stage}: {words}" if words else stage)
+        if stage != last and not sys.stderr.isatty():
+            note(f"{stage} ..")
+        last = stage
+
+    return watch
 
 
 def certificate_of(plan: Path) -> tuple[Path, Path]:
@@ -190,52 +200,24 @@ def tell(certificate: Certificate, target: Path, as_json: bool) -> None:
     note(f"certificate: {paths[1]}")
 
 
-def _fitting(pipe: Pipeline | TextPipeline, problem: Problem, ms: float) -> int:
-    """The evaluations that fit in `ms` milliseconds an image, in the problem's batches and with decoding; says them."""
-    from fewstep.pipeline import Pipeline
-    from fewstep.tuning.budget import fitting_nfe
-
-    given: dict[str, Any] = {"guidance": problem.settings["guidance"], "batch": problem.batch}
-
-    def run(steps: int) -> None:
-        if isinstance(pipe, Pipeline):
-            labels = [n % pipe.classes if pipe.classes else None for n in range(problem.batch)]
-            pipe(labels, steps=steps, **given)
-        else:
-            pipe("a picture", count=problem.batch, steps=steps, **given)
-
-    note(f"Measuring what fits in {ms:g} ms an image, in batches of {problem.batch} ..")
-    found = fitting_nfe(run, problem.batch, ms, device=problem.device)
-    note(f"{found.nfe} evaluations take {found.ms:.3g} ms an image")
-    return found.nfe
-
-
-def quiet(stage: str) -> None:
-    """Say the stage in a line where there is no bar."""
-    import sys
-
-    if not sys.stderr.isatty():
-        note(f"{stage} ..")
-
-
 def show(certificate: Certificate) -> None:
     """Print the comparison and the verdict."""
     objective = certificate.objective
     head = "error" if objective == "rmse" else "typical error"
     show_table(
-        ["plan", "kind", "rows", "evaluations", head, "95% interval"],
+        ["plan", "kind", "rows", "NFE", head, "95% interval"],
         [
             [
                 f"{row.sampler} on {row.grid}",
                 row.kind,
-                str(row.nfe),
-                str(row.evaluations),
+                str(row.rows),
+                f"{row.nfe:g}",
                 f"{row.error(objective).value:.4g}",
                 f"{row.error(objective).low:.4g} to {row.error(objective).high:.4g}",
             ]
             for row in certificate.compared
         ],
-        right=("rows", "evaluations", head, "95% interval"),
+        right=("rows", "NFE", head, "95% interval"),
     )
     click.echo()
     click.echo(certificate.verdict)

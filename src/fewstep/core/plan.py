@@ -102,7 +102,9 @@ class Plan:
             pair.
         tolerance: how far the inputs may be from the schedule's (alpha, sigma), where the data is one point. Where
             that is more than rounding, `note` says why.
-        guidance_factors: guidance by row (`fewstep.denoise.factors`), (n,); None where every row is guided alike.
+        guidance_factors: factors r_i that strengthen or weaken the guidance w in row i, w_i = 1 + (w - 1) r_i, (n,).
+            They are relative, so that they carry over to other scales: r = 1 is the scale as it is, r = 0 no guidance,
+            and at w = 1 they do nothing. None where every row is guided alike.
         tuned_for: None for a plan that any model of its noise schedule may use.
     """
 
@@ -151,10 +153,12 @@ class Plan:
         if self.guidance_factors is not None:
             object.__setattr__(self, "guidance_factors", _checked_factors(self.guidance_factors, n))
 
-    @property
-    def nfe(self) -> int:
-        """The number of rows: network evaluations for an image where nothing is guided."""
-        return len(self.rows)
+    def nfe(self, guided: bool = False) -> int:
+        """Network evaluations of an image: the rows, and where it is guided, once more those whose factor is not 0."""
+        n = len(self.rows)
+        if not guided:
+            return n
+        return n + (n if self.guidance_factors is None else sum(factor != 0 for factor in self.guidance_factors))
 
     @property
     def registers(self) -> int:
@@ -256,7 +260,7 @@ class Plan:
     def __repr__(self) -> str:
         recipe = self.recipe
         return (
-            f"Plan({recipe.sampler!r}, grid={recipe.grid!r}, steps={self.steps}, nfe={self.nfe}, "
+            f"Plan({recipe.sampler!r}, grid={recipe.grid!r}, steps={self.steps}, rows={len(self.rows)}, "
             f"registers={self.registers}, digest={self.digest!r})"
         )
 

@@ -48,7 +48,7 @@ class CFGZero(Method):
         guided = base + weight * (conditional - base)
         return guided, guided, None
 
-    def check(self, network: Any, module: Any) -> None:
+    def check(self, network: Any) -> None:
         if network.prediction != "flow":
             raise InvalidInput(
                 f"CFG-Zero* is about velocities, so it needs a network that predicts flow, got {network.prediction}: "

@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -45,6 +46,7 @@ class Network(Denoiser):
             diffusers.
         integer_time: round the time to an integer first, for networks that look it up in a table.
         sigma_data: standard deviation of the data, for `edm`.
+        module: the torch module behind the network, where it is neither that nor a `functools.partial` of it.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Network(Denoiser):
         time_scale: float = 1.0,
         integer_time: bool = False,
         sigma_data: float = 0.5,
+        module: torch.nn.Module | None = None,
     ):
         if prediction not in PREDICTIONS:
             raise unknown_name("prediction type", prediction, PREDICTIONS)
@@ -69,6 +72,8 @@ class Network(Denoiser):
         self.time_scale = time_scale
         self.integer_time = integer_time
         self.sigma_data = sigma_data
+        inner = network.args[0] if isinstance(network, partial) and network.args else network
+        self.module = inner if module is None and isinstance(inner, torch.nn.Module) else module
 
     def given(self, condition: Mapping[str, Any]) -> Network:
         """The same network under another condition."""

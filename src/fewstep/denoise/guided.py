@@ -21,7 +21,6 @@ from fewstep.denoise.base import Denoiser, Level, Value
 from fewstep.denoise.branches import Branch, check_conditions, check_network, evaluate, picked, weak_output
 from fewstep.denoise.cfg import CFG
 from fewstep.denoise.convert import Network
-from fewstep.denoise.factors import factors_of
 from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, WEAK, Method, Outputs, State
 from fewstep.denoise.methods import method_of
 from fewstep.denoise.scale import (
@@ -66,7 +65,6 @@ class Guided(Denoiser):
         interval: (low, high) in sigma / alpha; guidance acts for low < sigma / alpha <= high only (Kynkaanniemi et al.
             2024, arXiv 2404.07724).
         weaker: the network of `AutoGuidance`, with its own condition.
-        module: where the layers of `PAG` are, if `network.network` is not the torch module itself.
 
     Raises:
         InvalidInput: for a method that the network cannot be guided by, and a negative condition that is missing or
@@ -83,7 +81,6 @@ class Guided(Denoiser):
         method: str | Method = "cfg",
         interval: tuple[float, float] = EVERYWHERE,
         weaker: Network | None = None,
-        module: Any = None,
     ):
         self.network = check_network(network)
         self.schedule = network.schedule
@@ -93,10 +90,9 @@ class Guided(Denoiser):
         self.condition = dict(condition)
         self.negative = self.condition if negative is None else dict(negative)
         check_conditions(self.condition, self.negative)
-        module = network.network if module is None else module
-        self.method.check(network, module)
+        self.method.check(network)
         self._check(negative is not None)
-        self.layers = install(module, self.method.perturbs)
+        self.layers = install(network.module, self.method.perturbs)
         self.needs_run = self.scale.by_row or self.method.needs_run
         self._memory: dict[int, Tensor] | None = None  # of each image at its last guided row, in a run's own copy
 
@@ -137,7 +133,7 @@ class Guided(Denoiser):
         acting = [i for i, weight in enumerate(self.scale.each) if not self.method.idles(weight)]
         if not acting:
             return
-        if factors_of(plan) is not None and not self.scale.by_row:
+        if plan.guidance_factors is not None and not self.scale.by_row:
             raise InvalidInput(
                 f"the plan {plan.digest} was tuned with guidance by row, which classifier-free guidance alone follows: "
                 "leave the guidance method out; give `GuidanceSchedule.following(scale, plan)` to a denoiser of your "

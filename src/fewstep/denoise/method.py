@@ -107,8 +107,8 @@ class Method:
     def check_weight(self, weight: float) -> None:
         """Raise `InvalidInput` for a weight that the method has no meaning for."""
 
-    def check(self, network: Any, module: Any) -> None:
-        """Raise `InvalidInput` where a `fewstep.Network`, or the torch module behind it, cannot be guided so."""
+    def check(self, network: Any) -> None:
+        """Raise `InvalidInput` where a `fewstep.Network` cannot be guided so."""
 
     def check_plan(self, plan: Plan) -> None:
         """Raise `InvalidInput` where a plan cannot be run so."""

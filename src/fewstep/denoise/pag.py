@@ -74,8 +74,8 @@ class PAG(Method):
     def idles(self, weight: Any) -> bool:
         return weight == 1 and self.scale == 0
 
-    def check(self, network: Any, module: Any) -> None:
-        named(module, self.layers)
+    def check(self, network: Any) -> None:
+        named(network.module, self.layers)
 
     def check_plan(self, plan: Plan) -> None:
         if isinstance(self.scale, GuidanceSchedule):

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.denoise.factors import factors_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,13 +96,12 @@ class GuidanceSchedule:
 
     @staticmethod
     def following(scale: Weight, plan: Plan | None) -> Weight:
-        """`scale` as the rows of a tuned plan take it, see `fewstep.denoise.factors`; itself where none has a say."""
-        factors = factors_of(plan)
-        if plan is None or factors is None or scale == 1:
+        """`scale` as the rows of a tuned plan take it, see `Plan.guidance_factors`; itself where none has a say."""
+        if plan is None or plan.guidance_factors is None or scale == 1:
             return scale
         w = _weight(scale)
         each = w.over(plan) if isinstance(w, GuidanceSchedule) else [w] * len(plan.rows)
-        return GuidanceSchedule.rows([1 + (at - 1) * r for at, r in zip(each, factors, strict=True)])
+        return GuidanceSchedule.rows([1 + (at - 1) * r for at, r in zip(each, plan.guidance_factors, strict=True)])
 
     def over(self, plan: Plan) -> list[float]:
         """The weight in each row of a plan. Raises `InvalidInput` where they are by row, and it has other rows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+from functools import cache
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -14,6 +15,9 @@ from fewstep.drawing.value import Digest, Value, several
 
 MAX_BATCH, MAX_SCALE, MAX_PIXELS = 1024, 64, 64_000_000
 FORMAT = 2
+
+
+_version = cache(importlib.metadata.version)  # which reads a file each time
 
 
 def _printable(text: str) -> str:
@@ -41,8 +45,8 @@ class Made(Value):
     dtype: Name = Field(default="float32", description="What the network ran in.")
     device: Name = Field(default="cpu", description="Where the network ran.")
     pixels: Digest | None = Field(default=None, description="Digest of the pixels, to compare those drawn again.")
-    fewstep: Name = Field(default_factory=lambda: importlib.metadata.version("fewstep"))
-    torch: Name = Field(default_factory=lambda: importlib.metadata.version("torch"))
+    fewstep: Name = Field(default_factory=lambda: _version("fewstep"))
+    torch: Name = Field(default_factory=lambda: _version("torch"))
 
     def kept(self, images: int) -> tuple[int, ...]:
         """Indices of the images that are there, of so many. Raises `InvalidInput` where they are not among these."""

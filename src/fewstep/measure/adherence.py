@@ -19,7 +19,7 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput
 from fewstep.measure.backbones import CLIP_SCALE, Preparation, check_folder, from_folder
 from fewstep.measure.features import module_digest
-from fewstep.measure.figure import REPLICATES, Figure, figure_of, resampling
+from fewstep.measure.figure import BOOTSTRAP, Bootstrap, Figure, figure_of
 
 TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 """The files that a tokenizer may lie in."""
@@ -34,9 +34,7 @@ def mean_score(
     features: str = "",
     feature_digest: str = "",
     reference: str = "",
-    replicates: int = REPLICATES,
-    confidence: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> Figure:
     """The mean of one score an image, (n,), as a `Figure`; `reference` names what they were scored for, such as
     `prompts_digest(prompts)`.
@@ -50,15 +48,14 @@ def mean_score(
     return figure_of(
         measure,
         float(values.mean()),
-        resampling(len(values), replicates, seed) @ values,
+        bootstrap.weights(len(values)) @ values,
         n=len(values),
         better=better,
         settings=settings,
         features=features,
         feature_digest=feature_digest,
         reference=reference,
-        confidence=confidence,
-        seed=seed,
+        **bootstrap.facts,
     )
 
 

@@ -111,6 +111,27 @@ _ALIKE = {
 }
 
 
+@dataclass(frozen=True)
+class Bootstrap:
+    """How an interval is drawn: so many samples, the middle share of them, and the seed that decides the samples."""
+
+    replicates: int = REPLICATES
+    confidence: float = 0.95
+    seed: int = 0
+
+    def weights(self, n: int, different: int = 1) -> Tensor:
+        """See `resampling`."""
+        return resampling(n, self.replicates, self.seed, different)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a figure says of it."""
+        return {"confidence": self.confidence, "seed": self.seed}
+
+
+BOOTSTRAP = Bootstrap()
+
+
 def quantiles(replicates: Any, confidence: float) -> tuple[float, float]:
     """The middle `confidence` of the replicates."""
     low, high = np.quantile(np.asarray(replicates, np.float64), [(1 - confidence) / 2, (1 + confidence) / 2])

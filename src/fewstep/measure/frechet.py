@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
-from fewstep.measure.figure import REPLICATES, Figure, figure_of, resampling
+from fewstep.measure.figure import BOOTSTRAP, Bootstrap, Figure, figure_of
 from fewstep.measure.moments import Moments
 from fewstep.measure.summary import Summary, check_pair
 
@@ -66,9 +66,7 @@ def frechet_distance(
     generated: Summary,
     reference: Summary,
     *,
-    replicates: int = REPLICATES,
-    confidence: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> Figure:
     """The Frechet distance of all images of `generated` to those of `reference`, as a `Figure`.
 
@@ -78,7 +76,7 @@ def frechet_distance(
     Raises:
         InvalidInput: for different features, or where one side has no more images than the features are wide.
     """
-    return _measured(generated, reference, "frechet distance", "", None, replicates, confidence, seed)
+    return _measured(generated, reference, "frechet distance", "", None, bootstrap)
 
 
 def frechet_infinity(
@@ -86,9 +84,7 @@ def frechet_infinity(
     reference: Summary,
     *,
     parts: int = PARTS,
-    replicates: int = REPLICATES,
-    confidence: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> Figure:
     """The Frechet distance extrapolated to infinitely many generated images; it may be below 0 by chance.
 
@@ -109,7 +105,7 @@ def frechet_infinity(
             f"{parts * (generated.id.width + 1)} images (and keep= as many), or fewer parts"
         )
     settings = f"parts={parts}"
-    return _measured(generated, reference, "frechet distance infinity", settings, parts, replicates, confidence, seed)
+    return _measured(generated, reference, "frechet distance infinity", settings, parts, bootstrap)
 
 
 def _measured(
@@ -118,9 +114,7 @@ def _measured(
     measure: str,
     settings: str,
     parts: int | None,
-    replicates: int,
-    confidence: float,
-    seed: int,
+    bootstrap: Bootstrap,
 ) -> Figure:
     facts = check_pair(
         generated, reference, generated.id.width + 1, f"a Frechet distance on {generated.id.width} features"
@@ -129,9 +123,9 @@ def _measured(
     value = frechet_between(own, other)
     rows = generated.rows
     influence = frechet_influence(own, other, rows)
-    moved = (resampling(len(rows), replicates, seed) @ influence - influence.mean()) * (len(rows) / generated.n) ** 0.5
+    moved = (bootstrap.weights(len(rows)) @ influence - influence.mean()) * (len(rows) / generated.n) ** 0.5
     if parts is not None:
-        value = _extrapolated(generated, value, rows, other, parts, seed)
+        value = _extrapolated(generated, value, rows, other, parts, bootstrap.seed)
     return figure_of(
         measure,
         value,
@@ -139,8 +133,7 @@ def _measured(
         n=generated.n,
         better="less",
         settings=settings,
-        confidence=confidence,
-        seed=seed,
+        **bootstrap.facts,
         **facts._asdict(),
     )
 

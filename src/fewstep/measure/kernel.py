@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
-from fewstep.measure.figure import REPLICATES, Figure, figure_of, resampling
+from fewstep.measure.figure import BOOTSTRAP, Bootstrap, Figure, figure_of
 from fewstep.measure.pairs import mean_within, means_between
 from fewstep.measure.summary import Summary, check_pair
 
@@ -28,16 +28,14 @@ def kernel_distance(
     *,
     subset_size: int | None = None,
     subsets: int = 100,
-    replicates: int = REPLICATES,
-    confidence: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> Figure:
     """The kernel distance of the kept images of both summaries; it may be below 0 by chance.
 
     Args:
         subset_size: None takes all pairs, which varies least. A number gives the mean over `subsets` random subsets of
             so many images of both sides, as is usual for "KID" (100 of 1,000); the interval is then of that mean.
-        replicates, confidence, seed: of the bootstrap over generated images, or over subsets.
+        bootstrap: over generated images, or over subsets; its seed draws these too.
 
     Raises:
         InvalidInput: for different features, fewer than 2 images a side, or subsets larger than a side.
@@ -45,15 +43,15 @@ def kernel_distance(
     facts = check_pair(generated, reference, 2, "a kernel distance")
     x, y = generated.rows, reference.rows
     if subset_size is None:
-        weights = resampling(len(x), replicates, seed, different=2)
+        weights = bootstrap.weights(len(x), different=2)
         own, owns = mean_within(x, polynomial, weights)
         other, _ = mean_within(y, polynomial, torch.ones(1, len(y), dtype=torch.float64) / len(y))
         cross = means_between(x, y, polynomial)
         value, samples, settings = own + other - 2 * float(cross.mean()), owns + other - 2 * weights @ cross, ""
     else:
-        estimates = _subset_estimates(x, y, subset_size, subsets, seed)
+        estimates = _subset_estimates(x, y, subset_size, subsets, bootstrap.seed)
         value = float(estimates.mean())
-        samples = resampling(subsets, replicates, seed) @ estimates
+        samples = bootstrap.weights(subsets) @ estimates
         settings = f"subset_size={subset_size} subsets={subsets}"
     return figure_of(
         "kernel distance",
@@ -62,8 +60,7 @@ def kernel_distance(
         n=len(x),
         better="less",
         settings=settings,
-        confidence=confidence,
-        seed=seed,
+        **bootstrap.facts,
         **facts._asdict(),
     )
 

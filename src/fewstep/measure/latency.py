@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from fewstep.core.errors import InvalidInput
-from fewstep.measure.figure import REPLICATES, Figure, figure_of, resampling
+from fewstep.measure.figure import BOOTSTRAP, Bootstrap, Figure, figure_of
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,7 @@ def cost(
     repeats: int = 10,
     warmup: int = 2,
     clock: Callable[[], float] = time.perf_counter,
-    replicates: int = REPLICATES,
-    confidence: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> Cost:
     """Time `run()` on `device` and measure its peak memory.
 
@@ -70,19 +68,17 @@ def cost(
         run()
         synchronize(device)
         times.append(clock() - began)
-    figure = median_of(times, f"device={device}", replicates=replicates, confidence=confidence, seed=seed)
+    figure = median_of(times, f"device={device}", bootstrap)
     return Cost(figure, tuple(times), peak, memory)
 
 
-def median_of(
-    times: Sequence[float], settings: str, *, replicates: int = REPLICATES, confidence: float = 0.95, seed: int = 0
-) -> Figure:
+def median_of(times: Sequence[float], settings: str, bootstrap: Bootstrap = BOOTSTRAP) -> Figure:
     """The median of the seconds of runs, with the interval of a bootstrap over runs."""
-    drawn = resampling(len(times), replicates, seed) * len(times)
+    drawn = bootstrap.weights(len(times)) * len(times)
     samples = torch.tensor(times, dtype=torch.float64)
     medians = torch.stack([samples.repeat_interleave(row.round().long()).quantile(0.5) for row in drawn])
-    facts: dict[str, Any] = {"n": len(times), "better": "less", "settings": settings}
-    return figure_of("latency", statistics.median(times), medians, confidence=confidence, seed=seed, **facts)
+    facts: dict[str, Any] = {"n": len(times), "better": "less", "settings": settings, **bootstrap.facts}
+    return figure_of("latency", statistics.median(times), medians, **facts)
 
 
 def synchronize(device: torch.device) -> None:

@@ -14,13 +14,14 @@ agree within rounding are equal: a copy of an image is in the ball that reaches 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
-from fewstep.measure.figure import REPLICATES, Figure, figure_of, resampling
+from fewstep.measure.figure import BOOTSTRAP, Bootstrap, Figure, figure_of
 from fewstep.measure.pairs import tiles
 from fewstep.measure.summary import Summary, check_pair
 
@@ -47,27 +48,22 @@ def precision_recall(
     reference: Summary,
     *,
     k: int = 3,
-    replicates: int = REPLICATES,
-    confidence: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> PrecisionRecall:
     """`PrecisionRecall` of the kept images. The bootstrap draws the images that are counted again; the balls stay.
 
     Raises:
         InvalidInput: for different features, or a side with no more than k images.
     """
-    x, y = _sides(generated, reference, k)
-    precise = torch.zeros(len(x), dtype=torch.float64)
-    recalled = torch.zeros(len(y), dtype=torch.float64)
-    own, other = radii(x, k), radii(y, k)
-    for rows in tiles(len(x)):
-        for columns in tiles(len(y)):
-            least = squares(x[rows], y[columns], TIE)
-            precise[rows] = torch.maximum(precise[rows], (least <= other[columns].square()).any(dim=1).double())
-            inside = least <= own[rows, None].square()
-            recalled[columns] = torch.maximum(recalled[columns], inside.any(dim=0).double())
-    names = ("precision", "recall")
-    return PrecisionRecall(*_figures(names, (precise, recalled), generated, reference, k, replicates, confidence, seed))
+    x, y, facts = _sides(generated, reference, k)
+    precise, recalled = (torch.zeros(len(side), dtype=torch.float64) for side in (x, y))
+    own, other = radii(x, k).square(), radii(y, k).square()
+    for rows, columns, least in _distances(x, y):
+        inside = (least <= other[columns]).any(dim=1).double()
+        precise[rows] = torch.maximum(precise[rows], inside)
+        reached = (least <= own[rows, None]).any(dim=0).double()
+        recalled[columns] = torch.maximum(recalled[columns], reached)
+    return PrecisionRecall(_mean("precision", precise, facts, bootstrap), _mean("recall", recalled, facts, bootstrap))
 
 
 def density_coverage(
@@ -75,22 +71,17 @@ def density_coverage(
     reference: Summary,
     *,
     k: int = 5,
-    replicates: int = REPLICATES,
-    confidence: float = 0.95,
-    seed: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> DensityCoverage:
     """`DensityCoverage` of the kept images; otherwise as `precision_recall`."""
-    x, y = _sides(generated, reference, k)
-    dense = torch.zeros(len(x), dtype=torch.float64)
-    covered = torch.zeros(len(y), dtype=torch.float64)
-    other = radii(y, k)
-    for rows in tiles(len(x)):
-        for columns in tiles(len(y)):
-            inside = squares(x[rows], y[columns], TIE) <= other[columns].square()
-            dense[rows] += inside.double().sum(dim=1) / k
-            covered[columns] = torch.maximum(covered[columns], inside.any(dim=0).double())
-    names = ("density", "coverage")
-    return DensityCoverage(*_figures(names, (dense, covered), generated, reference, k, replicates, confidence, seed))
+    x, y, facts = _sides(generated, reference, k)
+    dense, covered = (torch.zeros(len(side), dtype=torch.float64) for side in (x, y))
+    other = radii(y, k).square()
+    for rows, columns, least in _distances(x, y):
+        inside = (least <= other[columns]).double()
+        dense[rows] += inside.sum(dim=1) / k
+        covered[columns] = torch.maximum(covered[columns], inside.amax(dim=0))
+    return DensityCoverage(_mean("density", dense, facts, bootstrap), _mean("coverage", covered, facts, bootstrap))
 
 
 def radii(x: Tensor, k: int) -> Tensor:
@@ -115,39 +106,25 @@ def squares(x: Tensor, y: Tensor, less: float = 0.0) -> Tensor:
     return left @ torch.cat([y, torch.ones_like(other), other], dim=1).mT
 
 
-def _sides(generated: Summary, reference: Summary, k: int) -> tuple[Tensor, Tensor]:
+def _distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """The squared distances of rows of `x` and `y`, a tile at a time, less what rounding may add."""
+    for rows in tiles(len(x)):
+        for columns in tiles(len(y)):
+            yield rows, columns, squares(x[rows], y[columns], TIE)
+
+
+def _sides(generated: Summary, reference: Summary, k: int) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """The rows of both, and what figures say of them."""
     if type(k) is not int or not 1 <= k <= 100:
         raise InvalidInput(f"k must be a whole number from 1 to 100, got {k!r}")
-    check_pair(generated, reference, k + 1, f"a {k}-th nearest neighbour")
+    facts = check_pair(generated, reference, k + 1, f"a {k}-th nearest neighbour")
     x, y = generated.rows, reference.rows
     if min(len(x), len(y)) <= k:
         raise InvalidInput(f"the summaries keep {len(x)} and {len(y)} images, more than k = {k} are needed: raise keep")
     middle = y.mean(dim=0)  # as far from it as rows are, so far rounding reaches
-    return x - middle, y - middle
+    return x - middle, y - middle, {"n": len(x), "settings": f"k={k}", **facts._asdict()}
 
 
-def _figures(
-    names: tuple[str, str],
-    scores: tuple[Tensor, Tensor],
-    generated: Summary,
-    reference: Summary,
-    k: int,
-    replicates: int,
-    confidence: float,
-    seed: int,
-) -> list[Figure]:
-    facts = check_pair(generated, reference, k + 1, f"a {k}-th nearest neighbour")._asdict()
-    return [
-        figure_of(
-            name,
-            float(score.mean()),
-            resampling(len(score), replicates, seed) @ score,
-            n=len(generated.kept.rows),
-            better="more",
-            settings=f"k={k}",
-            confidence=confidence,
-            seed=seed,
-            **facts,
-        )
-        for name, score in zip(names, scores, strict=True)
-    ]
+def _mean(measure: str, scores: Tensor, facts: dict[str, Any], bootstrap: Bootstrap) -> Figure:
+    samples = bootstrap.weights(len(scores)) @ scores
+    return figure_of(measure, float(scores.mean()), samples, better="more", **bootstrap.facts, **facts)

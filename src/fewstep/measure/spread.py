@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from fewstep.measure.figure import REPLICATES, Figure, figure_of, resampling
+from fewstep.measure.figure import BOOTSTRAP, Bootstrap, Figure, figure_of
 from fewstep.measure.pairs import mean_within
 from fewstep.measure.summary import Summary, check_pair
 
 
-def diversity(images: Summary, *, replicates: int = REPLICATES, confidence: float = 0.95, seed: int = 0) -> Figure:
+def diversity(images: Summary, *, bootstrap: Bootstrap = BOOTSTRAP) -> Figure:
     """The mean distance of the features of two different images, over all pairs of those that were kept.
 
     It needs no reference; to judge it, measure the real images too. Give images of one class or prompt, where the
@@ -19,7 +19,7 @@ def diversity(images: Summary, *, replicates: int = REPLICATES, confidence: floa
         InvalidInput: for fewer than 2 images.
     """
     facts = check_pair(images, images, 2, "a distance between images")._replace(reference="")
-    weights = resampling(len(images.kept.rows), replicates, seed, different=2)
+    weights = bootstrap.weights(len(images.kept.rows), different=2)
     value, samples = mean_within(images.rows, torch.cdist, weights)
     return figure_of(
         "diversity",
@@ -27,7 +27,6 @@ def diversity(images: Summary, *, replicates: int = REPLICATES, confidence: floa
         samples,
         n=len(images.kept.rows),
         better="more",
-        confidence=confidence,
-        seed=seed,
+        **bootstrap.facts,
         **facts._asdict(),
     )

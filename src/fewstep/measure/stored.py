@@ -46,7 +46,7 @@ def read(
             lacking = sorted((set(names) - found) | (set(keys) - set(document)))
             if lacking:
                 raise InvalidInput(f"{path} lacks {', '.join(lacking)}: it is damaged, make it again")
-            tensors = {name: file.get_tensor(name) for name in names}
+            tensors = {name: file.get_tensor(name) for name in sorted(found)}
     except (SafetensorError, ValueError, RecursionError) as error:
         if isinstance(error, InvalidInput):
             raise

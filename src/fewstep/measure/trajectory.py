@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep import schedules
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.base import as_denoiser
+from fewstep.measure.converged import Converged, Model
 from fewstep.measure.counting import counted
-from fewstep.measure.figure import REPLICATES, Figure, figure_of, resampling
-from fewstep.measure.reference import Model, Reference, rms
+from fewstep.measure.distance import overall, squares
+from fewstep.measure.figure import BOOTSTRAP, Bootstrap, Figure, figure_of
 from fewstep.run.eager import sample
 
 RESOLVED = 3.0
@@ -54,97 +54,57 @@ class TrajectoryError:
 def trajectory_error(
     plan: Plan,
     denoiser: Model | Sequence[Model],
-    reference: Reference | Sequence[Reference] | None = None,
+    reference: Converged | Sequence[Converged],
     *,
-    shape: Sequence[int] | None = None,
-    noise: Tensor | None = None,
-    seed: int | Sequence[int] = 0,
-    device: torch.device | str | None = None,
     model: str = "",
     value_range: tuple[float, float] = (-1.0, 1.0),
-    replicates: int = REPLICATES,
-    confidence: float = 0.95,
-    bootstrap_seed: int = 0,
+    bootstrap: Bootstrap = BOOTSTRAP,
 ) -> TrajectoryError:
     """RMSE and PSNR of what `plan` makes of the reference's noise.
 
     Args:
         plan: a deterministic one that ends at clean data.
         denoiser: the model; with several references one for each, as conditions belong to the images of a batch.
-        reference: from `Reference.solve`. A sequence of them is measured batch by batch, so that memory does not grow.
-            Without one it is solved here, from `shape` and `seed`, or `noise`.
+        reference: from `Converged.solve`. A sequence of them is measured batch by batch, so that memory does not grow.
         model: where it and the reference's `model` are given, they have to be equal.
         value_range: of the data, for PSNR.
 
     Raises:
         InvalidInput: for a plan that draws noise, does not end clean or has another noise schedule than the reference;
-            for a reference of another model.
+            for a reference of another model, or one that does not know its noise.
         NonFinite: where the model returned NaN or infinity.
     """
     _check_plan(plan)
     low, high = value_range
     if not low < high:
         raise InvalidInput(f"value_range must be (low, high) with low < high, got {value_range}")
-    many = isinstance(denoiser, Sequence)
-    denoisers = [as_denoiser(d) for d in denoiser] if isinstance(denoiser, Sequence) else [as_denoiser(denoiser)]
-    if reference is None:
-        if many:
-            raise InvalidInput("several denoisers need a reference each: give a sequence of Reference.solve(..)")
-        schedule = denoisers[0].schedule or schedules.from_spec(plan.recipe.schedule)
-        references = [
-            Reference.solve(
-                denoisers[0], schedule=schedule, shape=shape, noise=noise, seed=seed, device=device, model=model
-            )
-        ]
-    elif shape is not None or noise is not None:
-        raise InvalidInput("a reference has its own noise: leave out shape and noise")
-    else:
-        references = [reference] if isinstance(reference, Reference) else list(reference)
+    denoisers = list(denoiser) if isinstance(denoiser, Sequence) else [denoiser]
+    references = [reference] if isinstance(reference, Converged) else list(reference)
     if len(references) != len(denoisers) or not references:
         raise InvalidInput(f"give one denoiser for each reference, got {len(denoisers)} for {len(references)}")
     errors, images = [], 0
     for one, known in zip(denoisers, references, strict=True):
-        _check_reference(plan, known, model)
-        own, count = counted(one)
-        errors.append(rms(sample(plan, own, noise=known.noise), known.solution))
+        noise = _noise_of(plan, known, model)
+        own, count = counted(as_denoiser(one))
+        errors.append(squares(sample(plan, own, noise=noise), known.solution).cpu())
         images += count.images
-    return _result(torch.cat(errors), references, images, (low, high), replicates, confidence, bootstrap_seed)
-
-
-def _result(
-    errors: Tensor,
-    references: Sequence[Reference],
-    images: int,
-    value_range: tuple[float, float],
-    replicates: int,
-    confidence: float,
-    seed: int,
-) -> TrajectoryError:
-    squares = errors.square()
-    roots = (resampling(len(errors), replicates, seed) @ squares).sqrt()
-    rmse = float(squares.mean().sqrt())
-    span = value_range[1] - value_range[0]
+    squared = torch.cat(errors)
+    roots = (bootstrap.weights(len(squared)) @ squared).sqrt()
+    rmse, span = overall(squared), high - low
     floor = span * 1e-20  # 400 dB, so that an exact plan has a finite figure
     facts: dict[str, Any] = {
-        "n": len(errors),
+        "n": len(squared),
         "reference": "+".join(known.digest for known in references),
-        "seed": seed,
-        "confidence": confidence,
+        **bootstrap.facts,
     }
     psnr = 20 * math.log10(span / max(rmse, floor))
+    decibels = 20 * (span / roots.clamp_min(floor)).log10()
     return TrajectoryError(
         rmse=figure_of("trajectory rmse", rmse, roots, better="less", **facts),
-        psnr=figure_of(
-            "trajectory psnr",
-            psnr,
-            20 * (span / roots.clamp_min(floor)).log10(),
-            better="more",
-            settings=f"range={span:g}",
-            **facts,
-        ),
-        nfe=images / len(errors),
-        reference_error=float(torch.cat([known.error for known in references]).square().mean().sqrt()),
-        errors=errors,
+        psnr=figure_of("trajectory psnr", psnr, decibels, better="more", settings=f"range={span:g}", **facts),
+        nfe=images / len(squared),
+        reference_error=overall(torch.cat([known.error for known in references]).square()),
+        errors=squared.sqrt(),
     )
 
 
@@ -161,7 +121,8 @@ def _check_plan(plan: Plan) -> None:
         )
 
 
-def _check_reference(plan: Plan, reference: Reference, model: str) -> None:
+def _noise_of(plan: Plan, reference: Converged, model: str) -> Tensor:
+    """The noise of a reference that this plan and model can be measured against."""
     if plan.recipe.schedule_fingerprint != reference.schedule:
         raise InvalidInput(
             f"the plan has the noise schedule {plan.recipe.schedule_fingerprint} ({plan.recipe.schedule.get('kind')}), "
@@ -171,3 +132,6 @@ def _check_reference(plan: Plan, reference: Reference, model: str) -> None:
         raise InvalidInput(
             f"the reference was solved for the model {reference.model!r}, this is {model!r}: solve it again"
         )
+    if reference.noise is None:
+        raise InvalidInput("this reference does not know its noise: make it with Converged.solve")
+    return reference.noise

@@ -40,7 +40,8 @@ class Conditioner(Protocol):
     Attributes:
         field: of a `Drawing`, which says what to draw.
         subjects: what is drawn where nobody says it: each class, or nothing.
-        usual_scale: of guidance.
+        usual_scale: of guidance; `guides`: whether there is anything to guide by a scale.
+        distilled: whether the network is told the scale, so that guidance costs no further evaluation.
         task: facts that a weaker model for autoguidance has to share, by name.
     """
 
@@ -52,6 +53,12 @@ class Conditioner(Protocol):
 
     @property
     def usual_scale(self) -> float: ...
+
+    @property
+    def guides(self) -> bool: ...
+
+    @property
+    def distilled(self) -> bool: ...
 
     @property
     def task(self) -> dict[str, Any]: ...
@@ -75,6 +82,7 @@ class Labels:
 
     classes: int
     field: Literal["labels"] = "labels"
+    distilled: bool = False
 
     @property
     def subjects(self) -> tuple[int | None, ...]:
@@ -83,6 +91,10 @@ class Labels:
     @property
     def usual_scale(self) -> float:
         return CLASS_GUIDANCE if self.classes else 1.0
+
+    @property
+    def guides(self) -> bool:
+        return self.classes > 0
 
     @property
     def task(self) -> dict[str, Any]:
@@ -150,10 +162,15 @@ class Words:
     zero_negative: bool = False
     field: Literal["prompts"] = "prompts"
     subjects: tuple[int | None, ...] = ()
+    guides: bool = True
 
     @property
     def usual_scale(self) -> float:
         return self.facts.guidance
+
+    @property
+    def distilled(self) -> bool:
+        return self.facts.distilled
 
     @property
     def task(self) -> dict[str, Any]:

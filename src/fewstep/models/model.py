@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +113,15 @@ class Model:
     @property
     def module(self) -> nn.Module | None:
         """The torch module behind the network, where there is one."""
-        inner = self.network.args[0] if isinstance(self.network, partial) and self.network.args else self.network
-        return inner if isinstance(inner, nn.Module) else None
+        return self.denoiser().module
+
+    @property
+    def dtypes(self) -> set[torch.dtype]:
+        """What the network runs in: of a callable, the dtypes of its parameters, as far as they are known."""
+        if self.dtype is not None:
+            return {self.dtype}
+        module = self.module
+        return set() if module is None else {p.dtype for p in module.parameters() if p.is_floating_point()}
 
     def state_shape(self, height: int | None = None, width: int | None = None) -> tuple[int, int, int]:
         """(C, H, W) of the state of an image; None is the model's own size. Raises `InvalidInput` for other sizes."""
@@ -135,14 +141,16 @@ class Model:
         self, counted: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda network: network
     ) -> Network:
         """The network as a denoiser, its condition still to be given; `counted` is put around it."""
-        return Network(
-            counted(self.network),
+        network = Network(
+            self.network,
             self.schedule,
             self.prediction,
             dtype=self.dtype,
             time_scale=self.time_scale,
             sigma_data=self.sigma_data,
         )
+        network.network = counted(self.network)
+        return network
 
     def placed(self, rows: Sequence[Conditions]) -> dict[str, Tensor]:
         """The conditions of several images as those of a batch, where the network is and in its dtype.

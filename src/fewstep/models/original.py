@@ -22,14 +22,13 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from fewstep.core.errors import InvalidInput, shown
 from fewstep.core.schedule import Schedule
 from fewstep.models import folder as folders
 from fewstep.models.assembly import Parts, Place
 from fewstep.models.families import TEXT_FAMILIES
-from fewstep.models.parts import built, checked_config, on_device
+from fewstep.models.parts import built, checked_config, filled, on_device
 from fewstep.zoo.container import Header
 
 NETWORK, T5 = "model.diffusion_model.", "text_encoders.t5xxl.transformer."
@@ -168,34 +167,7 @@ class Original(Parts):
                     f"{path} is of another model than {folder}, whose {name} is {tuple(wanted[name])}, the file's "
                     f"{tuple(tensor.shape)}; {advice}"
                 )
-        with _Unfilled():
-            module = built(kind, config)
-        module = _cast(module, dtype)
-        module.load_state_dict(found, strict=False)
-        return module.eval().requires_grad_(False)
-
-
-class _Unfilled(TorchFunctionMode):
-    """Modules that are made in it, in this thread, are not filled with random numbers: their weights come next."""
-
-    FILLS = ("normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_")
-    """By name, as transformers puts functions of its own in the place of those of torch.nn.init."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in self.FILLS:
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return func(*args, **kwargs)
-
-
-def _cast(module: Any, dtype: torch.dtype) -> Any:
-    """The module in a dtype, but for what its class says to overflow in float16."""
-    torch.nn.Module.to(module, dtype)
-    kept = set(getattr(module, "_keep_in_fp32_modules", None) or ()) if dtype is torch.float16 else set()
-    for name, parameter in module.named_parameters():
-        if kept & set(name.split(".")):
-            parameter.data = parameter.data.float()
-    return module
+        return filled(kind, config, found, dtype)
 
 
 def _diffusers_names(kind: str, prefix: str, tensors: dict[str, Tensor], skeleton: Any) -> dict[str, Tensor]:

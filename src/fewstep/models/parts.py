@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from fewstep.core.errors import InvalidInput, shown, unknown_name
 from fewstep.models.folder import TEXT_LIMIT, Weights, find_weights, read_json
@@ -97,23 +100,66 @@ def load_part(
         raise unknown_name("part", kind, LIBRARIES)
     config = checked_config(folder / "config.json")
     weights = find_weights(folder, variant, allow_pickle)
-    model = _class(LIBRARIES[kind], kind)
     try:
-        _check_count(kind, config, weights)
-        module, info = _from_pretrained(model, folder, weights, dtype)
+        module = None if weights.pickled else _from_files(kind, config, weights, dtype)
+        return module or _from_pretrained(kind, weights, dtype), weights
     except InvalidInput:
         raise
     except Exception as error:
         raise InvalidInput(
             f"{folder} cannot be loaded as {kind}: {type(error).__name__}: {str(error)[:400]}"
         ) from error
-    missing = sorted(info.get("missing_keys", ()))
-    if missing:
+
+
+def _from_files(kind: str, config: Mapping[str, Any], weights: Weights, dtype: torch.dtype) -> Any:
+    """The module with the tensors of the files; None where they go by other names than the class's own today.
+
+    Raises `InvalidInput` where the configuration asks for more numbers than the files hold.
+    """
+    with torch.device("meta"):
+        skeleton = built(kind, config)
+    wanted = sum(parameter.numel() for parameter in skeleton.parameters())
+    if weights.elements is not None and wanted > weights.elements:
         raise InvalidInput(
-            f"{folder}: {len(missing)} tensors of {kind} are missing, such as {missing[:3]}; the weights do not fit "
-            "config.json. Fetch or save it again"
+            f"{weights.folder}: config.json asks for {wanted:,} weights, the files hold {weights.elements:,}; they do "
+            "not belong together, or a file is not whole. Fetch or save it again"
         )
-    return module.eval().requires_grad_(False), weights
+    tensors: dict[str, Tensor] = {}
+    for file in weights.files:
+        tensors |= load_file(file)
+    shapes = {name: tensor.shape for name, tensor in skeleton.state_dict().items()}
+    same = shapes == {name: tensor.shape for name, tensor in tensors.items()}
+    return filled(kind, config, tensors, dtype) if same else None
+
+
+def filled(kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
+    """The module of a configuration with these tensors, by the names of its class, in a dtype.
+
+    What the class says to overflow in float16 stays in float32.
+    """
+    with _Unfilled():
+        module = built(kind, config)
+    torch.nn.Module.to(module, dtype)
+    kept = set(getattr(module, "_keep_in_fp32_modules", None) or ()) if dtype is torch.float16 else set()
+    for name, parameter in module.named_parameters():
+        if kept & set(name.split(".")):
+            parameter.data = parameter.data.float()
+    mapped = LIBRARIES[kind] == "transformers" and dtype is torch.float32  # in the file, as transformers keeps them
+    module.load_state_dict(tensors, strict=False, assign=mapped)
+    return module.eval().requires_grad_(False)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Modules that are made in it, in this thread, are not filled with random numbers: their weights come next."""
+
+    FILLS = ("normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_")
+    """By name, as transformers puts functions of its own in the place of those of torch.nn.init."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in self.FILLS:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def load_tokenizer(folder: Path, kind: str) -> Any:
@@ -142,17 +188,25 @@ def _class(library: str, name: str) -> Any:
         raise InvalidInput(f"this model needs {library}: pip install 'fewstep[diffusers]'") from error
 
 
-def _from_pretrained(model: Any, folder: Path, weights: Weights, dtype: torch.dtype) -> tuple[Any, Mapping[str, Any]]:
+def _from_pretrained(kind: str, weights: Weights, dtype: torch.dtype) -> Any:
+    """The module as its library loads it: from pickles, and from files that an earlier version of it wrote."""
+    model, folder = _class(LIBRARIES[kind], kind), weights.folder
     options: dict[str, Any] = {"use_safetensors": not weights.pickled, "local_files_only": True}
     if weights.variant is not None:
         options["variant"] = weights.variant
-    if LIBRARIES[model.__name__] == "diffusers":  # its pickles are always loaded with weights_only=True
+    if LIBRARIES[kind] == "diffusers":  # its pickles are always loaded with weights_only=True
         options |= {"low_cpu_mem_usage": False, "torch_dtype": dtype}
     else:
         options |= {"dtype": dtype, "weights_only": True}
-        with _quiet():
-            return model.from_pretrained(str(folder), output_loading_info=True, **options)
-    return model.from_pretrained(str(folder), output_loading_info=True, **options)
+    with _quiet():
+        module, info = model.from_pretrained(str(folder), output_loading_info=True, **options)
+    missing = sorted(info.get("missing_keys", ()))
+    if missing:
+        raise InvalidInput(
+            f"{folder}: {len(missing)} tensors of {kind} are missing, such as {missing[:3]}; the weights do not fit "
+            "config.json. Fetch or save it again"
+        )
+    return module.eval().requires_grad_(False)
 
 
 @contextmanager
@@ -175,20 +229,6 @@ def built(kind: str, config: Mapping[str, Any]) -> Any:
     if LIBRARIES[kind] == "diffusers":
         return model.from_config(config)
     return model(model.config_class.from_dict(dict(config)))
-
-
-def _check_count(kind: str, config: Mapping[str, Any], weights: Weights) -> None:
-    """Raise `InvalidInput` where the configuration asks for more numbers than the files hold."""
-    if weights.elements is None:
-        return
-    with torch.device("meta"):
-        skeleton = built(kind, config)
-    wanted = sum(parameter.numel() for parameter in skeleton.parameters())
-    if wanted > weights.elements:
-        raise InvalidInput(
-            f"{weights.folder}: config.json asks for {wanted:,} weights, the files hold {weights.elements:,}; they do "
-            "not belong together, or a file is not whole. Fetch or save it again"
-        )
 
 
 def _integers(value: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, int]]:

@@ -13,7 +13,6 @@ from typing import Any
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.denoise.factors import guided_cost
 from fewstep.drawing.overlay import Overlay
 from fewstep.models.model import Model
 
@@ -58,7 +57,7 @@ def tuned_plans(folder: Path | None) -> dict[int, Plan]:
     found: dict[int, tuple[Path, Plan]] = {}
     for file in files:
         plan = Plan.load(file)
-        steps = guided_cost(plan)
+        steps = plan.nfe(guided=True) // 2
         if steps in found:
             raise InvalidInput(f"{file} and {found[steps][0]} both cost {steps} steps: remove one")
         found[steps] = file, plan

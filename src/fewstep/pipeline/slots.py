@@ -27,7 +27,7 @@ def draw_in_slots(model: Model, orders: Sequence[Order], capacity: int) -> list[
     they do not, and for a plan that starts from a pair of states.
     """
     began, first = time.perf_counter(), orders[0]
-    if any(order.weaker is not first.weaker for order in orders):
+    if any(order.drawing.guidance.weaker != first.drawing.guidance.weaker for order in orders):
         raise InvalidInput("the images of one batch are guided away from one weaker model: draw them apart")
     slots = Slots(
         model.denoiser(),
@@ -36,7 +36,6 @@ def draw_in_slots(model: Model, orders: Sequence[Order], capacity: int) -> list[
         registers=max(order.plan.registers for order in orders),
         device=model.device,
         weaker=None if first.weaker is None else first.weaker.denoiser(),
-        module=model.module,
     )
     waiting, running = list(enumerate(orders)), dict[int, int]()
     finished: dict[int, Finished] = {}

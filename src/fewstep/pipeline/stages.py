@@ -207,6 +207,5 @@ def _guided(
         method=method,
         interval=guidance.interval,
         weaker=None if weaker is None else weaker.denoiser(counted).given(conditions.weak or {}),
-        module=model.module,
     )
     return guided if plan is None else guided.following(plan)

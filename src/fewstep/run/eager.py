@@ -224,7 +224,7 @@ def run_rows(
             result = result.clone()
         buffers[DATA] = result
         if watch is not None:
-            watch(Progress(i, plan.nfe, row, partial(_estimate, u, result, folds[i] if affine else (0.0, 1.0))))
+            watch(Progress(i, len(plan.rows), row, partial(_estimate, u, result, folds[i] if affine else (0.0, 1.0))))
         if row.noise is not None:
             buffers[NOISE] = unit_noise(seeds, key_of(row.noise), first)
         execute(ops, buffers)

@@ -144,7 +144,6 @@ class Slots:
         pad: evaluate the network on all places every time, so that its batch has one shape and an image is bitwise the
             same whoever shares the batch; False evaluates the places that need it only.
         weaker: the network of autoguidance.
-        module: where the layers of perturbed attention are, if it is not the network's own function.
     """
 
     def __init__(
@@ -158,7 +157,6 @@ class Slots:
         device: torch.device | str | None = None,
         dtype: torch.dtype = torch.float32,
         weaker: Network | None = None,
-        module: Any = None,
     ):
         if capacity < 1 or registers < 1 or not sample_shape or min(sample_shape) < 1:
             raise InvalidInput(
@@ -171,7 +169,7 @@ class Slots:
                 "share: give the network alone, and the guidance method to each Request"
             )
         self.shape, self.capacity, self.registers, self.pad = tuple(sample_shape), capacity, registers, pad
-        self.weaker, self.module = weaker, module
+        self.weaker = weaker
         size = (capacity, *self.shape)
         # Two banks, read and written in turn; what a tick knows and draws; all of one shape and place for the life of
         # the object.
@@ -297,7 +295,6 @@ class Slots:
             method=request.method,
             interval=request.interval,
             weaker=self.weaker,
-            module=self.module,
         )
 
     def _table(self, plan: Plan, folds: Any) -> np.ndarray:

@@ -124,9 +124,9 @@ def convergence(
             if on_run is not None:
                 on_run(i * len(nfes) + j, len(strategies) * len(nfes))
             plan = strategy.within(schedule, nfe, "sigma_min")
-            if plan is not None and plan.nfe not in points:
+            if plan is not None and plan.nfe() not in points:
                 deterministic(strategy, plan)
-                points[plan.nfe] = error(plan, exact)
+                points[plan.nfe()] = error(plan, exact)
         if not points:
             raise InvalidInput(f"{strategy.name} needs more than {nfes[-1]} evaluations for one step: give it more")
         counts, errors = list(points), list(points.values())

@@ -119,7 +119,7 @@ def least(strategy: Strategy, exact: Exact, schedule: Schedule, target: float, l
     def tried(steps: int) -> Need:
         plan = strategy.plan(schedule, steps)
         deterministic(strategy, plan)
-        return Need(strategy, plan.nfe, steps, error(plan, exact))
+        return Need(strategy, plan.nfe(), steps, error(plan, exact))
 
     low, high, most = 0, 1, strategy.within(schedule, limit)
     if most is None:

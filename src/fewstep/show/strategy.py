@@ -63,12 +63,12 @@ class Strategy(NamedTuple):
         """The plan with the most steps that takes at most `nfe` evaluations; None where even one step takes more."""
         steps = max(1, nfe // SAMPLERS[self.check().sampler].evaluations)
         plan = self.plan(schedule, steps, final)
-        while plan.nfe > nfe and steps > 1:
+        while plan.nfe() > nfe and steps > 1:
             steps -= 1
             plan = self.plan(schedule, steps, final)
-        if plan.nfe > nfe:
+        if plan.nfe() > nfe:
             return None
-        while plan.nfe < nfe and (more := self.plan(schedule, steps + 1, final)).nfe <= nfe:  # cheap last steps
+        while plan.nfe() < nfe and (more := self.plan(schedule, steps + 1, final)).nfe() <= nfe:  # cheap last steps
             plan, steps = more, steps + 1
         return plan
 

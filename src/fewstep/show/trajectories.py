@@ -117,7 +117,7 @@ def trajectories(
             raise InvalidInput(f"{strategy.name} needs more than {nfe} evaluations for one step: give it more")
         points = path(plan, exact, seed)
         wrong = None if plan.stochastic else distance(points[-1], exact.at(angle_of(*plan.exit)))
-        found.append(Path(strategy, plan.nfe, points.numpy(), wrong))
+        found.append(Path(strategy, plan.nfe(), points.numpy(), wrong))
     angles = np.linspace(exact.angles[0], 0.0, EXACT_POINTS)
     return Trajectories(mixture, schedule, nfe, seed, exact.along(angles.tolist()).numpy(), found)
 

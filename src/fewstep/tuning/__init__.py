@@ -1,14 +1,30 @@
 """Plans that are tuned to a model: search, times by dynamic programming, weights and times by gradient.
 
-problem = Problem.of(denoiser, shape=(1, 8, 8))
-plan, certificate = tune(problem, nfe=6)
+plan, certificate = tune(fewstep.load("digits"), rows=6)
+plan, certificate = tune(Problem.of(denoiser, shape=(1, 8, 8)), rows=6)
 """
 
 from __future__ import annotations
 
-from fewstep.tuning.certificate import Certificate, Compared, Interval
-from fewstep.tuning.problem import Known, Problem
-from fewstep.tuning.sizes import Sizes
+from fewstep.tuning.budget import RowBudget, budget_of
+from fewstep.tuning.certificate import Certificate, Compared, ConfidenceInterval
+from fewstep.tuning.problem import Problem, Solutions
+from fewstep.tuning.settings import Sizes, TuningSettings
+from fewstep.tuning.subject import problem_at
 from fewstep.tuning.tuning import Tuned, Uncertified, tune
 
-__all__ = ["Certificate", "Compared", "Interval", "Known", "Problem", "Sizes", "Tuned", "Uncertified", "tune"]
+__all__ = [
+    "Certificate",
+    "Compared",
+    "ConfidenceInterval",
+    "Problem",
+    "RowBudget",
+    "Sizes",
+    "Solutions",
+    "Tuned",
+    "TuningSettings",
+    "Uncertified",
+    "budget_of",
+    "problem_at",
+    "tune",
+]

@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Float
-from fewstep.tuning.dynamic import cheapest_times
-from fewstep.tuning.fitted import Fitted, fitted_table, moved_times
+from fewstep.tuning.fit import Fitted, fitted_table, moved_times
 from fewstep.tuning.problem import Problem
-from fewstep.tuning.teacher import Path
+from fewstep.tuning.teacher import TeacherPath
+from fewstep.tuning.times import cheapest_times
 
 KEPT, MOVED = 6, 2
 """Layouts that are tried at more times, and whose times are moved."""
 
 
-class Layout(NamedTuple):
+class RowLayout(NamedTuple):
     """`rows`, of which `guided` are guided from row `first` on."""
 
     rows: int
@@ -35,15 +35,15 @@ class Layout(NamedTuple):
 
     @property
     def factors(self) -> tuple[float, ...]:
-        """By row, as in `fewstep.denoise.factors`: 0 is not guided."""
+        """By row, as in `fewstep.Plan`: 0 is not guided."""
         after = self.rows - self.first - self.guided
         return (0.0,) * self.first + (1.0,) * self.guided + (0.0,) * after
 
 
-def layouts(evaluations: int, most: int) -> list[Layout]:
+def layouts(evaluations: int, most: int) -> list[RowLayout]:
     """Those that cost so many evaluations an image in at most `most` rows, all rows guided first."""
     return [
-        Layout(evaluations - guided, first, guided)
+        RowLayout(evaluations - guided, first, guided)
         for guided in range(evaluations // 2, 0, -1)
         if evaluations - guided <= most
         for first in range(evaluations - 2 * guided + 1)
@@ -52,9 +52,8 @@ def layouts(evaluations: int, most: int) -> list[Layout]:
 
 def fitted_layouts(
     problem: Problem,
-    path: Path,
+    path: TeacherPath,
     costs: Float,
-    numbers: Sequence[int],
     evaluations: int,
     most: int,
     discounts: Sequence[float],
@@ -68,16 +67,16 @@ def fitted_layouts(
         enough: asked before each fit; True ends the search.
         watch: told the fits that are done, of how many, and the least error so far.
     """
-    best: dict[Layout, Fitted] = {}
+    best: dict[RowLayout, Fitted] = {}
     done, known = 0, [one for one in layouts(evaluations, most) if one.rows < len(path.times)]
     middle = sorted(discounts)[len(discounts) // 2]
     total = len(known) + min(KEPT, len(known)) * (len(discounts) - 1)
 
-    def fit(layout: Layout, discount: float) -> None:
+    def fit(layout: RowLayout, discount: float) -> None:
         nonlocal done
         try:
             times = cheapest_times(path, costs, layout.rows, discount)
-            found = fitted_table(problem, path, times, numbers, layout.factors)
+            found = fitted_table(problem, path, times, layout.factors)
         except InvalidInput:
             return
         finally:
@@ -86,7 +85,7 @@ def fitted_layouts(
             best[layout] = found
         watch(done, total, min(one.error for one in best.values()))
 
-    def ranked() -> list[Layout]:
+    def ranked() -> list[RowLayout]:
         return sorted(best, key=lambda one: best[one].error)
 
     for layout in known:
@@ -97,5 +96,5 @@ def fitted_layouts(
             if discount != middle and not enough():
                 fit(layout, discount)
     for layout in ranked()[:MOVED]:
-        best[layout] = moved_times(problem, path, best[layout], numbers, enough)
+        best[layout] = moved_times(problem, path, best[layout], enough)
     return [best[layout] for layout in ranked()]

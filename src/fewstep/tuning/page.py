@@ -23,9 +23,9 @@ code { background: #f2f4f7; padding: .1rem .3rem }
 def page_of(certificate: Mapping[str, Any]) -> str:
     """HTML of what `Certificate.to_json` gives."""
     model, seconds = certificate["model"], certificate["seconds"]
-    cost = f"at {certificate['nfe']} evaluations"
+    cost = f"at {certificate['rows']} rows"
     if 0 in (certificate["factors"] or ()):
-        cost = f"at the cost of {certificate['nfe']} guided rows"
+        cost = f"at the cost of {certificate['rows']} guided rows"
     title = f"Tuned plan for {model['name']} {cost}"
     compared = certificate["compared"]
     judged, other = ("typical", "rmse") if certificate["objective"] == "psnr" else ("rmse", "typical")
@@ -42,7 +42,7 @@ def page_of(certificate: Mapping[str, Any]) -> str:
 {"".join(_row(one, judged, other, most, one["digest"] == certificate["plan"]) for one in compared)}
 </table>
 <p>The error is the root mean square distance to the converged solution from the same noise
-({escape(str(certificate["teacher"]["sampler"]))} in {certificate["teacher"]["nfe"]} evaluations, itself within about
+({escape(str(certificate["teacher"]["sampler"]))} in {certificate["teacher"]["rows"]} rows, itself within about
 {_number(certificate["teacher"]["error"])}), over all images; that of the typical image is the geometric mean over
 images, the one that goes with their mean PSNR. The plan was chosen by the {heads[judged]}. Intervals are a bootstrap
 over images.</p>
@@ -61,8 +61,8 @@ def _row(one: Mapping[str, Any], judged: str, other: str, most: float, own: bool
     options = ", ".join(f"{key} {value}" for key, value in one["grid_options"].items())
     name = f"{one['sampler']} on {one['grid']}" + (f" ({options})" if options else "")
     interval = f"{_number(error['low'])} to {_number(error['high'])}"
-    cells = f"<td>{escape(name)}</td><td>{escape(one['kind'])}</td><td class='n'>{one['nfe']}</td>"
-    cells += f"<td class='n'>{one['evaluations']}</td>"
+    cells = f"<td>{escape(name)}</td><td>{escape(one['kind'])}</td><td class='n'>{one['rows']}</td>"
+    cells += f"<td class='n'>{one['nfe']:g}</td>"
     cells += f"<td class='n'>{_number(error['value'])}</td><td class='n'>{interval}</td>"
     cells += f"<td class='n'>{_number(one[other]['value'])}</td>"
     mark = " class='own'" if own else ""

@@ -16,26 +16,26 @@ from fewstep.denoise.base import Denoiser, as_denoiser
 from fewstep.denoise.cfg import CFG
 from fewstep.denoise.guided import Guided
 from fewstep.denoise.scale import EVERYWHERE
+from fewstep.measure.converged import Flow
+from fewstep.measure.counting import Count, counted
+from fewstep.measure.distance import OBJECTIVES, overall, squares
 from fewstep.run.eager import NonFinite, sample
 from fewstep.run.noise import START, unit_noise
+from fewstep.solvers.compile import compile
 
-OBJECTIVES = ("rmse", "psnr")
-"""What a plan is judged by, see `overall`."""
-LEAST_ERROR = 1e-24
-"""Of an image, mean squared: as if exact."""
 FIRST_SEED = 2**40
 """Seeds of the noise for tuning start here, far from those that people draw with."""
 
 
-class Known(NamedTuple):
+class Solutions(NamedTuple):
     """The numbers of some images, and their converged solutions (B, ..)."""
 
     numbers: Sequence[int]
     targets: Tensor
 
-    def first(self, count: int) -> Known:
+    def first(self, count: int) -> Solutions:
         """So many of them."""
-        return Known(self.numbers[:count], self.targets[:count])
+        return Solutions(self.numbers[:count], self.targets[:count])
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class Problem:
         elsewhere: other settings of the same model, by name, on which the tuned plan is tried too.
         seed: names another endless row of noise.
         batch: images that the network sees at once.
-        objective: "rmse" or "psnr", what the error of a plan is, see `overall`.
+        objective: "rmse" or "psnr", what the error of a plan is, see `fewstep.measure.distance`.
+        default: the plan of so many rows that is used without tuning; None is deis-3 on the quadratic grid.
+        draw: draws (rows, images) as they are to be drawn, decoded, to measure what that takes; None runs the default.
     """
 
     denoiser: Callable[[Sequence[int]], Denoiser]
@@ -65,6 +67,8 @@ class Problem:
     batch: int = 64
     device: torch.device | str = "cpu"
     objective: str = "rmse"
+    default: Callable[[int], Plan] | None = None
+    draw: Callable[[int, int], Any] | None = None
 
     @staticmethod
     def of(
@@ -90,7 +94,6 @@ class Problem:
             raise InvalidInput(f"seed must be a whole number from 0 to {2**20 - 1}, got {self.seed!r}")
         if type(self.batch) is not int or self.batch < 1:
             raise InvalidInput(f"batch must be a whole number of at least 1, got {self.batch!r}")
-
         if self.objective not in OBJECTIVES:
             raise unknown_name("objective", str(self.objective), OBJECTIVES)
 
@@ -130,6 +133,36 @@ class Problem:
         return torch.cat(results)
 
     @property
+    def flow(self) -> Flow:
+        """What is solved for the converged solutions."""
+        return Flow(self.solve, self.schedule, self.name)
+
+    def untuned(self, rows: int) -> Plan:
+        """The plan that is used without tuning."""
+        if self.default is not None:
+            return self.default(rows)
+        return compile("deis-3", schedule=self.schedule, steps=rows, grid="quadratic")
+
+    def drawn(self, rows: int) -> Any:
+        """A batch of images in so many rows, as they are to be drawn."""
+        if self.draw is not None:
+            return self.draw(rows, self.batch)
+        return self.solve(self.untuned(rows), range(self.batch))
+
+    def solve_counted(self, plan: Plan, numbers: Sequence[int]) -> tuple[Tensor, float]:
+        """What `solve` makes, and the evaluations of the network that an image took, guidance counted."""
+        counts: list[Count] = []
+
+        def around(denoiser: Denoiser) -> Denoiser:
+            own, count = counted(denoiser)
+            counts.append(count)
+            return own
+
+        states = self.solve(plan, numbers, around)
+        total, images = sum(count.images for count in counts), len(numbers)
+        return states, total / images if total % images else total // images
+
+    @property
     def guided(self) -> bool:
         """Whether images are under classifier-free guidance by a constant scale, whose factors can be learned."""
         denoiser = self.begun(range(1))
@@ -142,33 +175,10 @@ class Problem:
         """The numbers in batches."""
         return [numbers[i : i + self.batch] for i in range(0, len(numbers), self.batch)]
 
-    def errors(self, plan: Plan, images: Known) -> Tensor:
+    def errors(self, plan: Plan, images: Solutions) -> Tensor:
         """Mean squared distance of each image from its target, (B,), float64; infinite where an image is lost."""
         return squares(self.solve(plan, images.numbers), images.targets)
 
-    def error(self, plan: Plan, images: Known) -> float:
+    def error(self, plan: Plan, images: Solutions) -> float:
         """The error of a plan on these images, by the objective."""
         return overall(self.errors(plan, images), self.objective)
-
-
-def squares(results: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared distance of each image, (B,), float64; infinite where a result is not finite."""
-    each = (results.double() - targets.double()).square().flatten(1).mean(dim=1)
-    return each.nan_to_num(nan=torch.inf)
-
-
-def overall(errors: Tensor, objective: str) -> float:
-    """The error of a plan from the errors (B,) of images, mean squared.
-
-    By "rmse" it is the root mean square over all of them; where the paths of a few images fork, these decide it. By
-    "psnr" it is the geometric mean of the images' root mean squares, the one that goes with their mean PSNR: each image
-    counts by its own factor.
-    """
-    if objective == "psnr":
-        return float(errors.clamp(min=LEAST_ERROR).log().mean().div(2).exp())
-    return rmse(errors)
-
-
-def rmse(errors: Tensor) -> float:
-    """The root mean square of the errors of images."""
-    return float(errors.mean().sqrt())

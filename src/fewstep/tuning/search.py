@@ -6,19 +6,18 @@ Errors of plans on the same noise differ far more than they scatter, so that few
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fewstep.core.errors import InvalidInput, unknown_name
-from fewstep.core.grid import AYS_RATIOS, GRIDS, grid_times
+from fewstep.core.errors import InvalidInput
+from fewstep.core.grid import AYS_RATIOS, grid_times
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float, Schedule
-from fewstep.measure.impulse import impulse
-from fewstep.solvers.compile import compile
-from fewstep.solvers.registry import SAMPLERS
-from fewstep.tuning.problem import Known, Problem, overall
+from fewstep.measure.distance import overall
+from fewstep.tuning.problem import Problem, Solutions
+from fewstep.tuning.rivals import distinct, fitting
 
 KEPT = 4
 """One in so many goes on to the next rung."""
@@ -57,28 +56,15 @@ class Scored(NamedTuple):
     images: int
 
 
-def untuned(schedule: Schedule, nfe: int, samplers: Sequence[str] | None = None) -> list[Plan]:
-    """Samplers on every grid, with their own defaults: the most steps within `nfe` evaluations.
-
-    Raises `InvalidInput` for `samplers` that are unknown or draw noise; None is all the others.
-    """
-    known = deterministic()
-    for name in samplers or ():
-        if name not in known:
-            raise unknown_name("sampler without noise", str(name), known)
-    names = known if samplers is None else samplers
-    return distinct(p for name in names for grid in GRIDS for p in fitting(name, schedule, nfe, grid=grid))
-
-
-def variants(schedule: Schedule, nfe: int, samplers: Iterable[str], times: Sequence[Float] = ()) -> list[Plan]:
+def variants(schedule: Schedule, rows: int, samplers: Iterable[str], times: Sequence[Float] = ()) -> list[Plan]:
     """Some samplers on the grids of `FORMS` and `LATE`, at the given `times`, and at those of `early_ends`."""
     plans: list[Plan] = []
-    times = [*times, *early_ends(schedule, nfe)]
+    times = [*times, *early_ends(schedule, rows)]
     for name in samplers:
         for grid, options in (*FORMS, *LATE):
-            plans += fitting(name, schedule, nfe, grid=grid, grid_options=options)
+            plans += fitting(name, schedule, rows, grid=grid, grid_options=options)
         for given in times:
-            plans += [plan for plan in fitting(name, schedule, nfe, times=given) if plan.nfe == nfe]
+            plans += [plan for plan in fitting(name, schedule, rows, times=given) if len(plan.rows) == rows]
     return distinct(plans)
 
 
@@ -97,39 +83,10 @@ def early_ends(schedule: Schedule, steps: int) -> list[Float]:
     return [np.array([even[0], *schedule.time_of_lambda(-np.log(curve)), *even[-2:]]) for curve in curves]
 
 
-def deterministic() -> list[str]:
-    """Samplers that draw no noise, those of one evaluation a step first."""
-    names = [name for name, sampler in SAMPLERS.items() if not sampler.stochastic]
-    return sorted(names, key=lambda name: SAMPLERS[name].evaluations)
-
-
-def fitting(name: str, schedule: Schedule, nfe: int, **where: Any) -> Iterator[Plan]:
-    """The plan of a sampler with the most steps within `nfe` evaluations; none where it cannot be compiled."""
-    each = SAMPLERS[name].evaluations
-    most = nfe if each == 1 else min(nfe, nfe // each + 2)  # the first and the last step may be of one evaluation
-    for steps in (None,) if "times" in where else range(most, 0, -1):
-        try:
-            plan = compile(name, schedule=schedule, **({} if steps is None else {"steps": steps}), **where)
-        except InvalidInput:
-            return
-        if plan.nfe <= nfe:
-            yield plan
-            return
-
-
-def distinct(plans: Iterable[Plan]) -> list[Plan]:
-    """The plans without those whose table an earlier one has, whatever their names."""
-    seen: dict[tuple[tuple[float, ...], bytes], Plan] = {}
-    for plan in plans:
-        times = tuple(round(row.t, 9) for row in plan.rows)
-        seen.setdefault((times, (np.round(impulse(plan).states, 9) + 0.0).tobytes()), plan)
-    return list(seen.values())
-
-
 def halving(
     problem: Problem,
     plans: Sequence[Plan],
-    images: Known,
+    images: Solutions,
     rungs: Sequence[int],
     *,
     enough: Callable[[float], bool] = lambda part: False,
@@ -148,7 +105,7 @@ def halving(
         InvalidInput: where no plan gives finite images.
     """
     if not plans:
-        raise InvalidInput("there is no plan to search among: use more network evaluations")
+        raise InvalidInput("there is no plan to search among: use more rows")
     sizes = [max(1, round(len(plans) / KEPT**k)) for k in range(len(rungs))]
     going, done = list(plans), 0
     scores: list[Scored] = []

@@ -15,16 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from fewstep.core.check import check_marginals
-from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan, Recipe, TunedFor
 from fewstep.core.schedule import Float, Schedule
 from fewstep.core.tape import Tape
-from fewstep.denoise.factors import FACTORS
 from fewstep.measure.impulse import impulse
 
 LEARNED = "learned"
@@ -62,16 +60,6 @@ def table_of(plan: Plan) -> Table | None:
     return Table(spread(times), whole(response[:, 1:] / total[:, None]))
 
 
-def check_model(plan: Plan, name: str, digest: str, remedy: str) -> None:
-    """Raise `InvalidInput` where a plan was tuned for a model of another digest; `remedy` says what to do."""
-    own = plan.tuned_for.model if plan.tuned_for is not None else ""
-    if own and own != digest:
-        raise InvalidInput(
-            f"the plan {plan.digest} was tuned for a model with digest {own}, this is {name!r} with digest {digest}: "
-            f"{remedy}"
-        )
-
-
 def whole(weights: Float) -> Float:
     """The weights, the newest of each row such that the row sums to one."""
     lower = np.tril(weights, -1)
@@ -86,16 +74,6 @@ def spread(times: Float, share: float = 1e-3) -> Float:
         if times[i] > before - same:
             times[i] = before - share * (before - later[later < before - same][0])
     return times
-
-
-def tuned_facts(plan: Plan) -> dict[str, Any]:
-    """What a plan says beside its table, as rows of measurements have it: what it was tuned for, and its factors."""
-    facts: dict[str, Any] = {}
-    if plan.tuned_for is not None:
-        facts = {"model": plan.tuned_for.model, **plan.tuned_for.settings}
-    if plan.guidance_factors is not None:
-        facts[FACTORS] = list(plan.guidance_factors)
-    return facts
 
 
 def plan_of(

@@ -1,92 +1,90 @@
-"""The converged solution from the same noise: what a plan of few rows is measured against.
-
-Samplers of high order double their steps until a doubling changes the images by less than is asked for. That change is
-reported as the error of the reference: it is the error of half the steps, so it is more than that of the reference.
-"""
+"""The teacher, found in a share of the time; the images of a tuning with its solutions; and its path."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float, Schedule
 from fewstep.denoise.base import Denoiser, Level, Wrapper
+from fewstep.measure.converged import LEAST_FINDING, ConvergedPlan, Goal, find_plan
 from fewstep.solvers.compile import compile
-from fewstep.tuning.problem import Problem, overall, squares
+from fewstep.tuning.problem import Problem, Solutions
+from fewstep.tuning.settings import HELD_OUT, TRAIN, VALIDATION, Sizes
+from fewstep.tuning.task import TuningTask
+from fewstep.tuning.timelimit import TimeLimit
 
-FAMILIES = (("deis-3", "quadratic"), ("unipc-3", "quadratic"), ("unipc-3", "exponential"))
-FEWEST, MOST = 24, 384
-LEAST_FINDING = 3 * FEWEST * len(FAMILIES)
-"""Evaluations of an image that tell by how much one doubling of the fewest steps moves it."""
 SHARE = 0.03
-"""Of the error of the default: that of the reference is less than its last change, which is bounded by this."""
+"""Of the error of the default: that of the teacher is less than its last change, which is bounded by this."""
+FINDING_SHARE, SOLVING_SHARE = 0.1, 0.2
+"""Of the time, that finding the teacher and then the converged solutions may take."""
+PILOT, FEWEST_PILOTS = 16, 4
+"""Images on which the teacher is found where no sizes are given, and of a model that is too slow for so many."""
 
 
-class Teacher(NamedTuple):
-    """`plan` gives the reference, whose distance to the solution is at most about `error` (root mean square).
+class Lessons(NamedTuple):
+    """The teacher, the images with its solutions, and `each`, the seconds that one row of one image takes."""
 
-    `evaluations` is what it took to know, counting each image of a batch.
+    teacher: ConvergedPlan
+    sizes: Sizes
+    each: float
+    train: Solutions
+    validation: Solutions
+    held_out: Solutions
+
+
+def lessons_of(task: TuningTask) -> Lessons:
+    """Find the teacher for plans like the default, and solve; sizes that are not given are what the time allows.
+
+    The least is done whatever it takes: one doubling of the teacher's steps, and the smallest sizes.
+    """
+    problem, time, sizes = task.problem, task.time, task.settings.sizes
+    task.watch("teacher", 0, 4, "how many steps converge")
+    pilots = range(TRAIN, TRAIN + (_pilots(problem, time) if sizes is None else sizes.pilot))
+    before = time.elapsed
+    teacher = find_plan(
+        problem.flow,
+        pilots,
+        Goal(SHARE, judged=task.default, objective=problem.objective),
+        enough=lambda more: time.elapsed + more > FINDING_SHARE * time.allowed,
+        clock=time.clock,
+    )
+    each = (time.elapsed - before) / teacher.rows
+    steps = len(teacher.plan.rows)
+    sizes = sizes or Sizes.affordable(SOLVING_SHARE * time.allowed, each * steps)
+    parts = []
+    for first, count in ((TRAIN, sizes.train), (VALIDATION, sizes.validation), (HELD_OUT, sizes.held_out)):
+        numbers = range(first, first + count)
+        task.watch("teacher", len(parts) + 1, 4, f"{count} images in {steps} steps")
+        parts.append(Solutions(numbers, problem.solve(teacher.plan, numbers)))
+    return Lessons(teacher, sizes, each, *parts)
+
+
+def _pilots(problem: Problem, time: TimeLimit) -> int:
+    """On how many images the teacher is found: fewer where the least that finds one takes long."""
+    step = compile("ddim", schedule=problem.schedule, steps=1, grid="quadratic")
+    each = 0.0
+    for _ in range(2):  # what a model does once, when it is first called, is not what it costs
+        before = time.elapsed
+        problem.solve(step, range(TRAIN, TRAIN + PILOT))
+        each = (time.elapsed - before) / PILOT
+    count = PILOT
+    while count > FEWEST_PILOTS and count * LEAST_FINDING * each > FINDING_SHARE * time.allowed:
+        count //= 2
+    return count
+
+
+class TeacherPath(NamedTuple):
+    """A solution as it goes, of the images of these `numbers`: `times` (m + 1,), decreasing; at each of them the states
+    (B, ..), and but for the last time the estimates of the data (B, ..) there.
     """
 
-    plan: Plan
-    error: float
-    evaluations: int
-
-
-def find_teacher(
-    problem: Problem,
-    numbers: Sequence[int],
-    judged: Plan,
-    share: float = SHARE,
-    most: int = MOST,
-    enough: Callable[[float], bool] = lambda more: False,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Teacher:
-    """The cheapest plan of `FAMILIES` whose last doubling changed these images by at most `share` of the error of the
-    plan that is `judged` by it.
-
-    Where none does within `most` steps, the one that changed least. After a doubling, `enough` is told how many seconds
-    by `clock` the next one will take; True ends the search too. Raises `InvalidInput` where no image is finite.
-    """
-    best: Teacher | None = None
-    usual = 0.0
-    last: dict[tuple[str, str], Tensor] = {}
-    steps, evaluations = FEWEST, judged.nfe * len(numbers)
-    own = problem.solve(judged, numbers)
-    while steps <= most:
-        began = clock()
-        for family in FAMILIES:
-            plan = compile(family[0], schedule=problem.schedule, steps=steps, grid=family[1])
-            now = problem.solve(plan, numbers)
-            evaluations += plan.nfe * len(numbers)
-            if family in last:
-                change = overall(squares(last[family], now), problem.objective)
-                if best is None or change < best.error:
-                    best = Teacher(plan, change, evaluations)
-                    usual = overall(squares(own, now), problem.objective)
-            last[family] = now
-        if best is not None and best.error < torch.inf and best.error <= share * usual:
-            return best._replace(evaluations=evaluations)
-        if best is not None and enough(2 * (clock() - began)):
-            break
-        steps *= 2
-    if best is None or not best.error < torch.inf:
-        raise InvalidInput(f"{problem.name} gives no finite images in {min(steps, most)} steps: try `fewstep doctor`")
-    return best._replace(evaluations=evaluations)
-
-
-class Path(NamedTuple):
-    """A solution as it goes: `times` (m + 1,), decreasing; at each of them the states (B, ..), and but for the last
-    time the estimates of the data (B, ..) there.
-    """
-
+    numbers: Sequence[int]
     times: Float
     states: Tensor  # (m + 1, B, ..)
     data: Tensor  # (m, B, ..)
@@ -116,17 +114,8 @@ class Watched(Wrapper):
         return data, raw
 
 
-def path_of(problem: Problem, teacher: Teacher, numbers: Sequence[int], through: Iterable[float] = ()) -> Path:
-    """The teacher's path for these images. It also goes `through` these times, and keeps what it has there."""
-    recipe = teacher.plan.recipe
-    through = {*map(float, through)}
-    times = np.array(sorted({*recipe.times, *through}, reverse=True))
-    plan = teacher.plan
-    if len(times) > len(recipe.times):
-        # A step much shorter than its neighbours would spoil the higher orders: the teacher's times give way.
-        kept = through | {float(times[0]), float(times[-1])}
-        times = np.array([t for t in times if t in kept or not _crowds(problem.schedule, t, kept, times)])
-        plan = compile(recipe.sampler, schedule=problem.schedule, times=times)
+def watched_run(problem: Problem, plan: Plan, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The inputs of the rows of a plan and the result, (rows + 1, B, ..), and what they answered, (rows, B, ..)."""
     watched: list[Watched] = []
 
     def around(denoiser: Denoiser) -> Denoiser:
@@ -134,9 +123,25 @@ def path_of(problem: Problem, teacher: Teacher, numbers: Sequence[int], through:
         return watched[-1]
 
     ends = problem.solve(plan, numbers, around)
-    states = [torch.cat([one.states[i] for one in watched]) for i in range(plan.nfe)]
-    data = [torch.cat([one.data[i] for one in watched]) for i in range(plan.nfe)]
-    return Path(times, torch.stack([*states, ends]), torch.stack(data))
+    rows = range(len(plan.rows))
+    states = [torch.cat([one.states[i] for one in watched]) for i in rows]
+    data = [torch.cat([one.data[i] for one in watched]) for i in rows]
+    return torch.stack([*states, ends]), torch.stack(data)
+
+
+def path_of(problem: Problem, plan: Plan, numbers: Sequence[int], through: Iterable[float] = ()) -> TeacherPath:
+    """The path of the teacher's `plan` for these images. It also goes `through` these times, and keeps what it has
+    there.
+    """
+    recipe = plan.recipe
+    through = {*map(float, through)}
+    times = np.array(sorted({*recipe.times, *through}, reverse=True))
+    if len(times) > len(recipe.times):
+        # A step much shorter than its neighbours would spoil the higher orders: the teacher's times give way.
+        kept = through | {float(times[0]), float(times[-1])}
+        times = np.array([t for t in times if t in kept or not _crowds(problem.schedule, t, kept, times)])
+        plan = compile(recipe.sampler, schedule=problem.schedule, times=times)
+    return TeacherPath(numbers, times, *watched_run(problem, plan, numbers))
 
 
 def _crowds(schedule: Schedule, t: float, kept: set[float], times: Float) -> bool:

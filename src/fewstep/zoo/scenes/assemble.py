@@ -59,7 +59,7 @@ def _tidy(folder: Path) -> None:
     tensors = {f"text_model.{name.removeprefix('text_model.')}": t for name, t in load_file(weights).items()}
     save_file(tensors, weights, metadata={"format": "pt"})  # the names of Stable Diffusion's, known to every release
     shutil.copymode(folder / "text_encoder" / "config.json", weights)
-    (folder / "fewstep.json").write_text(json.dumps({"guidance": GUIDANCE}) + "\n")
+    (folder / "fewstep.json").write_text(json.dumps({"guidance": {"scale": GUIDANCE}}) + "\n")
     model = json.loads((folder / "tokenizer" / "tokenizer.json").read_text())["model"]
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in model["merges"]]
     (folder / "tokenizer" / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False) + "\n")
