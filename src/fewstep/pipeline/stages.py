@@ -1,7 +1,7 @@
 """The four stages of drawing, functions from values to values over any images: encode, start, denoise, decode.
 
-A call runs them one after the other, a job over many drawings, a server each where it likes. An image is a drawing of
-one, see `Drawing.each`.
+A call runs them one after the other, a batch over many drawings, a server each where it likes. An image is a drawing of
+one image, see `Drawing.each`.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ MAX_ROWS, MAX_BYTES = 100_000, 4 << 30
 
 
 def check(model: Model, order: Order) -> None:
-    """The second validation: what only the model knows.
+    """The second validation, of what only the model knows.
 
-    Raises `InvalidInput`; warns of what cannot act.
+    Raises `InvalidInput`, and warns of what cannot act.
     """
     check_asked(model, order)
     guidance, plan, weaker = order.drawing.guidance, order.plan, order.weaker is not None
@@ -69,7 +69,7 @@ def check_asked(model: Model, order: Order) -> None:
 
 
 class Encoded(NamedTuple):
-    """The conditions of one image: its own, what it is guided away from, and its own as the weaker model reads it."""
+    """The conditions of one image: its own, the negative, and its own as the weaker model reads it."""
 
     positive: Conditions
     negative: Conditions | None
@@ -77,7 +77,7 @@ class Encoded(NamedTuple):
 
 
 def encode(model: Model, images: Sequence[Drawing], weaker: Model | None = None, warn: bool = False) -> list[Encoded]:
-    """The conditions of images, each text encoded once; `warn` of words that are not read to their end."""
+    """The conditions of images, each text encoded once; `warn` of words that an encoder cuts."""
     own = model.conditioner.encode(images, warn)
     if weaker is None:
         return [Encoded(*each, None) for each in own]
@@ -158,9 +158,9 @@ def denoiser_of(
     known: tuple[Tensor, Tensor] | None = None,
     counted: Counted = lambda network: network,
 ) -> Denoiser:
-    """The denoiser of a batch under its conditions, guided, its estimates brought into range or told what is known.
+    """The denoiser of a batch under its conditions: guided, with estimates in their range, or with known data in them.
 
-    Raises `InvalidInput` where the method cannot be used with the network or the plan.
+    Raises `InvalidInput` where the method does not fit the network or the plan.
     """
     network = model.denoiser(counted)
     result: Denoiser
@@ -183,7 +183,7 @@ def denoiser_of(
 
 
 def bounded(denoiser: Denoiser, estimate: Estimate, value_range: tuple[float, float]) -> Denoiser:
-    """A denoiser whose estimates are brought into the range of the data, as it is asked for."""
+    """The denoiser with its estimates brought into the range of the data."""
     if estimate.threshold is not None:
         return dynamic_threshold(denoiser, *estimate.threshold, low=value_range[0], high=value_range[1])
     return clip(denoiser, *value_range) if estimate.clip else denoiser
