@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from fewstep import benchmark
-from fewstep.benchmark import Bench, Forecast, Front, Loading, Measured, Pictures, Reporter, Stage, Sweep
+import fewstep as fs
 from fewstep.cli import place
 from fewstep.cli.output import note, progress, show_json, show_table
 from fewstep.cli.values import Numbers, Several
@@ -89,15 +88,15 @@ def bench(ctx: click.Context, /, model: str, as_json: bool, **given: Any) -> Non
     """
     if given["samplers"] == ("none",):
         given["samplers"] = ()
-    sweep = Sweep(**{name: given[name] for name in COMPARED if given[name] is not None})
-    pictures = Pictures(given["images"], given["batch"], given["seed"], given["prompts"])
+    sweep = fs.benchmark.Sweep(**{name: given[name] for name in COMPARED if given[name] is not None})
+    pictures = fs.benchmark.Pictures(given["images"], given["batch"], given["seed"], given["prompts"])
     with progress("measuring", 1) as bar:
-        found = benchmark.bench(
+        found = fs.benchmark.bench(
             model,
             sweep,
             pictures=pictures,
-            loading=Loading(**place.arguments(given)),
-            reporter=Reporter(announce=announce, watch=watcher(bar, tenths)),
+            loading=fs.benchmark.Loading(**place.arguments(given)),
+            reporter=fs.benchmark.Reporter(announce=announce, watch=watcher(bar, tenths)),
             **{name: given[name] for name in ("output", "seconds", "clip")},
         )
     if as_json:
@@ -109,7 +108,7 @@ def bench(ctx: click.Context, /, model: str, as_json: bool, **given: Any) -> Non
         ctx.exit(130)
 
 
-def announce(forecast: Forecast) -> None:
+def announce(forecast: fs.benchmark.Forecast) -> None:
     """Say what it will cost."""
     if not forecast.left:
         note(f"Nothing is left to measure: all {forecast.kept} plans are measured")
@@ -126,11 +125,13 @@ def announce(forecast: Forecast) -> None:
     )
 
 
-def watcher(bar: Callable[..., None], words_of: Callable[[Stage], str]) -> Callable[[Stage], None]:
+def watcher(
+    bar: Callable[..., None], words_of: Callable[[fs.benchmark.Stage], str]
+) -> Callable[[fs.benchmark.Stage], None]:
     """Moves the bar, and where there is no terminal prints the words of a stage, each once."""
     told = ""
 
-    def watch(now: Stage) -> None:
+    def watch(now: fs.benchmark.Stage) -> None:
         nonlocal told
         bar(now.done, of=now.of, words=now.words)
         words = words_of(now)
@@ -141,7 +142,7 @@ def watcher(bar: Callable[..., None], words_of: Callable[[Stage], str]) -> Calla
     return watch
 
 
-def tenths(now: Stage) -> str:
+def tenths(now: fs.benchmark.Stage) -> str:
     """How much is done, in steps of 10%."""
     return f"{10 * math.floor(10 * now.done / max(now.of, 1))}% done"
 
@@ -153,20 +154,20 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def show(found: Bench) -> None:
+def show(found: fs.benchmark.Bench) -> None:
     """Print what no other plan beats, for people."""
-    for group, best, front in benchmark.table(found.results):
+    for group, best, front in fs.benchmark.table(found.results):
         if best:
             click.echo(f"{group}: {len(best)} plan{'' if len(best) == 1 else 's'} that no other beats")
             show_plans(best, front)
         else:
             click.echo(f"{group}: no plan has an error to compare, as they draw noise on the way or lost images")
-            show_plans(benchmark.groups(found.results)[group])
+            show_plans(fs.benchmark.groups(found.results)[group])
         click.echo()
     click.echo(found.page)
 
 
-def show_plans(measured: Sequence[Measured], front: Front | None = None) -> None:
+def show_plans(measured: Sequence[fs.benchmark.Measured], front: fs.benchmark.Front | None = None) -> None:
     """Print plans as a table: by their errors where there is a front, else by what their pictures show."""
     read = ("adherence", "clip", "distance") if front else ("diversity", "saturation", "adherence", "clip", "distance")
     names = [name for name in read if any(name in one.figures for one in measured)]
@@ -188,7 +189,7 @@ def show_plans(measured: Sequence[Measured], front: Front | None = None) -> None
     show_table(columns, lines, right=[name for name in columns if name not in ("sampler", "best in")])
 
 
-def tell(found: Bench) -> None:
+def tell(found: fs.benchmark.Bench) -> None:
     """What was left out, and what is left to do, on stderr."""
     noisy = [one for one in found.results if not one.lost and "error" not in one.figures]
     if noisy and len(noisy) < len(found.results):
@@ -205,11 +206,11 @@ def tell(found: Bench) -> None:
         note(f"{found.stopped}: {len(found.results)} plans are done, {found.left} are left; the same command goes on")
 
 
-def report(found: Bench) -> dict[str, Any]:
+def report(found: fs.benchmark.Bench) -> dict[str, Any]:
     """All results as JSON values."""
     fronts = [
         {"group": group._asdict(), "nfe": sorted(front.nfe), "seconds": sorted(front.seconds)}
-        for group, _, front in benchmark.table(found.results)
+        for group, _, front in fs.benchmark.table(found.results)
     ]
     return {
         "folder": str(found.folder),

@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from fewstep import benchmark
-from fewstep.benchmark import Advice, Answer, Budget, Choice, Evidence, Loading, Measured, Reporter, Stage
+import fewstep as fs
 from fewstep.cli import place
 from fewstep.cli.bench import announce, watcher
 from fewstep.cli.output import note, progress, show_json, show_table
@@ -86,14 +85,14 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
         note(f"{why[0].upper()}{why[1:]}: measuring into {folder}, for about {seconds:g} s in all")
 
     with progress("measuring", 1) as bar:
-        answer = benchmark.choose(
+        answer = fs.benchmark.choose(
             model,
-            Budget(*limits),
+            fs.benchmark.Budget(*limits),
             measure=given["measure"],
             guidance=given["guidance"],
-            evidence=Evidence(seconds=seconds, **rest),
-            loading=Loading(**place.arguments(given)),
-            reporter=Reporter(begin, announce, watcher(bar, solving)),
+            evidence=fs.benchmark.Evidence(seconds=seconds, **rest),
+            loading=fs.benchmark.Loading(**place.arguments(given)),
+            reporter=fs.benchmark.Reporter(begin, announce, watcher(bar, solving)),
         )
     if as_json:
         show_json(answer.to_json())
@@ -101,12 +100,12 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
         show(answer)
 
 
-def solving(now: Stage) -> str:
+def solving(now: fs.benchmark.Stage) -> str:
     """A word for the stage that takes long; "" for others."""
     return "Measuring" if now.words.startswith("converged") else ""
 
 
-def show(answer: Answer) -> None:
+def show(answer: fs.benchmark.Answer) -> None:
     """Print the answer for people."""
     chosen = answer.chosen
     if answer.advice is not None:
@@ -123,13 +122,13 @@ def show(answer: Answer) -> None:
         note(words)
 
 
-def count(one: Measured) -> str:
+def count(one: fs.benchmark.Measured) -> str:
     """Steps, rows and evaluations, in words."""
     steps, rows = one.plan.steps, one.plan.rows
     return f"{steps} step{'s' * (steps != 1)}, {rows} row{'s' * (rows != 1)}, NFE {one.nfe:g}"
 
 
-def _show_advice(advice: Advice, one: Measured) -> None:
+def _show_advice(advice: fs.benchmark.Advice, one: fs.benchmark.Measured) -> None:
     click.echo("Nothing is measured of this model: this is the field's advice, not a measurement")
     end = "or more" if advice.most is None else f"to {advice.most}"
     span = f"{advice.least} row" if advice.most == 1 else f"{advice.least} {end} rows"
@@ -143,7 +142,7 @@ def _show_advice(advice: Advice, one: Measured) -> None:
         click.echo(f"Such as {one.name}, {count(one)}")
 
 
-def _show_table(choice: Choice, measure: str) -> None:
+def _show_table(choice: fs.benchmark.Choice, measure: str) -> None:
     """The choice and its neighbours."""
     titles = {"chosen": choice.chosen, "next better": choice.better, "next cheaper": choice.cheaper}
     shown = {title: one for title, one in titles.items() if one is not None}
@@ -164,18 +163,18 @@ def _any_has(measured: Any, name: str) -> bool:
     return any(name in one.figures for one in measured)
 
 
-def interval(one: Measured, name: str) -> str:
+def interval(one: fs.benchmark.Measured, name: str) -> str:
     """A figure with its ends; "" where it has none."""
     figure = one.figures.get(name)
     return "" if figure is None else f"{figure.value:.3g} ({figure.low:.3g} to {figure.high:.3g})"
 
 
-def _say_differences(choice: Choice, measure: str) -> None:
+def _say_differences(choice: fs.benchmark.Choice, measure: str) -> None:
     """Whether the neighbours are surely others, and what is missing."""
     for what, one in (("better", choice.better), ("cheaper", choice.cheaper)):
         if one is None:
             continue
-        name = benchmark.deciding(measure, choice.chosen, one)
+        name = fs.benchmark.deciding(measure, choice.chosen, one)
         assert name is not None
         own, other = choice.chosen.figures[name], one.figures[name]
         if other.low <= own.high and own.low <= other.high:

@@ -10,12 +10,10 @@ from typing import Any
 
 import click
 
-from fewstep import tuning
+import fewstep as fs
 from fewstep.cli import place
 from fewstep.cli.output import note, progress, show_json, show_table
 from fewstep.cli.values import Several
-from fewstep.files import check_writable
-from fewstep.tuning import Certificate, Problem, RowBudget, Sizes, TuningSettings, Uncertified
 
 
 @click.command()
@@ -110,12 +108,12 @@ def tune(ctx: click.Context, **given: Any) -> None:
     _check(given)
     pipe = place.load(given["model"], given)
     settings = _settings(given)
-    problem = tuning.problem_at(pipe, given["guidance"], settings)
+    problem = fs.tuning.problem_at(pipe, given["guidance"], settings)
     budget = _budget(problem, given)
     target = Path(given["output"] or f"out/{pipe.name}-{_words(budget, given)}.json")
     target.parent.mkdir(parents=True, exist_ok=True)
     for file in (target, *certificate_of(target)):
-        check_writable(file)
+        fs.files.check_writable(file)
     note(
         f"Tuning {pipe.name} for {budget.rows} rows, {budget.nfe:g} evaluations an image: about {settings.seconds:g} "
         "s. At most half of them find converged solutions and compare every sampler on every grid; the rest learns. "
@@ -124,10 +122,10 @@ def tune(ctx: click.Context, **given: Any) -> None:
     cost: dict[str, Any] = {"nfe": budget.nfe} if settings.interval else {"rows": budget.rows}
     with progress("teacher", 1) as bar:
         try:
-            plan, certificate = tuning.tune(
+            plan, certificate = fs.tuning.tune(
                 problem, **cost, settings=replace(settings, prompts=None), watch=_watch(bar)
             )
-        except Uncertified as stopped:
+        except fs.tuning.Uncertified as stopped:
             plan, certificate = stopped.plan, None
     plan.save(target)
     if certificate is None:
@@ -153,27 +151,27 @@ def _check(given: dict[str, Any]) -> None:
         raise click.UsageError(f"--output {given['output']} must end in .json: a plan is a JSON file")
 
 
-def _settings(given: dict[str, Any]) -> TuningSettings:
+def _settings(given: dict[str, Any]) -> fs.tuning.TuningSettings:
     names = ("seconds", "iterations", "samplers", "interval", "objective", "prompts", "batch", "seed")
-    return TuningSettings(
+    return fs.tuning.TuningSettings(
         **{name: given[name] for name in names},
-        sizes=None if given["images"] is None else Sizes.of(given["images"]),
+        sizes=None if given["images"] is None else fs.tuning.Sizes.of(given["images"]),
         factors=not given["constant_guidance"],
     )
 
 
-def _budget(problem: Problem, given: dict[str, Any]) -> RowBudget:
+def _budget(problem: fs.tuning.Problem, given: dict[str, Any]) -> fs.tuning.RowBudget:
     """What a plan may cost; says how it was measured."""
     ms = given["ms"]
     if ms is not None:
         note(f"Measuring what fits in {ms:g} ms an image, in batches of {problem.batch} ..")
-    budget = tuning.budget_of(problem, given["rows"], given["nfe"], ms)
+    budget = fs.tuning.budget_of(problem, given["rows"], given["nfe"], ms)
     if ms is not None:
         note(f"{budget.rows} rows take {budget.ms:.3g} ms an image")
     return budget
 
 
-def _words(budget: RowBudget, given: dict[str, Any]) -> str:
+def _words(budget: fs.tuning.RowBudget, given: dict[str, Any]) -> str:
     """What the plan's file is named by."""
     return f"{budget.rows}-rows" if given["nfe"] is None else f"{given['nfe']}-nfe"
 
@@ -198,7 +196,7 @@ def certificate_of(plan: Path) -> tuple[Path, Path]:
     return file, file.with_suffix(".html")
 
 
-def tell(certificate: Certificate, target: Path, as_json: bool) -> None:
+def tell(certificate: fs.tuning.Certificate, target: Path, as_json: bool) -> None:
     """Write the certificate beside its plan, and print it."""
     paths = certificate.save(certificate_of(target)[0])
     if as_json:
@@ -210,7 +208,7 @@ def tell(certificate: Certificate, target: Path, as_json: bool) -> None:
     note(f"certificate: {paths[1]}")
 
 
-def show(certificate: Certificate) -> None:
+def show(certificate: fs.tuning.Certificate) -> None:
     """Print the comparison and the verdict."""
     objective = certificate.objective
     head = "error" if objective == "rmse" else "typical error"
