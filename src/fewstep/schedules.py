@@ -34,10 +34,6 @@ def _beta(kind: str, params: dict[str, Any], alphas_cumprod: Float, zero_snr: bo
     return BetaSchedule(kind, named, t_clean=-1.0, t_min=0.0, t_max=len(values) - 1.0, alphas_cumprod=values)
 
 
-def _products(betas: Float) -> Float:
-    return np.cumprod(1 - betas, dtype=np.float64)
-
-
 def _zero_terminal_snr(alphas_cumprod: Float) -> Float:
     """Square roots shifted and scaled: the last is 0, the first stays (Lin et al. 2023, arXiv 2305.08891, alg. 1)."""
     root = np.sqrt(alphas_cumprod)
@@ -69,7 +65,7 @@ def linear(
     n = _count(num_train_timesteps)
     betas = np.linspace(positive("beta_start", beta_start), positive("beta_end", beta_end), n)
     params = {"beta_start": float(beta_start), "beta_end": float(beta_end), "num_train_timesteps": n}
-    return _beta("linear", params, _products(betas), zero_snr)
+    return _beta("linear", params, np.cumprod(1 - betas, dtype=np.float64), zero_snr)
 
 
 def scaled_linear(
@@ -83,7 +79,7 @@ def scaled_linear(
     n = _count(num_train_timesteps)
     betas = np.linspace(positive("beta_start", beta_start) ** 0.5, positive("beta_end", beta_end) ** 0.5, n) ** 2
     params = {"beta_start": float(beta_start), "beta_end": float(beta_end), "num_train_timesteps": n}
-    return _beta("scaled_linear", params, _products(betas), zero_snr)
+    return _beta("scaled_linear", params, np.cumprod(1 - betas, dtype=np.float64), zero_snr)
 
 
 def cosine(num_train_timesteps: int = 1000, *, max_beta: float = 0.999, zero_snr: bool = False) -> BetaSchedule:
@@ -91,13 +87,18 @@ def cosine(num_train_timesteps: int = 1000, *, max_beta: float = 0.999, zero_snr
     n = _count(num_train_timesteps)
     bar = np.cos((np.arange(n + 1) / n + 0.008) / 1.008 * np.pi / 2) ** 2
     betas = np.minimum(1 - bar[1:] / bar[:-1], positive("max_beta", max_beta))
-    return _beta("cosine", {"num_train_timesteps": n, "max_beta": float(max_beta)}, _products(betas), zero_snr)
+    return _beta(
+        "cosine",
+        {"num_train_timesteps": n, "max_beta": float(max_beta)},
+        np.cumprod(1 - betas, dtype=np.float64),
+        zero_snr,
+    )
 
 
 def from_betas(betas: Sequence[float] | Float, *, zero_snr: bool = False) -> BetaSchedule:
     """Any betas in (0, 1), one for each training step; the last may be 1 (zero terminal SNR)."""
     values = _column("betas", betas)
-    return _beta("betas", {"betas": tuple(values.tolist())}, _products(values), zero_snr)
+    return _beta("betas", {"betas": tuple(values.tolist())}, np.cumprod(1 - values, dtype=np.float64), zero_snr)
 
 
 def from_alphas_cumprod(alphas_cumprod: Sequence[float] | Float, *, zero_snr: bool = False) -> BetaSchedule:

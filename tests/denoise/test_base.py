@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.denoise.base import Wrapper
+from fewstep.denoise.base import Wrapper, picked
 from proof.problems import SCHEDULES
 
 SCHEDULE = SCHEDULES["linear"]
@@ -116,3 +116,13 @@ def test_dynamic_thresholds_act_on_what_guidance_gives():
         got = fs.dynamic_threshold(guided, 0.8, 50.0)(3 * X, 700.0)
         torch.testing.assert_close(got, data.clamp(-s, s) / s, rtol=1e-6, atol=1e-6)
         assert float(s.max()) > 1
+
+
+def test_whole_batches_one_after_the_other_are_picked_without_an_index(monkeypatch):
+    x = torch.arange(6.0).reshape(3, 2)
+    assert picked(x, [2, 0, 0]).tolist() == [[4.0, 5.0], [0.0, 1.0], [0.0, 1.0]]
+    assert picked(0.5, [1, 1]) == 0.5
+    monkeypatch.setattr(torch, "tensor", None)  # a CUDA graph could not record its way to the device
+    assert picked(x, [0, 1, 2]) is x
+    assert torch.equal(picked(x, range(3)), x)
+    assert torch.equal(picked(x, [0, 1, 2, 0, 1, 2]), torch.cat([x, x]))

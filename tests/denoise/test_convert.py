@@ -204,17 +204,17 @@ def test_levels_of_a_batch_split_and_double():
     level = Level.of(schedule, X0, torch.tensor([1.0, 3.0]))
     assert level.host == [(1.0, 1.0, 1.0), (3.0, 1.0, 3.0)]
     assert level.sigma.shape == (2, 1)
-    taken = level.take(torch.tensor([1]), [1])
+    taken = level.take([1])
     assert (taken.t.tolist(), taken.sigma.tolist(), list(taken.host)) == ([3.0], [[3.0]], [(3.0, 1.0, 3.0)])
     numbered = level._replace(rows=[4, 9])
-    doubled = numbered.take(torch.tensor([0, 1, 1]), [0, 1, 1])
+    doubled = numbered.take([0, 1, 1])
     assert doubled.t.tolist() == [1.0, 3.0, 3.0]
     assert doubled.sigma.flatten().tolist() == [1.0, 3.0, 3.0]
     assert doubled.rows == [4, 9, 9]
-    twice = numbered.repeated(2)
+    twice = numbered.take([0, 1, 0, 1])
     assert twice.t.tolist() == twice.sigma.flatten().tolist() == [1.0, 3.0, 1.0, 3.0]
     assert (twice.rows, twice.host) == ([4, 9, 4, 9], level.host * 2)
     one = level_of(schedule, 2.0)
     assert (one.sigma, len(one.host), one.rows) == (2.0, 1, None)
-    assert one.repeated(2).t.tolist() == [2.0] * 4
-    assert np.isscalar(one.take(torch.tensor([0, 1, 0]), [0, 1, 0]).sigma)
+    assert one.take([0, 1, 0, 1]).t.tolist() == [2.0] * 4
+    assert np.isscalar(one.take([0, 1, 0]).sigma)

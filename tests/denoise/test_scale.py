@@ -7,7 +7,6 @@ import torch
 
 import fewstep as fs
 from fewstep.denoise.base import Level
-from fewstep.denoise.scale import Scale
 from proof.conditional import EMPTY, LABELS, SHAPE, Counting, state
 from proof.problems import SCHEDULES
 
@@ -22,7 +21,7 @@ def guided(scale, schedule=LINEAR, network=None, **options):
 
 def weights_at(scale, *ratios, rows=None):
     levels = Level(torch.tensor(ratios), 1.0, 1.0, [(r, 1.0, r) for r in ratios], rows)
-    return [Scale(scale).at(i, moment) for i, moment in enumerate(levels.moments)]
+    return [guided(scale).need(i, moment).weight for i, moment in enumerate(levels.moments)]
 
 
 @pytest.mark.parametrize(
@@ -43,10 +42,10 @@ def test_a_schedule_is_its_formula_of_the_noise_level(schedule, expected):
 def test_where_alpha_is_0_a_schedule_has_its_noisy_end():
     [pure] = Level(torch.ones(1), 0.0, 1.0, [(1.0, 0.0, 1.0)]).moments
     for schedule in (fs.GuidanceSchedule.linear(2.0, 5.0), fs.GuidanceSchedule.cosine(2.0, 5.0)):
-        assert Scale(schedule).at(0, pure) == pytest.approx(2.0)
-    assert Scale(fs.GuidanceSchedule.table({math.inf: 6.0})).at(0, pure) == 6.0
+        assert guided(schedule).need(0, pure).weight == pytest.approx(2.0)
+    assert fs.GuidanceSchedule.table({math.inf: 6.0}).at(pure) == 6.0
     with pytest.raises(fs.InvalidInput, match="gives inf at sigma / alpha = inf"):
-        Scale(lambda ratio: ratio).at(0, pure)
+        guided(lambda ratio: ratio).need(0, pure)
 
 
 @pytest.mark.parametrize("name", ["ddim", "heun", "unipc-3", "restart", "sde-dpmpp-2m"])

@@ -109,12 +109,12 @@ def test_files_that_are_no_whole_picture_are_refused(tmp_path: Path) -> None:
     good = tmp_path / "good.png"
     Image.fromarray(noise(40, 40)).save(good)
     for name, content, words in [
-        ("empty.png", b"", "no picture that is read here"),
-        ("text.png", b"hello" * 100, "no picture that is read here"),
+        ("empty.png", b"", "not a picture that is read here"),
+        ("text.png", b"hello" * 100, "not a picture that is read here"),
         ("cut.png", good.read_bytes()[:2000], "damaged or not whole"),
-        ("header.png", good.read_bytes()[:20], "no picture that is read here"),
+        ("header.png", good.read_bytes()[:20], "not a picture that is read here"),
         ("promise.png", bomb(tmp_path / "b.png", 4000).read_bytes(), "damaged or not whole"),
-        ("vector.svg", b"<svg/>", "no picture that is read here"),
+        ("vector.svg", b"<svg/>", "not a picture that is read here"),
     ]:
         (tmp_path / name).write_bytes(content)
         with pytest.raises(InvalidInput, match=words):

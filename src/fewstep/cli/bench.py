@@ -26,16 +26,21 @@ COMPARED = ("samplers", "grids", "steps", "rows", "nfe", "guidance", "precisions
     "--samplers",
     type=NAMES,
     metavar="NAME,..",
-    help="Or none, for plans alone.  [default: ddim,dpmpp-2m,unipc-3,deis-3,heun]",
+    help="Names from `fewstep samplers`, or none.  [default: ddim,dpmpp-2m,unipc-3,deis-3,heun]",
 )
 @click.option("--grids", type=NAMES, metavar="NAME,..", help="[default: trailing,quadratic,karras]")
-@click.option("--steps", type=COUNTS, metavar="N,..", help="Such as 4-10,15,20.  [default: 4-6,8,10,12,15,20]")
+@click.option(
+    "--steps", type=COUNTS, metavar="N,..", help="Steps of the grid, such as 4-10,15,20.  [default: 4-6,8,10,12,15,20]"
+)
 @click.option("--rows", type=COUNTS, metavar="N,..", help="In place of --steps: rows of a plan, as many steps as fit.")
 @click.option(
     "--nfe", type=COUNTS, metavar="N,..", help="In place of --steps: evaluations of an image, guidance counted."
 )
 @click.option(
-    "--guidance", type=Several(float, "a scale", -1e6, 1e6), metavar="S,..", help="Scales.  [default: the model's own]"
+    "--guidance",
+    type=Several(float, "a scale", -1e6, 1e6),
+    metavar="S,..",
+    help="Guidance scales.  [default: the model's own]",
 )
 @click.option(
     "--precision",
@@ -44,22 +49,30 @@ COMPARED = ("samplers", "grids", "steps", "rows", "nfe", "guidance", "precisions
     default="float32",
     show_default=True,
     metavar="NAME,..",
-    help="Also bfloat16.",
+    help="What the network computes in: float32, bfloat16.",
 )
 @click.option("--plan", "plans", type=click.Path(), multiple=True, help="A plan to compare. May be repeated.")
-@click.option("--force", is_flag=True, help="Take plans that were tuned for another model.")
-@click.option("--prompts", type=click.Path(), help="A prompt a line, for a model that takes prompts.")
+@click.option("--force", is_flag=True, help="Accept plans that were tuned for another model.")
+@click.option("--prompts", type=click.Path(), help="File with a prompt a line, for a model that takes prompts.")
 @click.option(
-    "--images", type=click.IntRange(2, 100_000), metavar="N", help="Of each plan.  [default: 64, or 16 from prompts]"
+    "--images",
+    type=click.IntRange(2, 100_000),
+    metavar="N",
+    help="Images of each plan.  [default: 64, or 16 from prompts]",
 )
-@click.option("--batch", type=click.IntRange(1, 1024), metavar="N", help="Images at once.  [default: 16, or 4]")
 @click.option(
-    "--seed", type=click.IntRange(0, 2**20 - 1), default=0, show_default=True, metavar="N", help="Of the noise."
+    "--batch",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="Images that the network sees at once.  [default: 16, or 4]",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**20 - 1), default=0, show_default=True, metavar="N", help="Seed of the noise."
 )
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after about so long.")
 @click.option("--clip", type=click.Path(), help="A folder with CLIP's weights, for its score.")
 @place.IN_FLOAT32
-@click.option("--output", type=click.Path(file_okay=False), help="The folder.  [default: out/bench-MODEL]")
+@click.option("--output", type=click.Path(file_okay=False), help="Folder for the results.  [default: out/bench-MODEL]")
 @click.option("--json", "as_json", is_flag=True, help="Print all results as JSON.")
 @click.pass_context
 def bench(ctx: click.Context, /, model: str, as_json: bool, **given: Any) -> None:

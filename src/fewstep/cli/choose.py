@@ -16,25 +16,28 @@ from fewstep.cli.output import note, progress, show_json, show_table
 
 @click.command()
 @click.argument("model", default="digits")
-@click.option("--budget-rows", type=click.IntRange(1, 10_000), metavar="N", help="At most so many rows of the plan.")
+@click.option("--budget-rows", type=click.IntRange(1, 10_000), metavar="N", help="Most rows of the plan.")
 @click.option(
     "--budget-nfe",
     type=click.IntRange(1, 20_000),
     metavar="N",
-    help="At most so many network evaluations an image, guidance counted.",
+    help="Most network evaluations of an image, guidance counted.",
 )
 @click.option(
-    "--budget-ms", type=click.FloatRange(0, min_open=True), metavar="MS", help="At most so long an image, here."
+    "--budget-ms",
+    type=click.FloatRange(0, min_open=True),
+    metavar="MS",
+    help="Most milliseconds an image, on this machine.",
 )
 @click.option(
     "--quality",
     type=click.FloatRange(0, 1, min_open=True),
     metavar="Q",
-    help="The cheapest with this share of the variance of the converged images, such as 0.95.",
+    help="Least share of the variance of the converged images, such as 0.95; takes the cheapest.",
 )
 @click.option("--measure", default="quality", show_default=True, metavar="NAME", help="The figure that decides.")
 @click.option("--guidance", type=float, metavar="S", help="The scale you draw with.  [default: the model's own]")
-@click.option("--prompts", type=click.Path(), help="A prompt a line: what the measurements have to be of.")
+@click.option("--prompts", type=click.Path(), help="File with a prompt a line: the prompts of the measurements.")
 @click.option(
     "--results",
     type=click.Path(),
@@ -48,24 +51,23 @@ from fewstep.cli.output import note, progress, show_json, show_table
     default=60.0,
     show_default=True,
     metavar="S",
-    help="About how long what is missing may be measured.",
+    help="About how long to measure what is missing.",
 )
 @click.option(
     "--images",
     type=click.IntRange(2, 100_000),
     metavar="N",
-    help="Of each plan at least.  [default: as those that are there, else 64, or 16 from prompts]",
+    help="Least images of each plan.  [default: as in the results, else 64, or 16 from prompts]",
 )
 @click.option("--no-measure", is_flag=True, help="Measure nothing; without any measurement you get advice.")
-@click.option("--force", is_flag=True, help="Take plans that were tuned for another model.")
+@click.option("--force", is_flag=True, help="Accept plans that were tuned for another model.")
 @place.IN_FLOAT32
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
 def choose(model: str, as_json: bool, **given: Any) -> None:
-    """Choose a sampler and steps for MODEL by what was measured of it: within a budget the best, or the cheapest of a
-    quality.
+    """Choose a sampler and steps for MODEL by measurements: the best within a budget, or the cheapest of a quality.
 
-    It reads the results of `fewstep bench` and the plans of `fewstep tune` that are of this model, and measures quickly
-    what they lack. Without any measurement it gives the field's advice, and says so.
+    It reads the results of `fewstep bench` and the plans of `fewstep tune` for this model, and quickly measures what
+    they lack. Without any measurement it gives the field's advice, and says so.
 
     \b
         fewstep choose --budget-rows 8

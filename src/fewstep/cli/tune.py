@@ -34,7 +34,12 @@ from fewstep.tuning import Certificate, Problem, RowBudget, Sizes, TuningSetting
     help="In place of --rows: milliseconds an image may take here. What fits is measured.",
 )
 @click.option(
-    "--seconds", type=click.FloatRange(1), default=120.0, show_default=True, metavar="S", help="How long it may take."
+    "--seconds",
+    type=click.FloatRange(1),
+    default=120.0,
+    show_default=True,
+    metavar="S",
+    help="About how long it may take.",
 )
 @click.option("--guidance", type=float, metavar="S", help="Guidance scale to tune for.  [default: the model's own]")
 @click.option(
@@ -43,21 +48,21 @@ from fewstep.tuning import Certificate, Problem, RowBudget, Sizes, TuningSetting
 @click.option(
     "--interval",
     is_flag=True,
-    help="Guide only some rows, so that there are more for the --nfe; one that is not guided costs half.",
+    help="Guide only some rows, so that --nfe buys more of them; a row without guidance costs half.",
 )
 @click.option(
     "--objective",
     type=click.Choice(("rmse", "psnr")),
     default="rmse",
     show_default=True,
-    help="What becomes small: the error over all images, or the typical image's, which goes with their mean PSNR.",
+    help="The error to make small: over all images, or of the typical image (which goes with the mean PSNR).",
 )
-@click.option("--prompts", type=click.Path(), help="A prompt a line, for a model that takes prompts.")
+@click.option("--prompts", type=click.Path(), help="File with a prompt a line, for a model that takes prompts.")
 @click.option(
     "--samplers",
     type=Several(str, "a name", most=100),
     metavar="NAME,..",
-    help="To search among.  [default: all that draw no noise]",
+    help="Samplers to search among.  [default: all that draw no noise]",
 )
 @click.option(
     "--iterations",
@@ -65,7 +70,7 @@ from fewstep.tuning import Certificate, Problem, RowBudget, Sizes, TuningSetting
     default=1500,
     show_default=True,
     metavar="N",
-    help="Of learning, at most; 0 searches alone.",
+    help="Most iterations of learning; 0 only searches.",
 )
 @click.option(
     "--images",
@@ -74,10 +79,15 @@ from fewstep.tuning import Certificate, Problem, RowBudget, Sizes, TuningSetting
     help="Training images; half as many validate, as many are held out.  [default: what --seconds allow]",
 )
 @click.option(
-    "--batch", type=click.IntRange(1, 1024), default=64, show_default=True, metavar="N", help="Images seen at once."
+    "--batch",
+    type=click.IntRange(1, 1024),
+    default=64,
+    show_default=True,
+    metavar="N",
+    help="Images that the network sees at once.",
 )
 @click.option(
-    "--seed", type=click.IntRange(0, 2**20 - 1), default=0, show_default=True, metavar="N", help="Of the noise."
+    "--seed", type=click.IntRange(0, 2**20 - 1), default=0, show_default=True, metavar="N", help="Seed of the noise."
 )
 @place.OPTIONS
 @click.option("--output", type=click.Path(dir_okay=False), help="The plan to write.  [default: out/MODEL-N-rows.json]")
@@ -86,10 +96,10 @@ from fewstep.tuning import Certificate, Problem, RowBudget, Sizes, TuningSetting
 def tune(ctx: click.Context, **given: Any) -> None:
     """Find a better plan of few rows for MODEL: search, then learn times and weights by gradient.
 
-    The plan is written as a file for `generate --plan` and `PlanScheduler.from_plan`, with a certificate beside it,
-    as JSON and as a page: what was compared on noise that the tuning never saw, the gain with its interval, and what it
-    took. Where nothing beats the model's default beyond noise, that is what you get. Ctrl-C keeps the best so far;
-    once more, while that is measured, keeps it without a certificate.
+    It writes the plan as a file for `generate --plan` and `PlanScheduler.from_plan`, with a certificate beside it, as
+    JSON and as a page: what it compared on noise that the tuning never saw, the gain with its interval, and what it
+    took. Where nothing beats the model's default beyond noise, you get the default. Ctrl-C keeps the best plan so far
+    and measures it; once more keeps it without a certificate.
 
     \b
         fewstep tune --rows 6

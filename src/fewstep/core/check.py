@@ -20,16 +20,15 @@ def levels(plan: Plan) -> tuple[Float, Float]:
     # Columns: the data, the starting noise, then one for each noise draw so far.
     start = np.array([plan.entry, plan.companion][: plan.inputs], np.float64)
     R = np.concatenate([plan.init[:, :-1] @ start, plan.init[:, -1:]], axis=1)
-    alpha = [R[0, 0]]
-    sigma = [np.linalg.norm(R[0, 1:])]
+    inputs = [R[0]]
     for row, A, B, s in zip(plan.rows, plan.A, plan.B, plan.s, strict=True):
         R = A @ R
         R[:, 0] += B.sum(axis=1)
         if row.noise is not None:
             R = np.concatenate([R, s[:, None]], axis=1)
-        alpha.append(R[0, 0])
-        sigma.append(np.linalg.norm(R[0, 1:]))
-    return np.array(alpha, np.float64), np.array(sigma, np.float64)
+        inputs.append(R[0])
+    sigma = [np.linalg.norm(u[1:]) for u in inputs]
+    return np.array([u[0] for u in inputs]), np.array(sigma, np.float64)
 
 
 def marginal_error(plan: Plan) -> Float:
@@ -37,11 +36,9 @@ def marginal_error(plan: Plan) -> Float:
 
     The distance is absolute up to sigma = 1, and relative above it.
     """
-    got_alpha, got_sigma = levels(plan)
-    alpha = np.array([*(row.alpha for row in plan.rows), plan.exit[0]])
-    sigma = np.array([*(row.sigma for row in plan.rows), plan.exit[1]])
-    scale = np.maximum(1.0, np.hypot(alpha, sigma))
-    return np.maximum(np.abs(got_alpha - alpha), np.abs(got_sigma - sigma)) / scale
+    declared = np.array([*(row[1:3] for row in plan.rows), plan.exit]).T
+    scale = np.maximum(1.0, np.hypot(*declared))
+    return np.max(np.abs(np.array(levels(plan)) - declared), axis=0) / scale
 
 
 def check_marginals(plan: Plan) -> None:

@@ -27,6 +27,13 @@ def positive(name: str, value: float) -> float:
     return float(value)
 
 
+def number(name: str, value: Any) -> float:
+    """`value` as a float; raises `InvalidInput` unless it is a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise InvalidInput(f"{name} is a finite number, got {shown(value)}")
+    return float(value)
+
+
 def not_negative(**values: float) -> None:
     """Raise `InvalidInput` unless all are finite numbers of at least 0."""
     for name, value in values.items():

@@ -64,13 +64,14 @@ def grid_times(
     elif grid.positions == "trailing":
         u = np.arange(steps + 1) / steps
     low = schedule.t_clean if clean and grid.positions == "trailing" else schedule.t_min
-    u = _biased(u, bias)
+    if bias != 0:
+        u = _biased(u, bias)
     times = grid.curve(schedule, u + (1 - start) * (1 - u), low, **given)
     if clean:
         times = np.append(times[:steps], schedule.t_clean)
     stuck = np.flatnonzero(~(np.diff(times) < 0))
     if stuck.size:
-        rounded = "integer" in grid.options and _rounds(schedule, given.get("integer"))
+        rounded = "integer" in grid.options and given.get("integer") is not False and isinstance(schedule, BetaSchedule)
         hint = f"or integer=False: of integers {schedule.t_max + 1:g} fit" if rounded else "or milder options"
         raise InvalidInput(
             f"grid {name!r} with {steps} steps does not decrease on the {schedule.kind} schedule: after "
@@ -121,7 +122,7 @@ def _biased(u: Float, bias: float) -> Float:
     """u -> k u / (1 + (k - 1) u), written so that 0 and 1 stay what they are."""
     if not isinstance(bias, Real) or not abs(bias) <= 20:
         raise InvalidInput(f"bias must be a number in [-20, 20], got {bias!r}: 0 leaves the grid as it is")
-    return u if bias == 0 else u / (u + (1 - u) * math.exp(-bias))
+    return u / (u + (1 - u) * math.exp(-bias))
 
 
 def _pinned(schedule: Schedule, u: Float, times: Float, end: float) -> Float:
@@ -165,19 +166,21 @@ def _space(schedule: Schedule, u: Float, name: str | None) -> tuple[float, float
     return c_max, c_min, lambda c: _pinned(schedule, u, times_of(c), end)
 
 
-def _rounds(schedule: Schedule, integer: bool | None) -> bool:
-    """Whether times are rounded: by default on beta schedules, whose networks were trained on integers."""
-    beta = isinstance(schedule, BetaSchedule)
-    if integer and not beta:
+def _rounds(schedule: Schedule, integer: bool) -> bool:
+    """`integer`, checked: whether a caller wants times rounded."""
+    if integer and not isinstance(schedule, BetaSchedule):
         raise InvalidInput(f"integer=True needs a beta schedule: on {schedule.kind} times are not integers")
-    return beta if integer is None else bool(integer)
+    return bool(integer)
 
 
 def _uniform(schedule: Schedule, u: Float, low: float, *, integer: bool | None = None) -> Float:
-    """t = low + (1 - u) (t_max - low), then the schedule's warp."""
+    """t = low + (1 - u) (t_max - low), then the schedule's warp.
+
+    Times are rounded (`integer` None) on beta schedules, whose networks were trained on integers.
+    """
     span = schedule.t_max - low
     above = (1 - u) * span
-    if _rounds(schedule, integer):
+    if isinstance(schedule, BetaSchedule) if integer is None else _rounds(schedule, integer):
         n = max(len(u) - 1, 1)
         i = np.round(u * n, 9)
         stride = span / n
@@ -193,7 +196,8 @@ def _leading(schedule: Schedule, u: Float, low: float, *, integer: bool | None =
     if not isinstance(steps_offset, (int, np.integer)) or steps_offset < 0 or (steps_offset and not beta):
         raise InvalidInput(f"steps_offset must be an integer: 0, or on a beta schedule above 0, got {steps_offset!r}")
     span = schedule.t_max - (schedule.t_clean if beta else low)
-    above = np.round((1 - u) * n * (span // n)) if _rounds(schedule, integer) else (1 - u) * span
+    rounded = beta if integer is None else _rounds(schedule, integer)
+    above = np.round((1 - u) * n * (span // n)) if rounded else (1 - u) * span
     times = low + above + steps_offset
     if times[0] > schedule.t_max:
         raise InvalidInput(

@@ -41,6 +41,7 @@ KINDS = {
     "reverse": bool,
 }
 """Fields of a recipe in JSON."""
+TABLES = ("init", "A", "B", "s")
 PLAIN = ("start_noise", "entry", "exit", "companion", "outputs", "tolerance", "note")
 OF_BEFORE = {"model", "guidance_factors"}
 """Options that tuned plans had, before these were fields of the plan."""
@@ -106,6 +107,9 @@ class Plan:
             They are relative, so that they carry over to other scales: r = 1 is the scale as it is, r = 0 no guidance,
             and at w = 1 they do nothing. None where every row is guided alike.
         tuned_for: None for a plan that any model of its noise schedule may use.
+        registers: K, the number of states that a run holds.
+        inputs: how many states a run starts from: 1, or 2 for an invertible pair. `outputs` is how many it ends with.
+        steps: transitions of the time grid.
     """
 
     recipe: Recipe
@@ -123,13 +127,19 @@ class Plan:
     note: str = ""
     guidance_factors: tuple[float, ...] | None = None
     tuned_for: TunedFor | None = None
+    registers: int = field(init=False)
+    inputs: int = field(init=False)
+    steps: int = field(init=False)
 
     def __post_init__(self) -> None:
-        for name in ("init", "A", "B", "s"):
+        for name in TABLES:
             array = np.array(getattr(self, name), np.float64)
             array.setflags(write=False)
             object.__setattr__(self, name, array)
-        n, k = len(self.rows), self.registers
+        n, k = len(self.rows), self.init.shape[0]
+        sizes = {"registers": k, "inputs": self.init.shape[1] - 1, "steps": len(self.recipe.times) - 1}
+        for name, size in sizes.items():
+            object.__setattr__(self, name, size)
         if not 1 <= n <= MAX_ROWS or not 1 <= k <= MAX_REGISTERS:
             limits = f"1 to {MAX_ROWS} rows and 1 to {MAX_REGISTERS} registers"
             raise InvalidInput(f"a plan has {limits}, got {n} and {k}: use fewer steps")
@@ -144,7 +154,7 @@ class Plan:
                 f"a plan of {k} registers has 1 to {k} outputs and 1 input, or 2 and a companion: got {self.outputs} "
                 f"outputs, {self.inputs} inputs, companion {self.companion}"
             )
-        if not all(np.all(np.isfinite(getattr(self, name))) for name in ("init", *shapes)):
+        if not all(np.all(np.isfinite(getattr(self, name))) for name in TABLES):
             raise InvalidInput(f"the table of {self.recipe.sampler} holds values that are not finite")
         scales = [self.init[:, -1], *self.s]
         intervals = [self.start_noise, *(row.noise for row in self.rows)]
@@ -159,21 +169,6 @@ class Plan:
         if not guided:
             return n
         return n + (n if self.guidance_factors is None else sum(factor != 0 for factor in self.guidance_factors))
-
-    @property
-    def registers(self) -> int:
-        """K, the number of states that a run holds."""
-        return self.init.shape[0]
-
-    @property
-    def inputs(self) -> int:
-        """How many states a run starts from: 1, or 2 for an invertible pair. `outputs` is how many it ends with."""
-        return self.init.shape[1] - 1
-
-    @property
-    def steps(self) -> int:
-        """Transitions of the time grid."""
-        return len(self.recipe.times) - 1
 
     @property
     def stochastic(self) -> bool:
@@ -191,7 +186,7 @@ class Plan:
         return _digest(self._content())
 
     def _content(self) -> dict[str, Any]:
-        arrays = {name: getattr(self, name).tolist() for name in ("init", "A", "B", "s")}
+        arrays = {name: getattr(self, name).tolist() for name in TABLES}
         plain = {name: getattr(self, name) for name in PLAIN}
         content = {"format": FORMAT, "recipe": asdict(self.recipe), "rows": self.rows, **plain, **arrays}
         # Left out where there are none, so that a plan's digest does not depend on what it is not.
@@ -310,7 +305,7 @@ def _plan_of(content: dict[str, Any]) -> Plan:
     return Plan(
         recipe=Recipe(**{**recipe, "times": tuple(map(float, recipe["times"]))}),
         rows=tuple(row(*values) for values in content["rows"]),
-        **{name: np.array(content[name], np.float64) for name in ("init", "A", "B", "s")},
+        **{name: np.array(content[name], np.float64) for name in TABLES},
         start_noise=interval(content["start_noise"]),
         entry=level(*content["entry"]),
         exit=level(*content["exit"]),

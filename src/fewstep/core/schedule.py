@@ -117,6 +117,10 @@ class BetaSchedule(Schedule):
 
     alphas_cumprod: tuple[float, ...] = field(repr=False)
     _lam: Float = field(init=False, repr=False, compare=False)
+    # The last index with a finite lambda; beyond it, alpha falls linearly to 0.
+    _last: int = field(init=False, repr=False, compare=False)
+    # sigma at time 0, alpha at the last index
+    _ends: tuple[float, float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         ac = np.array(self.alphas_cumprod, np.float64)
@@ -130,21 +134,13 @@ class BetaSchedule(Schedule):
         with np.errstate(divide="ignore"):
             lam = 0.5 * (np.log(ac) - np.log1p(-ac))
         lam.setflags(write=False)
-        object.__setattr__(self, "_lam", lam)
+        last = len(lam) - 1 - int(np.isneginf(lam[-1]))
+        ends = math.sqrt(1 - self.alphas_cumprod[0]), math.sqrt(self.alphas_cumprod[last])
+        for name, value in {"_lam": lam, "_last": last, "_ends": ends}.items():
+            object.__setattr__(self, name, value)
 
     def _functions(self) -> Any:
         return self.alphas_cumprod
-
-    @property
-    def _last(self) -> int:
-        """The last index with a finite lambda; beyond it, alpha falls linearly to 0."""
-        return len(self._lam) - 1 - int(np.isneginf(self._lam[-1]))
-
-    @property
-    def _ends(self) -> tuple[float, float]:
-        """(sigma at time 0, alpha at the last finite index)."""
-        first, last = self.alphas_cumprod[0], self.alphas_cumprod[self._last]
-        return math.sqrt(1 - first), math.sqrt(last)
 
     def lam(self, t: ArrayLike) -> Float:
         t = self.checked(t)

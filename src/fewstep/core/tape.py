@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -44,23 +45,16 @@ class Point(NamedTuple):
         return Point(t, alpha, sigma, math.log(alpha) - math.log(sigma))
 
     @property
-    def level(self) -> tuple[float, float]:
-        """(alpha, sigma)."""
-        return self.alpha, self.sigma
-
-    @property
     def ratio(self) -> float:
         """sigma / alpha, inf where alpha = 0."""
         return self.sigma / self.alpha if self.alpha else math.inf
 
 
+@dataclass(slots=True, eq=False)
 class State:
     """A linear combination of nodes of one tape. The tape may re-anchor it to a new node of equal value."""
 
-    __slots__ = ("terms",)
-
-    def __init__(self, terms: dict[int, float]):
-        self.terms = terms
+    terms: dict[int, float]
 
     def __add__(self, other: State | int) -> State:
         if isinstance(other, State):
@@ -87,12 +81,24 @@ class State:
         return self * -1.0
 
 
+def transfer(x: State, data: State, p: Point, q: Point) -> State:
+    """The exact step from `p` to `q` for data that does not change: DDIM, arXiv 2010.02502, eq. 12."""
+    keep = q.sigma / p.sigma
+    return keep * x + (q.alpha - p.alpha * keep) * data
+
+
+def noise_in(x: State, data: State, p: Point) -> State:
+    """The noise that is in `x` at `p` where `data` is the estimate of the data."""
+    return (x - p.alpha * data) / p.sigma
+
+
 class Tape:
     """Records what a solver does over the `times` of a `schedule`: N + 1, strictly monotonic, for N steps."""
 
     def __init__(self, schedule: Schedule, times: Float):
         self.schedule = schedule
-        self.points = tuple(self.point(float(t)) for t in times)
+        levels = zip(times, schedule.alpha(times), schedule.sigma(times), strict=True)
+        self.points = tuple(Point.of(float(t), float(alpha), float(sigma)) for t, alpha, sigma in levels)
         self._definitions: list[dict[int, float] | None] = []  # None: a start, a network output or a noise draw
         self._born: list[int] = []  # the row in whose update a node is made; -1 before the first row
         self._inputs: list[int] = []
@@ -132,26 +138,26 @@ class Tape:
 
     def evaluate(self, x: State, p: Point) -> State:
         """One network evaluation of `x` at `p`: the estimate of the data."""
-        data, _ = self.evaluate_raw(x, p)
-        return data
-
-    def evaluate_raw(self, x: State, p: Point) -> tuple[State, State]:
-        """As `evaluate`, with the estimate before clipping or thresholding too, for solvers that use both."""
         if p.sigma <= 0:
             raise InvalidInput(f"a network cannot be evaluated at time {p.t:g}, where sigma is 0")
-        self._inputs.append(self._anchor(x))
+        self._inputs += self.keep(x).terms
         self._stage += 1
         label = f"step {self._step + 1}"
         if self._stage > 1:
             label += f" stage {self._stage}"
         self._rows.append(Row(p.t, p.alpha, p.sigma, label, ends_step=False, noise=None))
-        data, raw = self._node(None), self._node(None)
-        self._data.append((data, raw))
-        return State({data: 1.0}), State({raw: 1.0})
+        self._data.append((self._node(None), self._node(None)))
+        return State({self._data[-1][0]: 1.0})
+
+    def evaluate_raw(self, x: State, p: Point) -> tuple[State, State]:
+        """As `evaluate`, with the estimate before clipping or thresholding too, for solvers that use both."""
+        data = self.evaluate(x, p)
+        return data, State({self._data[-1][1]: 1.0})
 
     def keep(self, x: State) -> State:
         """Give `x` a register, so that later rows read it and do not make it again from its parts."""
-        self._anchor(x)
+        node = self._node({n: c for n, c in x.terms.items() if c != 0.0})
+        x.terms = {node: 1.0}
         return x
 
     def noise(self, p: Point, q: Point) -> State:
@@ -174,57 +180,31 @@ class Tape:
         self._born.append(len(self._rows) - 1)
         return len(self._born) - 1
 
-    def _anchor(self, x: State) -> int:
-        """Make `x` a node; from now on the caller's expressions refer to the node."""
-        terms = {n: c for n, c in x.terms.items() if c != 0.0}
-        node = self._node(terms)
-        x.terms = {node: 1.0}
-        return node
-
-    def _expand(self, node: int) -> dict[int, float]:
-        """What `node` is made of in its own row: nodes of earlier rows, and this row's outputs and noise."""
-        definition = self._definitions[node]
+    def _expand(self, node: int, row: int) -> dict[int, float]:
+        """What `node` is made of in `row`: nodes of earlier rows, and this row's outputs and noise."""
+        definition = self._definitions[node] if self._born[node] == row else None
         if definition is None:
             return {node: 1.0}
         total: dict[int, float] = {}
         for part, coefficient in definition.items():
-            same_row = self._born[part] == self._born[node]
-            parts = self._expand(part) if same_row else {part: 1.0}
-            for n, c in parts.items():
+            for n, c in self._expand(part, row).items():
                 total[n] = total.get(n, 0.0) + coefficient * c
         return {n: c for n, c in total.items() if c != 0.0}
-
-    def _live(self, finals: list[int]) -> list[list[int]]:
-        """Which nodes must be in registers before the first row, and after each; the next network input is first."""
-        live = [finals]
-        for row in reversed(range(len(self._rows))):
-            needed = [self._inputs[row]]
-            for node in live[-1]:
-                parts = self._expand(node) if self._born[node] == row else [node]
-                needed += [part for part in parts if self._born[part] < row]
-            live.append(list(dict.fromkeys(needed)))
-        return live[::-1]
 
     def plan(self, result: tuple[State, ...], recipe: Recipe) -> Plan:
         """Allocate registers and write the table. `result` is the final state, and the second one for a pair."""
         if not self._rows:
             raise InvalidInput(f"{recipe.sampler} made no network evaluation over {len(self.points) - 1} steps")
-        finals = [self._anchor(x) for x in result]
-        live = self._live(finals)
-        size = max(len(nodes) for nodes in live)
-        places = [_numbered(live[0])]
-        for nodes in live[1:-1]:
-            places.append(self._assign(places[-1], nodes, size))
-        places.append(_numbered(finals))
-
-        starts = len(self._starts)
-        init = np.zeros((size, starts + 1))
-        self._fill(init, -1, _numbered(self._starts), places[0])
-        table = np.zeros((len(self._rows), size, size + 3))  # registers, then data, raw and noise
-        for row, (data, raw) in enumerate(self._data):
-            self._fill(table[row], row, places[row] | {data: size, raw: size + 1}, places[row + 1])
+        finals = [node for x in result for node in self.keep(x).terms]
+        held = self._registers(finals)
+        size = len(held[0])
+        init = self._table(-1, self._starts, held[0])
+        rows = [self._table(row, [*held[row], *outputs], held[row + 1]) for row, outputs in enumerate(self._data)]
+        table = np.stack(rows)  # columns: the registers, then data, raw and noise
         A, B, s = table[:, :, :size], table[:, :, size:-1], table[:, :, -1]
         drawn = {row: interval for row, (_, interval) in self._noise.items() if row < 0 or np.any(s[row])}
+        first, second, *_ = self.points
+        last = self.points[-1]
         return Plan(
             recipe=recipe,
             rows=tuple(row._replace(noise=drawn.get(i)) for i, row in enumerate(self._rows)),
@@ -233,41 +213,42 @@ class Tape:
             B=B,
             s=s,
             start_noise=drawn.get(-1),
-            entry=self.points[0].level,
-            exit=self.points[-1].level,
-            companion=self.points[1].level if starts == 2 else None,
+            entry=(first.alpha, first.sigma),
+            exit=(last.alpha, last.sigma),
+            companion=(second.alpha, second.sigma) if len(self._starts) == 2 else None,
             outputs=len(finals),
             tolerance=1e-12,
             note=self.inexact,
         )
 
-    def _fill(self, table: Float, row: int, columns: dict[int, int], place: dict[int, int]) -> None:
-        """Write what the registers of `place` hold after `row`.
+    def _registers(self, finals: list[int]) -> list[list[int | None]]:
+        """The node in each register before the first row, and after each: first the next network input.
 
-        `columns` are those of the nodes that they are made of; the last column of the table is for noise.
+        A node is held for as long as a later row reads it, in one register, and a new one takes the first that is free.
         """
-        if row in self._noise:
-            node, _ = self._noise[row]
-            columns = columns | {node: table.shape[1] - 1}
-        for node, register in place.items():
-            parts = self._expand(node) if self._born[node] == row else {node: 1.0}
+        needed = [finals]
+        for row in reversed(range(len(self._rows))):
+            parts = [part for node in needed[-1] for part in self._expand(node, row)]
+            earlier = [part for part in parts if self._born[part] < row]
+            needed.append(list(dict.fromkeys([self._inputs[row], *earlier])))
+        size = max(len(nodes) for nodes in needed)
+        begin, *between = reversed(needed[1:])
+        held: list[list[int | None]] = [begin + [None] * (size - len(begin))]
+        for first, *others in between:
+            registers = [first, *(node if node in others else None for node in held[-1][1:])]
+            for node in others:
+                if node not in registers:
+                    registers[registers.index(None)] = node
+            held.append(registers)
+        return [*held, finals + [None] * (size - len(finals))]
+
+    def _table(self, row: int, sources: Sequence[int | None], registers: Sequence[int | None]) -> Float:
+        """What each of the `registers` holds after `row`, in multiples of the `sources` and of the row's noise."""
+        noise, _ = self._noise.get(row, (None, None))
+        column = {node: number for number, node in enumerate([*sources, noise])}
+        table = np.zeros((len(registers), len(sources) + 1))
+        for register, node in enumerate(registers):
+            parts = {} if node is None else self._expand(node, row)
             for part, coefficient in parts.items():
-                table[register, columns[part]] = coefficient
-
-    @staticmethod
-    def _assign(place: dict[int, int], nodes: list[int], size: int) -> dict[int, int]:
-        """The registers of `nodes` after a row: 0 for the first, the same for those that stay, free ones for others."""
-        after = {nodes[0]: 0}
-        for node in nodes[1:]:
-            if place.get(node, 0) != 0:
-                after[node] = place[node]
-        free = iter(sorted(set(range(1, size)) - set(after.values())))
-        for node in nodes[1:]:
-            if node not in after:
-                after[node] = next(free)
-        return after
-
-
-def _numbered(nodes: list[int]) -> dict[int, int]:
-    """Each node's place in the list."""
-    return {node: number for number, node in enumerate(nodes)}
+                table[register, column[part]] = coefficient
+        return table

@@ -13,10 +13,10 @@ output, F = F_c + (w - 1) (..) / out, so that it stays affine for drivers.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from fewstep.core.errors import InvalidInput, positive
-from fewstep.denoise.method import NEGATIVE, POSITIVE, Combined, Method, Outputs, State, dims_of, inner, number, squared
+from fewstep.core.errors import InvalidInput, number, positive
+from fewstep.denoise.method import NEGATIVE, POSITIVE, Combined, Method, Outputs, State, dims_of, inner, squared
 
 
 @dataclass(frozen=True)
@@ -33,23 +33,23 @@ class APG(Method):
         momentum: beta; the paper takes -0.5 to -0.75, and 0 is none. |beta| < 1.
     """
 
+    name: ClassVar[str] = "apg"
+
     eta: float = 0.0
     norm_limit: float | None = None
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "eta", number("eta", self.eta))
-        object.__setattr__(self, "momentum", number("momentum", self.momentum))
+        object.__setattr__(self, "eta", number("the guidance option eta", self.eta))
+        object.__setattr__(self, "momentum", number("the guidance option momentum", self.momentum))
         if self.norm_limit is not None:
             object.__setattr__(self, "norm_limit", positive("norm_limit", self.norm_limit))
         if not -1 < self.momentum < 1:
             raise InvalidInput(
                 f"momentum of projected guidance must lie in (-1, 1), mostly below 0, got {self.momentum}"
             )
-
-    @property
-    def remembers(self) -> bool:
-        return self.momentum != 0
+        object.__setattr__(self, "remembers", self.momentum != 0)
+        object.__setattr__(self, "needs_run", self.remembers)
 
     def combine(self, outputs: Outputs, weight: Any, at: State, memory: Any) -> Combined:
         conditional, negative = outputs[POSITIVE], outputs[NEGATIVE]

@@ -62,7 +62,7 @@ def named(module: Any, layers: Sequence[str]) -> dict[str, nn.Module]:
 
 def install(module: Any, layers: Sequence[str]) -> frozenset[int]:
     """Prepare the self-attention layers that `layers` names; their ids."""
-    chosen = named(module, layers).values() if layers else ()
+    chosen = named(module, layers).values()
     for layer in chosen:
         if _identity not in layer._forward_hooks.values():
             layer.register_forward_hook(_identity, with_kwargs=True)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from fewstep.denoise.method import POSITIVE, WEAK, Combined, Method, Outputs, State
+from fewstep.core.errors import InvalidInput
+from fewstep.denoise.method import POSITIVE, WEAK, Combined, Method, Outputs, Setup, State
 from fewstep.denoise.scale import Moment
 
 
@@ -19,6 +20,7 @@ from fewstep.denoise.scale import Moment
 class AutoGuidance(Method):
     """Guidance away from a weaker network, for `Guided(.., weaker=)`; it needs no negative condition."""
 
+    name: ClassVar[str] = "autoguidance"
     usual_scale: ClassVar[float | None] = 2.0
     negative: ClassVar[str] = "unused"
 
@@ -29,3 +31,10 @@ class AutoGuidance(Method):
         weak = outputs[WEAK]
         guided = weak + weight * (outputs[POSITIVE] - weak)
         return guided, guided, None
+
+    def check(self, setup: Setup) -> None:
+        if setup.negative:
+            raise InvalidInput("a negative condition cannot act in autoguidance: leave it out")
+        if not setup.weaker:
+            raise InvalidInput("autoguidance moves away from a weaker model: give weaker=")
+        super().check(setup._replace(negative=True))

@@ -24,7 +24,7 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
-from fewstep.denoise.scale import Moment
+from fewstep.denoise.scale import Moment, moments_of
 
 Value = Any
 """A float, the same for the whole batch; or a tensor (B, 1, ..) that broadcasts against the state."""
@@ -71,23 +71,27 @@ class Level(NamedTuple):
     @property
     def moments(self) -> list[Moment]:
         """One for all images or one for each."""
-        host, rows = self.host, self.rows or (None,)
-        several = range(max(len(host), len(rows)))
-        return [Moment.of(rows[i % len(rows)], *host[i % len(host)][1:]) for i in several]
+        return moments_of(self.host, self.rows or (None,))
 
-    def take(self, index: Tensor, host: Sequence[int]) -> Level:
-        """The level of the images at `index`, which the host knows as `host`; an image may be taken more than once."""
-        alpha, sigma = (v[index] if isinstance(v, Tensor) else v for v in (self.alpha, self.sigma))
-        numbers = self.host if len(self.host) == 1 else [self.host[i] for i in host]
-        rows = self.rows if self.rows is None or len(self.rows) == 1 else [self.rows[i] for i in host]
-        return Level(self.t[index], alpha, sigma, numbers, rows)
+    def take(self, images: Sequence[int]) -> Level:
+        """The level of some images of the batch, which may be taken more than once."""
+        t, alpha, sigma = picked(self.t, images), picked(self.alpha, images), picked(self.sigma, images)
+        host = self.host if len(self.host) == 1 else [self.host[i] for i in images]
+        rows = self.rows if self.rows is None or len(self.rows) == 1 else [self.rows[i] for i in images]
+        return Level(t, alpha, sigma, host, rows)
 
-    def repeated(self, times: int) -> Level:
-        """The level of the whole batch, so many times one after the other."""
-        alpha, sigma = (torch.cat([v] * times) if isinstance(v, Tensor) else v for v in (self.alpha, self.sigma))
-        host = self.host if len(self.host) == 1 else [*self.host] * times
-        rows = self.rows if self.rows is None or len(self.rows) == 1 else [*self.rows] * times
-        return Level(self.t.repeat(times), alpha, sigma, host, rows)
+
+def picked(value: Any, images: Sequence[int]) -> Any:
+    """The rows of a tensor (B, ..) for some images; what is not a tensor is the same for all.
+
+    The whole batch, once or several times, needs no index, whose way to the device a CUDA graph cannot record.
+    """
+    if not isinstance(value, Tensor):
+        return value
+    times, rest = divmod(len(images), len(value))
+    if rest == 0 and list(images) == [*range(len(value))] * times:
+        return value if times == 1 else torch.cat([value] * times)
+    return value[torch.tensor(images, device=value.device)]
 
 
 class Denoiser:

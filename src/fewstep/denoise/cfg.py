@@ -9,10 +9,10 @@ evaluation and is the conditional model's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from fewstep.core.errors import InvalidInput
-from fewstep.denoise.method import NEGATIVE, POSITIVE, Combined, Method, Outputs, State, dims_of, number
+from fewstep.core.errors import InvalidInput, number
+from fewstep.denoise.method import NEGATIVE, POSITIVE, Combined, Method, Outputs, State, dims_of
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,12 @@ class CFG(Method):
             image by image (Lin et al. 2023, arXiv 2305.08891, eq. 15 and 16).
     """
 
+    name: ClassVar[str] = "cfg"
+
     rescale: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rescale", number("rescale", self.rescale))
+        object.__setattr__(self, "rescale", number("the guidance option rescale", self.rescale))
         if not 0 <= self.rescale <= 1:
             raise InvalidInput(f"guidance rescale must lie in [0, 1], got {self.rescale}")
 

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fewstep.core.errors import InvalidInput
-from fewstep.core.plan import Plan
-from fewstep.denoise.method import NEGATIVE, POSITIVE, Combined, Method, Outputs, State
-from fewstep.denoise.scale import Moment
+from fewstep.denoise.method import NEGATIVE, POSITIVE, Combined, Method, Outputs, Setup, State
+from fewstep.denoise.scale import GuidanceSchedule, Moment
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,7 @@ class CFGPlusPlus(Method):
     table 1. At 0 an image is the model under the negative condition, at one evaluation.
     """
 
+    name: ClassVar[str] = "cfg++"
     usual_scale: ClassVar[float | None] = 0.6
     idle: ClassVar[float] = 0.0
     splits: ClassVar[bool] = True
@@ -34,23 +34,30 @@ class CFGPlusPlus(Method):
     def branches(self, at: Moment, weight: float | None) -> tuple[str, ...]:
         if weight is None:
             return (POSITIVE,)
-        self.check_weight(weight)
+        _check_weight(weight)
         return (NEGATIVE,) if weight == 0 else (POSITIVE, NEGATIVE)
 
     def combine(self, outputs: Outputs, weight: Any, at: State, memory: Any) -> Combined:
         conditional, negative = outputs[POSITIVE], outputs[NEGATIVE]
         return negative + weight * (conditional - negative), negative, None
 
-    def check_weight(self, weight: float) -> None:
-        if not 0 <= weight <= 1:
-            raise InvalidInput(
-                f"the scale of CFG++ must lie in [0, 1], got {weight}: it goes from the negative estimate to the "
-                "conditional one, and 0.6 is about scale 7.5 of classifier-free guidance, fewstep.CFG"
-            )
-
-    def check_plan(self, plan: Plan) -> None:
-        if not plan.uses_raw:
+    def check(self, setup: Setup) -> None:
+        super().check(setup)
+        for weight in setup.weights:
+            known = weight.values or () if isinstance(weight, GuidanceSchedule) else [weight]
+            for number in known:
+                _check_weight(number)
+        plan = setup.plan
+        if plan is not None and not plan.uses_raw:
             raise InvalidInput(
                 f"CFG++ takes the noise from the unconditional estimate, and {plan.recipe.sampler} has one estimate "
                 "for noise and data: use the sampler 'ddim' or 'tcd', or the guidance method 'cfg'"
             )
+
+
+def _check_weight(weight: float) -> None:
+    if not 0 <= weight <= 1:
+        raise InvalidInput(
+            f"the scale of CFG++ must lie in [0, 1], got {weight}: it goes from the negative estimate to the "
+            "conditional one, and 0.6 is about scale 7.5 of classifier-free guidance, fewstep.CFG"
+        )

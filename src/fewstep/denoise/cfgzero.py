@@ -10,11 +10,10 @@ At s = 1 it is classifier-free guidance.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from fewstep.core.errors import InvalidInput
-from fewstep.core.plan import Plan
-from fewstep.denoise.method import NEGATIVE, POSITIVE, Combined, Method, Outputs, State, inner, shown, squared
+from fewstep.core.errors import InvalidInput, shown
+from fewstep.denoise.method import NEGATIVE, POSITIVE, Combined, Method, Outputs, Setup, State, inner, squared
 from fewstep.denoise.scale import Moment
 
 
@@ -27,15 +26,14 @@ class CFGZero(Method):
             Such a row says that the noise is the data, which a multistep sampler would remember: it is refused.
     """
 
+    name: ClassVar[str] = "cfg-zero*"
+
     zero_init: int = 1
 
     def __post_init__(self) -> None:
         if type(self.zero_init) is not int or self.zero_init < 0:
             raise InvalidInput(f"the guidance option zero_init is a whole number from 0, got {shown(self.zero_init)}")
-
-    @property
-    def needs_run(self) -> bool:
-        return self.zero_init > 0
+        object.__setattr__(self, "needs_run", self.zero_init > 0)
 
     def branches(self, at: Moment, weight: float | None) -> tuple[str, ...]:
         needed = super().branches(at, weight)
@@ -48,14 +46,16 @@ class CFGZero(Method):
         guided = base + weight * (conditional - base)
         return guided, guided, None
 
-    def check(self, network: Any) -> None:
-        if network.prediction != "flow":
+    def check(self, setup: Setup) -> None:
+        super().check(setup)
+        prediction, plan = setup.network.prediction, setup.plan
+        if prediction != "flow":
             raise InvalidInput(
-                f"CFG-Zero* is about velocities, so it needs a network that predicts flow, got {network.prediction}: "
+                f"CFG-Zero* is about velocities, so it needs a network that predicts flow, got {prediction}: "
                 "use the guidance method 'cfg' or 'apg'"
             )
-
-    def check_plan(self, plan: Plan) -> None:
+        if plan is None:
+            return
         rows = len(plan.rows)
         if self.zero_init >= rows:
             raise InvalidInput(f"zero_init {self.zero_init} leaves no row of this plan of {rows}: give less of it")

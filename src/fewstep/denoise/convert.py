@@ -188,3 +188,24 @@ class OnSchedule(Wrapper):
     def estimate(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
         own, factor = self._factor(level, x)
         return self.inner.estimate(factor * x, own)
+
+
+def check_network(network: Any) -> Network:
+    """`network`; raises `InvalidInput` unless it is a `Network`."""
+    if not isinstance(network, Network):
+        raise InvalidInput(
+            f"guidance needs a fewstep.Network, whose condition it sets, got {type(network).__name__}: build "
+            "fewstep.Network(module, schedule, prediction), and put clip or OnSchedule around the guided denoiser"
+        )
+    return network
+
+
+def weak_output(network: Network, weaker: Network, x: Tensor, level: Level) -> Tensor:
+    """What `network` would say for the data that a weaker network sees; at once where both predict the same."""
+    theirs, ours = weaker.schedule, network.schedule
+    same = theirs is not None and ours is not None and theirs.fingerprint == ours.fingerprint
+    if same and (weaker.prediction, weaker.sigma_data) == (network.prediction, network.sigma_data):
+        return weaker.output(x, level)
+    other = weaker if same or ours is None else OnSchedule(weaker, ours)
+    skip, out = network.coefficients_at(level)
+    return (other.estimate(x, level)[1] - skip * x) / out

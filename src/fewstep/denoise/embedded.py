@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput, unknown_name
-from fewstep.denoise.branches import check_network
-from fewstep.denoise.convert import Network
+from fewstep.denoise.convert import Network, check_network
 
 ARGUMENTS = ("guidance", "timestep_cond")
 

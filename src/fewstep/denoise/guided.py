@@ -17,22 +17,12 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.attention import install, perturbed
-from fewstep.denoise.base import Denoiser, Level, Value
-from fewstep.denoise.branches import Branch, check_conditions, check_network, evaluate, picked, weak_output
+from fewstep.denoise.base import Denoiser, Level, picked
 from fewstep.denoise.cfg import CFG
-from fewstep.denoise.convert import Network
-from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, WEAK, Method, Outputs, State
+from fewstep.denoise.convert import Network, check_network, weak_output
+from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, WEAK, Method, Outputs, Setup, State
 from fewstep.denoise.methods import method_of
-from fewstep.denoise.scale import (
-    EVERYWHERE,
-    GuidanceSchedule,
-    Moment,
-    Scale,
-    Weight,
-    check_negative,
-    column,
-    moments_of,
-)
+from fewstep.denoise.scale import EVERYWHERE, GuidanceSchedule, Moment, Weight, by_row, column, moments_of, weights_of
 
 
 class Need(NamedTuple):
@@ -41,15 +31,6 @@ class Need(NamedTuple):
     moment: Moment
     weight: float | None
     branches: tuple[str, ...]
-
-
-class _Group(NamedTuple):
-    """Images of a batch that need the same branches; weights and moments are one for all or one for each."""
-
-    branches: tuple[str, ...]
-    images: list[int]
-    weights: list[float | None]
-    moments: list[Moment]
 
 
 class Guided(Denoiser):
@@ -82,43 +63,26 @@ class Guided(Denoiser):
         interval: tuple[float, float] = EVERYWHERE,
         weaker: Network | None = None,
     ):
+        if not 0 <= interval[0] < interval[1]:
+            raise InvalidInput(f"a guidance interval needs 0 <= low < high in sigma / alpha, got {interval}")
         self.network = check_network(network)
         self.schedule = network.schedule
+        self.coefficients = network.coefficients  # those of all branches, so that guiding outputs guides estimates
         self.weaker = None if weaker is None else check_network(weaker)
-        self.scale = Scale(scale, interval)
+        self.weights = weights_of(scale)
+        self.interval = interval
         self.method = method if isinstance(method, Method) else method_of(method)
         self.condition = dict(condition)
-        self.negative = self.condition if negative is None else dict(negative)
-        check_conditions(self.condition, self.negative)
-        self.method.check(network)
-        self._check(negative is not None)
-        self.layers = install(network.module, self.method.perturbs)
-        self.needs_run = self.scale.by_row or self.method.needs_run
+        self.negative = self.condition if negative is None else _fitting(self.condition, negative)
+        self.setup = Setup(network, self.weights, negative is not None, weaker is not None)
+        self.method.check(self.setup)
+        self.layers = install(network.module, self.method.perturbs) if self.method.perturbs else frozenset()
+        self.needs_run = self.method.needs_run or any(map(by_row, self.weights))
         self._memory: dict[int, Tensor] | None = None  # of each image at its last guided row, in a run's own copy
-
-    def _check(self, negative: bool) -> None:
-        use, each = self.method.negative, self.scale.each
-        for weight in each:
-            known = weight.values or () if isinstance(weight, GuidanceSchedule) else [weight]
-            for number in known:
-                self.method.check_weight(number)
-        if negative and use == "optional":
-            check_negative(each)
-        if negative and use == "unused":
-            raise InvalidInput("a negative condition cannot act in autoguidance: leave it out")
-        if not negative and use != "unused" and any(w != 1 for w in each):
-            raise InvalidInput(
-                "guidance other than 1 needs a negative condition: give negative=, or leave the scale out"
-            )
-        if self.weaker is None and use == "unused":
-            raise InvalidInput("autoguidance moves away from a weaker model: give weaker=")
 
     @property
     def affine(self) -> bool:
         return not self.method.splits
-
-    def coefficients(self, t: Value, alpha: Value, sigma: Value) -> tuple[Value, Value]:
-        return self.network.coefficients(t, alpha, sigma)
 
     def begin(self) -> Denoiser:
         if not self.method.remembers:
@@ -128,37 +92,43 @@ class Guided(Denoiser):
         return run
 
     def check(self, plan: Plan) -> None:
-        self.scale.check(plan)
-        self.method.check_plan(plan)
-        acting = [i for i, weight in enumerate(self.scale.each) if not self.method.idles(weight)]
+        self.method.check(self.setup._replace(weights=self.weights, plan=plan))
+        method = self.method
+        acting = [i for i, weight in enumerate(self.weights) if method.own_scale or weight != method.idle]
         if not acting:
             return
-        if plan.guidance_factors is not None and not self.scale.by_row:
+        if plan.guidance_factors is not None and not any(map(by_row, self.weights)):
             raise InvalidInput(
                 f"the plan {plan.digest} was tuned with guidance by row, which classifier-free guidance alone follows: "
                 "leave the guidance method out; give `GuidanceSchedule.following(scale, plan)` to a denoiser of your "
                 "own, or plan= to `pipe.denoiser`; or tune with --constant-guidance"
             )
-        if all(need.branches == (POSITIVE,) for i in acting for need in self.needs(plan, i)):
-            ratios = [moment.ratio for moment in moments_of(plan)]
+        moments = moments_of(plan.rows, range(len(plan.rows)))
+        if all(self.need(i, moment).branches == (POSITIVE,) for i in acting for moment in moments):
+            ratios = [moment.ratio for moment in moments]
             warnings.warn(
                 "guidance and its negative condition act in no row of this plan: sigma / alpha goes from "
-                f"{max(ratios):.3g} to {min(ratios):.3g}, the guidance interval is {self.scale.interval}",
+                f"{max(ratios):.3g} to {min(ratios):.3g}, the guidance interval is {self.interval}",
                 stacklevel=2,
             )
 
-    def needs(self, plan: Plan, image: int = 0) -> list[Need]:
-        """What an image of the batch needs in each row of a plan."""
-        weights = [(moment, self.scale.at(image, moment)) for moment in moments_of(plan)]
-        return [Need(moment, w, self.method.branches(moment, w)) for moment, w in weights]
+    def need(self, image: int, moment: Moment) -> Need:
+        """What an image of the batch needs at a moment."""
+        low, high = self.interval
+        weight = self.weights[image % len(self.weights)]
+        if not low < moment.ratio <= high:
+            weight = None
+        elif isinstance(weight, GuidanceSchedule):
+            weight = weight.at(moment)
+        return Need(moment, weight, self.method.branches(moment, weight))
 
-    def following(self, plan: Plan) -> Guided:
+    def following(self, plan: Plan | None) -> Guided:
         """This denoiser, its weights as the rows of a tuned plan take them; see `GuidanceSchedule.following`."""
-        if not isinstance(self.method, CFG):
+        if plan is None or plan.guidance_factors is None or not isinstance(self.method, CFG):
             return self
         other = copy.copy(self)
-        other.scale = Scale([GuidanceSchedule.following(w, plan) for w in self.scale.each], self.scale.interval)
-        other.needs_run = other.scale.by_row
+        other.weights = [GuidanceSchedule.following(w, plan) for w in self.weights]
+        other.needs_run = any(map(by_row, other.weights))
         return other
 
     def output(self, x: Tensor, level: Level) -> Tensor:
@@ -180,87 +150,125 @@ class Guided(Denoiser):
         """The estimate of x0 under classifier-free guidance with 1 + (w - 1) `factor` in place of w; it is
         differentiable in the factor, ().
         """
-        images, moments = range(x.shape[0]), level.moments
+        images = range(len(x))
+        needs = self._needs(len(x), level)
         outputs = self._outputs(x, level, {POSITIVE: images, NEGATIVE: images})
-        weights = [self.scale.at(i, moments[i % len(moments)]) for i in images]
-        weight = 1 + (column([1.0 if w is None else w for w in weights], x) - 1) * factor.to(x)
+        weights = [1.0 if need.weight is None else need.weight for need in needs]
+        weight = 1 + (column(weights, x) - 1) * factor.to(x)
         skip, out = self.coefficients_at(level)
-        return skip * x + out * self.method.combine(outputs, weight, State(x, skip, out, moments, weights), None)[0]
+        state = State(x, skip, out, [need.moment for need in needs], weights)
+        return skip * x + out * self.method.combine(outputs, weight, state, None)[0]
 
-    def _guided(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """(data, raw) of the batch, in the network's output."""
-        groups = self._groups(x.shape[0], level)
-        images: dict[str, list[int]] = {}
-        for group in groups:
-            for branch in group.branches:
-                images[branch] = sorted([*images.get(branch, ()), *group.images])
-        outputs = self._outputs(x, level, images)
-        combined = []
-        for group in groups:
-            own = {name: _rows(outputs[name], images[name], group.images) for name in group.branches}
-            combined.append(self._combined(group, own, x, level))
-        if len(groups) == 1:
-            return combined[0]
-        order = torch.tensor([i for group in groups for i in group.images], device=x.device).argsort()
-        data = torch.cat([part for part, _ in combined])[order]
-        same = all(raw is part for part, raw in combined)
-        return data, data if same else torch.cat([raw for _, raw in combined])[order]
-
-    def _groups(self, batch: int, level: Level) -> list[_Group]:
-        """Who is guided how."""
-        moments, count = level.moments, len(self.scale.each)
+    def _needs(self, batch: int, level: Level) -> list[Need]:
+        """One for all images or one for each."""
+        moments, count = level.moments, len(self.weights)
         if count not in (1, batch):
             raise InvalidInput(f"guidance scales must be one for all or one for each of {batch} images, got {count}")
-        groups: dict[Any, _Group] = {}
-        cases = max(len(moments), count)
-        for case in range(cases):
-            moment = moments[case % len(moments)]
-            weight = self.scale.at(case, moment)
-            branches = self.method.branches(moment, weight)
-            group = groups.setdefault(branches, _Group(branches, [], [], []))
-            group.images.extend([case] if cases > 1 else range(batch))
-            group.weights.append(weight)
-            group.moments.append(moment)
-        return list(groups.values())
+        return [self.need(i, moments[i % len(moments)]) for i in range(max(count, len(moments)))]
+
+    def _guided(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        """(data, raw) of the batch, in the network's output: images of the same branches are combined at once."""
+        needs = self._needs(len(x), level)
+        groups: dict[tuple[str, ...], list[int]] = {}
+        images: dict[str, list[int]] = {}
+        for i in range(len(x)):
+            branches = needs[i % len(needs)].branches
+            groups.setdefault(branches, []).append(i)
+            for branch in branches:
+                images.setdefault(branch, []).append(i)
+        outputs = self._outputs(x, level, images)
+        parts = []
+        for branches, members in groups.items():
+            own = {name: _found(outputs[name], images[name], members) for name in branches}
+            theirs = needs if len(needs) == 1 else [needs[i] for i in members]
+            parts.append(self._combined(own, members, theirs, x, level))
+        if len(parts) == 1:
+            return parts[0]
+        order = torch.tensor([i for members in groups.values() for i in members], device=x.device).argsort()
+        data = torch.cat([part for part, _ in parts])[order]
+        same = all(raw is part for part, raw in parts)
+        return data, data if same else torch.cat([raw for _, raw in parts])[order]
 
     def _outputs(self, x: Tensor, level: Level, images: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
         """The output of each branch over its images: one call of the network, and one of the weaker one."""
         conditions = {POSITIVE: self.condition, NEGATIVE: self.negative, PERTURBED: self.condition}
-        parts = {name: Branch(own, images[name]) for name, own in conditions.items() if name in images}
-        broken = len(images.get(PERTURBED, ()))
-        total = sum(len(part.images) for part in parts.values())
-        with perturbed(self.layers, total, broken) if broken else nullcontext():
-            found = evaluate(self.network, x, level, parts)
+        own = [branch for branch in conditions if branch in images]
+        found: dict[str, Tensor] = {}
+        if own:
+            together = [i for branch in own for i in images[branch]]
+            condition = _joined([(conditions[branch], images[branch]) for branch in own], len(x))
+            network = self.network.given(condition)
+            broken = len(images.get(PERTURBED, ()))
+            with perturbed(self.layers, len(together), broken) if broken else nullcontext():
+                output = network.output(picked(x, together), level.take(together))
+            found = dict(zip(own, output.split([len(images[branch]) for branch in own]), strict=True))
         if WEAK in images and self.weaker is not None:
-            some, own = images[WEAK], self.weaker.condition
-            weaker = self.weaker.given({name: picked(name, v, some, x.shape[0]) for name, v in own.items()})
-            found[WEAK] = weak_output(self.network, weaker, *_taken(x, level, some))
+            some = images[WEAK]
+            weaker = self.weaker.given(_joined([(self.weaker.condition, some)], len(x)))
+            found[WEAK] = weak_output(self.network, weaker, picked(x, some), level.take(some))
         return found
 
-    def _combined(self, group: _Group, outputs: Outputs, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """(data, raw) of a group."""
-        x, level = _taken(x, level, group.images)
+    def _combined(
+        self, outputs: Outputs, images: Sequence[int], needs: Sequence[Need], x: Tensor, level: Level
+    ) -> tuple[Tensor, Tensor]:
+        """(data, raw) of images that need the same branches."""
+        x, level = picked(x, images), level.take(images)
         past, memory = self._memory, None
-        if past and not past.keys().isdisjoint(group.images):
-            memory = torch.stack([past[i] if i in past else torch.zeros_like(x[0]) for i in group.images])
-        state = State(x, *self.coefficients_at(level), group.moments, group.weights)
+        if past and not past.keys().isdisjoint(images):
+            memory = torch.stack([past[i] if i in past else torch.zeros_like(x[0]) for i in images])
+        moments, weights = [need.moment for need in needs], [need.weight for need in needs]
+        state = State(x, *self.coefficients_at(level), moments, weights)
         data, raw, memory = self.method.guide(outputs, state, memory)
         if past is not None and memory is not None:
-            past.update(zip(group.images, memory, strict=True))
+            past.update(zip(images, memory, strict=True))
         return data, raw
 
 
-def _taken(x: Tensor, level: Level, images: Sequence[int]) -> tuple[Tensor, Level]:
-    """Some images of the batch."""
-    if len(images) == x.shape[0]:
-        return x, level
-    index = torch.tensor(images, device=x.device)
-    return x[index], level.take(index, images)
+def _fitting(condition: Mapping[str, Any], negative: Mapping[str, Any]) -> dict[str, Any]:
+    """`negative`; raises `InvalidInput` unless the two branches can share one call of the network."""
+    if condition.keys() != negative.keys():
+        raise InvalidInput(
+            f"condition and negative must name the same arguments, got {sorted(condition)} and {sorted(negative)}"
+        )
+    for name, value in condition.items():
+        other, tensor = negative[name], isinstance(value, Tensor)
+        if tensor != isinstance(other, Tensor) or (not tensor and value is not other and value != other):
+            raise InvalidInput(
+                f"argument {name!r} differs between condition and negative, and is not a tensor in both: the two "
+                "branches share one call of the network, so only tensors with the batch first may differ"
+            )
+    return dict(negative)
 
 
-def _rows(output: Tensor, places: Sequence[int], images: Sequence[int]) -> Tensor:
+def _found(output: Tensor, places: Sequence[int], images: Sequence[int]) -> Tensor:
     """The rows of a branch's output, which is over `places`, for some images of them."""
     if len(places) == len(images):
         return output
     where = {place: i for i, place in enumerate(places)}
-    return output[torch.tensor([where[i] for i in images], device=output.device)]
+    return picked(output, [where[i] for i in images])
+
+
+def _joined(branches: Sequence[tuple[Mapping[str, Any], Sequence[int]]], batch: int) -> dict[str, Any]:
+    """The conditions of branches one after the other, of each the rows of its images.
+
+    A single branch of the whole batch has its condition as it is, so that it is the network under it bit for bit.
+    """
+    condition, images = branches[0]
+    joined = dict(condition)
+    if len(branches) == 1 and len(images) == batch:
+        return joined
+    for name, value in condition.items():
+        if isinstance(value, Tensor):
+            joined[name] = torch.cat([_rows(name, own[name], images, batch) for own, images in branches])
+    return joined
+
+
+def _rows(name: str, value: Tensor, images: Sequence[int], batch: int) -> Tensor:
+    """The rows of an argument for some images of the batch."""
+    if value.ndim < 1 or value.shape[0] not in (1, batch):
+        raise InvalidInput(
+            f"condition {name!r} has shape {tuple(value.shape)}, its first size must be 1 or the batch, {batch}"
+        )
+    if value.shape[0] == 1:
+        return value.expand(len(images), *value.shape[1:])
+    return picked(value, images)

@@ -8,14 +8,13 @@ Outputs are those of networks, F. As x0 is affine in F with the same coefficient
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.denoise.scale import Moment, column
+from fewstep.denoise.scale import GuidanceSchedule, Moment, Weight, column
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,36 +45,49 @@ class State(NamedTuple):
     weights: Sequence[Any]
 
 
+class Setup(NamedTuple):
+    """What images are to be guided with.
+
+    Attributes:
+        network: a `fewstep.Network`, or a model, with its `prediction` and `module`.
+        weights: one for all images or one for each.
+        negative, weaker: whether there is a negative condition, and a weaker network.
+        plan: the one that will be run, where it is known.
+    """
+
+    network: Any
+    weights: Sequence[Weight]
+    negative: bool
+    weaker: bool = False
+    plan: Plan | None = None
+
+
 @dataclass(frozen=True)
 class Method:
     """Base of the methods, whose fields are their options.
 
     Attributes:
+        name: by which callers know it.
         usual_scale: where the caller gives none; None is the model's own usual one.
         idle: the scale at which nothing is guided, and an image costs one evaluation.
         negative: whether a negative condition is "needed", "optional" or "unused".
         splits: whether `raw` is another estimate than `data`.
         remembers: whether `combine` returns a memory for the image's next guided row.
         needs_run: whether the number of the row or an earlier row counts.
+        own_scale: whether it guides by a scale of its own too, whatever the weight is.
         perturbs: names of the self-attention layers that its perturbed branch has without their maps.
     """
 
+    name: ClassVar[str] = ""
     usual_scale: ClassVar[float | None] = None
     idle: ClassVar[float] = 1.0
     negative: ClassVar[str] = "needed"
     splits: ClassVar[bool] = False
-
-    @property
-    def remembers(self) -> bool:
-        return False
-
-    @property
-    def needs_run(self) -> bool:
-        return self.remembers
-
-    @property
-    def perturbs(self) -> Sequence[str]:
-        return ()
+    # Options may decide these four: then they are set on the object.
+    remembers: ClassVar[bool] = False
+    needs_run: ClassVar[bool] = False
+    own_scale: ClassVar[bool] = False
+    perturbs: ClassVar[Sequence[str]] = ()
 
     def branches(self, at: Moment, weight: float | None) -> tuple[str, ...]:
         """What an image needs; with no branch its output is 0. A weight of None is outside the interval of guidance,
@@ -100,30 +112,15 @@ class Method:
         alone = at.x.new_zeros(at.x.shape) if alone is None else alone
         return alone, alone, memory
 
-    def idles(self, weight: Any) -> bool:
-        """Whether this weight guides nothing, at any moment."""
-        return weight == self.idle
-
-    def check_weight(self, weight: float) -> None:
-        """Raise `InvalidInput` for a weight that the method has no meaning for."""
-
-    def check(self, network: Any) -> None:
-        """Raise `InvalidInput` where a `fewstep.Network` cannot be guided so."""
-
-    def check_plan(self, plan: Plan) -> None:
-        """Raise `InvalidInput` where a plan cannot be run so."""
-
-
-def number(name: str, value: Any) -> float:
-    """An option that is a finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidInput(f"the guidance option {name} is a finite number, got {shown(value)}")
-    return float(value)
-
-
-def shown(value: Any) -> str:
-    """A value for an error message."""
-    return f"{value!r:.200}"
+    def check(self, setup: Setup) -> None:
+        """Raise `InvalidInput` where images cannot be guided so."""
+        if not setup.negative and any(w != 1 for w in setup.weights):
+            raise InvalidInput(
+                "guidance other than 1 needs a negative condition: give negative=, or leave the scale out"
+            )
+        for w in setup.weights:
+            if setup.plan is not None and isinstance(w, GuidanceSchedule):
+                w.check(setup.plan)
 
 
 def dims_of(x: Tensor) -> tuple[int, ...]:

@@ -6,37 +6,20 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.errors import InvalidInput, shown, unknown_name
 from fewstep.denoise.apg import APG
 from fewstep.denoise.autoguidance import AutoGuidance
 from fewstep.denoise.cfg import CFG
 from fewstep.denoise.cfgpp import CFGPlusPlus
 from fewstep.denoise.cfgzero import CFGZero
-from fewstep.denoise.method import Method, shown
+from fewstep.denoise.method import Method
 from fewstep.denoise.pag import PAG
 
 METHODS: Mapping[str, type[Method]] = {
-    "cfg": CFG,
-    "apg": APG,
-    "cfg++": CFGPlusPlus,
-    "cfg-zero*": CFGZero,
-    "pag": PAG,
-    "autoguidance": AutoGuidance,
+    method.name: method for method in (CFG, APG, CFGPlusPlus, CFGZero, PAG, AutoGuidance)
 }
 _OTHER_SPELLINGS = {"cfg-zero": "cfg-zero*"}
-
-
-def method_named(name: Any) -> str:
-    """The name in `METHODS` for one that a caller gave; "cfg-zero" is for shells, to which a star means files."""
-    found = _OTHER_SPELLINGS.get(name, name) if isinstance(name, str) else name
-    if not isinstance(found, str) or found not in METHODS:
-        raise unknown_name("guidance method", str(name), METHODS)
-    return found
-
-
-def options_of(name: str) -> tuple[str, ...]:
-    """The names of a method's options."""
-    return tuple(field.name for field in fields(METHODS[name]))
+"""For shells, to which a star means files."""
 
 
 def method_of(name: Any, options: Mapping[str, Any] | None = None) -> Method:
@@ -45,10 +28,13 @@ def method_of(name: Any, options: Mapping[str, Any] | None = None) -> Method:
     Raises:
         InvalidInput: for an unknown name or option, and a value that an option cannot take.
     """
-    method, given = method_named(name), {} if options is None else options
+    method, given = str(name), {} if options is None else options
+    method = _OTHER_SPELLINGS.get(method, method)
+    if method not in METHODS:
+        raise unknown_name("guidance method", method, METHODS)
     if not isinstance(given, Mapping):
         raise InvalidInput(f"guidance_options is a mapping from names to values, got {shown(given)}")
-    known = options_of(method)
+    known = [field.name for field in fields(METHODS[method])]
     for option, value in given.items():
         if not known:
             raise InvalidInput(f"the guidance method {method} has no options, got {shown(option)}: leave it out")

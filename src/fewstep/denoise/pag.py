@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from fewstep.core.errors import InvalidInput
-from fewstep.core.plan import Plan
+from fewstep.core.errors import InvalidInput, number, shown
 from fewstep.denoise.attention import named
-from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, Combined, Method, Outputs, State, number, shown
-from fewstep.denoise.scale import GuidanceSchedule, Moment, column
+from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, Combined, Method, Outputs, Setup, State
+from fewstep.denoise.scale import GuidanceSchedule, Moment, by_row, check_negative, column
 
 MOST_LAYERS = 32
 
@@ -32,14 +31,19 @@ class PAG(Method):
             transformer); every word must name at least one. A text may hold several, with commas between.
     """
 
+    name: ClassVar[str] = "pag"
     negative: ClassVar[str] = "optional"
 
     scale: float | GuidanceSchedule = 3.0
     layers: Sequence[str] = ("mid",)
 
     def __post_init__(self) -> None:
-        given = GuidanceSchedule(self.scale) if callable(self.scale) else self.scale
-        object.__setattr__(self, "scale", given if isinstance(given, GuidanceSchedule) else number("scale", given))
+        scale = GuidanceSchedule(self.scale) if callable(self.scale) else self.scale
+        if not isinstance(scale, GuidanceSchedule):
+            scale = number("the guidance option scale", scale)
+        object.__setattr__(self, "scale", scale)
+        object.__setattr__(self, "needs_run", by_row(scale))
+        object.__setattr__(self, "own_scale", scale != 0)
         words = self.layers.split(",") if isinstance(self.layers, str) else self.layers
         several = isinstance(words, list | tuple) and 1 <= len(words) <= MOST_LAYERS
         if not several or not all(isinstance(word, str) and word.strip() for word in words):
@@ -48,14 +52,7 @@ class PAG(Method):
                 f"{MOST_LAYERS}, got {shown(self.layers)}"
             )
         object.__setattr__(self, "layers", tuple(word.strip() for word in words))
-
-    @property
-    def needs_run(self) -> bool:
-        return isinstance(self.scale, GuidanceSchedule) and self.scale.values is not None
-
-    @property
-    def perturbs(self) -> Sequence[str]:
-        return self.layers
+        object.__setattr__(self, "perturbs", self.layers)
 
     def branches(self, at: Moment, weight: float | None) -> tuple[str, ...]:
         needed = super().branches(at, weight)
@@ -71,15 +68,13 @@ class PAG(Method):
             guided = guided + s * (conditional - outputs[PERTURBED])
         return guided, guided, None
 
-    def idles(self, weight: Any) -> bool:
-        return weight == 1 and self.scale == 0
-
-    def check(self, network: Any) -> None:
-        named(network.module, self.layers)
-
-    def check_plan(self, plan: Plan) -> None:
-        if isinstance(self.scale, GuidanceSchedule):
-            self.scale.check(plan)
+    def check(self, setup: Setup) -> None:
+        named(setup.network.module, self.layers)
+        if setup.negative:
+            check_negative(setup.weights)
+        super().check(setup)
+        if setup.plan is not None and isinstance(self.scale, GuidanceSchedule):
+            self.scale.check(setup.plan)
 
     def _scale_at(self, at: Moment) -> float:
         return self.scale.at(at) if isinstance(self.scale, GuidanceSchedule) else self.scale

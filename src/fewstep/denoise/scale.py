@@ -30,14 +30,14 @@ class Moment(NamedTuple):
     row: int | None
     ratio: float
 
-    @staticmethod
-    def of(row: int | None, alpha: float, sigma: float) -> Moment:
-        return Moment(row, sigma / alpha if alpha else math.inf)
 
-
-def moments_of(plan: Plan) -> list[Moment]:
-    """The moment of each row of a plan."""
-    return [Moment.of(i, row.alpha, row.sigma) for i, row in enumerate(plan.rows)]
+def moments_of(levels: Sequence[Sequence[Any]], rows: Sequence[int | None]) -> list[Moment]:
+    """The moments at levels that begin with (t, alpha, sigma), in some rows; of both one for all, or one for each."""
+    found = []
+    for i in range(max(len(levels), len(rows))):
+        _, alpha, sigma = levels[i % len(levels)][:3]
+        found.append(Moment(rows[i % len(rows)], sigma / alpha if alpha else math.inf))
+    return found
 
 
 class GuidanceSchedule:
@@ -96,7 +96,11 @@ class GuidanceSchedule:
 
     @staticmethod
     def following(scale: Weight, plan: Plan | None) -> Weight:
-        """`scale` as the rows of a tuned plan take it, see `Plan.guidance_factors`; itself where none has a say."""
+        """`scale` as the rows of a tuned plan take it: 1 + (w - 1) r in a row whose factor is r.
+
+        Factors are relative, so that they carry over to other scales. They are `Plan.guidance_factors`; without them,
+        and at scale 1, it is `scale` itself.
+        """
         if plan is None or plan.guidance_factors is None or scale == 1:
             return scale
         w = _weight(scale)
@@ -106,7 +110,7 @@ class GuidanceSchedule:
     def over(self, plan: Plan) -> list[float]:
         """The weight in each row of a plan. Raises `InvalidInput` where they are by row, and it has other rows."""
         self.check(plan)
-        return [self.at(moment) for moment in moments_of(plan)]
+        return [self.at(moment) for moment in moments_of(plan.rows, range(len(plan.rows)))]
 
     def check(self, plan: Plan) -> None:
         """Raise `InvalidInput` where there are weights by row, and the plan has another number of rows."""
@@ -130,50 +134,25 @@ class GuidanceSchedule:
         return w
 
 
-class Scale:
-    """The weights of the images of a batch at any moment.
+def weights_of(scale: Weight | Sequence[Weight]) -> list[float | GuidanceSchedule]:
+    """The weights of a batch, one for all images or one for each. Raises `InvalidInput` for one that is not finite."""
+    single = isinstance(scale, Real | GuidanceSchedule) or callable(scale) or getattr(scale, "ndim", None) == 0
+    try:
+        given: Any = [scale] if single else scale
+        each = [] if isinstance(scale, str) else [_weight(w) for w in given]
+    except (TypeError, ValueError):
+        each = []
+    if not each or any(isinstance(w, float) and not math.isfinite(w) for w in each):
+        raise InvalidInput(
+            "a guidance scale is a finite number or a function of sigma / alpha, or one of these for each image, "
+            f"got {scale!r}"
+        )
+    return each
 
-    Args:
-        scale: a `Weight`, or one for each image.
-        interval: (low, high) in sigma / alpha; a weight holds for low < sigma / alpha <= high.
 
-    Raises:
-        InvalidInput: for weights that are not finite, and an interval that is none.
-    """
-
-    def __init__(self, scale: Weight | Sequence[Weight], interval: tuple[float, float] = EVERYWHERE):
-        single = isinstance(scale, Real | GuidanceSchedule) or callable(scale) or getattr(scale, "ndim", None) == 0
-        try:
-            given: Any = [scale] if single else scale
-            each = [] if isinstance(scale, str) else [_weight(w) for w in given]
-        except (TypeError, ValueError):
-            each = []
-        if not each or any(isinstance(w, float) and not math.isfinite(w) for w in each):
-            raise InvalidInput(
-                "a guidance scale is a finite number or a function of sigma / alpha, or one of these for each image, "
-                f"got {scale!r}"
-            )
-        if not 0 <= interval[0] < interval[1]:
-            raise InvalidInput(f"a guidance interval needs 0 <= low < high in sigma / alpha, got {interval}")
-        self.each, self.interval = each, interval
-
-    @property
-    def by_row(self) -> bool:
-        """Whether a weight is given for each row of a plan."""
-        return any(isinstance(w, GuidanceSchedule) and w.values is not None for w in self.each)
-
-    def at(self, image: int, moment: Moment) -> float | None:
-        """The weight of an image; None outside the interval."""
-        w = self.each[image % len(self.each)]
-        if not self.interval[0] < moment.ratio <= self.interval[1]:
-            return None
-        return w.at(moment) if isinstance(w, GuidanceSchedule) else w
-
-    def check(self, plan: Plan) -> None:
-        """Raise `InvalidInput` where the weights do not fit the rows of `plan`."""
-        for w in self.each:
-            if isinstance(w, GuidanceSchedule):
-                w.check(plan)
+def by_row(weight: Weight) -> bool:
+    """Whether a weight is given for each row of a plan."""
+    return isinstance(weight, GuidanceSchedule) and weight.values is not None
 
 
 def column(weights: Sequence[float], x: Tensor) -> Any:
@@ -190,7 +169,7 @@ def check_negative(scale: Weight | Sequence[Weight], *, distilled: bool = False)
         scale: of guidance; where it is one for each image, one of them other than 1 is enough.
         distilled: the network has guidance built in, as FLUX.1-dev and LCM, and no other is asked for.
     """
-    if any(w != 1 for w in Scale(scale).each):
+    if any(w != 1 for w in weights_of(scale)):
         return
     if distilled:
         raise InvalidInput(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from fewstep.core.errors import InvalidInput
 from fewstep.denoise.method import NEGATIVE, Method
-from fewstep.denoise.methods import method_named, method_of
+from fewstep.denoise.methods import method_of
 from fewstep.denoise.scale import Moment
 from fewstep.drawing.value import Digest, Options, Unbounded, Value, several
 
@@ -58,7 +59,7 @@ class Guidance(Value):
         if not isinstance(fields, Mapping):
             return fields
         method = method_of(fields.get("method", "cfg"), fields.get("options", {}))
-        return {**fields, "method": method_named(fields.get("method", "cfg")), "options": asdict(method)}
+        return {**fields, "method": method.name, "options": asdict(method)}
 
     @model_validator(mode="after")
     def _check(self) -> Guidance:
@@ -71,7 +72,7 @@ class Guidance(Value):
             )
         return self
 
-    @property
+    @cached_property
     def how(self) -> Method:
         """The method with its options."""
         return method_of(self.method, self.options)

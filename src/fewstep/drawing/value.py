@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import (
@@ -56,38 +56,28 @@ Unbounded = Annotated[
 """A number that may be infinite, in JSON "inf"."""
 
 
-class Options(Mapping[str, Any]):
+class Options(dict[str, Any]):
     """Options by name: numbers, short texts, true, false, None, or short lists of them. They cannot be changed."""
 
     def __init__(self, values: Mapping[str, Any] | None = None):
-        self._values = {str(name): several(value) for name, value in (values or {}).items()}
-        if len(self._values) > MOST_OPTIONS or not all(map(_is_option, self._values.values())):
+        super().__init__({str(name): several(value) for name, value in (values or {}).items()})
+        if len(self) > MOST_OPTIONS or not all(map(_is_option, self.values())):
             raise InvalidInput(
                 f"options are at most {MOST_OPTIONS} finite numbers, texts of at most {LONGEST_TEXT} characters, true, "
                 f"false, None, or lists of them by name, got {shown(dict(values or {}))}"
             )
 
-    def __getitem__(self, name: str) -> Any:
-        return self._values[name]
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("options cannot be changed: make another value, such as drawing.but(..)")
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
 
-    def __len__(self) -> int:
-        return len(self._values)
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
 
-    def __repr__(self) -> str:
-        return repr(self._values)
-
-    def __hash__(self) -> int:
-        return hash(json.dumps(self.plain(), sort_keys=True))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Mapping) and self._values == {name: several(value) for name, value in other.items()}
-
-    def plain(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in self._values.items()}
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Options, (dict(self),)
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
@@ -99,8 +89,12 @@ class Options(Mapping[str, Any]):
         return core_schema.no_info_plain_validator_function(
             read,
             json_schema_input_schema=core_schema.dict_schema(),
-            serialization=core_schema.plain_serializer_function_ser_schema(cls.plain),
+            serialization=core_schema.plain_serializer_function_ser_schema(_plain),
         )
+
+
+def _plain(options: Options) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in options.items()}
 
 
 def _is_option(value: Any) -> bool:

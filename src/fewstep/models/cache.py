@@ -1,8 +1,8 @@
-"""What was computed from content, kept by that content's digest: embeddings of prompts, encodings of pictures.
+"""Embeddings of prompts and latents of pictures, kept by the digest of what they were computed from.
 
-In memory and, where a folder is given, on disk; both are bounded in bytes and drop what was used longest ago. An entry
-on disk is one safetensors file, written whole or not at all; a damaged one counts as absent and is removed. Threads
-may share a cache, and processes a folder; two threads that want the same entry make it once.
+They are in memory and, with a folder, on disk. Both hold at most so many bytes and drop what was used longest ago. An
+entry on disk is one safetensors file, written whole or not at all; a damaged one counts as absent and is removed.
+Threads may share a cache, and processes a folder; two threads that want the same entry make it once.
 """
 
 from __future__ import annotations

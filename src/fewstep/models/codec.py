@@ -1,9 +1,8 @@
-"""From states to pixels and back: a VAE with the scale that the model's latents have, or nothing where they are pixels.
+"""From states to pixels and back: a VAE with the scale of the model's latents, or nothing where states are pixels.
 
     z = latents std / scaling_factor + mean      or, without mean and std,      z = latents / scaling_factor + shift
 
-Of a picture, z is the mean of the encoder's distribution, where it gives one, and no draw from it: one picture has one
-latent.
+For a picture, z is the mean of the encoder's distribution, and not a draw from it, so one picture has one latent.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ Readers = Mapping[str, Reader]
 
 
 def read_sd(readers: Readers, text: str, skip: int | None) -> dict[str, Tensor]:
-    """`skip`: how many of the last layers to leave out; None is none of them."""
+    """`skip`: how many of the last layers to leave out; None leaves out none."""
     reader = readers["text_encoder"]
     result = reader.clip(text)
     if skip is None:

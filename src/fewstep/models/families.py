@@ -52,7 +52,7 @@ def call_sdxl(
     guidance: Tensor | None = None,
     channels: Tensor | None = None,
 ) -> Tensor:
-    """The UNet of SDXL; `time_ids` are the sizes that it is told, `channels` as in `call_sd`."""
+    """The UNet of SDXL; `time_ids` are its sizes as an input, `channels` as in `call_sd`."""
     x = x if channels is None else torch.cat([x, channels], dim=1)
     added = {"text_embeds": pooled, "time_ids": time_ids}
     return module(
@@ -98,7 +98,7 @@ def call_dit(module: Any, x: Tensor, t: Tensor, label: Tensor) -> Tensor:
 
 
 def call_pixart(module: Any, x: Tensor, t: Tensor, *, text: Tensor, mask: Tensor, **size: Tensor) -> Tensor:
-    """The transformer of PixArt-alpha and -sigma; `size` is resolution and aspect_ratio where it is told them."""
+    """The transformer of PixArt-alpha and -sigma; `size` is resolution and aspect_ratio where they are inputs."""
     added = {name: size.get(name) for name in ("resolution", "aspect_ratio")}
     result = module(
         x,
@@ -158,7 +158,7 @@ class NetworkFacts(NamedTuple):
         channels: of the latents; `extra`: input channels beside them, which a network that inpaints has.
         height, width: of the latents that it was made for; `most`: the largest side, where there is one.
         patch: side of the square of latents that it takes as one.
-        distilled: the guidance scale is told to the network, so that it costs nothing and nothing is guided away from.
+        distilled: the guidance scale is an input of the network, so guidance costs nothing and has no negative branch.
         guidance: the scale where the caller gives none.
     """
 

@@ -58,9 +58,9 @@ def is_hub_id(source: str) -> bool:
 def fetched(name: str, variant: str | None = None, pickles: bool = False, parts: Sequence[str] | None = None) -> Path:
     """The local copy of a model on the hub, fetched where it is not there yet; HF_HUB_OFFLINE is honoured.
 
-    Weights are those of `parts` alone where that is given: () is none, only configurations and tokenizers.
+    With `parts`, fetches the weights of these alone; () means configurations and tokenizers only.
 
-    Raises `InvalidInput` where it cannot be had: offline and not in the cache, no such model, or no permission.
+    Raises `InvalidInput` where it cannot fetch it: offline and not in the cache, no such model, or no permission.
     """
     try:
         import huggingface_hub
@@ -82,7 +82,7 @@ def fetched(name: str, variant: str | None = None, pickles: bool = False, parts:
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         why = "HF_HUB_OFFLINE is set" if offline else f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
         raise InvalidInput(
-            f"the model {name!r} is neither in the local cache of the hub nor to be had from it ({why}): check the "
+            f"the model {name!r} is neither in the local cache of the hub nor can it be fetched ({why}): check the "
             "name and the connection, fetch it once while online, or give the path of a local folder"
         ) from error
     return Path(path)
@@ -97,7 +97,7 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise InvalidInput(f"{path} is no JSON ({error}): the file is damaged; fetch or save it again") from error
+        raise InvalidInput(f"{path} is not JSON ({error}): the file is damaged; fetch or save it again") from error
     if not isinstance(value, dict):
         raise InvalidInput(f"{path} holds {shown(value)}; it has to be a JSON object")
     return value
@@ -107,7 +107,7 @@ def find_weights(folder: Path, variant: str | None = None, allow_pickle: bool = 
     """The weights in the folder of a part, their headers checked.
 
     Raises:
-        InvalidInput: none are there, a file is truncated or no safetensors, or they are pickles and not allowed.
+        InvalidInput: there are none, a file is truncated or not safetensors, or they are pickles and not allowed.
     """
     middle = "" if variant is None else f".{variant}"
     for base in BASES:

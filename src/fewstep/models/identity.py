@@ -1,4 +1,4 @@
-"""By what a model is known: its weights and what they mean, and what was made of them."""
+"""How a model is identified: by its weights and what they mean, and by what was made of them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Identity:
     """The name of a model for people, and its digests for programs.
 
     Attributes:
-        weights: 16 hexadecimal digits over the weights and what they mean, whatever was made of them since. Tuned
-            plans know a model by it.
+        weights: 16 hexadecimal digits over the weights and what they mean, whatever was made of them since; the model
+            of a tuned plan.
         variant: what was made of the weights, by name, such as {"dtype": "float16"}.
         anonymous: `weights` is a random digest, which no other load gets.
     """
@@ -69,8 +69,8 @@ def in_dtype(dtype: torch.dtype | None) -> dict[str, str]:
 def of_callable(name: str, network: Callable[..., Any], given: str | None, *facts: Any) -> Identity:
     """The identity of a callable.
 
-    What a function computes is not to be seen: two of one name differ in what they close over. So it is anonymous
-    unless it is a module with weights, or the caller has `given` a text that names what decides its output.
+    Nobody can see what a function computes: two of one name may close over different things. So it is anonymous unless
+    it is a module with weights, or the caller has `given` a text that names what decides its output.
 
     Raises:
         InvalidInput: `given` is not a text of 1 to 1000 characters.

@@ -36,15 +36,15 @@ MOST_VALUES = 1 << 28
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """What a network alone does not say of itself.
+    """What a network alone does not say.
 
     Attributes:
         schedule, prediction: as in `fewstep.Network`.
         sample_shape: (C, H, W) of what a callable draws.
         classes: above 0 a callable is called with `label=` too, whole numbers up to `classes`, the null class.
         digest: of a callable, a text that changes whenever what it computes does, such as a hash of its weights' file.
-            A module is known by its weights without one. Any other callable is then another model each time it is
-            loaded, so that pictures, benches and plans of an earlier one are not taken for its own.
+            A module is known by its weights. Without a digest, any other callable is another model each time it is
+            loaded, and does not take pictures, benches and plans of an earlier one for its own.
     """
 
     schedule: Schedule | None = None
@@ -74,7 +74,7 @@ def load_model(
     if config is not None:
         raise InvalidInput(
             "config is for an original checkpoint, one .safetensors file with all parts, and "
-            f"{str(source)[:200]} is none: leave it out"
+            f"{str(source)[:200]} is none of these: leave it out"
         )
     if callable(source):
         return _of_callable(source, spec or NetworkSpec(), device, None if dtype is None else place.dtype)
@@ -104,7 +104,7 @@ def load_model(
 
 
 def recommended_by(source: str) -> Overlay:
-    """What the model of a name or path recommends, as far as its small files say it: nothing is loaded or fetched."""
+    """What the model of a name or path recommends, as far as its small files say. Loads and fetches nothing."""
     path = zoo.shipped_path(source) if source in zoo.SHIPPED else Path(source)
     if (path / "model_index.json").is_file():
         return recommended_of(Parts(path, Place()))
@@ -182,7 +182,9 @@ def _of_callable(
     needed = {"schedule": spec.schedule, "prediction": spec.prediction, "sample_shape": spec.sample_shape}
     missing = [name for name, value in needed.items() if value is None]
     if missing or spec.schedule is None or spec.prediction is None or spec.sample_shape is None:
-        raise InvalidInput(f"a callable says nothing of itself: give {', '.join(missing)} in fewstep.NetworkSpec too")
+        raise InvalidInput(
+            f"a callable does not say how to read it: give {', '.join(missing)} in fewstep.NetworkSpec too"
+        )
     schedule, prediction, shape, classes = spec.schedule, spec.prediction, tuple(spec.sample_shape), spec.classes
     if not isinstance(schedule, Schedule):
         raise InvalidInput(f"schedule must be one of fewstep.schedules, got {type(schedule).__name__}")

@@ -6,9 +6,9 @@
     text_encoder_2      conditioner.embedders.1.    text_encoders.clip_g.
     T5                  text_encoders.t5xxl.
 
-Such a file says nothing of the parts' configurations, the tokenizers or the noise schedule: those are read from a
-folder in the format of diffusers, which needs no weights. Names are turned into diffusers' by diffusers' converters.
-Parts that the file does not hold are loaded from the folder.
+Such a file does not hold the parts' configurations, the tokenizers or the noise schedule: those come from a folder in
+the format of diffusers, which needs no weights. diffusers' converters turn the names into diffusers'. Parts that the
+file does not hold are loaded from the folder.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Original(Parts):
         place: as in `Parts`; variant and pickles are for parts that the file does not hold.
 
     Raises:
-        InvalidInput: the configurations cannot be had.
+        InvalidInput: the configurations cannot be found.
     """
 
     def __init__(self, header: Header, config: str | os.PathLike[str] | None, place: Place):

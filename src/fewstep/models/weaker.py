@@ -1,4 +1,4 @@
-"""The weaker model of autoguidance: loaded where it is a path, and refused where it is of another task."""
+"""The weaker model of autoguidance: loaded from its path, and refused if its task is another."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def check_weaker(wanted: str | None, weaker: Model | None) -> None:
 
 
 def _facts(model: Model) -> dict[str, Any]:
-    """What has to be alike, by name."""
+    """What both models have to share, by name."""
     sizes = model.sizes
     fixed = (sizes.height, sizes.width) if not sizes.multiple else None
     return {

@@ -1,9 +1,9 @@
-"""Many images as one piece of work: what each is drawn from, which are drawn together, and what tells two apart.
+"""Many images as one piece of work: what each is drawn from, which are drawn together, and what identifies the work.
 
-Where all images share their sampler, steps and guidance, they are drawn in batches that are fixed by the images and the
-batch size alone, never by what is already there: sums over another batch round differently, so a run that was
-interrupted draws the batches that are missing whole, and gets the same bits. Where they differ, they are drawn in
-slots, in which an image is the same whoever shares the batch.
+Where all images share their sampler, steps and guidance, they are drawn in batches. The images and the batch size alone
+fix these batches, and never what is already there: sums over another batch round differently, so a run that was
+interrupted draws the missing batches whole, and gets the same bits. Where images differ, they are drawn in slots, in
+which an image is the same whoever shares the batch.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from fewstep.pipeline.slots import draw_in_slots
 from fewstep.pipeline.stages import check
 
 ROUND = 4
-"""Images that go through slots together, as a multiple of their number: what is not whole is drawn again."""
+"""Images that go through slots together, as a multiple of the slots; a part that was interrupted is drawn again."""
 
 
 class Item(NamedTuple):
-    """One image: its prompt or label, what it is guided away from, its seed, and which of the orders it follows."""
+    """One image: its prompt or label, its negative, its seed, and the index of its order."""
 
     subject: str | int | None
     negative: str | int | None
@@ -48,9 +48,9 @@ class Batch:
 
     Attributes:
         model: the model that draws.
-        orders: each different way to draw; what they say of prompts and seeds is that of the items.
-        items: the images; the place of one here is its index.
-        size: images that the network sees at once; None is found by trying.
+        orders: one for each different way to draw; prompts and seeds are those of the items.
+        items: the images, by index.
+        size: images that the network sees at once; None finds it by trying.
         scale: enlargement of a pixel in the files.
 
     Raises:
@@ -72,7 +72,7 @@ class Batch:
         size: int | None = None,
         scale: int = 1,
     ) -> Batch:
-        """Each line with each of its seeds, or of `seeds`; `call` is what is said of all lines, as in a call."""
+        """Each line with each of its own seeds, or of `seeds`; `call` holds arguments of a call for all lines."""
         known: dict[str, int] = {}
         ways: dict[str, int] = {}
         orders: list[Order] = []
@@ -112,7 +112,7 @@ class Batch:
 
     @property
     def driver(self) -> str:
-        """How the images are drawn."""
+        """What runs the plans: "eager", or "slots" where the images differ."""
         return "eager" if len(self.orders) == 1 else "slots"
 
     def drawing(self, index: int) -> Drawing:
@@ -122,7 +122,7 @@ class Batch:
     def parts(self) -> list[tuple[int, ...]]:
         """Indices of the images that are drawn together, in the order of drawing.
 
-        Those with one kind of negative condition and one size go together.
+        Eager parts share the kind of negative condition; parts in slots share the size and the weaker model.
         """
         if self.size is None:
             raise InvalidInput("the batch size is still to be found: give one")
@@ -190,7 +190,7 @@ class Batch:
 
 
 def _ordered(model: Model, line: PromptLine, call: Mapping[str, Any], own: Mapping[str, Any]) -> Order:
-    """The order of a line; `own` is what it says of its own. Errors name the line."""
+    """The order of a line, `own` being its arguments. Errors name the line."""
     try:
         return ordered(model, (line.subject,), _over(call, own))
     except InvalidInput as error:
@@ -198,7 +198,7 @@ def _ordered(model: Model, line: PromptLine, call: Mapping[str, Any], own: Mappi
 
 
 def _over(call: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """What a line says over what is said of all lines, as a call."""
+    """The arguments of a line over those of all lines, as a call."""
     if not own:
         return dict(call)
     layers: list[Overlay] = []

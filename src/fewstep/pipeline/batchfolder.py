@@ -1,11 +1,11 @@
-"""Draw a batch of drawings into a folder, from where it stopped: pictures, one manifest, and no work twice.
+"""Draw a batch of drawings into a folder, and go on where an interrupted run stopped.
 
     job.json        what decides the images; another batch is refused
     000000-*.png    one picture for each image, with its recipe
-    manifest.jsonl  one line for each image, in the order of drawing; the same whether or not the run was interrupted
-    timings.jsonl   seconds of each batch, which are not
+    manifest.jsonl  one line for each image, in the order of drawing; the same bytes if the run was interrupted
+    timings.jsonl   seconds of each batch
 
-A picture is written whole before its line. A batch whose lines are there is done and is drawn again only where one of
+A picture is written whole before its line. A batch whose lines are there is done. It is drawn again only where one of
 its pictures is missing or was changed.
 """
 

@@ -1,8 +1,8 @@
 """The largest batch that fits, as a power of two.
 
 On a CUDA device by trying: the first batch is drawn as large as it may be, and halved while memory runs out. Elsewhere
-memory that is asked for is not refused in time, so one image is drawn in one step, the most bytes of tensors that are
-alive at once are counted, and as many images are taken as fit into half of what is free.
+the system does not refuse memory in time. So one image is drawn in one step, the most bytes of tensors alive at once
+are counted, and the batch has as many images as fit into half of the free memory.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class LostImages(NonFinite):
 
 
 def made_by(model: Model, order: Order, keep: Sequence[int] | None = None, driver: Any = "eager") -> Made:
-    """How the images of an order are made; `keep` says which of them are wanted, None all."""
+    """How the images of an order are made; `keep` says which are wanted, None means all."""
     return Made(
         model=model.name,
         model_digest=model.digest,
@@ -50,11 +50,11 @@ def draw(
     """The images of an order.
 
     Args:
-        keep: which of them are wanted; the batches of these are drawn whole, so that they are the same to the bit.
-        encoded: the conditions of each image, in place of those that the drawing asks for.
+        keep: which images are wanted; their batches are drawn whole, so that they are the same bit for bit.
+        encoded: the conditions of each image, in place of those of the drawing.
 
     Raises:
-        InvalidInput: the parts of the model do not fit. What it cannot be asked is found by `stages.check` before.
+        InvalidInput: the parts of the model do not fit. `stages.check` finds what the model cannot do, before.
         LostImages: some images are not finite. The others are in it.
     """
     drawing, size = order.drawing, order.run.batch

@@ -1,4 +1,4 @@
-"""The result of a drawing: tensors, pictures of them, and files that carry what draws them again."""
+"""The result of a drawing: tensors, pictures of them, and files that keep how to draw them again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Images:
     Attributes:
         tensor: (B, C, H, W), float32, as the sampler left it: in `value_range` up to what the model overshoots.
         value_range: least and greatest value of the data.
-        drawing, made: what was asked for, and how it was made; both draw the same pixels again.
+        drawing, made: what was asked for, and how it was made; both together draw the same pixels again.
         nfe: network evaluations for an image, counted; a guided row costs 2.
         seconds: that the drawing took; `timings`: of each stage, "encode", "denoise" and "decode".
     """
@@ -69,7 +69,7 @@ class Images:
         return tiles_of(self.pixels)
 
     def pil(self) -> list[Image.Image]:
-        """The same as `images`, by the name that diffusers has taught."""
+        """The same as `images`, under the name that diffusers uses."""
         return self.images
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class Images:
         return self.take([range(len(self))[index]])
 
     def take(self, indices: Sequence[int]) -> Images:
-        """Some of the images; they are drawn again with the batch that they came from, and kept alone."""
+        """Some of the images; drawing them again draws the batch that they came from, and keeps these."""
         kept = self.kept
         made = self.made.but(keep=tuple(kept[i] for i in indices))
         return replace(self, tensor=self.tensor[list(indices)], made=made)
@@ -97,13 +97,13 @@ class Images:
         return sheet_of(self.tensor, self.value_range, layout or self.layout())
 
     def stamp(self, layout: Layout | None = None) -> Stamp:
-        """What a picture of the images says of itself."""
+        """What a picture of the images keeps."""
         drawing = self.drawing.but(sampling=self.drawing.sampling.beside())
         made = self.made.but(pixels=self.digest)
         return Stamp(drawing=drawing, made=made, layout=layout or self.layout())
 
     def save(self, path: str | os.PathLike[str], layout: Layout | None = None) -> Path:
-        """Write one PNG with all images and what draws them again, whole or not at all. Makes its folder."""
+        """Write one PNG with all images and their stamp, whole or not at all. Makes its folder."""
         layout = layout or self.layout()
         return save_png(self.sheet(layout), path, self.stamp(layout).text)
 

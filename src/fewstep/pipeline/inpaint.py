@@ -1,7 +1,7 @@
 """Inpainting: the white part of a mask is repainted.
 
-An ordinary model is told the latents of what is kept in every evaluation (`fewstep.denoise.known`), so it works with
-every sampler; a model that was trained to inpaint gets the mask and the kept picture as further channels.
+For an ordinary model, the kept latents take their place in every estimate (`fewstep.denoise.known`), so every sampler
+inpaints. A model that was trained to inpaint gets the mask and the kept picture as further channels.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class Manifest:
         done: how many batches they are.
 
     Raises:
-        InvalidInput: a line is no JSON or of another image than comes next.
+        InvalidInput: a line is not JSON, or is of another image than the next one.
     """
 
     def __init__(self, path: Path, batches: Sequence[Sequence[int]]):

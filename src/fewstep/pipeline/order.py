@@ -1,6 +1,6 @@
-"""An order: a complete drawing, and what travels beside it to where it is drawn.
+"""An order: a complete drawing, and what travels beside it.
 
-What a caller says is an overlay. It is laid over what the model recommends, completed, and checked by the model.
+The arguments of a call become an overlay. It is laid over what the model recommends, completed, and checked.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ FIELDS = ("negative", "height", "width", "seed", "count", "clip_skip")
 PARTS = ("sampling", "guidance", "estimate", "decode")
 RUN = ("batch", "overlap", "on_row")
 KNOWN = (*SAMPLING, *FIELDS, *PARTS, *RUN, "preset", "weak")
-"""What a call may say, beside what to draw."""
+"""The arguments of a call, beside what to draw."""
 
 OnRow = Callable[[Progress], bool | None]
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """How images are drawn, as far as it is not part of what is asked.
+    """How to draw, as far as that is not part of the drawing.
 
     Attributes:
         batch: images that the network sees at once, 1 to 1024; it bounds the memory.
@@ -80,7 +80,7 @@ NOISE_ALONE = Origin()
 
 @dataclass(frozen=True, eq=False)
 class Order:
-    """A drawing, its plan, and what travels beside: the weaker model, what images come from, and the run."""
+    """A drawing with its plan, the run, the weaker model, and what images come from beside noise."""
 
     drawing: Drawing
     plan: Plan
@@ -108,12 +108,12 @@ def ordered(
 
     Args:
         subjects: prompts or labels, one or several; None is one of each class.
-        call: some of `KNOWN`, by name; None says nothing.
-        usual: an overlay over what the model recommends, below what the caller says.
+        call: some of `KNOWN`, by name; None counts as not given.
+        usual: an overlay over what the model recommends, below the call.
         plan_of: makes the plan of a complete sampling.
 
     Raises:
-        InvalidInput: for unknown names, values out of range, and what the model cannot be asked.
+        InvalidInput: for unknown names, values out of range, and what the model cannot do.
     """
     for name in call:
         if name not in KNOWN:
@@ -138,7 +138,7 @@ def ordered(
 
 
 def overlay_of(call: Mapping[str, Any]) -> dict[str, Any]:
-    """What a call says, as an overlay with the part `run`."""
+    """The arguments of a call as an overlay, with the part `run`."""
     parts: dict[str, Any] = {name: _part(name, call[name]) for name in PARTS if name in call}
     flat = {name: call[name] for name in SAMPLING if name in call}
     if isinstance(flat.get("sampler"), Plan):

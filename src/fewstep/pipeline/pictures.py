@@ -1,8 +1,8 @@
 """Pictures from outside: checked before a pixel is decoded, turned upright, and fitted to a size.
 
-A picture is a path, a `PIL.Image` or a tensor. Of a file the header is read first: its format, that it is one picture
-and not an animation, and its size in pixels, so that a small file that unfolds to gigabytes is refused before memory is
-taken. Then, in this order: the orientation that a camera wrote (EXIF) is applied, transparent pixels are laid over
+A picture is a path, a `PIL.Image` or a tensor. The header of a file is read first: its format, that it is one picture
+and not an animation, and its size in pixels. So a small file that unfolds to gigabytes is refused before it takes
+memory. Then, in this order: the orientation that a camera wrote (EXIF) is applied, transparent pixels are laid over
 white, other colour spaces become RGB, and the picture is fitted to the size by one of `FITS`.
 """
 
@@ -44,7 +44,7 @@ def read_picture(source: Picture, size: tuple[int, int], fit: str = "crop") -> T
 
     Raises:
         OSError: the file cannot be read.
-        InvalidInput: it is no picture, is damaged, animated or too large, or does not have the size it needs.
+        InvalidInput: it is not a picture, is damaged, animated or too large, or does not have the size it needs.
     """
     one_of("fit", fit, FITS)
     if isinstance(source, Tensor):
@@ -87,7 +87,7 @@ def opened(source: Any) -> Image.Image:
             raise InvalidInput(f"{path} has more than {MAX_INPUT_PIXELS:,} pixels: give a smaller picture") from error
         except Exception as error:
             raise InvalidInput(
-                f"{path} is no picture that is read here ({', '.join(FORMATS)}), or its header is damaged"
+                f"{path} is not a picture that is read here ({', '.join(FORMATS)}), or its header is damaged"
             ) from error
         with image:
             _check(image, str(path))
@@ -95,7 +95,7 @@ def opened(source: Any) -> Image.Image:
 
 
 def _check(image: Image.Image, name: str) -> None:
-    """Raise `InvalidInput` by what the header says."""
+    """Raise `InvalidInput` for what the header says."""
     width, height = image.size
     if width * height > MAX_INPUT_PIXELS or not width or not height:
         raise InvalidInput(f"{name} has {width} x {height} pixels; 1 to {MAX_INPUT_PIXELS:,} are read")

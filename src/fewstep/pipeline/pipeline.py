@@ -65,19 +65,19 @@ class Pipeline:
         Args:
             subjects: prompts, or labels 0 .. classes - 1 with None for no condition; one, or several. Without any, one
                 image of each class.
-            negative: what to be guided away from: one for all, or one for each subject; None is the model's own empty
+            negative: what to guide away from: one for all, or one for each subject; None is the model's own empty
                 condition.
             guidance: the scale; 1 is the conditional model alone, at half the cost. A sequence is one weight for each
-                row of the plan, a function of sigma / alpha or a `GuidanceSchedule` follows the level. More is said by
-                a value, `fewstep.Guidance(9, method="apg", norm_limit=7.5)`, or a mapping of some of its fields.
+                row of the plan; a function of sigma / alpha or a `GuidanceSchedule` follows the level. Say more with
+                `fewstep.Guidance(9, method="apg", norm_limit=7.5)`, or a mapping of some of its fields.
             sampler: a name from `fewstep samplers`; or a plan, which then decides steps, grid and options too; or
-                "tuned", the plan of `steps` guided rows that was tuned to this model and lies beside it.
+                "tuned", the plan that was tuned to this model, lies beside it and costs as much as `steps` guided rows.
             steps, grid: of the time grid, as in `fewstep.compile`.
             seed: of the first image, the next ones counting up; or one for each image.
             height, width: in pixels, multiples of what the model allows.
-            clip_skip: layers at the end of CLIP that the prompt leaves out, as in diffusers.
+            clip_skip: layers to leave out at the end of CLIP, as in diffusers.
             sampling: more of the sampler and its grid, a `fewstep.Sampling` or a mapping of some of its fields.
-            estimate: `fewstep.Estimate`, how estimates of pixels are brought into their range.
+            estimate: `fewstep.Estimate`, how to bring estimates of pixels into their range.
             decode: `fewstep.Decode`, which saves memory where a VAE decodes.
             preset: a name in `fewstep.PRESETS`.
             weak: the weaker model of autoguidance: a loaded pipeline, or what `fewstep.load` takes.
@@ -123,9 +123,7 @@ class Pipeline:
         return ordered(self.model, subjects, call)
 
     def draw(self, drawing: Drawing | Order, *, weak: Weak = None, run: Run | None = None) -> Images:
-        """Draw a drawing that is complete, or an order. One that starts from a picture is drawn by its task, or by
-        `redraw`.
-        """
+        """Draw a complete drawing, or an order. For one that starts from a picture, call its task, or `redraw`."""
         order = drawing if isinstance(drawing, Order) else self._order_of(drawing, weak, run)
         check(self.model, order)
         return draw(self.model, order)
@@ -230,7 +228,7 @@ class Pipeline:
         Args:
             image, fit: as in `img2img`.
             source: what the picture shows.
-            prompts: what it shall show: one, or several.
+            prompts: what to show instead: one, or several.
             strength, strength_of: how far up to go, as in `img2img`; None is 1, all the way to noise. Less keeps more.
             call: as in `__call__`, of the way down; the way up is not guided. By default 50 steps of "ddim". There is
                 no seed: nothing is drawn at random.
@@ -332,7 +330,7 @@ class Pipeline:
 
 
 def _anything(model: Model) -> Any:
-    """Something that the model can be asked to draw."""
+    """Some subjects that the model can draw."""
     return model.conditioner.subjects or ("",)
 
 
@@ -354,15 +352,15 @@ def load(
             a folder in the format of diffusers, or its id on the Hugging Face hub ("org/name"); the folder of one
             network in that format, or the .safetensors file in it; an original checkpoint, which is one .safetensors
             file with all parts (Stable Diffusion 1, 2, XL and 3, FLUX); or a callable `network(x, t)`.
-        spec: what a callable, or one network alone, does not say of itself.
-        device: where the model runs; `dtype` in what: "float32" (the default), "float16" or "bfloat16". Of callables
-            modules alone can be converted, a copy of them, and None leaves them as they are.
+        spec: the schedule, prediction and the like of a callable, or of one network alone.
+        device: where the model runs; `dtype` in what: "float32" (the default), "float16" or "bfloat16". Of callables,
+            only modules can be converted, as copies; None leaves them as they are.
         variant: of the files of weights, such as "fp16".
-        allow_pickle: load weights that are there only as a pickle, as weights alone (`weights_only=True`).
+        allow_pickle: load weights that exist only as a pickle, with `weights_only=True`.
         cache: of prompt embeddings; by default one of this pipeline's own, in memory.
         config: for an original checkpoint, a folder or an id on the hub in the format of diffusers with the
-            configurations, tokenizers and scheduler of its kind, and with the weights of parts that the file does not
-            hold. None is the id that diffusers takes for the file's kind.
+            configurations, tokenizers and scheduler of its kind, and the weights of parts that the file does not hold.
+            None takes the id that diffusers knows for the file's kind.
 
     Raises:
         FileNotFoundError: there is no file at the path.

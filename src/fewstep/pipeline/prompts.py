@@ -1,7 +1,7 @@
-"""Prompts from a file: text, one a line, or JSON lines that say more of each.
+"""Prompts from a file: one a line, or JSON lines that say more of each image.
 
 In a text file empty lines and lines that begin with `#` are left out, and space around a prompt is cut. In a .jsonl
-file each line is an object with what a call may say of one image:
+file each line is an object with arguments of a call:
 
     {"prompt": "a red circle", "negative": "blue", "seed": [1, 2], "guidance": 5, "sampler": "ddim", "steps": 8}
 
@@ -24,14 +24,14 @@ from fewstep.pipeline.order import FIELDS, PARTS, SAMPLING
 FILE_LIMIT, MAX_ITEMS = 64 << 20, 1_000_000
 """Most bytes of a file of prompts, and most images of a batch."""
 CALL = sorted({*SAMPLING, *FIELDS, *PARTS, "preset"} - {"seed", "count"})
-"""What a line may say beside its subject and seeds."""
+"""The arguments that a line may have beside its subject and seeds."""
 
 
 @dataclass(frozen=True)
 class PromptLine:
-    """What a line says: a prompt or label, its seeds, and arguments of a call; nothing where it says nothing.
+    """A line: a prompt or label, its seeds, and arguments of a call, as far as it names them.
 
-    `where` is what errors call the line.
+    `where` is how errors name the line.
     """
 
     subject: str | int | None

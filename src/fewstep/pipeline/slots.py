@@ -1,4 +1,4 @@
-"""Images of different samplers, steps and guidance in one batch, each the same to the bit whoever shares it."""
+"""Images with different samplers, steps and guidance in one batch, each the same bit for bit whoever shares it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from fewstep.run.slots import Finished, Request, Slots
 
 
 def draw_in_slots(model: Model, orders: Sequence[Order], capacity: int) -> list[Images]:
-    """The images of orders of one image each, `capacity` of them at once; those that are lost are not finite.
+    """The images of orders of one image each, `capacity` of them at once; lost ones are not finite.
 
-    They share their size, the kinds of their conditions and the weaker model. Raises `InvalidInput` where they do not,
-    and for a plan that starts from a pair of states.
+    The orders must share their size, the kinds of their conditions and the weaker model. Raises `InvalidInput` where
+    they do not, and for a plan that starts from a pair of states.
     """
     began, first = time.perf_counter(), orders[0]
     if any(order.drawing.guidance.weaker != first.drawing.guidance.weaker for order in orders):
@@ -50,7 +50,7 @@ def draw_in_slots(model: Model, orders: Sequence[Order], capacity: int) -> list[
 
 
 def request_of(model: Model, order: Order) -> Request:
-    """What slots are told of an order of one image."""
+    """The request to slots for an order of one image."""
     drawing, origin = order.drawing, order.origin
     conditions = Conditioned.of(model, encode(model, [drawing], order.weaker), order.weaker, origin)
     states = start(model, order.plan, [drawing], origin)
@@ -71,7 +71,7 @@ def request_of(model: Model, order: Order) -> Request:
         condition=alone(conditions.positive) or {},
         negative=alone(conditions.negative),
         weak=alone(conditions.weak),
-        scale=weights_of(drawing.guidance, conditions)[0],
+        scale=weights_of(drawing.guidance, conditions.acting)[0],
         method=drawing.guidance.how,
         interval=drawing.guidance.interval,
         around=(lambda denoiser: _nested(denoiser, around)) if around else None,
@@ -85,7 +85,7 @@ def _nested(denoiser: Denoiser, around: Sequence[Callable[[Denoiser], Denoiser]]
 
 
 def _image(model: Model, order: Order, finished: Finished, capacity: int, seconds: float) -> Images:
-    """Decoded alone, so that the company has no say there either."""
+    """Decoded alone, so that it does not depend on the other images here either."""
     began = time.perf_counter()
     picture = decode(model, finished.sample[None], order.drawing)
     if order.origin.pasted is not None:

@@ -1,4 +1,4 @@
-"""Drawings that start from a picture, by task: for the first time, and again from what a picture says of itself."""
+"""Drawings that start from a picture, by task: for the first time, and again from what a PNG keeps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from fewstep.pipeline.stages import check
 from fewstep.pipeline.strength import Strength
 
 UNREAD = "0" * 16
-"""The digest of a picture until it is read, after all else is checked."""
+"""The digest of a picture until it is read, which comes after all other checks."""
 OriginOf = Callable[[Model, Order, EncodedPicture, Tensor | None], Origin]
 
 

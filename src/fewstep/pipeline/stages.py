@@ -1,7 +1,7 @@
 """The four stages of drawing, functions from values to values over any images: encode, start, denoise, decode.
 
-A call runs them one after the other, a job over many drawings, a server each where it likes. An image is a drawing of
-one, see `Drawing.each`.
+A call runs them one after the other, a batch over many drawings, a server each where it likes. An image is a drawing of
+one image, see `Drawing.each`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from fewstep.core.plan import Plan
 from fewstep.denoise.base import Denoiser
 from fewstep.denoise.guided import Guided
 from fewstep.denoise.known import Known
+from fewstep.denoise.method import Setup
 from fewstep.denoise.project import clip, dynamic_threshold
-from fewstep.denoise.scale import EVERYWHERE, GuidanceSchedule
+from fewstep.denoise.scale import GuidanceSchedule
 from fewstep.drawing import Drawing, Estimate, Guidance
 from fewstep.models import Conditions, Model
 from fewstep.models.model import Counted
@@ -33,12 +34,21 @@ MAX_ROWS, MAX_BYTES = 100_000, 4 << 30
 
 
 def check(model: Model, order: Order) -> None:
-    """The second validation: what only the model knows.
+    """The second validation, of what only the model knows.
 
-    Raises `InvalidInput`; warns of what cannot act.
+    Raises `InvalidInput`, and warns of what cannot act.
     """
     check_asked(model, order)
-    _check_guidance(model, order)
+    guidance, plan, weaker = order.drawing.guidance, order.plan, order.weaker is not None
+    method, away = guidance.how, model.conditioner.guides_away(guidance)
+    acts = method.own_scale or any(weight != method.idle for weight in guidance.weights)
+    if plan.guidance_factors is not None and method.name != "cfg" and acts:
+        raise InvalidInput(
+            "the plan was tuned with guidance by row, which classifier-free guidance alone follows, and the method is "
+            f"{method.name}: leave the guidance method out, or tune with --constant-guidance"
+        )
+    if away or method.negative != "needed":
+        method.check(Setup(model, weights_of(guidance, [away or weaker]), away, weaker, plan))
 
 
 def check_asked(model: Model, order: Order) -> None:
@@ -58,23 +68,8 @@ def check_asked(model: Model, order: Order) -> None:
         order.weaker.state_shape(drawing.height, drawing.width)
 
 
-def _check_guidance(model: Model, order: Order) -> None:
-    """As the denoiser of the images would, before any condition is there."""
-    guidance, plan = order.drawing.guidance, order.plan
-    idle = all(map(guidance.how.idles, guidance.weights))
-    if plan.guidance_factors is not None and guidance.method != "cfg" and not idle:
-        raise InvalidInput(
-            "the plan was tuned with guidance by row, which classifier-free guidance alone follows, and the method is "
-            f"{guidance.method}: leave the guidance method out, or tune with --constant-guidance"
-        )
-    everywhere = guidance.but(interval=EVERYWHERE)  # of an interval that no row is in a run warns
-    away = model.conditioner.guides_away(everywhere)
-    nothing = Conditioned({}, {} if away else None, {}, (away or order.weaker is not None,))
-    denoiser_of(model, everywhere, nothing, plan, weaker=order.weaker).check(plan)
-
-
 class Encoded(NamedTuple):
-    """The conditions of one image: its own, what it is guided away from, and its own as the weaker model reads it."""
+    """The conditions of one image: its own, the negative, and its own as the weaker model reads it."""
 
     positive: Conditions
     negative: Conditions | None
@@ -82,7 +77,7 @@ class Encoded(NamedTuple):
 
 
 def encode(model: Model, images: Sequence[Drawing], weaker: Model | None = None, warn: bool = False) -> list[Encoded]:
-    """The conditions of images, each text encoded once; `warn` of words that are not read to their end."""
+    """The conditions of images, each text encoded once; `warn` of words that an encoder cuts."""
     own = model.conditioner.encode(images, warn)
     if weaker is None:
         return [Encoded(*each, None) for each in own]
@@ -139,17 +134,16 @@ class Conditioned:
     @staticmethod
     def of(model: Model, rows: Sequence[Encoded], weaker: Model | None = None, origin: Origin = NOISE_ALONE) -> Any:
         """The batch of some images."""
-
-        def placed(owner: Model, each: Sequence[Conditions]) -> dict[str, Tensor]:
-            more = {} if origin.channels is None else {"channels": origin.channels}
-            return owner.placed([{**conditions, **more} for conditions in each])
-
-        away = [row.negative for row in rows]
+        more = {} if origin.channels is None else {"channels": origin.channels}
+        own = [{**row.positive, **more} for row in rows]
+        away = [{**(row.negative or row.positive), **more} for row in rows]
+        weak = [{**(row.weak or {}), **more} for row in rows]
+        acting = tuple(weaker is not None or row.negative is not None for row in rows)
         return Conditioned(
-            positive=placed(model, [row.positive for row in rows]),
-            negative=placed(model, [row.negative or row.positive for row in rows]) if any(away) else None,
-            weak=None if weaker is None else placed(weaker, [row.weak or {} for row in rows]),
-            acting=tuple(weaker is not None or one is not None for one in away),
+            positive=model.placed(own),
+            negative=model.placed(away) if any(row.negative for row in rows) else None,
+            weak=None if weaker is None else weaker.placed(weak),
+            acting=acting,
         )
 
 
@@ -164,48 +158,38 @@ def denoiser_of(
     known: tuple[Tensor, Tensor] | None = None,
     counted: Counted = lambda network: network,
 ) -> Denoiser:
-    """The denoiser of a batch under its conditions, guided, its estimates brought into range or told what is known.
+    """The denoiser of a batch under its conditions: guided, with estimates in their range, or with known data in them.
 
-    Raises `InvalidInput` where the method cannot be used with the network or the plan.
+    Raises `InvalidInput` where the method does not fit the network or the plan.
     """
-    result = _guided(model, guidance, conditions, plan, weaker, counted)
+    network = model.denoiser(counted)
+    result: Denoiser
+    if conditions.negative is None and guidance.how.negative == "needed":
+        result = network.given(conditions.positive)
+    else:
+        scales = weights_of(guidance, conditions.acting)
+        result = Guided(
+            network,
+            conditions.positive,
+            conditions.negative,
+            scales if len(set(conditions.acting)) > 1 else scales[0],
+            method=guidance.how,
+            interval=guidance.interval,
+            weaker=None if weaker is None else weaker.denoiser(counted).given(conditions.weak or {}),
+        ).following(plan)
     if estimate is not None:
         result = bounded(result, estimate, model.codec.value_range)
     return result if known is None else Known(result, *known)
 
 
 def bounded(denoiser: Denoiser, estimate: Estimate, value_range: tuple[float, float]) -> Denoiser:
-    """A denoiser whose estimates are brought into the range of the data, as it is asked for."""
+    """The denoiser with its estimates brought into the range of the data."""
     if estimate.threshold is not None:
         return dynamic_threshold(denoiser, *estimate.threshold, low=value_range[0], high=value_range[1])
     return clip(denoiser, *value_range) if estimate.clip else denoiser
 
 
-def weights_of(guidance: Guidance, conditions: Conditioned) -> list[Any]:
-    """The scale of each image, which is the method's idle one where there is nothing to guide away from."""
+def weights_of(guidance: Guidance, guided: Sequence[bool]) -> list[Any]:
+    """The scale of each image, which is the method's idle one for those that are not guided."""
     acting = GuidanceSchedule.rows(guidance.scale) if isinstance(guidance.scale, tuple) else guidance.scale
-    return [acting if acts else guidance.how.idle for acts in conditions.acting]
-
-
-def _guided(
-    model: Model,
-    guidance: Guidance,
-    conditions: Conditioned,
-    plan: Plan | None,
-    weaker: Model | None,
-    counted: Counted,
-) -> Denoiser:
-    network, method = model.denoiser(counted), guidance.how
-    if conditions.negative is None and method.negative == "needed":
-        return network.given(conditions.positive)
-    scales = weights_of(guidance, conditions)
-    guided = Guided(
-        network,
-        conditions.positive,
-        conditions.negative,
-        scales if len(set(conditions.acting)) > 1 else scales[0],
-        method=method,
-        interval=guidance.interval,
-        weaker=None if weaker is None else weaker.denoiser(counted).given(conditions.weak or {}),
-    )
-    return guided if plan is None else guided.following(plan)
+    return [acting if acts else guidance.how.idle for acts in guided]

@@ -86,7 +86,7 @@ def sample(
     denoiser = as_denoiser(denoiser)
     states, seeds = starting_states(plan, denoiser, shape=shape, noise=noise, start=start, seed=seed, device=device)
     with torch.no_grad():
-        results = run_rows(plan, denoiser, states, seeds, None if on_row is None else _cancelling(on_row))
+        results = run_rows(plan, denoiser, states, seeds, on_row)
         if check and not bool(torch.isfinite(results[0]).all()):
             raise _locate(plan, denoiser, states, seeds, results[0])
     return results[0]
@@ -104,21 +104,11 @@ def sample_pair(
     denoiser = as_denoiser(denoiser)
     states, seeds = starting_states(plan, denoiser, start=start, seed=seed)
     with torch.no_grad():
-        results = run_rows(plan, denoiser, states, seeds, None if on_row is None else _cancelling(on_row))
+        results = run_rows(plan, denoiser, states, seeds, on_row)
         for result in results:
             if not bool(torch.isfinite(result).all()):
                 raise _locate(plan, denoiser, states, seeds, result)
     return results
-
-
-def _cancelling(on_row: Callable[[Progress], bool | None]) -> Callable[[Progress], None]:
-    """`on_row` with its answer True as the error that ends a run."""
-
-    def watch(progress: Progress) -> None:
-        if on_row(progress):
-            raise Cancelled(progress.index, progress.rows, progress.data())
-
-    return watch
 
 
 def check_plan(plan: Plan, denoiser: Denoiser) -> None:
@@ -195,9 +185,9 @@ def run_rows(
     denoiser: Denoiser,
     states: Sequence[Tensor],
     seeds: Sequence[int],
-    watch: Callable[[Progress], None] | None = None,
+    on_row: Callable[[Progress], bool | None] | None = None,
 ) -> tuple[Tensor, ...]:
-    """Run `plan` row by row and return the states at the end; `watch` sees each row after its network evaluation."""
+    """Run `plan` row by row and return the states at the end; `on_row` as in `sample`."""
     first = states[0]
     folds = tuple([denoiser.coefficients(row.t, row.alpha, row.sigma) for row in plan.rows])
     denoiser = denoiser.begin()
@@ -223,12 +213,15 @@ def run_rows(
         if result.data_ptr() == u.data_ptr():  # it is the input, which may be written to before it is read
             result = result.clone()
         buffers[DATA] = result
-        if watch is not None:
-            watch(Progress(i, len(plan.rows), row, partial(_estimate, u, result, folds[i] if affine else (0.0, 1.0))))
+        if on_row is not None:
+            shown = partial(_estimate, u, result, folds[i] if affine else (0.0, 1.0))
+            if on_row(Progress(i, len(plan.rows), row, shown)):
+                raise Cancelled(i, len(plan.rows), shown())
         if row.noise is not None:
             buffers[NOISE] = unit_noise(seeds, key_of(row.noise), first)
         execute(ops, buffers)
-        u = result = raw = buffers[DATA] = buffers[RAW] = buffers[NOISE] = None  # not held during the next evaluation
+        # Not held during the next evaluation.
+        u = result = raw = shown = buffers[DATA] = buffers[RAW] = buffers[NOISE] = None
     if levels[0].t._version:
         levels_of.cache_clear()
         raise InvalidInput("the network wrote to the times it was given, which other runs share: use t.clone() there")

@@ -15,6 +15,7 @@ network's own.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -28,6 +29,9 @@ NOTHING, DATA, RAW, NOISE = -1, -2, -3, -4
 projection. `NOTHING` is always None: a buffer that takes it lets its tensor go."""
 
 SOURCES = 4
+
+LEAST, MOST = 1e-9, 1e9
+"""A register is stored divided by a number between these: products over many rows must neither overflow nor vanish."""
 
 
 class Op(NamedTuple):
@@ -84,23 +88,6 @@ def combinations(plan: Plan, i: int, fold: tuple[float, float] | None) -> list[T
     return targets
 
 
-def _in_range(c: float) -> bool:
-    """Whether a register may be stored divided by `c`: products over many rows must neither overflow nor vanish."""
-    return 1e-9 < abs(c) < 1e9
-
-
-def _is_pointer(terms: Terms, *, unit: bool, result: bool) -> bool:
-    """Whether a register may be a tensor that is there already. A `unit` may not be scaled, and a `result` of the run
-    may not be memory of the network's.
-    """
-    if len(terms) > 1:
-        return False
-    [(source, c)] = terms.items()
-    if result and source in (DATA, RAW):
-        return False
-    return c == 1.0 or (not unit and _in_range(c))
-
-
 def _through(terms: Terms, buffer: int, other: Terms) -> Terms | None:
     """The same combination with `other`, which is in `buffer`, in place of some terms; None where that is no shorter.
 
@@ -115,89 +102,74 @@ def _through(terms: Terms, buffer: int, other: Terms) -> Terms | None:
         if not other.get(shared) or not terms[shared]:
             continue
         ratio = terms[shared] / other[shared]
-        rest = _remainder(terms, other, ratio)
-        if rest is None:
-            continue
-        rest.pop(shared, None)
+        taken = {source: ratio * other.get(source, 0.0) for source in terms}
+        if any(abs(taken[source]) > 30 * abs(c) for source, c in terms.items()):
+            continue  # they nearly cancel, which would cost accuracy
+        rest = {s: c - taken[s] for s, c in terms.items() if s != shared and abs(c - taken[s]) > 1e-13 * abs(c)}
         if len(rest) + 1 <= most:
             best = {buffer: ratio, **rest}
             most = len(rest)
     return best
 
 
-def _remainder(terms: Terms, other: Terms, ratio: float) -> Terms | None:
-    """What `terms` have beyond `ratio` times `other`; None where they nearly cancel, which would cost accuracy."""
-    rest: Terms = {}
-    for source, c in terms.items():
-        taken = ratio * other.get(source, 0.0)
-        if abs(taken) > 30 * abs(c):
-            return None
-        if abs(c - taken) > 1e-13 * abs(c):
-            rest[source] = c - taken
-    return rest
-
-
+@dataclass
 class _Row:
     """Lowers one row: which buffer holds which register, which ones may be written (`own`), which not (`foreign`)."""
 
-    def __init__(self, place: dict[int, int], scale: dict[int, float], own: set[int], foreign: set[int], size: int):
-        self.place, self.scale, self.own, self.foreign, self.size = place, scale, set(own), set(foreign), size
-        self.ops: list[Op] = []
-
-    @property
-    def cost(self) -> int:
-        """Passes over memory."""
-        return sum((op.factor is not None) + (op.first is not None) + len(op.rest) for op in self.ops)
+    place: dict[int, int]
+    scale: dict[int, float]
+    own: set[int]
+    foreign: set[int]
+    size: int
+    ops: list[Op] = field(default_factory=list)
 
     def after(self, targets: list[Terms], outputs: int, last: bool, dtype: torch.dtype) -> _Row:
         """The row that makes `targets`, in the cheaper of two orders: register 0, the longest, made last or first."""
-        both = []
-        for first in (False, True):
-            row = _Row(self.place, self.scale, self.own, self.foreign, self.size)
-            row._lower(targets, outputs, last, dtype, first)
-            both.append(row)
-        return min(both, key=lambda row: (row.cost, row.size))
-
-    def _lower(self, targets: list[Terms], outputs: int, last: bool, dtype: torch.dtype, first: bool) -> None:
-        """Write the instructions; `first` says whether register 0 is made first or last."""
         waiting: dict[int, Terms] = {}
         for r, terms in enumerate(targets):
-            stored = self._stored(terms)
+            # Combinations of registers as those of buffers; registers of zeros have none, and fall away.
+            held = {source: c for source, c in terms.items() if source < 0 or source in self.place}
+            stored = {self.place.get(s, s): c if s < 0 else c * self.scale[s] for s, c in held.items()}
             if not stored and r < outputs:  # the first registers are read, also where they are zero
                 stored = {DATA: 0.0}
             if stored:
                 waiting[r] = stored
-        place: dict[int, int] = {}
-        scale: dict[int, float] = {}
+        unscaled = range(outputs) if last else range(0)
+        both = []
+        for first in (False, True):
+            row = _Row({}, {}, set(self.own), set(self.foreign), self.size)
+            row._lower(dict(waiting), len(targets), first, unscaled, dtype)
+            passes = sum((op.factor is not None) + (op.first is not None) + len(op.rest) for op in row.ops)
+            both.append((passes, row.size, first, row))
+        return min(both)[-1]
+
+    def _lower(
+        self, waiting: dict[int, Terms], registers: int, first: bool, results: range, dtype: torch.dtype
+    ) -> None:
+        """Write the instructions; `first` says whether register 0 is made first or last.
+
+        `results` are the registers that the run returns, which may not be memory of the network's.
+        """
         busy: set[int] = set()
         while waiting:
-            r = min(waiting, key=lambda r: ((r != 0) if first else (r == 0), len(waiting[r])))
+            *_, r = min(((r == 0) != first, len(terms), r) for r, terms in waiting.items())
             terms = waiting.pop(r)
-            if _is_pointer(terms, unit=r == 0, result=last and r < outputs):
-                [(source, scale[r])] = terms.items()
+            [(source, c), *others] = terms.items()
+            is_memory = source in (DATA, RAW) and r in results
+            unit = r == 0  # the network's input is stored as it is
+            if not others and not is_memory and (c == 1.0 or (not unit and LEAST < abs(c) < MOST)):
                 if source < 0 or source in busy:
                     source = self._capture(source, busy.union(*waiting.values()))
-                place[r] = source
+                self.place[r], self.scale[r] = source, c
             else:
-                place[r], scale[r] = self._combine(terms, busy, waiting, r == 0, dtype)
-            busy.add(place[r])
-        kept = max(0, len(targets) - len(busy))  # all that is held is one buffer for each register
+                self.place[r], self.scale[r] = self._combine(terms, busy, waiting, unit, dtype)
+            busy.add(self.place[r])
+        kept = max(0, registers - len(busy))  # all that is held is one buffer for each register
         spare = sorted(self.own - busy)[kept:]
         for buffer in [*sorted(self.foreign - busy), *spare]:
             self.ops.append(Op(buffer, NOTHING, None, None, ()))
         self.foreign &= busy
         self.own -= set(spare)
-        self.place, self.scale = place, scale
-
-    def _stored(self, terms: Terms) -> Terms:
-        """A combination of registers as one of buffers; registers of zeros have none, and fall away."""
-        stored: Terms = {}
-        for source, c in terms.items():
-            if source < 0:
-                stored[source] = c
-            elif source in self.place:
-                stored[self.place[source]] = c * self.scale[source]
-        return stored
 
     def _capture(self, source: int, needed: set[int]) -> int:
         """A buffer that is the tensor `source` from now on."""
@@ -215,41 +187,29 @@ class _Row:
 
         Combinations that wait are shortened where they can start from this one.
         """
-
-        def may_be_overwritten(s: int) -> bool:
-            """Whether nobody needs what is in `s`, or those who do can start from the new combination instead."""
-            if s not in self.own or s in busy:
-                return False
-            readers = [other for other in waiting.values() if s in other]
-            return all(_through(other, s, terms) for other in readers)
-
-        def cost_of_lead(s: int) -> tuple[bool, bool, float]:
-            """First a coefficient of 1, which needs no multiplication, then a buffer that can be overwritten."""
-            return unit and terms[s] != 1.0, not may_be_overwritten(s), -abs(terms[s])
-
-        lead = min(terms, key=cost_of_lead)
-        factor = terms[lead] if not unit and _in_range(terms[lead]) else 1.0
+        # Nobody needs what is in these buffers, or those who do can start from the new combination instead.
+        writable = self.own.intersection(terms) - busy
+        for other in waiting.values():
+            writable -= {s for s in writable.intersection(other) if not _through(other, s, terms)}
+        # First a coefficient of 1, which needs no multiplication, then a buffer that can be overwritten.
+        lead = min(terms, key=lambda s: (unit and terms[s] != 1.0, s not in writable, -abs(terms[s])))
+        factor = terms[lead] if not unit and LEAST < abs(terms[lead]) < MOST else 1.0
         whole = {s: c / factor for s, c in terms.items()}
-        in_place = may_be_overwritten(lead)
-        dst = lead if in_place else self._new(busy.union(terms, *waiting.values()))
+        taken = busy.union(terms, *waiting.values())
+        dst = lead if lead in writable else min(self.own - taken, default=None)
+        if dst is None:
+            dst = self._free(taken | self.foreign)
+            self.own.add(dst)
         rest = [(s, c) for s, c in whole.items() if s != lead]
         multiplier, start = None, None
         if whole[lead] != 1.0 or not rest:
             multiplier = torch.tensor(whole[lead], dtype=dtype)
-        elif not in_place:
+        elif lead not in writable:
             start = rest.pop(0)
         self.ops.append(Op(dst, lead, multiplier, start, tuple(rest)))
         for r, other in waiting.items():
             waiting[r] = _through(other, dst, whole) or other
         return dst, factor
-
-    def _new(self, taken: set[int]) -> int:
-        """A buffer to write to: one of our own that is not `taken`, or another."""
-        dst = min(self.own - taken, default=None)
-        if dst is None:
-            dst = self._free(taken | self.foreign)
-            self.own.add(dst)
-        return dst
 
     def _free(self, taken: set[int]) -> int:
         """A buffer without a tensor in it."""

@@ -22,13 +22,12 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.attention import perturbed
 from fewstep.denoise.base import Denoiser, Level, as_denoiser
-from fewstep.denoise.branches import weak_output
 from fewstep.denoise.cfg import CFG
-from fewstep.denoise.convert import Network
+from fewstep.denoise.convert import Network, weak_output
 from fewstep.denoise.guided import Guided, Need
 from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, WEAK, Method, State
 from fewstep.denoise.scale import EVERYWHERE, Weight, moments_of
-from fewstep.run.eager import check_plan, initial_registers, starting_states
+from fewstep.run.eager import initial_registers, starting_states
 from fewstep.run.noise import draw, key_of
 
 _Call = tuple[str, frozenset[int]]
@@ -115,6 +114,14 @@ class _Slot:
         """Those of the next row."""
         branches = self.needs[self.row].branches
         return [(branch, self.layers if branch == PERTURBED else frozenset()) for branch in branches]
+
+    @property
+    def shapes(self) -> dict[str, dict[str, list[int]]]:
+        """Of the conditions, by branch and name."""
+        return {
+            branch: {name: list(value.shape) for name, value in sorted(own.items())}
+            for branch, own in self.conditions.items()
+        }
 
     def estimate(self, x: Tensor, heard: Mapping[str, Sequence[Tensor]]) -> Sequence[Tensor]:
         """Data and raw, (1, ..) each, from what the networks said of this image."""
@@ -205,14 +212,19 @@ class Slots:
                 f"{plan.recipe.sampler} needs {plan.registers} registers and {plan.inputs} starting states; these "
                 f"slots have {self.registers} registers for single states: make them with registers={plan.registers}"
             )
-        check_plan(plan, self.network)
-        slot = self._slot(plan, request)
-        given = {"noise": request.noise, "start": request.start}
-        batch = {name: value[None] for name, value in given.items() if value is not None} or {"shape": (1, *self.shape)}
-        states, _ = starting_states(plan, self.network, seed=[request.seed], **batch)  # type: ignore[arg-type]
+        noise = None if request.noise is None else request.noise[None]
+        start = None if request.start is None else request.start[None]
+        shape = (1, *self.shape) if noise is None and start is None else None
+        states, _ = starting_states(plan, self.network, shape=shape, noise=noise, start=start, seed=[request.seed])
         if states[0].shape[1:] != self.shape:
             raise InvalidInput(f"these slots hold states of shape {self.shape}, got {tuple(states[0].shape[1:])}")
-        self._check_conditions(slot.conditions)
+        slot = self._slot(plan, request)
+        for _, other in self._taken()[:1]:
+            if slot.shapes != other.shapes:
+                raise InvalidInput(
+                    f"all images of the batch need the conditions {other.shapes}, with these names and shapes, got "
+                    f"{slot.shapes}"
+                )
         place = self._slots.index(None)
         self._clear(place)
         for register, state in initial_registers(plan, states, [request.seed]).items():
@@ -260,12 +272,22 @@ class Slots:
     def _slot(self, plan: Plan, request: Request) -> _Slot:
         """The image as it will be run. Raises `InvalidInput` where it cannot be."""
         answer, affine = _Answer(), self.network.affine
-        needs = [Need(moment, None, (POSITIVE if affine else ESTIMATES,)) for moment in moments_of(plan)]
+        moments = moments_of(plan.rows, range(len(plan.rows)))
+        needs = [Need(moment, None, (POSITIVE if affine else ESTIMATES,)) for moment in moments]
         method, layers = CFG(), frozenset()
         if isinstance(self.network, Network):
-            guided = self._guided(self.network, request).following(plan)
+            guided = Guided(
+                self.network,
+                request.condition,
+                request.negative,
+                request.scale if isinstance(request.scale, str) else [request.scale],
+                method=request.method,
+                interval=request.interval,
+                weaker=self.weaker,
+            ).following(plan)
             guided.check(plan)
-            method, needs, layers = guided.method, guided.needs(plan), guided.layers
+            method, layers = guided.method, guided.layers
+            needs = [guided.need(0, moment) for moment in moments]
         elif request.condition or request.negative or request.scale != 1 or request.method != "cfg":
             raise InvalidInput("conditions and guidance need a fewstep.Network as the network")
         folded = affine and not method.splits and request.around is None
@@ -283,18 +305,6 @@ class Slots:
             self._table(plan, folds if folded else None),
             answer,
             None if request.around is None else request.around(answer),
-        )
-
-    def _guided(self, network: Network, request: Request) -> Guided:
-        """The image alone, which checks what is asked for."""
-        return Guided(
-            network,
-            request.condition,
-            request.negative,
-            request.scale if isinstance(request.scale, str) else [request.scale],
-            method=request.method,
-            interval=request.interval,
-            weaker=self.weaker,
         )
 
     def _table(self, plan: Plan, folds: Any) -> np.ndarray:
@@ -319,15 +329,6 @@ class Slots:
             branch: {name: torch.as_tensor(value, device=self._noise.device) for name, value in condition.items()}
             for branch, condition in given.items()
         }
-
-    def _check_conditions(self, conditions: Mapping[str, Mapping[str, Tensor]]) -> None:
-        """Raise `InvalidInput` where an image cannot share calls with those that are there."""
-        for _, slot in self._taken()[:1]:
-            there, own = _shapes(slot.conditions), _shapes(conditions)
-            if own != there:
-                raise InvalidInput(
-                    f"all images of the batch need the conditions {there}, with these names and shapes, got {own}"
-                )
 
     def _estimate(self) -> None:
         """The data and the raw estimate of each image, from the calls that they need."""
@@ -395,9 +396,3 @@ class Slots:
                 else:
                     target.addcmul_(sources[j], device[:, r, j])
         self._bank, self._next = self._next, self._bank
-
-
-def _shapes(conditions: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, list[int]]]:
-    return {
-        branch: {name: list(value.shape) for name, value in sorted(own.items())} for branch, own in conditions.items()
-    }

@@ -12,47 +12,18 @@ r_q - r_p. Differences, rather than the sum of all eps_j, keep the marginals exa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
 import numpy as np
 
-from fewstep.core.schedule import Float
-from fewstep.core.tape import Point, State, Tape
-from fewstep.solvers.ddim import transfer
-from fewstep.solvers.exponential import Rows, finite, order_at, predicted, remembered
-
-LOUDEST = 50.0
-"""Earlier rows are left out where they would be weighted more than this: a network's error would drown the rest."""
-
-
-def too_loud(weights: Iterable[float], q: Point) -> bool:
-    """Whether `weights` on differences of rows sum to more than LOUDEST, in units of a state at `q`."""
-    return sum(map(abs, weights)) > LOUDEST * max(1.0, q.sigma)
-
-
-_nodes, _weights = np.polynomial.legendre.leggauss(32)
-NODES, WEIGHTS = 0.5 * (_nodes + 1), 0.5 * _weights
-"""Gauss-Legendre quadrature on [0, 1]: exact to rounding for polynomials, also times e^(g s), |g| < 40."""
+from fewstep.core.tape import Point, State, Tape, noise_in, transfer
+from fewstep.solvers.exponential import NODES, WEIGHTS, Rows, falls, lagrange_integrals, remembered, too_loud
 
 FIXED = {1: (), 2: (-1 / 2,), 3: (-16 / 12, 5 / 12), 4: (-59 / 24, 37 / 24, -9 / 24)}
 """Adams-Bashforth weights of eps_1, eps_2 .. for even steps; eps_0 has what is missing to 1."""
-
-
-def lagrange_integrals(nodes: list[float], at: Float, density: Float) -> list[float]:
-    """Sums of `density` L_j over the points `at`; L_1, L_2 .. are Lagrange polynomials through `nodes`."""
-    weights = []
-    for j in range(1, len(nodes)):
-        others = nodes[:j] + nodes[j + 1 :]
-        factors = [(at - node) / (nodes[j] - node) for node in others]
-        weights.append(float(np.sum(density * np.prod(factors, axis=0))))
-    return weights
-
-
-def weighted(weights: Sequence[float], states: Sequence[State]) -> State:
-    """The sum of states times weights."""
-    return sum((w * state for w, state in zip(weights, states, strict=True)), State({}))
 
 
 def _step(
@@ -81,18 +52,20 @@ def deis(
 
     `variable` is what the noise is a polynomial of: `log_rho` (log of sigma / alpha), `rho` (LMS of k-diffusion) or
     `time` (t-AB). A step is of first order where it is infinite at one end, as log rho is at clean data.
-    `lower_order_final` as in `exponential.order_at`.
+    `lower_order_final` as in `exponential.falls`.
     """
     x = tape.start()
     history: Rows = []
+    steps = len(tape.points) - 1
+    falling = falls(steps, lower_order_final)
     for i, (p, q) in enumerate(tape.steps()):
         data = tape.evaluate(x, p)
-        history = remembered(history, p, tape.keep(predicted(x, data, p, "noise")), most=order)
-        now = order_at(i, len(tape.points) - 1, order, lower_order_final)
-        if not (finite(p, q) or (variable == "rho" and p.alpha > 0 and q.alpha > 0)):
-            now = 1
-        weights = partial(_exact_weights, tape, [r for r, _ in history], q, variable)
-        x = _step(x, data, p, q, [eps for _, eps in history[:now]], weights)
+        history = remembered(history, p, tape.keep(noise_in(x, data, p)), most=order)
+        known = history[: steps - i] if falling else history
+        if not (math.isfinite(q.lam - p.lam) or (variable == "rho" and p.alpha > 0 and q.alpha > 0)):
+            known = history[:1]
+        weights = partial(_exact_weights, tape, [r for r, _ in known], q, variable)
+        x = _step(x, data, p, q, [eps for _, eps in known], weights)
     return x
 
 
@@ -120,7 +93,7 @@ def ipndm(tape: Tape, *, order: int = 4) -> State:
     history: list[State] = []  # newest first
     for p, q in tape.steps():
         data = tape.evaluate(x, p)
-        history = [tape.keep(predicted(x, data, p, "noise")), *history][:order]
+        history = [tape.keep(noise_in(x, data, p)), *history][:order]
         x = _fixed_step(x, data, p, q, history)
     return x
 
@@ -147,17 +120,17 @@ def pndm(tape: Tape, *, warmup: Literal["runge-kutta", "multistep"] = "runge-kut
     history: list[State] = []  # newest first
     for i, (p, q) in enumerate(tape.steps()):
         data = tape.evaluate(x, p)
-        eps = tape.keep(predicted(x, data, p, "noise"))
+        eps = tape.keep(noise_in(x, data, p))
         history = [eps, *history][:4]
-        if warmup == "runge-kutta" and i < 3 and finite(p, q):
+        if warmup == "runge-kutta" and i < 3 and math.isfinite(q.lam - p.lam):
             middle = tape.point((p.t + q.t) / 2)
             # The inner rows weigh each other's noise, one after the other.
             if not too_loud([_span(p, middle) / middle.sigma * _span(p, q) ** 2 / q.sigma / 6], q):
                 x = _runge_kutta_step(tape, x, eps, p, middle, q)
                 continue
         x = _fixed_step(x, data, p, q, history)
-        if warmup == "multistep" and i == 0 and finite(p, q) and not too_loud([_span(p, q) / 2], q):
-            again = predicted(x, tape.evaluate(x, q), q, "noise")
+        if warmup == "multistep" and i == 0 and math.isfinite(q.lam - p.lam) and not too_loud([_span(p, q) / 2], q):
+            again = noise_in(x, tape.evaluate(x, q), q)
             x = x + _span(p, q) / 2 * (again - eps)
     return x
 
@@ -169,9 +142,9 @@ def _runge_kutta_step(tape: Tape, x: State, e1: State, p: Point, middle: Point, 
         return to.alpha / p.alpha * x + _span(p, to) * e
 
     x1 = move(e1, middle)
-    x2 = move(predicted(x1, tape.evaluate(x1, middle), middle, "noise"), middle)
-    e3 = predicted(x2, tape.evaluate(x2, middle), middle, "noise")
+    x2 = move(noise_in(x1, tape.evaluate(x1, middle), middle), middle)
+    e3 = noise_in(x2, tape.evaluate(x2, middle), middle)
     e2 = (x2 - middle.alpha / p.alpha * x) / _span(p, middle)  # as x2 holds it: that saves a register
     x3 = move(e3, q)
     most = tape.keep(move((e1 + 2 * e2 + 2 * e3) / 6, q))
-    return most + _span(p, q) / 6 * predicted(x3, tape.evaluate(x3, q), q, "noise")
+    return most + _span(p, q) / 6 * noise_in(x3, tape.evaluate(x3, q), q)

@@ -73,7 +73,8 @@ def compile(
         points = _reversed(schedule, points)
 
     solver, defaults = solver_of(sampler)
-    options = _checked(sampler, get_type_hints(solver), defaults, options)
+    if options:
+        options = _checked(sampler, get_type_hints(solver), defaults, options)
     tape = Tape(schedule, points)
     result = solver(tape, **{**SAMPLERS[sampler].options, **defaults, **options})
     recipe = Recipe(
@@ -99,7 +100,7 @@ def _checked(
     sampler: str, hints: Mapping[str, Any], defaults: Mapping[str, Any], options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The options that a caller gives, each one known to the sampler and of the type that it asks for."""
-    if options and not defaults:
+    if not defaults:
         raise InvalidInput(f"{sampler} takes no options, got {', '.join(map(repr, options))}")
     for option in options:
         if option not in defaults:

@@ -11,13 +11,7 @@ import math
 from typing import Literal
 
 from fewstep.core.errors import InvalidInput, not_negative
-from fewstep.core.tape import Point, State, Tape
-
-
-def transfer(x: State, data: State, p: Point, q: Point) -> State:
-    """The exact step from `p` to `q` for data that does not change (DDIM, also DPM-Solver++ of order 1)."""
-    keep = q.sigma / p.sigma
-    return keep * x + (q.alpha - p.alpha * keep) * data
+from fewstep.core.tape import Point, State, Tape, noise_in
 
 
 def fall(p: Point, q: Point) -> float:
@@ -63,7 +57,7 @@ def ddim(tape: Tape, *, eta: float = 0.0) -> State:
     x = tape.start()
     for p, q in tape.steps():
         data, raw = tape.evaluate_raw(x, p)
-        eps = (x - p.alpha * raw) / p.sigma
+        eps = noise_in(x, raw, p)
         v = eta * posterior_std(p, q)
         x = q.alpha * data + math.sqrt(max(0.0, q.sigma**2 - v**2)) * eps + drawn(tape, p, q, v)
     return x
@@ -82,7 +76,7 @@ def ddpm(tape: Tape, *, variance: Literal["fixed_small", "fixed_large"] = "fixed
     for p, q in tape.steps():
         data = tape.evaluate(x, p)
         v = posterior_std(p, q)
-        eps = (x - p.alpha * data) / p.sigma
+        eps = noise_in(x, data, p)
         x = q.alpha * data + math.sqrt(max(0.0, q.sigma**2 - v**2)) * eps
         if v > 0 and variance == "fixed_large":
             v = v * p.sigma / q.sigma

@@ -15,8 +15,7 @@ from itertools import pairwise
 from typing import Literal
 
 from fewstep.core.errors import InvalidInput, not_negative
-from fewstep.core.tape import Point, State, Tape
-from fewstep.solvers.ddim import transfer
+from fewstep.core.tape import Point, State, Tape, transfer
 from fewstep.solvers.exponential import advance, has_inside
 
 

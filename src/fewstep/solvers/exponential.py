@@ -17,12 +17,15 @@ Members differ in how they estimate m' and m'': from earlier rows (multistep, M)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
+import numpy as np
+
 from fewstep.core.errors import InvalidInput
-from fewstep.core.tape import Point, State, Tape
-from fewstep.solvers.ddim import check_noise, drawn, transfer
+from fewstep.core.schedule import Float
+from fewstep.core.tape import Point, State, Tape, noise_in, transfer
+from fewstep.solvers.ddim import check_noise, drawn
 
 Prediction = Literal["data", "noise"]
 Rows = list[tuple[Point, State]]
@@ -30,16 +33,32 @@ Rows = list[tuple[Point, State]]
 
 WIDEST = math.log(1024)
 """Singlesteps that would amplify more than 1024 times are of first order: inner rows would be weighted by as much."""
+LOUDEST = 50.0
+"""Earlier rows are left out where they would be weighted more than this: a network's error would drown the rest."""
+
+_nodes, _weights = np.polynomial.legendre.leggauss(32)
+NODES, WEIGHTS = 0.5 * (_nodes + 1), 0.5 * _weights
+"""Gauss-Legendre quadrature on [0, 1]: exact to rounding for polynomials, also times e^(g s), |g| < 40."""
 
 
-def finite(p: Point, q: Point) -> bool:
-    """Whether lambda is finite at both ends; where it is not, only the step of first order exists."""
-    return math.isfinite(p.lam) and math.isfinite(q.lam)
+def too_loud(weights: Iterable[float], q: Point) -> bool:
+    """Whether `weights` on differences of rows sum to more than LOUDEST, in units of a state at `q`."""
+    return sum(map(abs, weights)) > LOUDEST * max(1.0, q.sigma)
+
+
+def lagrange_integrals(nodes: list[float], at: Float, density: Float) -> list[float]:
+    """Sums of `density` L_j over the points `at`; L_1, L_2 .. are Lagrange polynomials through `nodes`."""
+    weights = []
+    for j in range(1, len(nodes)):
+        others = nodes[:j] + nodes[j + 1 :]
+        factors = [(at - node) / (nodes[j] - node) for node in others]
+        weights.append(float(np.sum(density * np.prod(factors, axis=0))))
+    return weights
 
 
 def has_inside(p: Point, q: Point, prediction: str) -> bool:
     """Whether a step may have inner rows: lambda finite at both ends, and not too wide in the unstable direction."""
-    return finite(p, q) and factors(p, q, prediction)[2] <= WIDEST + 1e-9
+    return math.isfinite(q.lam - p.lam) and factors(p, q, prediction)[2] <= WIDEST + 1e-9
 
 
 def factors(p: Point, q: Point, prediction: str) -> tuple[float, float, float]:
@@ -67,23 +86,14 @@ def weights(g: float) -> tuple[float, float, float]:
     return w0, w0 / g - 1, (w0 - g) / g**2 - 0.5
 
 
-def predicted(x: State, data: State, p: Point, prediction: str) -> State:
-    """The quantity that is integrated: the data itself, or the noise that it implies."""
-    return data if prediction == "data" else (x - p.alpha * data) / p.sigma
-
-
 def remembered(history: Rows, p: Point, m: State, most: int) -> Rows:
     """`history`, the newest first, with the row (p, m) before it: `most` rows, without earlier ones where alpha = 0."""
     return [(p, m), *((r, n) for r, n in history if math.isfinite(r.lam))][:most]
 
 
-def order_at(step: int, steps: int, order: int, lower_order_final: bool | None) -> int:
-    """The order of a multistep solver at a step: it grows with the history and, if asked, falls towards the end.
-
-    `lower_order_final` None asks for it where there are fewer than 15 steps: it is more stable there.
-    """
-    falls = steps < 15 if lower_order_final is None else lower_order_final
-    return min(order, step + 1, steps - step if falls else order)
+def falls(steps: int, lower_order_final: bool | None) -> bool:
+    """Whether the order of a multistep solver falls towards the end; None: with fewer than 15 steps, for stability."""
+    return steps < 15 if lower_order_final is None else lower_order_final
 
 
 def multistep(
@@ -107,10 +117,13 @@ def multistep(
     check_noise(tape, eta, s_noise, most=math.inf if prediction == "data" else 0.0)
     x = tape.start()
     history: Rows = []
+    steps = len(tape.points) - 1
+    falling = falls(steps, lower_order_final)
     for i, (p, q) in enumerate(tape.steps()):
         data = tape.evaluate(x, p)
-        history = remembered(history, p, tape.keep(predicted(x, data, p, prediction)), most=3)
-        now = min(order_at(i, len(tape.points) - 1, order, lower_order_final), len(history))
+        m = data if prediction == "data" else noise_in(x, data, p)
+        history = remembered(history, p, tape.keep(m), most=order)
+        now = min(len(history), steps - i) if falling else len(history)
         k, g, v = drift(p, q, eta)
         x = k * x + (q.alpha - p.alpha * k) * data  # k x - c w0 m0
         if now > 1 and has_inside(p, q, prediction):

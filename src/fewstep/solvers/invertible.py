@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from fewstep.core.errors import InvalidInput
-from fewstep.core.tape import State, Tape
-from fewstep.solvers.ddim import transfer
+from fewstep.core.tape import State, Tape, transfer
 from fewstep.solvers.rungekutta import Path, coordinate
 
 

@@ -20,8 +20,7 @@ import numpy as np
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Float
-from fewstep.core.tape import Point, State, Tape
-from fewstep.solvers.ddim import transfer
+from fewstep.core.tape import Point, State, Tape, noise_in, transfer
 
 Path = Literal["auto", "sigma", "flow"]
 WIDEST = 1024.0
@@ -59,7 +58,7 @@ class Coordinate(NamedTuple):
 
     def slope(self, x: State, data: State, p: Point) -> State:
         """dy / dtau from a network evaluation of x."""
-        eps = (x - p.alpha * data) / p.sigma
+        eps = noise_in(x, data, p)
         return eps - data if self.flow else eps
 
     def point(self, tape: Tape, tau: float) -> Point:

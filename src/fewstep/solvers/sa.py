@@ -18,9 +18,8 @@ import numpy as np
 
 from fewstep.core.errors import InvalidInput, not_negative
 from fewstep.core.tape import State, Tape
-from fewstep.solvers.adams import NODES, WEIGHTS, lagrange_integrals, weighted
 from fewstep.solvers.ddim import check_noise, drawn
-from fewstep.solvers.exponential import Rows, drift, finite, remembered
+from fewstep.solvers.exponential import NODES, WEIGHTS, Rows, drift, lagrange_integrals, remembered
 
 
 def differences(places: list[float], g: float, variant: str) -> list[float]:
@@ -66,14 +65,14 @@ def sa_solver(
         total = q.alpha - p.alpha * k
         first = k * x + total * data + drawn(tape, p, q, v)
         corrected = None
-        if not finite(p, q):
+        if not math.isfinite(q.lam - p.lam):
             x = first
             continue
         left = steps - i if lower_order_final else 4
         places = [(r.lam - p.lam) / (q.lam - p.lam) for r, _ in history]
         older = [q.alpha * (data - m) for _, m in history[1:]]
         ahead = differences(places[: min(predictor_order, left)], g, variant)
-        x = first + weighted(ahead, older[: len(ahead)])
+        x = first + sum((w * m for w, m in zip(ahead, older, strict=False)), State({}))
         if corrector_order == 1:
             corrected = tape.keep(first - total * data)
             weight = total

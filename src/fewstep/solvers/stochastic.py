@@ -13,9 +13,9 @@ from __future__ import annotations
 import math
 
 from fewstep.core.errors import InvalidInput
-from fewstep.core.tape import Point, State, Tape
-from fewstep.solvers.ddim import check_noise, drawn, fall, posterior_std, transfer
-from fewstep.solvers.exponential import WIDEST, advance, finite
+from fewstep.core.tape import Point, State, Tape, transfer
+from fewstep.solvers.ddim import check_noise, drawn, fall, posterior_std
+from fewstep.solvers.exponential import WIDEST, advance
 
 
 def ancestral(p: Point, q: Point, eta: float) -> tuple[Point, float]:
@@ -50,7 +50,7 @@ def two_stage_ancestral(tape: Tape, *, prediction: str = "data", eta: float = 1.
         down, v = ancestral(p, q, eta)
         inner = []
         # The inner row of noise prediction is weighted by the square root of the step's fall in ratio.
-        if finite(p, down) and (prediction == "data" or (down.lam - p.lam) / 2 <= WIDEST + 1e-9):
+        if math.isfinite(down.lam - p.lam) and (prediction == "data" or (down.lam - p.lam) / 2 <= WIDEST + 1e-9):
             middle = (p.lam + down.lam) / 2
             at_end = math.isclose(middle, q.lam, abs_tol=1e-9)
             inner = [q if at_end else tape.point_at_lambda(middle)]
@@ -73,7 +73,7 @@ def dpmpp_sde(tape: Tape, *, eta: float = 1.0, r: float = 0.5, s_noise: float = 
     for p, q in tape.steps():
         data = tape.evaluate(x, p)
         down, v = ancestral(p, q, eta)
-        if not finite(p, q):
+        if not math.isfinite(q.lam - p.lam):
             x = transfer(x, data, p, down) + drawn(tape, p, q, v * s_noise)
             continue
         s = tape.point_at_lambda(p.lam + r * (q.lam - p.lam))

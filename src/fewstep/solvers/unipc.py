@@ -21,10 +21,8 @@ from typing import Literal
 import numpy as np
 
 from fewstep.core.errors import InvalidInput
-from fewstep.core.tape import State, Tape
-from fewstep.solvers.adams import NODES, WEIGHTS, lagrange_integrals, too_loud, weighted
-from fewstep.solvers.ddim import transfer
-from fewstep.solvers.exponential import Prediction, Rows, factors, finite, order_at, predicted, remembered
+from fewstep.core.tape import Point, State, Tape, noise_in, transfer
+from fewstep.solvers.exponential import NODES, WEIGHTS, Prediction, Rows, factors, lagrange_integrals, too_loud
 
 
 def unipc(
@@ -48,46 +46,58 @@ def unipc(
     order = order_for(steps) if order == "auto" else order
     if any(not isinstance(i, int) or i < 0 for i in disable_corrector):
         raise InvalidInput(f"disable_corrector lists steps, counted from 0, got {list(disable_corrector)}")
-    if lower_order_final is None and tape.points[-1].sigma == 0:
-        lower_order_final = True
+    falling = lower_order_final
+    if falling is None:
+        falling = steps < 15 or tape.points[-1].sigma == 0
     x = tape.start()
-    history: Rows = []
+    history: Rows = []  # newest first
     correction: tuple[State, float] | None = None  # of x: (the change known before its row, the weight of its m)
     for i, (p, q) in enumerate(tape.steps()):
         data = tape.evaluate(x, p)
-        m = tape.keep(predicted(x, data, p, prediction))
-        history = remembered(history, p, m, most=order)
-        first = transfer(x, data, p, q)
-        if not finite(p, q):
-            x, correction = first, None
+        if not math.isfinite(q.lam - p.lam):
+            x, correction = transfer(x, data, p, q), None
             continue
-        k, c, g = factors(p, q, prediction)
+        m = tape.keep(data if prediction == "data" else noise_in(x, data, p))
+        history = [(p, m), *history][:order]
+        known = history[: steps - i] if falling else history
+        k, ahead, behind = _coefficients([r for r, _ in known], q, prediction, variant)
+        first = transfer(x, data, p, q)
         if correction is not None:
-            known, weight = correction
-            first = first + k * (known + weight * m)
-        now = min(order_at(i, steps, order, lower_order_final), len(history))
-        places = [(r.lam - p.lam) / (q.lam - p.lam) for r, _ in history[:now]]
-        while len(places) > 1 and too_loud(_weights(places, c, g, variant)[0], q):
-            places.pop()
-        ahead, behind = _weights(places, c, g, variant)
-        older = [n - m for _, n in history[1 : len(places)]]
-        x = first - weighted(ahead, older)
+            change, weight = correction
+            first = first + k * (change + weight * m)
+        older = [n - m for _, n in known[1 : len(ahead) + 1]]
+        predicted = sum((w * n for w, n in zip(ahead, older, strict=True)), State({}))
+        x = first - predicted
         correction = None
-        if corrector and i not in disable_corrector and not too_loud(behind, q):
-            *behind, weight = behind
-            change = weighted(ahead, older) - weighted(behind, older)
-            correction = (change + weight * m, -weight)
+        if corrector and behind and i not in disable_corrector:
+            *behind, own = behind
+            corrected = sum((w * n for w, n in zip(behind, older, strict=True)), State({}))
+            correction = (predicted - corrected + own * m, -own)
     return x
 
 
-def _weights(places: list[float], c: float, g: float, variant: str) -> tuple[list[float], list[float]]:
-    """c w_1, c w_2 .. of the predictor and of the corrector, for rows at `places` (now is 0, q is 1)."""
+def _coefficients(
+    points: Sequence[Point], q: Point, prediction: str, variant: str
+) -> tuple[float, list[float], list[float]]:
+    """k, and c w_1, c w_2 .. of the predictor and of the corrector, for a step from points[0] to `q`.
+
+    There are rows at `points`, the newest first. The oldest are left out where the predictor would be too loud; a
+    corrector that would be has no weights at all.
+    """
+    p = points[0]
+    k, c, g = factors(p, q, prediction)
     half = c * (g if variant == "bh1" else math.expm1(g)) / 2
     density = c * g * WEIGHTS * np.exp((1 - NODES) * g)
-    if len(places) == 1:
-        return [], [half]
-    ahead = [half / places[1]] if len(places) == 2 else lagrange_integrals(places, NODES, density)
-    return ahead, lagrange_integrals([*places, 1.0], NODES, density)
+    places = [(r.lam - p.lam) / (q.lam - p.lam) for r in points]  # p is at 0, q at 1
+    ahead: list[float] = []
+    behind = [half]
+    for n in range(len(places), 1, -1):
+        weights = [half / places[1]] if n == 2 else lagrange_integrals(places[:n], NODES, density)
+        if not too_loud(weights, q):
+            ahead = weights
+            behind = lagrange_integrals([*places[:n], 1.0], NODES, density)
+            break
+    return k, ahead, [] if too_loud(behind, q) else behind
 
 
 def order_for(steps: int) -> int:

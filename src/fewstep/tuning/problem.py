@@ -166,10 +166,9 @@ class Problem:
     def guided(self) -> bool:
         """Whether images are under classifier-free guidance by a constant scale, whose factors can be learned."""
         denoiser = self.begun(range(1))
-        if not isinstance(denoiser, Guided) or denoiser.method != CFG() or denoiser.scale.interval != EVERYWHERE:
+        if not isinstance(denoiser, Guided) or denoiser.method != CFG() or denoiser.interval != EVERYWHERE:
             return False
-        weights = denoiser.scale.each
-        return all(isinstance(w, float) for w in weights) and any(w != 1 for w in weights)
+        return all(isinstance(w, float) for w in denoiser.weights) and any(w != 1 for w in denoiser.weights)
 
     def parts(self, numbers: Sequence[int]) -> list[Sequence[int]]:
         """The numbers in batches."""
