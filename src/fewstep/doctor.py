@@ -34,7 +34,7 @@ LAMBDAS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 """Levels at which readings are tested: sigma / alpha from 7.4 to 0.14."""
 
 
-class Reading(NamedTuple):
+class Finding(NamedTuple):
     """One way to read a network's output; `score` is log denoising + calibration, less is better."""
 
     prediction: str
@@ -48,8 +48,8 @@ class Reading(NamedTuple):
 class Diagnosis(NamedTuple):
     """All readings, best first, and what follows from them in words; `best` is None where no reading holds."""
 
-    table: list[Reading]
-    best: Reading | None
+    table: list[Finding]
+    best: Finding | None
     verdict: str
 
 
@@ -97,7 +97,7 @@ def diagnose(
                 clean = sample(plan, denoiser, shape=shape, seed=seed, check=False)
             denoising, calibration = _test(denoiser, schedule, clean.float(), seed)
         score = math.log(max(denoising, 1e-12)) + calibration if math.isfinite(denoising + calibration) else math.inf
-        table.append(Reading(prediction, name, scale, denoising, calibration, score))
+        table.append(Finding(prediction, name, scale, denoising, calibration, score))
     table.sort(key=lambda reading: reading.score)
     best = table[0] if table[0].denoising < 1 else None
     return Diagnosis(table, best, _verdict(table, best))
@@ -126,7 +126,7 @@ def _test(denoiser: Denoiser, schedule: Schedule, clean: Tensor, seed: int) -> t
     return math.exp(sum(logs) / len(logs)), sum(drifts) / len(drifts)
 
 
-def _verdict(table: Sequence[Reading], best: Reading | None) -> str:
+def _verdict(table: Sequence[Finding], best: Finding | None) -> str:
     first, second = table[:2]
     if best is None:
         return (

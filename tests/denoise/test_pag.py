@@ -247,7 +247,7 @@ def test_a_wrapped_network_is_told_where_its_layers_are():
             lambda x, t, **condition: inner(x, t, **condition), SCHEDULE, "epsilon", dtype=torch.float64, **more
         )
 
-    with pytest.raises(fs.InvalidInput, match="give the module itself as module="):
+    with pytest.raises(fs.InvalidInput, match="where it is wrapped"):
         guided(wrapped(), 2.0)
     got = guided(wrapped(module=inner), 2.0)(X, 500.0)
     torch.testing.assert_close(got, pag(unet(), 2.0)(X, 500.0), rtol=0, atol=1e-12)

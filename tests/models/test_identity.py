@@ -8,7 +8,7 @@ import torch
 
 import fewstep as fs
 from fewstep.core.plan import TunedFor
-from fewstep.models import Identity
+from fewstep.models import Identity, check_tuned_for
 from fewstep.models.identity import in_dtype, of_callable
 from fewstep.pipeline import Pipeline, load
 
@@ -45,19 +45,19 @@ def test_a_trained_file_is_known_in_every_dtype(pipe: Pipeline) -> None:
 def test_a_plan_of_other_weights_is_refused_with_both_digests(pipe: Pipeline) -> None:
     plan = pipe.plan("ddim", steps=3)
     identity = pipe.model.identity
-    identity.check_plan(plan, "tune")
-    identity.check_plan(fitted(plan, model=identity.weights), "tune")
-    identity.check_plan(replace(plan, tuned_for=TunedFor("")), "tune")
+    check_tuned_for(plan, identity, "tune")
+    check_tuned_for(fitted(plan, model=identity.weights), identity, "tune")
+    check_tuned_for(replace(plan, tuned_for=TunedFor("")), identity, "tune")
     with pytest.raises(
         fs.InvalidInput, match=f"digest {'0' * 16}, this is 'tiny' with digest {identity.weights}: tune"
     ):
-        identity.check_plan(fitted(plan, model="0" * 16), "tune")
+        check_tuned_for(fitted(plan, model="0" * 16), identity, "tune")
 
 
 def test_a_plan_fits_its_model_in_another_dtype() -> None:
     whole, half = load("digits"), load("digits", dtype="bfloat16")
     plan = fitted(whole.plan("ddim", steps=2), model=whole.model.weights)
-    half.model.identity.check_plan(plan, "tune")
+    check_tuned_for(plan, half.model.identity, "tune")
     assert len(half([3], sampler=plan)) == 1
 
 

@@ -181,5 +181,5 @@ def test_what_an_image_cannot_be_guided_by_is_refused_and_takes_no_slot():
     with pytest.raises(fs.InvalidInput, match="give weaker="):
         without.admit(euler, fs.Request(**own, scale=2.0, method="autoguidance"))
     unknown = fs.Slots(fs.Network(lambda x, t, **condition: x, FLOW, "flow"), SHAPE, 1)
-    with pytest.raises(fs.InvalidInput, match="give the module itself as module="):
+    with pytest.raises(fs.InvalidInput, match="where it is wrapped"):
         unknown.admit(euler, fs.Request(**own, method="pag"))

@@ -7,7 +7,7 @@ import torch
 import fewstep as fs
 from fewstep.core.check import marginal_error
 from fewstep.core.plan import TunedFor
-from fewstep.models import Identity
+from fewstep.models import Identity, check_tuned_for
 from fewstep.tuning.rivals import deterministic
 from fewstep.tuning.table import LEARNED, Table, plan_of, spread, table_of
 
@@ -99,9 +99,9 @@ def test_times_that_coincide_are_moved_apart_and_others_stay():
 def test_a_plan_tuned_for_another_model_is_refused_and_an_ordinary_one_is_not():
     schedule = SCHEDULES["linear"]
     plan = plan_of(random_table(schedule, 3), schedule, TunedFor("a" * 16))
-    Identity("mine", "a" * 16).check_plan(plan, "use --force")
+    check_tuned_for(plan, Identity("mine", "a" * 16), "use --force")
     with pytest.raises(
         fs.InvalidInput, match=r"tuned for a model with digest aaaaaaaaaaaaaaaa, this is 'mine'.*--force"
     ):
-        Identity("mine", "b" * 16).check_plan(plan, "use --force")
-    Identity("mine", "b" * 16).check_plan(fs.compile("ddim", schedule=schedule, steps=3), "use --force")
+        check_tuned_for(plan, Identity("mine", "b" * 16), "use --force")
+    check_tuned_for(fs.compile("ddim", schedule=schedule, steps=3), Identity("mine", "b" * 16), "use --force")

@@ -22,7 +22,7 @@ from fewstep.zoo import checkpoint, container
 from fewstep.zoo.dataset import ImageSet
 from fewstep.zoo.network import UNetConfig
 from fewstep.zoo.objective import logistic_times
-from fewstep.zoo.train import DivergedError, Progress, train
+from fewstep.zoo.train import DivergedError, TrainingProgress, train
 from fewstep.zoo.trainconfig import TrainConfig
 
 NETWORK = UNetConfig(size=4, classes=2, widths=(8, 16), embedding=16)
@@ -57,8 +57,8 @@ class StopError(Exception):
     """What the progress callback raises to interrupt."""
 
 
-def interrupt_at(step: int) -> Callable[[Progress], None]:
-    def stop(progress: Progress) -> None:
+def interrupt_at(step: int) -> Callable[[TrainingProgress], None]:
+    def stop(progress: TrainingProgress) -> None:
         if progress.step >= step:
             raise StopError
 
@@ -142,7 +142,7 @@ def test_training_touches_neither_the_global_generator_nor_the_thread_count(tmp_
 
 
 def test_progress_is_reported_every_50_steps(tmp_path: Path) -> None:
-    seen: list[Progress] = []
+    seen: list[TrainingProgress] = []
     train(TINY, tmp_path / "model.safetensors", data=stripes(), progress=seen.append)
     assert [(p.step, p.steps) for p in seen] == [(50, 120), (100, 120), (120, 120)]
     assert [p.held_out_loss is None for p in seen] == [True, False, False]

@@ -29,7 +29,7 @@ from fewstep.adapters import spacing
 from fewstep.adapters.idle import refuse
 from fewstep.adapters.prediction import Prediction, fitting, projection
 from fewstep.adapters.rows import compiled, frozen
-from fewstep.adapters.runs import Run, Runs
+from fewstep.adapters.runs import HostRun, Runs
 from fewstep.adapters.times import Times
 from fewstep.core.errors import InvalidInput, one_of, unknown_name
 from fewstep.core.grid import GRIDS
@@ -309,7 +309,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         told = self._times.told(plan, points)
         whole = bool(np.all(told == np.round(told))) and isinstance(self._schedule, BetaSchedule)
         tensor = torch.from_numpy(told).to(torch.int64 if whole else torch.float32)
-        self._runs.last = Run(plan, self._schedule, steps, tensor.double().numpy(), tensor.to(device))
+        self._runs.last = HostRun(plan, self._schedule, steps, tensor.double().numpy(), tensor.to(device))
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """The evaluation that the host begins with: it has put a noised picture at that level."""

@@ -17,7 +17,7 @@ from fewstep.core.schedule import Float, Schedule
 
 
 @dataclass
-class Run:
+class HostRun:
     """What one thread is doing: a plan, what the network is told in each row, and how far the host is.
 
     `begin` is the row that the host begins with and `calls` what its calls are from there; None before the first one.
@@ -33,7 +33,7 @@ class Run:
     calls: list[Call] | None = None
     registers: Registers = field(default_factory=Registers)
 
-    def begun(self, timestep: Any) -> Run:
+    def begun(self, timestep: Any) -> HostRun:
         """This run, compiled from where the host begins, at `timestep` unless it said so by an index."""
         if self.calls is None:
             begin = self._found(timestep) if self.begin is None else self.begin
@@ -85,16 +85,16 @@ class Runs:
         self._threads = threading.local()
 
     @property
-    def last(self) -> Run | None:
+    def last(self) -> HostRun | None:
         """The run of this thread, or None."""
         return getattr(self._threads, "run", None)
 
     @last.setter
-    def last(self, run: Run | None) -> None:
+    def last(self, run: HostRun | None) -> None:
         self._threads.run = run
 
     @property
-    def own(self) -> Run:
+    def own(self) -> HostRun:
         """The run of this thread; `InvalidInput` where it has none."""
         if self.last is None:
             raise InvalidInput("call set_timesteps first, in the thread that runs the pipeline")
@@ -104,7 +104,7 @@ class Runs:
         return _runs_of, (self.last,)
 
 
-def _runs_of(run: Run | None) -> Runs:
+def _runs_of(run: HostRun | None) -> Runs:
     runs = Runs()
     runs.last = run
     return runs

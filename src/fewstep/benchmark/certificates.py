@@ -14,6 +14,7 @@ from fewstep.benchmark.measured import Measured, ModelFacts, PlanFacts, Precisio
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.measure.figure import Figure
+from fewstep.models import check_tuned_for
 
 End = Annotated[float, BeforeValidator(lambda value: math.inf if value is None else value)]
 """Null stands for an infinite number."""
@@ -84,7 +85,7 @@ def read_tuned(file: Path, model: ModelFacts, fingerprint: str, cost: int, force
     if plan.recipe.schedule_fingerprint != fingerprint:
         raise InvalidInput(f"{file} is for another noise schedule than that of {model.name}: tune one for this model")
     if not force:
-        model.identity.check_plan(plan, "tune one for it with `fewstep tune`, or use --force")
+        check_tuned_for(plan, model.identity, "tune one for it with `fewstep tune`, or use --force")
     tuned = replace(unmeasured(model, PlanFacts.of(plan, str(file)), None, cost), by="certificate")
     beside = file.with_name(file.stem + CERTIFICATE)
     if not beside.is_file():

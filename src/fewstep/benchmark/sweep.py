@@ -12,6 +12,7 @@ from fewstep.core.errors import InvalidInput, one_of, unknown_name
 from fewstep.core.grid import GRIDS
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
+from fewstep.models import check_tuned_for
 from fewstep.solvers.compile import compile
 from fewstep.solvers.registry import SAMPLERS
 from fewstep.tuning.rivals import fitting
@@ -140,7 +141,7 @@ def _made(name: str, grid: str, count: int, counted: str, target: Target) -> Pla
 def _from_file(file: Path, target: Target, force: bool) -> Plan:
     plan, model, schedule = Plan.load(file), target.model, target.schedule
     if not force:
-        model.identity.check_plan(plan, "tune one for it with `fewstep tune`, or use --force")
+        check_tuned_for(plan, model.identity, "tune one for it with `fewstep tune`, or use --force")
     if plan.recipe.schedule_fingerprint != schedule.fingerprint:
         raise InvalidInput(
             f"{file} is of the noise schedule {plan.recipe.schedule.get('kind')!r} "

@@ -12,9 +12,9 @@ import click
 import fewstep as fs
 from fewstep.cli import place
 from fewstep.cli.output import note, progress, show_json, show_table
-from fewstep.cli.values import Numbers, Several
+from fewstep.cli.values import CountList, Several
 
-NAMES, COUNTS = Several(str, "a name", most=100), Numbers(1, 1000)
+NAMES, COUNTS = Several(str, "a name", most=100), CountList(1, 1000)
 COMPARED = ("samplers", "grids", "steps", "rows", "nfe", "guidance", "precisions", "plans", "force")
 """Options that say what is compared; those that are left out are as `Sweep` has them."""
 

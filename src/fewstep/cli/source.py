@@ -58,5 +58,5 @@ def fitted(pipe: fs.Pipeline, call: dict[str, Any], force: bool = False) -> dict
         call = {**call, "negative": label(call["negative"])}
     plan = call.get("sampling", {}).get("plan")
     if plan is not None and not force:
-        pipe.model.identity.check_plan(plan, "tune one for it with `fewstep tune`, or use --force")
+        fs.models.check_tuned_for(plan, pipe.model.identity, "tune one for it with `fewstep tune`, or use --force")
     return call

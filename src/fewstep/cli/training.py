@@ -14,6 +14,14 @@ from fewstep.cli.app import Failure
 from fewstep.cli.headings import Decorator, several
 from fewstep.cli.output import note, progress, show_json
 from fewstep.core import InvalidInput
+from fewstep.zoo.scenes.assemble import assemble
+from fewstep.zoo.scenes.autoencoder import load_autoencoder, train_autoencoder
+from fewstep.zoo.scenes.diffusion import train_text_to_image
+from fewstep.zoo.scenes.training import Settings
+from fewstep.zoo.train import DivergedError, train
+from fewstep.zoo.trainclassifier import ClassifierConfig
+from fewstep.zoo.trainclassifier import train as train_features
+from fewstep.zoo.trainconfig import TrainConfig
 
 LINE_EVERY = 500
 """Steps between lines where there is no terminal for a bar."""
@@ -67,9 +75,6 @@ def digits(output: str, resume: bool, as_json: bool, **given: Any) -> None:
     The shipped model is what `fewstep train digits` gives. Ctrl-C stops it; the same command goes on, to the same
     weights. The path of the model is printed.
     """
-    from fewstep.zoo.train import DivergedError, train
-    from fewstep.zoo.trainconfig import TrainConfig
-
     given["state_every"] = given.pop("save_every")
     config = TrainConfig(**given, warmup_steps=min(TrainConfig().warmup_steps, given["steps"]))
     usual = vars(TrainConfig(seed=config.seed))
@@ -110,11 +115,9 @@ def classifier(output: str, as_json: bool, **given: Any) -> None:
     Its features are what `fewstep.measure` measures the digits model on. The shipped one is what `fewstep train
     classifier` gives. The path of the classifier is printed.
     """
-    from fewstep.zoo.trainclassifier import ClassifierConfig, train
-
     config, target = ClassifierConfig(**given), _made(output)
     with progress("training", config.steps) as bar:
-        done = train(config, target, progress=lambda step, loss: bar(step, words=f"loss {loss:.4f}"))
+        done = train_features(config, target, progress=lambda step, loss: bar(step, words=f"loss {loss:.4f}"))
     accuracy = done.training["accuracy"]
     _show(target, {"digest": done.digest, "accuracy": accuracy}, as_json)
     if not as_json:
@@ -129,8 +132,6 @@ def autoencoder(output: str, as_json: bool, **given: Any) -> None:
 
     OUTPUT/model is a diffusers AutoencoderKL. Its path is printed.
     """
-    from fewstep.zoo.scenes.autoencoder import train_autoencoder
-
     folder, how = Path(output), _settings(given)
     with watched(how.steps) as report:
         model = train_autoencoder(how, folder, report)
@@ -149,10 +150,6 @@ def scenes(output: str, autoencoder: str | None, scenes: int, reading: int, as_j
 
     OUTPUT/model is a folder for diffusers' StableDiffusionPipeline. Its path is printed.
     """
-    from fewstep.zoo.scenes.assemble import assemble
-    from fewstep.zoo.scenes.autoencoder import load_autoencoder
-    from fewstep.zoo.scenes.diffusion import train_text_to_image
-
     folder, how = Path(output), _settings(given)
     if (folder / "model").exists():
         raise InvalidInput(f"{folder / 'model'} exists already: it is finished, or belongs to another run")
@@ -191,9 +188,7 @@ def watched(steps: int) -> Iterator[Callable[..., None]]:
             raise Failure(f"training on scenes needs {error.name}: pip install 'fewstep[diffusers]'") from error
 
 
-def _settings(given: dict[str, Any]) -> Any:
-    from fewstep.zoo.scenes.training import Settings
-
+def _settings(given: dict[str, Any]) -> Settings:
     given["state_every"] = given.pop("save_every")
     return Settings(**given, warmup=min(100, given["steps"]))
 

@@ -102,14 +102,14 @@ class Ranges(Several):
         return range(low, high + 1)
 
 
-class Labels(Ranges):
+class LabelList(Ranges):
     """Class labels, `none` for no condition."""
 
     def some(self, part: str, param: Parameter, ctx: Context) -> Sequence[int | None]:
         return [None] if part.lower() == "none" else super().some(part, param, ctx)
 
 
-class Numbers(Ranges):
+class CountList(Ranges):
     """Numbers of steps, each once."""
 
     def __init__(self, low: int, high: int) -> None:
@@ -258,6 +258,6 @@ def mapping(pairs: Sequence[tuple[str, Any]], option: str) -> dict[str, Any]:
 
 
 NUMBERS = Several(float, "a number")
-LABELS = Labels(int, "a label", 0, 10**6, most=10_000)
+LABELS = LabelList(int, "a label", 0, 10**6, most=10_000)
 SEEDS = Seeds(int, "a seed", 0, 2**64 - 1, most=1_000_000)
 WEIGHTS = ScheduleOfWeights(float, "a weight", -1e6, 1e6)

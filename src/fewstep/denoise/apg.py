@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fewstep.core.errors import InvalidInput, number, positive
-from fewstep.denoise.method import NEGATIVE, POSITIVE, Combined, Method, Outputs, State, dims_of, inner, squared
+from fewstep.denoise.method import NEGATIVE, POSITIVE, BatchState, Combined, Method, Outputs, dims_of, inner, squared
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class APG(Method):
         object.__setattr__(self, "remembers", self.momentum != 0)
         object.__setattr__(self, "needs_run", self.remembers)
 
-    def combine(self, outputs: Outputs, weight: Any, at: State, memory: Any) -> Combined:
+    def combine(self, outputs: Outputs, weight: Any, at: BatchState, memory: Any) -> Combined:
         conditional, negative = outputs[POSITIVE], outputs[NEGATIVE]
         data = at.skip * at.x + at.out * conditional
         d = at.out * (conditional - negative)

@@ -47,8 +47,8 @@ def named(module: Any, layers: Sequence[str]) -> dict[str, nn.Module]:
     if not known:
         raise InvalidInput(
             f"perturbed attention needs a torch module with self-attention layers as in diffusers (with "
-            f"{', '.join(PARTS[:4])}), {type(module).__name__} has none: give the module itself as module=, or use "
-            "the guidance method 'cfg'"
+            f"{', '.join(PARTS[:4])}), {type(module).__name__} has none: give fewstep.Network(.., module=) "
+            "where it is wrapped, or use the guidance method 'cfg'"
         )
     chosen = {}
     for word in layers:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fewstep.core.errors import InvalidInput
-from fewstep.denoise.method import POSITIVE, WEAK, Combined, Method, Outputs, Setup, State
+from fewstep.denoise.method import POSITIVE, WEAK, BatchState, Combined, Method, Outputs, Setup
 from fewstep.denoise.scale import Moment
 
 
@@ -27,7 +27,7 @@ class AutoGuidance(Method):
     def branches(self, at: Moment, weight: float | None) -> tuple[str, ...]:
         return (POSITIVE,) if weight is None or weight == self.idle else (POSITIVE, WEAK)
 
-    def combine(self, outputs: Outputs, weight: Any, at: State, memory: Any) -> Combined:
+    def combine(self, outputs: Outputs, weight: Any, at: BatchState, memory: Any) -> Combined:
         weak = outputs[WEAK]
         guided = weak + weight * (outputs[POSITIVE] - weak)
         return guided, guided, None

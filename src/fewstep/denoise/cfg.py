@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fewstep.core.errors import InvalidInput, number
-from fewstep.denoise.method import NEGATIVE, POSITIVE, Combined, Method, Outputs, State, dims_of
+from fewstep.denoise.method import NEGATIVE, POSITIVE, BatchState, Combined, Method, Outputs, dims_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class CFG(Method):
         if not 0 <= self.rescale <= 1:
             raise InvalidInput(f"guidance rescale must lie in [0, 1], got {self.rescale}")
 
-    def combine(self, outputs: Outputs, weight: Any, at: State, memory: Any) -> Combined:
+    def combine(self, outputs: Outputs, weight: Any, at: BatchState, memory: Any) -> Combined:
         conditional, negative = outputs[POSITIVE], outputs[NEGATIVE]
         guided = negative + weight * (conditional - negative)
         if self.rescale:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fewstep.core.errors import InvalidInput
-from fewstep.denoise.method import NEGATIVE, POSITIVE, Combined, Method, Outputs, Setup, State
+from fewstep.denoise.method import NEGATIVE, POSITIVE, BatchState, Combined, Method, Outputs, Setup
 from fewstep.denoise.scale import GuidanceSchedule, Moment
 
 
@@ -37,7 +37,7 @@ class CFGPlusPlus(Method):
         _check_weight(weight)
         return (NEGATIVE,) if weight == 0 else (POSITIVE, NEGATIVE)
 
-    def combine(self, outputs: Outputs, weight: Any, at: State, memory: Any) -> Combined:
+    def combine(self, outputs: Outputs, weight: Any, at: BatchState, memory: Any) -> Combined:
         conditional, negative = outputs[POSITIVE], outputs[NEGATIVE]
         return negative + weight * (conditional - negative), negative, None
 

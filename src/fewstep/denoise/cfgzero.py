@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fewstep.core.errors import InvalidInput, shown
-from fewstep.denoise.method import NEGATIVE, POSITIVE, Combined, Method, Outputs, Setup, State, inner, squared
+from fewstep.denoise.method import NEGATIVE, POSITIVE, BatchState, Combined, Method, Outputs, Setup, inner, squared
 from fewstep.denoise.scale import Moment
 
 
@@ -40,7 +40,7 @@ class CFGZero(Method):
         zero = at.row is not None and at.row < self.zero_init
         return () if zero and NEGATIVE in needed else needed
 
-    def combine(self, outputs: Outputs, weight: Any, at: State, memory: Any) -> Combined:
+    def combine(self, outputs: Outputs, weight: Any, at: BatchState, memory: Any) -> Combined:
         conditional, negative = outputs[POSITIVE], outputs[NEGATIVE]
         base = inner(conditional, negative) / squared(negative) * negative
         guided = base + weight * (conditional - base)

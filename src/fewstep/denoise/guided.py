@@ -20,12 +20,12 @@ from fewstep.denoise.attention import install, perturbed
 from fewstep.denoise.base import Denoiser, Level, picked
 from fewstep.denoise.cfg import CFG
 from fewstep.denoise.convert import Network, check_network, weak_output
-from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, WEAK, Method, Outputs, Setup, State
+from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, WEAK, BatchState, Method, Outputs, Setup
 from fewstep.denoise.methods import method_of
 from fewstep.denoise.scale import EVERYWHERE, GuidanceSchedule, Moment, Weight, by_row, column, moments_of, weights_of
 
 
-class Need(NamedTuple):
+class RowNeed(NamedTuple):
     """What an image needs in a row of its plan: its weight there, and the branches."""
 
     moment: Moment
@@ -112,7 +112,7 @@ class Guided(Denoiser):
                 stacklevel=2,
             )
 
-    def need(self, image: int, moment: Moment) -> Need:
+    def need(self, image: int, moment: Moment) -> RowNeed:
         """What an image of the batch needs at a moment."""
         low, high = self.interval
         weight = self.weights[image % len(self.weights)]
@@ -120,7 +120,7 @@ class Guided(Denoiser):
             weight = None
         elif isinstance(weight, GuidanceSchedule):
             weight = weight.at(moment)
-        return Need(moment, weight, self.method.branches(moment, weight))
+        return RowNeed(moment, weight, self.method.branches(moment, weight))
 
     def following(self, plan: Plan | None) -> Guided:
         """This denoiser, its weights as the rows of a tuned plan take them; see `GuidanceSchedule.following`."""
@@ -156,10 +156,10 @@ class Guided(Denoiser):
         weights = [1.0 if need.weight is None else need.weight for need in needs]
         weight = 1 + (column(weights, x) - 1) * factor.to(x)
         skip, out = self.coefficients_at(level)
-        state = State(x, skip, out, [need.moment for need in needs], weights)
+        state = BatchState(x, skip, out, [need.moment for need in needs], weights)
         return skip * x + out * self.method.combine(outputs, weight, state, None)[0]
 
-    def _needs(self, batch: int, level: Level) -> list[Need]:
+    def _needs(self, batch: int, level: Level) -> list[RowNeed]:
         """One for all images or one for each."""
         moments, count = level.moments, len(self.weights)
         if count not in (1, batch):
@@ -209,7 +209,7 @@ class Guided(Denoiser):
         return found
 
     def _combined(
-        self, outputs: Outputs, images: Sequence[int], needs: Sequence[Need], x: Tensor, level: Level
+        self, outputs: Outputs, images: Sequence[int], needs: Sequence[RowNeed], x: Tensor, level: Level
     ) -> tuple[Tensor, Tensor]:
         """(data, raw) of images that need the same branches."""
         x, level = picked(x, images), level.take(images)
@@ -217,7 +217,7 @@ class Guided(Denoiser):
         if past and not past.keys().isdisjoint(images):
             memory = torch.stack([past[i] if i in past else torch.zeros_like(x[0]) for i in images])
         moments, weights = [need.moment for need in needs], [need.weight for need in needs]
-        state = State(x, *self.coefficients_at(level), moments, weights)
+        state = BatchState(x, *self.coefficients_at(level), moments, weights)
         data, raw, memory = self.method.guide(outputs, state, memory)
         if past is not None and memory is not None:
             past.update(zip(images, memory, strict=True))

@@ -29,7 +29,7 @@ Combined: TypeAlias = "tuple[Tensor, Tensor, Any]"
 """The guided output, the one that solvers take the noise from where they tell them apart, and a memory."""
 
 
-class State(NamedTuple):
+class BatchState(NamedTuple):
     """Where the images of `combine` are.
 
     Attributes:
@@ -95,7 +95,7 @@ class Method:
         """
         return (POSITIVE,) if weight is None or weight == self.idle else (POSITIVE, NEGATIVE)
 
-    def combine(self, outputs: Outputs, weight: Any, at: State, memory: Any) -> Combined:
+    def combine(self, outputs: Outputs, weight: Any, at: BatchState, memory: Any) -> Combined:
         """(data, raw, memory) from two outputs or more.
 
         Args:
@@ -104,7 +104,7 @@ class Method:
         """
         raise NotImplementedError
 
-    def guide(self, outputs: Outputs, at: State, memory: Any) -> Combined:
+    def guide(self, outputs: Outputs, at: BatchState, memory: Any) -> Combined:
         """As `combine`, from any number of outputs: one alone is the result, and none are zeros."""
         if len(outputs) > 1:
             return self.combine(outputs, column(at.weights, at.x), at, memory)

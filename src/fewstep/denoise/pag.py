@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from fewstep.core.errors import InvalidInput, number, shown
 from fewstep.denoise.attention import named
-from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, Combined, Method, Outputs, Setup, State
+from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, BatchState, Combined, Method, Outputs, Setup
 from fewstep.denoise.scale import GuidanceSchedule, Moment, by_row, check_negative, column
 
 MOST_LAYERS = 32
@@ -58,7 +58,7 @@ class PAG(Method):
         needed = super().branches(at, weight)
         return needed if weight is None or self._scale_at(at) == 0 else (*needed, PERTURBED)
 
-    def combine(self, outputs: Outputs, weight: Any, at: State, memory: Any) -> Combined:
+    def combine(self, outputs: Outputs, weight: Any, at: BatchState, memory: Any) -> Combined:
         conditional = guided = outputs[POSITIVE]
         if NEGATIVE in outputs:
             pull = column([w - 1 for w in at.weights], at.x)  # before it is rounded

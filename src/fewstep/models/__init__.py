@@ -7,7 +7,7 @@ from fewstep.models.encoder import TruncatedPrompt
 from fewstep.models.identity import Identity
 from fewstep.models.loading import NetworkSpec, load_model, recommended_by
 from fewstep.models.model import Model
-from fewstep.models.plans import with_tuned_plan
+from fewstep.models.plans import check_tuned_for, with_tuned_plan
 from fewstep.models.weaker import check_weaker, weaker_of
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "NoEffect",
     "TensorCache",
     "TruncatedPrompt",
+    "check_tuned_for",
     "check_weaker",
     "digest_of",
     "load_model",

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from fewstep.core.errors import InvalidInput
-from fewstep.core.plan import Plan
 
 MOST_TEXT = 1000
 
@@ -50,15 +49,6 @@ class Identity:
             ". A function is another model each time it is loaded, unless fewstep.NetworkSpec(digest=..) names what "
             "decides its output"
         )
-
-    def check_plan(self, plan: Plan, remedy: str) -> None:
-        """Raise `InvalidInput` where a plan was tuned for another model; `remedy` says what to do."""
-        tuned = plan.tuned_for
-        if tuned is not None and tuned.model and tuned.model != self.weights:
-            raise InvalidInput(
-                f"the plan {plan.digest} was tuned for a model with digest {tuned.model}, this is {self.name!r} with "
-                f"digest {self.weights}: {remedy}"
-            )
 
 
 def in_dtype(dtype: torch.dtype | None) -> dict[str, str]:

@@ -14,6 +14,7 @@ from typing import Any
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.drawing.overlay import Overlay
+from fewstep.models.identity import Identity
 from fewstep.models.model import Model
 
 TUNED = "tuned"
@@ -23,6 +24,16 @@ MOST_FILES = 64
 def plans_of(path: Path) -> Path:
     """Where the tuned plans of a model in `path`, a folder or a file, lie."""
     return path.with_suffix(".plans") if path.suffix == ".safetensors" else path / "plans"
+
+
+def check_tuned_for(plan: Plan, identity: Identity, remedy: str) -> None:
+    """Raise `InvalidInput` where a plan was tuned for another model than that of an identity; `remedy`: what to do."""
+    tuned = plan.tuned_for
+    if tuned is not None and tuned.model and tuned.model != identity.weights:
+        raise InvalidInput(
+            f"the plan {plan.digest} was tuned for a model with digest {tuned.model}, this is {identity.name!r} with "
+            f"digest {identity.weights}: {remedy}"
+        )
 
 
 def with_tuned_plan(model: Model, asked: Overlay) -> Overlay:
@@ -41,7 +52,7 @@ def with_tuned_plan(model: Model, asked: Overlay) -> Overlay:
     plan = _chosen(model.name, tuned_plans(model.plans), sampling.get("steps"))
     if plan.recipe.schedule_fingerprint != model.schedule.fingerprint:
         raise InvalidInput(f"the tuned plan {plan.digest} of {model.name} is for another noise schedule: tune it again")
-    model.identity.check_plan(plan, "tune one for it with `fewstep tune`")
+    check_tuned_for(plan, model.identity, "tune one for it with `fewstep tune`")
     return {**asked, "sampling": {"plan": plan}}
 
 

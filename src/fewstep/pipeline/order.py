@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, cast
 
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.plan import Plan
+from fewstep.core.schedule import Schedule
 from fewstep.denoise.scale import GuidanceSchedule
 from fewstep.drawing import Drawing, Sampling, merged, preset
 from fewstep.drawing.made import MAX_BATCH
@@ -94,7 +96,13 @@ PlanOf = Callable[[Model, Sampling, tuple[int, int]], Plan]
 
 def compiled(model: Model, sampling: Sampling, size: tuple[int, int]) -> Plan:
     """The plan of a sampling for images of a size, (height, width) in pixels."""
-    return sampling.compile(model.schedule_at(*size))
+    return _compiled(sampling, model.schedule_at(*size))
+
+
+@lru_cache(maxsize=64)
+def _compiled(sampling: Sampling, schedule: Schedule) -> Plan:
+    """Kept, as plans hold no state and many calls ask for the same one."""
+    return sampling.compile(schedule)
 
 
 def ordered(

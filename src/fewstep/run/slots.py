@@ -24,8 +24,8 @@ from fewstep.denoise.attention import perturbed
 from fewstep.denoise.base import Denoiser, Level, as_denoiser
 from fewstep.denoise.cfg import CFG
 from fewstep.denoise.convert import Network, weak_output
-from fewstep.denoise.guided import Guided, Need
-from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, WEAK, Method, State
+from fewstep.denoise.guided import Guided, RowNeed
+from fewstep.denoise.method import NEGATIVE, PERTURBED, POSITIVE, WEAK, BatchState, Method
 from fewstep.denoise.scale import EVERYWHERE, Weight, moments_of
 from fewstep.run.eager import initial_registers, starting_states
 from fewstep.run.noise import draw, key_of
@@ -97,7 +97,7 @@ class _Slot:
     plan: Plan
     seed: int
     method: Method
-    needs: Sequence[Need]
+    needs: Sequence[RowNeed]
     layers: frozenset[int]
     conditions: dict[str, dict[str, Tensor]]
     folds: Sequence[tuple[float, float]]
@@ -130,7 +130,7 @@ class _Slot:
             estimates = heard[ESTIMATES]
         else:
             outputs = {branch: output for branch, [output] in heard.items()}
-            state = State(x, skip, out, [need.moment], [need.weight])
+            state = BatchState(x, skip, out, [need.moment], [need.weight])
             *estimates, self.memory = self.method.guide(outputs, state, self.memory)
             if self.folded:
                 return estimates
@@ -273,7 +273,7 @@ class Slots:
         """The image as it will be run. Raises `InvalidInput` where it cannot be."""
         answer, affine = _Answer(), self.network.affine
         moments = moments_of(plan.rows, range(len(plan.rows)))
-        needs = [Need(moment, None, (POSITIVE if affine else ESTIMATES,)) for moment in moments]
+        needs = [RowNeed(moment, None, (POSITIVE if affine else ESTIMATES,)) for moment in moments]
         method, layers = CFG(), frozenset()
         if isinstance(self.network, Network):
             guided = Guided(

@@ -34,7 +34,7 @@ from fewstep.zoo.objective import logistic_times, measured_loss, velocity_loss
 from fewstep.zoo.trainconfig import TrainConfig
 from fewstep.zoo.trainstate import TrainState
 
-__all__ = ["DivergedError", "Progress", "TrainConfig", "Trained", "split", "train"]
+__all__ = ["DivergedError", "TrainConfig", "Trained", "TrainingProgress", "split", "train"]
 
 LOG_EVERY = 50
 """Steps between lines of the log and calls of the progress callback."""
@@ -45,7 +45,7 @@ class DivergedError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """What the progress callback is told, every 50 steps.
 
     Attributes:
@@ -92,7 +92,7 @@ def train(
     *,
     data: ImageSet | None = None,
     resume: bool = True,
-    progress: Callable[[Progress], None] | None = None,
+    progress: Callable[[TrainingProgress], None] | None = None,
     command: str | None = None,
 ) -> Trained:
     """Train a network and write it to `out`.
@@ -163,7 +163,7 @@ def _run(
     out: Path,
     state: TrainState,
     identity: dict[str, Any],
-    progress: Callable[[Progress], None] | None,
+    progress: Callable[[TrainingProgress], None] | None,
     command: str,
 ) -> Trained:
     state_path, log_path = out.with_suffix(".state.safetensors"), out.with_suffix(".log.jsonl")
@@ -187,7 +187,7 @@ def _run(
             state.save(state_path, identity)
         if report and progress is not None:
             left = state.seconds / step * (config.steps - step)
-            progress(Progress(step, config.steps, mean, losses and losses[0], state.seconds, left))
+            progress(TrainingProgress(step, config.steps, mean, losses and losses[0], state.seconds, left))
     held_out_loss, train_loss = losses or _measure(config, state, kept, held)
     facts = {
         **identity,
