@@ -91,7 +91,7 @@ def compare(ctx: click.Context, model: str, prompts: tuple[str, ...], **given: A
     call.pop("labels", None)
     if scales:
         call["guidance"] = {**call.get("guidance", {}), "scale": scales[0]}
-    work = _Compared(pipe, *_subjects(ctx, pipe), call)
+    work = _Query(pipe, *_subjects(ctx, pipe), call)
     found = _over_scales(ctx, work, scales) if over_scales else _over_samplers(ctx, work)
     path = fs.drawing.save_png(found.picture(), given["output"])
     if given["as_json"]:
@@ -104,7 +104,7 @@ def compare(ctx: click.Context, model: str, prompts: tuple[str, ...], **given: A
         note(text)
 
 
-class _Compared(NamedTuple):
+class _Query(NamedTuple):
     """What is drawn again and again: subjects, those of held-out scenes with what they name, and the call."""
 
     pipe: fs.Pipeline
@@ -177,7 +177,7 @@ def _held_out(ctx: click.Context, pipe: fs.Pipeline) -> tuple[list[Any], list[fs
     return [prompt.text for prompt in known], known
 
 
-def _over_samplers(ctx: click.Context, work: _Compared) -> Comparison:
+def _over_samplers(ctx: click.Context, work: _Query) -> Comparison:
     """Distances of samplers in numbers of steps to the converged images."""
     given = ctx.params
     plans = {(name, n): work.plan(name, steps=n) for name in given["samplers"] for n in given["steps"]}
@@ -215,7 +215,7 @@ def _over_samplers(ctx: click.Context, work: _Compared) -> Comparison:
     return Comparison(work.pipe, outcomes, head, notes, given["count"], reference)
 
 
-def _over_scales(ctx: click.Context, work: _Compared, scales: Sequence[float]) -> Comparison:
+def _over_scales(ctx: click.Context, work: _Query, scales: Sequence[float]) -> Comparison:
     """Saturation of the same seeds over guidance scales, and their adherence where it can be told."""
     given = ctx.params
     sampler = given["samplers"][:1] if _said(ctx, "samplers") else ()
@@ -244,7 +244,7 @@ def _over_scales(ctx: click.Context, work: _Compared, scales: Sequence[float]) -
     return Comparison(pipe, outcomes, head, notes)
 
 
-def _check(work: _Compared, plans: Sequence[fs.Plan]) -> None:
+def _check(work: _Query, plans: Sequence[fs.Plan]) -> None:
     """Refuse what cannot be guided so before the first network evaluation."""
 
     def check(plan: fs.Plan) -> None:
@@ -260,7 +260,7 @@ def _check(work: _Compared, plans: Sequence[fs.Plan]) -> None:
         raise click.UsageError(f"the converged reference cannot be drawn so ({error}); {instead}") from None
 
 
-def _reference(work: _Compared, steps: int, bar: Any) -> tuple[fs.pipeline.Images, float]:
+def _reference(work: _Query, steps: int, bar: Any) -> tuple[fs.pipeline.Images, float]:
     """The converged images, and how far they moved since half the steps."""
     bar(0, words=f"reference, {steps // 2} steps")
     half = work.draw(work.pipe.plan(REFERENCE, steps=steps // 2))
