@@ -1,7 +1,7 @@
 """Batches of drawings: which images are drawn together, what tells two apart, and folders that a crash left behind."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from fewstep.core.errors import InvalidInput
 from fewstep.drawing import Drawing, read
 from fewstep.pipeline import Batch, Pipeline, PromptLine, draw_batch
 from fewstep.pipeline.manifest import Manifest
+from models.tiny_diffusers import Twins
 
 
 def line(subject: Any, seed: int = 0, **call: Any) -> PromptLine:
@@ -154,3 +155,11 @@ def test_a_manifest_of_something_else_is_refused(tmp_path: Path, text: str) -> N
     with pytest.raises(InvalidInput, match="damaged or not of this job"):
         Manifest(tmp_path / "m", [(0, 2), (1,)])
     assert (tmp_path / "m").read_text() == text
+
+
+def test_images_that_take_too_much_memory_together_are_refused_before_the_work(models: Callable[..., Twins]) -> None:
+    lines = [PromptLine("a red circle")]
+    huge = {"height": 8192, "width": 8192}
+    assert Batch.of(models("sd").native, lines, range(4), huge, size=4).size == 4
+    with pytest.raises(InvalidInput, match=r"6 images of .* take more than 4 GiB: draw fewer at once"):
+        Batch.of(models("sd").native, lines, range(6), huge, size=8)

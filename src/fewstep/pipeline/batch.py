@@ -27,7 +27,7 @@ from fewstep.pipeline.order import Order, Run, ordered, overlay_of
 from fewstep.pipeline.pipeline import Pipeline
 from fewstep.pipeline.prompts import MAX_ITEMS, PromptLine
 from fewstep.pipeline.slots import draw_in_slots
-from fewstep.pipeline.stages import check
+from fewstep.pipeline.stages import check, check_asked
 
 ROUND = 4
 """Images that go through slots together, as a multiple of the slots; a part that was interrupted is drawn again."""
@@ -100,6 +100,8 @@ class Batch:
                 raise InvalidInput(
                     f"scale {self.scale} makes pictures of more than {MAX_SIDE} pixels a side: use a lower one"
                 )
+            together = order.drawing.but(negative=(None,), seed=0, count=min(self.size or 1, len(self.items)))
+            check_asked(self.model, replace(order, drawing=together))
         checked = set()
         for item in self.items:
             if type(item.seed) is not int or not 0 <= item.seed <= SEED_LIMIT:

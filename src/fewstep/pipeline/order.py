@@ -96,7 +96,7 @@ PlanOf = Callable[[Model, Sampling, tuple[int, int]], Plan]
 
 def compiled(model: Model, sampling: Sampling, size: tuple[int, int]) -> Plan:
     """The plan of a sampling for images of a size, (height, width) in pixels."""
-    return _compiled(sampling, model.schedule_at(*size))  # type: ignore[arg-type]  # every schedule has a hash
+    return _compiled(sampling, model.schedule_at(*size))  # type: ignore[arg-type]  # frozen values have a hash
 
 
 @lru_cache(maxsize=64)
