@@ -85,7 +85,7 @@ def test_a_certificate_gives_an_error_a_quality_by_the_variance_of_the_rows_and_
     assert ends(plan, "error") == pytest.approx((0.1, 0.09, 0.12))
     assert ends(plan, "typical") == pytest.approx((0.05, 0.045, 0.06))
     assert ends(plan, "quality") == pytest.approx((0.99, 1 - 0.12**2, 1 - 0.09**2))
-    assert (plan.by, plan.timed, len(plan.rows), plan.images) == ("certificate", False, 8.0, 32)
+    assert (plan.by, plan.timed, plan.nfe, plan.images) == ("certificate", False, 8.0, 32)
 
 
 def test_a_plan_that_was_tuned_in_a_lower_precision_is_drawn_with_in_that() -> None:

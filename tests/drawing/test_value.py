@@ -160,7 +160,10 @@ INTERVALS = st.tuples(st.floats(0, 1e6), st.floats(1e6, exclude_min=True, allow_
 METHODS = st.one_of(
     st.builds(lambda eta, limit: {"method": "apg", "eta": eta, "norm_limit": limit}, NUMBERS, st.floats(1e-9, 1e9)),
     st.builds(lambda rescale: {"method": "cfg", "rescale": rescale}, st.floats(0, 1)),
-    st.builds(lambda layers: {"method": "pag", "layers": layers}, st.lists(st.sampled_from(["mid", "up"]), min_size=1)),
+    st.builds(
+        lambda layers: {"method": "pag", "layers": layers},
+        st.lists(st.sampled_from(["mid", "up"]), min_size=1, max_size=32),
+    ),
 )
 GUIDANCES = st.builds(
     lambda scale, interval, method: Guidance(scale, interval=interval, **method),

@@ -171,12 +171,12 @@ def torch_save(value: object) -> bytes:
         (pickle.dumps({"w": 1}), "a Python pickle"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"<!doctype html><html>not found</html>", "not a safetensors file"),
-        ((1 << 40).to_bytes(8, "little") + b"{" + b" " * 64, "limit is 1,048,576"),
-        ((9000).to_bytes(8, "little") + b"{" + b"[" * 8999, "not valid JSON"),
-        ((9000).to_bytes(8, "little") + b'{"a":' + b"[" * 8995, "not valid JSON"),
-        ((9).to_bytes(8, "little") + b'{"a":NaN}', "NaN is not JSON"),
-        ((7).to_bytes(8, "little") + b'{"a":1}', "entry of tensor 'a' is 1"),
-        ((20).to_bytes(8, "little") + b'{"__metadata__":[1]}', "metadata have to be text"),
+        ((1 << 40).to_bytes(8, "little") + b"{" + b" " * 64, "header too large"),
+        ((9000).to_bytes(8, "little") + b"{" + b"[" * 8999, "invalid JSON in header"),
+        ((9000).to_bytes(8, "little") + b'{"a":' + b"[" * 8995, "recursion limit exceeded"),
+        ((9).to_bytes(8, "little") + b'{"a":NaN}', "invalid JSON in header: expected value"),
+        ((7).to_bytes(8, "little") + b'{"a":1}', "integer `1`, expected struct TensorInfo"),
+        ((20).to_bytes(8, "little") + b'{"__metadata__":[1]}', "sequence, expected a map"),
     ],
 )
 def test_what_is_not_safetensors_is_recognised_and_not_opened(tmp_path: Path, content: bytes, message: str) -> None:
