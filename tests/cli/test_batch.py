@@ -194,9 +194,9 @@ def test_a_folder_of_another_job_is_refused_and_left_alone(call: Call, here: Pat
     call(*JOB, "--output", "a")
     before = content("a")
     for words, what in (
-        (["--steps", 3], "its sampling is"),
+        (["--steps", 3], "sampling: "),
         (["--seeds", "0-2,8"], "its prompts and seeds is"),
-        (["--batch-size", 4], "its batch is 5, yours 4"),
+        (["--batch-size", 4], "batch: 5, yours 4"),
         (["--clip"], "its estimate is"),
     ):
         result = call(*JOB, *words, "--output", "a")

@@ -219,6 +219,7 @@ def test_progress_counts_over_all_batches_and_can_cancel(pipe: Pipeline) -> None
             {"sampler": "ddim", "sampling": {"options": {"steps": 3}}},
             "steps is not an option of ddim, but a field of its own",
         ),
+        ({"decode": {"tiled": True}}, "tiny draws pixels, which no VAE decodes in tiles: leave tiled out"),
         ({"subjects": [0] * 10_001}, "labels has to have at most 10000 items"),
     ],
 )

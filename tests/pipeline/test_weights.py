@@ -189,7 +189,7 @@ def test_dynamic_thresholding_is_that_of_the_denoiser_and_comes_back_from_the_pi
     batch = Batch.of(pipe, [PromptLine(0)], call={**few, "estimate": {"threshold": (0.9, math.inf)}}, size=1)
     assert batch.identity()["estimate"]["threshold"] == [0.9, "inf"]
     draw_batch(batch, tmp_path / "job")
-    with pytest.raises(fs.InvalidInput, match=r"its estimate is \{.*, yours \{"):
+    with pytest.raises(fs.InvalidInput, match=r"estimate: \{.*, yours \{"):
         draw_batch(Batch.of(pipe, [PromptLine(0)], call=few, size=1), tmp_path / "job")
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
-from fewstep.drawing.drawing import Decode, Estimate
+from fewstep.drawing import Decode, Drawing, Estimate
 from fewstep.models.cache import TensorCache, key_of
 
 
@@ -47,8 +47,8 @@ class Codec(Protocol):
         """The state (1, c, h, w), float32 on the host, of a picture (1, C, H, W)."""
         ...
 
-    def check(self, name: str, estimate: Estimate) -> None:
-        """Raise `InvalidInput` where the states of the model `name` cannot be brought into a range."""
+    def check(self, name: str, drawing: Drawing) -> None:
+        """Raise `InvalidInput` where states of the model `name` cannot be projected or decoded as asked."""
         ...
 
 
@@ -68,8 +68,9 @@ class Pixels:
     def encode(self, pixels: Tensor, cache: TensorCache) -> Tensor:
         return pixels
 
-    def check(self, name: str, estimate: Estimate) -> None:
-        """Pixels have a range."""
+    def check(self, name: str, drawing: Drawing) -> None:
+        if drawing.decode.tiled:
+            raise InvalidInput(f"{name} draws pixels, which no VAE decodes in tiles: leave tiled out")
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,9 +130,9 @@ class Latents:
             return make()["latents"]
         return cache.get_or_make(key_of("vae", self.digest, digest_of(pixels)), make)["latents"]
 
-    def check(self, name: str, estimate: Estimate) -> None:
-        if estimate != Estimate():
-            what = "clip" if estimate.clip else "dynamic thresholding"
+    def check(self, name: str, drawing: Drawing) -> None:
+        if drawing.estimate != Estimate():
+            what = "clip" if drawing.estimate.clip else "dynamic thresholding"
             raise InvalidInput(
                 f"{what} is for pixels, and {name} draws latents, which have no range: leave it out, or use rescale or "
                 "the guidance method apg against colours that are too strong"

@@ -221,7 +221,7 @@ def _known(folder: Path, batch: Batch) -> int | None:
         wanted["batch"] = found.get("batch")
     differ = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
     if differ or type(wanted["batch"]) is not int:
-        what = "; ".join(f"its {n} is {_short(found.get(n))}, yours {_short(wanted.get(n))}" for n in differ[:4])
+        what = "; ".join(f"{n}: {_short(found.get(n))}, yours {_short(wanted.get(n))}" for n in differ[:4])
         raise InvalidInput(
             f"{folder} belongs to another batch ({what or 'its batch is missing'}): give another folder, or the "
             f"options that it was begun with{batch.model.identity.hint}"
@@ -230,7 +230,7 @@ def _known(folder: Path, batch: Batch) -> int | None:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value)
+    text = value if isinstance(value, str) else json.dumps(value)
     return text if len(text) <= 24 else f"{text[:21]}.."
 
 

@@ -62,7 +62,7 @@ def check_asked(model: Model, order: Order) -> None:
             raise InvalidInput(
                 f"{len(drawing)} images of {each} take more than {MAX_BYTES >> 30} GiB: draw fewer at once"
             )
-    model.codec.check(model.name, drawing.estimate)
+    model.codec.check(model.name, drawing)
     model.conditioner.check(model.name, drawing, plan)
     if order.weaker is not None:
         order.weaker.state_shape(drawing.height, drawing.width)
