@@ -195,9 +195,9 @@ def test_a_folder_of_another_job_is_refused_and_left_alone(call: Call, here: Pat
     before = content("a")
     for words, what in (
         (["--steps", 3], "sampling: "),
-        (["--seeds", "0-2,8"], "its prompts and seeds is"),
+        (["--seeds", "0-2,8"], "prompts and seeds: "),
         (["--batch-size", 4], "batch: 5, yours 4"),
-        (["--clip"], "its estimate is"),
+        (["--clip"], "estimate: "),
     ):
         result = call(*JOB, *words, "--output", "a")
         assert result.exit_code == 2
