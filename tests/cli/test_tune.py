@@ -133,8 +133,8 @@ def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "give --rows N, the rows of the plan, --nfe N, the network evaluations of an image, or --ms M"),
-        (("--nfe", 4, "--ms", 100), "give --rows N"),
+        ((), "its time; got none"),
+        (("--nfe", 4, "--ms", 100), "got --nfe and --ms"),
         (("--ms", 0), "x>0"),
         (("--ms", 1e-6), "no plan meets 1e-06 ms an image here: the least, 2 rows, takes"),
         (("--rows", 1), "2<=x<=32"),

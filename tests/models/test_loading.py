@@ -129,7 +129,7 @@ def test_a_batch_of_an_unknown_callable_is_not_continued_by_another(tmp_path: Pa
         return Batch.of(pipe, [PromptLine(None)], call={"steps": 2}, size=1)
 
     draw_batch(batch(0.9), tmp_path / "job")
-    with pytest.raises(fs.InvalidInput, match=r"its model is .* begun with\. A function is another model each time"):
+    with pytest.raises(fs.InvalidInput, match=r"model: .* begun with\. A function is another model each time"):
         draw_batch(batch(0.3), tmp_path / "job")
     draw_batch(batch(0.9, "0.9"), tmp_path / "known")
     assert draw_batch(batch(0.9, "0.9"), tmp_path / "known").drawn == 0

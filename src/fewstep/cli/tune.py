@@ -139,9 +139,11 @@ def tune(ctx: click.Context, **given: Any) -> None:
 
 def _check(given: dict[str, Any]) -> None:
     """Refuse what does not go together."""
-    if sum(given[name] is not None for name in ("rows", "nfe", "ms")) != 1:
+    said = [f"--{name}" for name in ("rows", "nfe", "ms") if given[name] is not None]
+    if len(said) != 1:
         raise click.UsageError(
-            "give --rows N, the rows of the plan, --nfe N, the network evaluations of an image, or --ms M, its time"
+            "give one of --rows N, the rows of the plan, --nfe N, the network evaluations of an image, and --ms M, its "
+            f"time; got {' and '.join(said) or 'none'}"
         )
     if given["interval"] and given["constant_guidance"]:
         raise click.UsageError("--interval guides some rows alone, --constant-guidance all alike: give one of them")
