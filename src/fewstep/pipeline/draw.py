@@ -67,7 +67,7 @@ def draw(
         known = dict(zip(kept, rows, strict=True))
         encoded = [known.get(i, rows[0]) for i in range(len(images))]  # of the others no image is kept
     encoding = time.perf_counter() - began
-    firsts = [first for first in range(0, len(images), size) if any(first <= i < first + size for i in kept)]
+    firsts = sorted({i // size * size for i in kept})
     work = _Work(model, order, images, encoded, len(firsts) * len(order.plan.rows))
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(1)) if order.run.overlap else None
@@ -79,10 +79,7 @@ def draw(
         decoding.wait()
     work.look(decoding.result, kept)
     seconds = {**order.origin.seconds, "encode": encoding, "denoise": work.seconds, "decode": decoding.seconds}
-    pictures = decoding.result[list(kept)]
-    if order.origin.pasted is not None:
-        mask, pixels = order.origin.pasted
-        pictures = torch.where(mask > 0, pictures, pixels)
+    pictures = order.origin.paste(decoding.result[list(kept)])
     total = time.perf_counter() - began + sum(order.origin.seconds.values())
     found = Images(pictures, model.codec.value_range, drawing, made, work.nfe, total, seconds)
     return found if work.error is None or not work.lost & set(kept) else _refuse(found, work, order)

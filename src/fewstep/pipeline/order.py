@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput, unknown_name
@@ -75,6 +76,13 @@ class Origin:
         """Of some of the images, where each has states of its own."""
         several = any(len(state) > 1 for state in self.states)
         return replace(self, states=tuple(state[part] for state in self.states)) if several else self
+
+    def paste(self, pictures: Tensor) -> Tensor:
+        """Pictures (B, C, H, W) with the pixels that are kept."""
+        if self.pasted is None:
+            return pictures
+        mask, pixels = self.pasted
+        return torch.where(mask > 0, pictures, pixels)
 
 
 NOISE_ALONE = Origin()

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
@@ -87,10 +86,7 @@ def _nested(denoiser: Denoiser, around: Sequence[Callable[[Denoiser], Denoiser]]
 def _image(model: Model, order: Order, finished: Finished, capacity: int, seconds: float) -> Images:
     """Decoded alone, so that it does not depend on the other images here either."""
     began = time.perf_counter()
-    picture = decode(model, finished.sample[None], order.drawing)
-    if order.origin.pasted is not None:
-        mask, pixels = order.origin.pasted
-        picture = torch.where(mask > 0, picture, pixels)
+    picture = order.origin.paste(decode(model, finished.sample[None], order.drawing))
     decoding = time.perf_counter() - began
     made = made_by(model, order, driver="slots").but(batch=capacity)
     timings = {"denoise": seconds, "decode": decoding}
