@@ -5,7 +5,7 @@ from __future__ import annotations
 from block import DOCS, filled, linked, shown, table
 
 import fewstep as fs
-from fewstep.solvers.compile import solver_of
+from fewstep.solvers.compiler import solver_of
 
 PAGE = DOCS / "samplers.md"
 STEPS = 20

@@ -15,7 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewstep import benchmark, drawing, files, measure, models, pipeline, schedules, show, tuning, zoo
+    from fewstep import batch, benchmark, drawing, files, measure, models, pipeline, schedules, show, tuning, zoo
     from fewstep.adaptive import sample_adaptive
     from fewstep.benchmark import bench, choose
     from fewstep.core.errors import InvalidInput
@@ -41,12 +41,13 @@ if TYPE_CHECKING:
     from fewstep.run.eager import Cancelled, NonFinite, Progress, sample, sample_pair
     from fewstep.run.graph import Graph
     from fewstep.run.slots import Request, Slots
-    from fewstep.solvers.compile import compile, solver_of
+    from fewstep.solvers.compiler import compile, solver_of
     from fewstep.solvers.registry import SAMPLERS
     from fewstep.tuning import Problem, tune
     from fewstep.zoo import scenes
 
 _ROOMS = {
+    "batch": "fewstep.batch",
     "benchmark": "fewstep.benchmark",
     "drawing": "fewstep.drawing",
     "files": "fewstep.files",
@@ -85,7 +86,7 @@ _HOMES = {
     "fewstep.run.eager": ["Cancelled", "NonFinite", "Progress", "sample", "sample_pair"],
     "fewstep.run.graph": ["Graph"],
     "fewstep.run.slots": ["Request", "Slots"],
-    "fewstep.solvers.compile": ["compile", "solver_of"],
+    "fewstep.solvers.compiler": ["compile", "solver_of"],
     "fewstep.solvers.registry": ["SAMPLERS"],
     "fewstep.tuning": ["Problem", "tune"],
 }
@@ -124,6 +125,7 @@ __all__ = [
     "Sampling",
     "Slots",
     "TensorCache",
+    "batch",
     "bench",
     "benchmark",
     "check_negative",

@@ -21,7 +21,7 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import RATIO_CAP, Schedule
 from fewstep.denoise.base import Denoiser, as_denoiser
 from fewstep.run.eager import NonFinite, run_rows, starting_states
-from fewstep.solvers.compile import compile
+from fewstep.solvers.compiler import compile
 
 EMBEDDED_R1 = 1 / 3
 SAFETY, SHRINK, GROW = 0.9, 0.2, 5.0

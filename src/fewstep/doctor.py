@@ -28,7 +28,7 @@ from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.convert import Network
 from fewstep.run.eager import sample
 from fewstep.run.noise import unit_noise
-from fewstep.solvers.compile import compile
+from fewstep.solvers.compiler import compile
 
 LAMBDAS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 """Levels at which readings are tested: sigma / alpha from 7.4 to 0.14."""

@@ -14,7 +14,8 @@ import safetensors.torch
 import torch
 
 import fewstep as fs
-from fewstep.pipeline import Batch, PromptLine, draw_batch, load
+from fewstep.batch import Batch, PromptLine, draw_batch
+from fewstep.pipeline import load
 
 from . import tiny_diffusers
 from .tiny_diffusers import Twins

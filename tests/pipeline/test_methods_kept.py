@@ -11,8 +11,9 @@ from torch import Tensor
 
 import fewstep as fs
 from fewstep import Guidance
+from fewstep.batch import Batch, PromptLine, draw_batch
 from fewstep.drawing import read
-from fewstep.pipeline import Batch, Pipeline, PromptLine, draw_batch, load
+from fewstep.pipeline import Pipeline, load
 from models.by_hand import APG, base
 from models.tiny import write
 from models.tiny_diffusers import Twins

@@ -13,8 +13,9 @@ import torch
 
 import fewstep as fs
 from fewstep import Guidance
+from fewstep.batch import Batch, PromptLine, draw_batch, read_prompts
 from fewstep.drawing import read
-from fewstep.pipeline import Batch, Pipeline, PromptLine, draw_batch, load, read_prompts
+from fewstep.pipeline import Pipeline, load
 from models.by_hand import APG, base, fitted, said
 from models.tiny import CLASSES
 from models.tiny_diffusers import Twins

@@ -11,7 +11,7 @@ import torch
 from fewstep import schedules
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.solvers.compile import compile as compile_plan
+from fewstep.solvers.compiler import compile as compile_plan
 
 MEAN, SPREAD = np.array([0.3, -1.0, 2.0, 0.5]), np.array([0.2, 1.7, 0.5, 3.0])
 Denoiser = Callable[[np.ndarray, float], np.ndarray]

@@ -12,7 +12,7 @@ from conformance.diffusers_peer import alphas_cumprod, diffusers_peer
 from fewstep import schedules
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.solvers.compile import compile as compile_plan
+from fewstep.solvers.compiler import compile as compile_plan
 from fewstep.solvers.unipc import order_for
 
 MEAN, SPREAD = np.array([0.3, -1.0, 2.0, 0.5]), np.array([0.2, 1.7, 0.5, 3.0])

@@ -16,9 +16,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from fewstep.core.errors import InvalidInput
-from fewstep.core.plan import Plan
-from fewstep.denoise.scale import GuidanceSchedule
+from fewstep.core import InvalidInput, Plan
+from fewstep.denoise import GuidanceSchedule
 
 LEAST = math.nextafter(1.0, 2.0)
 """What pipelines still take for guidance, which is on above 1 only: the conditional model but for rounding."""

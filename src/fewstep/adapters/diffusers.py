@@ -31,11 +31,8 @@ from fewstep.adapters.prediction import Prediction, fitting, projection
 from fewstep.adapters.rows import compiled, frozen
 from fewstep.adapters.runs import HostRun, Runs
 from fewstep.adapters.times import Times
-from fewstep.core.errors import InvalidInput, one_of, unknown_name
-from fewstep.core.grid import GRIDS
-from fewstep.core.plan import Plan
-from fewstep.core.schedule import BetaSchedule, FlowSchedule, Schedule
-from fewstep.solvers.registry import SAMPLERS
+from fewstep.core import GRIDS, BetaSchedule, FlowSchedule, InvalidInput, Plan, Schedule, one_of, unknown_name
+from fewstep.solvers import SAMPLERS
 
 
 @dataclass

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core import InvalidInput, unknown_name
 
 IDLE = {
     "eta": 0.0, "use_clipped_model_output": False, "variance_noise": None, "s_churn": 0.0, "s_tmin": 0.0,

@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fewstep.core.errors import InvalidInput
-from fewstep.core.schedule import Schedule
-from fewstep.denoise.convert import Network
-from fewstep.denoise.project import clip, dynamic_threshold
+from fewstep.core import InvalidInput, Schedule
+from fewstep.denoise import Network, clip, dynamic_threshold
 
 Settings = Mapping[str, Any]
 

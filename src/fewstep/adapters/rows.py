@@ -13,12 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.core.errors import InvalidInput
-from fewstep.core.plan import Plan
-from fewstep.core.schedule import Float, Schedule
-from fewstep.run.lower import DATA, NOISE, RAW, combinations
-from fewstep.solvers.compile import compile, solver_of
-from fewstep.solvers.registry import SAMPLERS
+from fewstep.core import Float, InvalidInput, Plan, Schedule
+from fewstep.run import DATA, NOISE, RAW, combinations
+from fewstep.solvers import SAMPLERS, compile, solver_of
 
 Call = tuple[Plan, int] | None
 """The row of a plan that a call of the host is; None where the call has no effect."""

@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 from fewstep.adapters.rows import Call, Registers, calls_from
-from fewstep.core.errors import InvalidInput
-from fewstep.core.plan import Plan, Row
-from fewstep.core.schedule import Float, Schedule
+from fewstep.core import Float, InvalidInput, Plan, Row, Schedule
 
 
 @dataclass

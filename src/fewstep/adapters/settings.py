@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 
 from fewstep import schedules
-from fewstep.core.errors import InvalidInput
-from fewstep.core.plan import Plan
-from fewstep.core.schedule import BetaSchedule, Schedule
+from fewstep.core import BetaSchedule, InvalidInput, Plan, Schedule
 
 Settings = Mapping[str, Any]
 Choice = tuple[str, dict[str, Any]]

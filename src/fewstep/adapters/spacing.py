@@ -12,9 +12,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fewstep.core.errors import InvalidInput, one_of
-from fewstep.core.grid import beta_quantile, given_times, grid_times
-from fewstep.core.schedule import BetaSchedule, Float, FlowSchedule, Schedule
+from fewstep.core import (
+    BetaSchedule,
+    Float,
+    FlowSchedule,
+    InvalidInput,
+    Schedule,
+    beta_quantile,
+    given_times,
+    grid_times,
+    one_of,
+)
 
 Settings = Mapping[str, Any]
 

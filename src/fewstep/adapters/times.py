@@ -11,10 +11,7 @@ import numpy as np
 from fewstep import schedules
 from fewstep.adapters import spacing
 from fewstep.adapters.prediction import Prediction
-from fewstep.core.errors import InvalidInput
-from fewstep.core.grid import grid_times
-from fewstep.core.plan import Plan
-from fewstep.core.schedule import BetaSchedule, FlowSchedule, Schedule
+from fewstep.core import BetaSchedule, FlowSchedule, InvalidInput, Plan, Schedule, grid_times
 
 
 @dataclass(frozen=True)

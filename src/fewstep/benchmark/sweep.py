@@ -13,7 +13,7 @@ from fewstep.core.grid import GRIDS
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.models import check_tuned_for
-from fewstep.solvers.compile import compile
+from fewstep.solvers.compiler import compile
 from fewstep.solvers.registry import SAMPLERS
 from fewstep.tuning.rivals import fitting
 from fewstep.tuning.subject import check_scale

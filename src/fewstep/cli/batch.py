@@ -61,11 +61,11 @@ def batch(ctx: click.Context, model: str | None, prompts: tuple[str, ...], **_: 
     _refuse(given)
     defaults = config.read_defaults(ctx, generate)
     defaults.complete(ctx)
-    lines = None if given["prompt_file"] is None else fs.pipeline.read_prompts(given["prompt_file"])
+    lines = None if given["prompt_file"] is None else fs.batch.read_prompts(given["prompt_file"])
     pipe = place.load(model or source.default(prompts, lines), given)
     if lines is None:
         drawn = source.subjects(pipe, prompts, given["labels"])
-        lines = [fs.pipeline.PromptLine(one) for one in drawn or pipe.model.conditioner.subjects]
+        lines = [fs.batch.PromptLine(one) for one in drawn or pipe.model.conditioner.subjects]
     words = [line.subject for line in lines if isinstance(line.subject, str)]
     if words and pipe.model.conditioner.field == "labels":
         raise click.UsageError(f"{pipe.name} draws classes, and {words[0]!r:.100} is words: give labels")
@@ -82,19 +82,19 @@ def _refuse(given: dict[str, Any]) -> None:
         raise click.UsageError(f"--output is the folder for the images, got {given['output']}")
 
 
-def _job(pipe: fs.Pipeline, lines: Any, asked: dict[str, Any], given: dict[str, Any]) -> fs.pipeline.Batch:
+def _job(pipe: fs.Pipeline, lines: Any, asked: dict[str, Any], given: dict[str, Any]) -> fs.batch.Batch:
     """The images, all of them checked."""
     call = source.fitted(pipe, asked, given["force"])
     size = given["batch"] or call.pop("batch", pipe.model.batch)
     for name in ("labels", "seed", "count", "batch", "overlap"):
         call.pop(name, None)
     call["weak"] = fs.models.weaker_of(pipe.model, given["weak"])
-    return fs.pipeline.Batch.of(
+    return fs.batch.Batch.of(
         pipe, lines, given["seeds"] or (0,), call, None if size == "auto" else size, given["scale"] or 1
     )
 
 
-def _draw(pipe: fs.Pipeline, job: fs.pipeline.Batch, folder: Path, given: dict[str, Any]) -> None:
+def _draw(pipe: fs.Pipeline, job: fs.batch.Batch, folder: Path, given: dict[str, Any]) -> None:
     """Draw what is missing, and say what was done."""
     there, of = 0, len(job.items)
     note(f"drawing {delivery.count_of(of)} ..")
@@ -106,7 +106,7 @@ def _draw(pipe: fs.Pipeline, job: fs.pipeline.Batch, folder: Path, given: dict[s
                 there = done.images
                 bar(done.images, of=done.of)
 
-            report = fs.pipeline.draw_batch(job, folder, on_batch=on_batch)
+            report = fs.batch.draw_batch(job, folder, on_batch=on_batch)
     except KeyboardInterrupt:
         note(f"{there} of {of} images are done in {folder}: the same command continues")
         raise

@@ -13,7 +13,7 @@ from fewstep.core.grid import GRIDS
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.drawing.value import Digest, Options, Value, several
-from fewstep.solvers.compile import compile
+from fewstep.solvers.compiler import compile
 from fewstep.solvers.registry import SAMPLERS
 
 MAX_STEPS = 10_000

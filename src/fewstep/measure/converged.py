@@ -25,7 +25,7 @@ from fewstep.measure.counting import counted
 from fewstep.measure.distance import overall, squares
 from fewstep.run.eager import NonFinite, sample
 from fewstep.run.noise import START, seeds_of, unit_noise
-from fewstep.solvers.compile import compile
+from fewstep.solvers.compiler import compile
 
 KIND, FACTS = "converged solution", ("solver", "schedule", "model", "nfe")
 FAMILIES = (("deis-3", "quadratic"), ("unipc-3", "quadratic"), ("unipc-3", "exponential"))

@@ -50,6 +50,8 @@ TOKENIZERS = {
 """The tokenizers that a folder may name, and the class that reads each."""
 DEEPEST, LONGEST, LARGEST, MOST_POSITIONS = 256, 64, 10_000_000, 1 << 28
 _LONG_LISTS = ("trained_betas",)
+_CLIP, _UNUSED = "text_model.", "embeddings.position_ids"
+"""Before transformers 5 all names of CLIP's tensors began so, and its files had a buffer that is counted out today."""
 
 
 def checked_config(path: Path) -> dict[str, Any]:
@@ -127,6 +129,8 @@ def _from_files(kind: str, config: Mapping[str, Any], weights: Weights, dtype: t
     tensors: dict[str, Tensor] = {}
     for file in weights.files:
         tensors |= load_file(file)
+    if kind == "CLIPTextModel":
+        tensors = {name.removeprefix(_CLIP): tensor for name, tensor in tensors.items() if not name.endswith(_UNUSED)}
     shapes = {name: tensor.shape for name, tensor in skeleton.state_dict().items()}
     same = shapes == {name: tensor.shape for name, tensor in tensors.items()}
     return filled(kind, config, tensors, dtype) if same else None
@@ -144,8 +148,8 @@ def filled(kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], 
     for name, parameter in module.named_parameters():
         if kept & set(name.split(".")):
             parameter.data = parameter.data.float()
-    mapped = LIBRARIES[kind] == "transformers" and dtype is torch.float32  # in the file, as transformers keeps them
-    module.load_state_dict(tensors, strict=False, assign=mapped)
+    mapped = LIBRARIES[kind] == "transformers" and all(t.dtype is torch.float32 is dtype for t in tensors.values())
+    module.load_state_dict(tensors, strict=False, assign=mapped)  # mapped: left in the file, as transformers does
     return module.eval().requires_grad_(False)
 
 

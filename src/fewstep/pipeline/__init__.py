@@ -6,8 +6,6 @@ images.save("out/pi.png")
 again = pipe.redraw(fewstep.drawing.read("out/pi.png"))  # the same pixels
 """
 
-from fewstep.pipeline.batch import Batch, Item
-from fewstep.pipeline.batchfolder import BatchReport, draw_batch
 from fewstep.pipeline.draw import LostImages
 from fewstep.pipeline.images import Images, sheet_of
 from fewstep.pipeline.interpolation import Frames
@@ -16,26 +14,19 @@ from fewstep.pipeline.masks import read_mask
 from fewstep.pipeline.order import Order, Run
 from fewstep.pipeline.pictures import read_picture
 from fewstep.pipeline.pipeline import Pipeline, load
-from fewstep.pipeline.prompts import PromptLine, read_prompts
 from fewstep.pipeline.slots import draw_in_slots
 
 __all__ = [
-    "Batch",
-    "BatchReport",
     "Frames",
     "Images",
     "Inversion",
-    "Item",
     "LostImages",
     "Order",
     "Pipeline",
-    "PromptLine",
     "Run",
-    "draw_batch",
     "draw_in_slots",
     "load",
     "read_mask",
     "read_picture",
-    "read_prompts",
     "sheet_of",
 ]

@@ -35,7 +35,7 @@ from fewstep.pipeline.pictures import Picture
 from fewstep.pipeline.stages import Conditioned, check, decode, denoiser_of, encode
 from fewstep.pipeline.strength import Strength
 from fewstep.run.eager import sample_pair
-from fewstep.solvers.compile import compile
+from fewstep.solvers.compiler import compile
 
 WHOLE = Strength(1.0)
 States = tuple[Tensor, ...]

@@ -17,7 +17,7 @@ from fewstep.run.eager import sample
 from fewstep.run.noise import START, seeds_of, unit_noise
 from fewstep.show.exact import TOLERANCE, Exact, angle_of
 from fewstep.show.mixture import Mixture
-from fewstep.solvers.compile import compile, solver_of
+from fewstep.solvers.compiler import compile, solver_of
 from fewstep.solvers.registry import SAMPLERS
 
 

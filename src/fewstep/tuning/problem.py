@@ -21,7 +21,7 @@ from fewstep.measure.counting import Count, counted
 from fewstep.measure.distance import OBJECTIVES, overall, squares
 from fewstep.run.eager import NonFinite, sample
 from fewstep.run.noise import START, unit_noise
-from fewstep.solvers.compile import compile
+from fewstep.solvers.compiler import compile
 
 FIRST_SEED = 2**40
 """Seeds of the noise for tuning start here, far from those that people draw with."""

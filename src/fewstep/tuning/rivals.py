@@ -12,7 +12,7 @@ from fewstep.core.grid import GRIDS
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.measure.impulse import impulse
-from fewstep.solvers.compile import compile
+from fewstep.solvers.compiler import compile
 from fewstep.solvers.registry import SAMPLERS
 
 FINALISTS = 6

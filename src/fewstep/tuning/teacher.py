@@ -13,7 +13,7 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float, Schedule
 from fewstep.denoise.base import Denoiser, Level, Wrapper
 from fewstep.measure.converged import LEAST_FINDING, ConvergedPlan, Goal, find_plan
-from fewstep.solvers.compile import compile
+from fewstep.solvers.compiler import compile
 from fewstep.tuning.problem import Problem, Solutions
 from fewstep.tuning.settings import HELD_OUT, TRAIN, VALIDATION, Sizes
 from fewstep.tuning.task import TuningTask

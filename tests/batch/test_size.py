@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 import torch
 
+from fewstep.batch import Batch, PromptLine, draw_batch
+from fewstep.batch import size as batch_size
+from fewstep.batch.size import LiveBytes, first_size, free_bytes, halved
 from fewstep.core.errors import InvalidInput
-from fewstep.pipeline import Batch, Pipeline, PromptLine, batchsize, draw_batch
-from fewstep.pipeline.batchsize import LiveBytes, first_size, free_bytes, halved
+from fewstep.pipeline import Pipeline
 
 
 def test_the_peak_of_living_tensors_is_counted() -> None:
@@ -32,7 +34,7 @@ def test_the_peak_of_living_tensors_is_counted() -> None:
 def test_the_host_gives_half_of_what_is_free(
     monkeypatch: pytest.MonkeyPatch, free: int, images: int, size: int
 ) -> None:
-    monkeypatch.setattr(batchsize, "free_bytes", lambda: free)
+    monkeypatch.setattr(batch_size, "free_bytes", lambda: free)
     assert first_size(images, "cpu", lambda: torch.zeros(1000)) == size
 
 
@@ -66,7 +68,7 @@ def test_the_size_that_was_found_is_kept_for_the_job(
 ) -> None:
     batch = Batch.of(pipe, [PromptLine(0)], range(7), {"steps": 1})
     free: Any = SimpleNamespace(bytes=1 << 30)
-    monkeypatch.setattr(batchsize, "free_bytes", lambda: free.bytes)
+    monkeypatch.setattr(batch_size, "free_bytes", lambda: free.bytes)
     assert draw_batch(batch, tmp_path / "a").batch == 4
     free.bytes = 1
     assert draw_batch(batch, tmp_path / "a").batch == 4

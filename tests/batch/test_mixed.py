@@ -14,9 +14,10 @@ import pytest
 import torch
 
 import fewstep as fs
+from fewstep.batch import Batch, PromptLine, draw_batch, read_prompts
 from fewstep.drawing import Drawing, read
 from fewstep.models import Model
-from fewstep.pipeline import Batch, Images, Pipeline, PromptLine, draw_batch, draw_in_slots, read_prompts
+from fewstep.pipeline import Images, Pipeline, draw_in_slots
 from models.by_hand import APG, other_unet
 from models.tiny_diffusers import Twins
 

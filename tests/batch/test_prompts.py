@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from fewstep.batch import Batch, Item, PromptLine, read_prompts
+from fewstep.batch.prompts import FILE_LIMIT
 from fewstep.core.errors import InvalidInput
-from fewstep.pipeline import Batch, Item, Pipeline, PromptLine, read_prompts
-from fewstep.pipeline.prompts import FILE_LIMIT
+from fewstep.pipeline import Pipeline
 
 
 def written(tmp_path: Path, name: str, text: str | bytes) -> Path:

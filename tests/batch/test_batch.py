@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from fewstep.batch import Batch, PromptLine, draw_batch
+from fewstep.batch.manifest import Manifest
 from fewstep.core.errors import InvalidInput
 from fewstep.drawing import Drawing, read
-from fewstep.pipeline import Batch, Pipeline, PromptLine, draw_batch
-from fewstep.pipeline.manifest import Manifest
+from fewstep.pipeline import Pipeline
 from models.tiny_diffusers import Twins
 
 

@@ -24,16 +24,16 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fewstep.batch.batch import Batch
+from fewstep.batch.manifest import Line, Manifest, append_synced, cut_torn
+from fewstep.batch.size import first_size, halved
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.drawing import Layout, names
 from fewstep.files import write_whole
 from fewstep.models.folder import read_json
-from fewstep.pipeline.batch import Batch
-from fewstep.pipeline.batchsize import first_size, halved
 from fewstep.pipeline.images import Images
-from fewstep.pipeline.manifest import Line, Manifest, append_synced, cut_torn
-from fewstep.solvers.compile import compile
+from fewstep.solvers.compiler import compile
 
 FORMAT = 2
 JOB, MANIFEST, TIMINGS, LOCK = "job.json", "manifest.jsonl", "timings.jsonl", "job.lock"

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from fewstep.batch.prompts import MAX_ITEMS, PromptLine
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.drawing import Drawing, merged, preset
@@ -25,7 +26,6 @@ from fewstep.pipeline.draw import LostImages, draw
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.order import Order, Run, ordered, overlay_of
 from fewstep.pipeline.pipeline import Pipeline
-from fewstep.pipeline.prompts import MAX_ITEMS, PromptLine
 from fewstep.pipeline.slots import draw_in_slots
 from fewstep.pipeline.stages import check, check_asked
 

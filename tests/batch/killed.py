@@ -8,7 +8,8 @@ import signal
 import sys
 from typing import Any
 
-from fewstep.pipeline import Batch, draw_batch, load, read_prompts
+from fewstep.batch import Batch, draw_batch, read_prompts
+from fewstep.pipeline import load
 
 model, prompts, folder, size, moves = sys.argv[1:]
 left, replace = int(moves), os.replace
