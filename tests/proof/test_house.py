@@ -21,7 +21,9 @@ HOSTED = {"fewstep.adapters.diffusers.PlanScheduler.__init__"}
 """diffusers keeps each argument of a scheduler by its name in a configuration file."""
 
 
-@pytest.mark.xfail(strict=True, reason="80 modules are imported: guidance methods, families and tasks each keep a file of their own")
+@pytest.mark.xfail(
+    strict=True, reason="80 modules are imported: guidance methods, families and tasks each keep a file of their own"
+)
 def test_a_pipeline_is_few_modules() -> None:
     code = "import sys, fewstep.pipeline; print(*sorted(m for m in sys.modules if m.partition('.')[0] == 'fewstep'))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
