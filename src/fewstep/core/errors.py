@@ -49,5 +49,11 @@ def one_of(name: str, value: Any, allowed: Iterable[Any]) -> None:
 
 def shown(value: object) -> str:
     """The repr of a value from elsewhere, cut to a length that suits an error."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes out no number of more than 4,300 digits
+        digits = int(abs(value).bit_length() * math.log10(2)) + 1 if isinstance(value, int) else 0
+        text = f"a number of about {digits:,} digits" if digits else f"{type(value).__name__} with too long a number"
+    except RecursionError:
+        text = f"{type(value).__name__} whose values are too deep in one another"
     return text if len(text) <= 80 else text[:77] + "..."
