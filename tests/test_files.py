@@ -118,10 +118,10 @@ def test_only_regular_files_are_read_and_nobody_waits_for_a_pipe(tmp_path):
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "socket"))
     for path, what in [
-        (tmp_path / "pipe", "a named pipe and not a file"),
-        (tmp_path / "link", "a named pipe and not a file"),
-        (tmp_path / "socket", "a socket and not a file"),
-        ("/dev/zero", "a device and not a file"),
+        (tmp_path / "pipe", "a named pipe, and only regular files are read"),
+        (tmp_path / "link", "a named pipe, and only regular files are read"),
+        (tmp_path / "socket", "a socket, and only regular files are read"),
+        ("/dev/zero", "a device, and only regular files are read"),
         (tmp_path, "Is a directory"),
         (tmp_path / "none", "No such file"),
         ("a\0b", "No such file"),

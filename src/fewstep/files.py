@@ -95,7 +95,7 @@ def _refuse_kind(mode: int, name: str) -> None:
     if kind == stat.S_IFDIR:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
     if kind != stat.S_IFREG:
-        raise OSError(errno.EINVAL, f"{KINDS.get(kind, 'something else')} and not a file; save it as one", name)
+        raise OSError(errno.EINVAL, f"{KINDS.get(kind, 'something else')}, and only regular files are read", name)
 
 
 def _fill(file: BinaryIO, room: int) -> None:

@@ -335,9 +335,9 @@ def test_text_that_is_deep_or_holds_a_number_of_many_digits_is_refused():
 
 def test_a_pipe_or_a_device_is_not_read_as_a_plan(tmp_path):
     os.mkfifo(tmp_path / "pipe.json")
-    with pytest.raises(fs.InvalidInput, match=r"pipe\.json: a named pipe and not a file"):
+    with pytest.raises(fs.InvalidInput, match=r"pipe\.json: a named pipe, and only regular files are read"):
         Plan.load(tmp_path / "pipe.json")
-    with pytest.raises(fs.InvalidInput, match="/dev/zero: a device and not a file"):
+    with pytest.raises(fs.InvalidInput, match="/dev/zero: a device, and only regular files are read"):
         Plan.load("/dev/zero")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+import fewstep as fs
 from fewstep.cli.app import Failure
 from fewstep.cli.headings import Decorator, several
 from fewstep.cli.output import note, progress, show_json
@@ -190,6 +191,7 @@ def watched(steps: int) -> Iterator[Callable[..., None]]:
 
 def _settings(given: dict[str, Any]) -> Settings:
     given["state_every"] = given.pop("save_every")
+    fs.run.checked_device(given["device"])
     return Settings(**given, warmup=min(100, given["steps"]))
 
 

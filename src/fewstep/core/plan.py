@@ -46,7 +46,7 @@ TABLES = ("init", "A", "B", "s")
 PLAIN = ("start_noise", "entry", "exit", "companion", "outputs", "tolerance", "note")
 OF_BEFORE = {"model", "guidance_factors"}
 """Options that tuned plans had, before these were fields of the plan."""
-MAX_ROWS, MAX_REGISTERS, MAX_FILE_BYTES = 100_000, 64, 32 * 2**20
+MAX_ROWS, MAX_REGISTERS, MAX_FILE_BYTES = 100_000, 64, 16 * 2**20
 LARGEST, MOST_DEPARTURE, ROUNDING = 1e8, 2.0, 1e-10
 """Of a plan that is read: the largest number in its table, the most that it may declare to depart from the schedule,
 and what the rounding of another machine may add."""

@@ -27,6 +27,7 @@ from fewstep.models.identity import Identity, in_dtype, of_callable
 from fewstep.models.model import Model, class_model
 from fewstep.models.original import Original, is_original
 from fewstep.models.plans import plans_of
+from fewstep.run.device import checked_device
 from fewstep.zoo import container
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
@@ -66,7 +67,9 @@ def load_model(
     config: str | os.PathLike[str] | None = None,
 ) -> Model:
     """The model of a source; see `fewstep.load`."""
-    place = Place(device, _dtype(dtype), variant, allow_pickle, TensorCache() if cache is None else cache)
+    place = Place(
+        checked_device(device), _dtype(dtype), variant, allow_pickle, TensorCache() if cache is None else cache
+    )
     header = _header(source)
     if header is not None and is_original(header):
         _refuse(spec, f"{source} is a whole model, whose config says them")
