@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.core.errors import InvalidInput, positive, shown, unknown_name
+from fewstep.core.errors import InvalidInput, number, positive, shown, unknown_name
 from fewstep.core.schedule import BetaSchedule, EDMSchedule, Float, FlowSchedule, Schedule
 
 __all__ = [
@@ -135,8 +135,15 @@ def flow_shift(
     max_log_shift: float = 1.15,
 ) -> float:
     """The shift for a picture of `image_tokens` latent patches; its log is linear in their number, as in FLUX.1."""
-    slope = (max_log_shift - base_log_shift) / (max_tokens - base_tokens)
-    return math.exp(base_log_shift + slope * (positive("image_tokens", image_tokens) - base_tokens))
+    low, high = positive("base_tokens", base_tokens), positive("max_tokens", max_tokens)
+    least, most = number("base_log_shift", base_log_shift), number("max_log_shift", max_log_shift)
+    if low >= high or not max(abs(least), abs(most)) <= 50:
+        raise InvalidInput(
+            f"a shift grows from base_tokens to more max_tokens, and its log lies in -50 .. 50: got {low:g} and "
+            f"{high:g}, {least:g} and {most:g}"
+        )
+    slope = (most - least) / (high - low)
+    return math.exp(least + slope * (positive("image_tokens", image_tokens) - low))
 
 
 KINDS = {

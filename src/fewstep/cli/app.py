@@ -81,8 +81,10 @@ class App(Commands):
             _fail(_one_line(error), BAD_INPUT)
         except UnicodeEncodeError as error:  # half of a pair of characters, which no file and no model takes
             _fail(f"{error.object[error.start : error.end]!r} is not a character: leave it out", BAD_INPUT)
-        except MemoryError as error:
-            _fail(f"the memory does not suffice ({error}): ask for fewer or smaller images", FAILED)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            _fail(f"the memory does not suffice ({error}): ask for fewer or smaller images at once", FAILED)
         except ArithmeticError as error:
             if not isinstance(error, fs.NonFinite):
                 raise
@@ -94,6 +96,12 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return str(error)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; torch has a class of its own for that on a card, and none on the host."""
+    own = type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
+    return isinstance(error, MemoryError) or own
 
 
 def _fail(message: str, code: int) -> NoReturn:
