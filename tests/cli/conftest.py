@@ -48,6 +48,7 @@ def process() -> Callable[..., subprocess.Popen[str]]:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="surrogateescape",
             env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
 

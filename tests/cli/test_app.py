@@ -1,11 +1,14 @@
 """The group of commands: what it loads, and how failures end."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import click
 import pytest
+import torch
 
 from fewstep.cli.app import COMMANDS, app
 
@@ -96,6 +99,61 @@ def test_an_error_in_the_program_itself_is_not_hidden(call: Call, monkeypatch: p
 
     monkeypatch.setattr("fewstep.cli.lists.show_table", fail)
     assert isinstance(call("samplers").exception, ZeroDivisionError)
+
+
+def test_an_error_inside_a_library_is_one_line_unless_it_is_asked_for(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        torch.nn.Linear(1, 1)(torch.ones(1, 2))
+
+    monkeypatch.setattr("fewstep.cli.lists.show_table", fail)
+    result = call("samplers")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("fewstep: error: torch failed (RuntimeError: mat1 and mat2 shapes")
+    assert result.stderr.count("\n") == 1
+    monkeypatch.setenv("FEWSTEP_TRACEBACK", "1")
+    assert isinstance(call("samplers").exception, RuntimeError)
+
+
+@pytest.mark.parametrize("error", [MemoryError("1 GiB"), RuntimeError("DefaultCPUAllocator: not enough memory: ..")])
+def test_memory_that_does_not_suffice_is_one_line(
+    call: Call, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("fewstep.cli.lists.show_table", fail)
+    result = call("samplers")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "the memory does not suffice" in result.stderr
+
+
+@pytest.mark.parametrize("word", ["9" * 5000, "x" * 5000, "x y " * 3000, "a\nb\x1b[31m", "\udcff", "\u2028"])
+def test_a_failure_is_one_short_line_whatever_was_given(call: Call, word: str) -> None:
+    for words in (["plan", word, "--steps", "2"], ["plan", "ddim", "--steps", word], ["plan", "ddim", f"--{word}"]):
+        result = call(*words)
+        assert result.exit_code == 2
+        assert result.stderr.count("\n") == 1
+        assert len(result.stderr) < 1000
+        assert "\x1b" not in result.stderr
+        assert word not in result.stderr or len(word) < 20
+
+
+def test_a_long_path_is_shown_in_parts_and_what_to_do_is_not_lost(call: Call) -> None:
+    result = call("generate", "digits", "--plan", "folder/" * 60 + "plan.json")
+    assert result.exit_code == 2
+    assert "cannot read the plan folder/folder/" in result.stderr
+    assert "..r/folder/plan.json" in result.stderr or "plan.json: No such file" in result.stderr
+
+
+def test_a_picture_may_have_a_name_in_any_bytes(process: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    name = os.fsdecode(bytes(tmp_path) + b"/\xff.png")
+    running = process("generate", "digits", "--labels", 1, "--count", 1, "--steps", 1, "--output", name)
+    out, err = running.communicate(timeout=120)
+    assert running.returncode == 0, err
+    assert os.listdir(bytes(tmp_path)) == [b"\xff.png"]
+    assert out == f"{name}\n"
 
 
 def test_a_reader_that_closes_the_pipe_ends_it_quietly(process: Callable[..., subprocess.Popen[str]]) -> None:

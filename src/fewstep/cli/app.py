@@ -1,7 +1,8 @@
 """The group of all commands, which turns every failure into one line and a code.
 
 Exit codes: 0 done; 1 the work itself failed, such as a network that returns NaN; 2 bad input or a file that cannot be
-used; 130 interrupted by Ctrl-C.
+used; 130 interrupted by Ctrl-C. An error inside a library, such as in a network whose configuration somebody edited, is
+one line too; FEWSTEP_TRACEBACK=1 shows where it is. An error of our own is shown whole.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -81,10 +83,14 @@ class App(Commands):
             _fail(_one_line(error), BAD_INPUT)
         except UnicodeEncodeError as error:  # half of a pair of characters, which no file and no model takes
             _fail(f"{error.object[error.start : error.end]!r} is not a character: leave it out", BAD_INPUT)
-        except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+        except Exception as error:
+            if _out_of_memory(error):
+                _fail(f"the memory does not suffice ({error}): ask for fewer or smaller images at once", FAILED)
+            library = _library(error)
+            if library is None or os.environ.get("FEWSTEP_TRACEBACK"):
                 raise
-            _fail(f"the memory does not suffice ({error}): ask for fewer or smaller images at once", FAILED)
+            what = f"{library} failed ({type(error).__name__}: {error!s:.300})"
+            _fail(f"{what}: the files of a model may not fit it. FEWSTEP_TRACEBACK=1 shows where", FAILED)
         except ArithmeticError as error:
             if not isinstance(error, fs.NonFinite):
                 raise
@@ -96,6 +102,16 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return str(error)
+
+
+def _library(error: Exception) -> str | None:
+    """The installed package in whose code an error arose; None for our own and Python's."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    parts = () if trace is None else Path(trace.tb_frame.f_code.co_filename).parts
+    installed = [parts[i + 1] for i, part in enumerate(parts[:-1]) if part in ("site-packages", "dist-packages")]
+    return installed[-1] if installed and installed[-1] not in ("fewstep", "click") else None
 
 
 def _out_of_memory(error: Exception) -> bool:
