@@ -27,12 +27,15 @@ class Loading:
         variant: of the files of weights, such as "fp16".
         config: folder or id on the hub with the configurations of an original checkpoint.
         allow_pickle: load weights that are only there as a pickle.
+        prediction, zero_snr: what the caller says of the network.
     """
 
     device: str = "cpu"
     variant: str | None = None
     config: str | None = None
     allow_pickle: bool = False
+    prediction: str | None = None
+    zero_snr: bool | None = None
 
     @property
     def given(self) -> dict[str, Any]:
@@ -46,6 +49,8 @@ class Loading:
         words = [] if self.device == "cpu" else ["--device", self.device]
         words += [] if self.variant is None else ["--variant", self.variant]
         words += [] if self.config is None else ["--model-config", self.config]
+        words += [] if self.prediction is None else ["--prediction", self.prediction]
+        words += [] if self.zero_snr is None else ["--zero-snr" if self.zero_snr else "--no-zero-snr"]
         return words + ["--allow-pickle"] * self.allow_pickle
 
 

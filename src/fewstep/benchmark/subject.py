@@ -236,7 +236,8 @@ class Subject:
         return self._loaded[precision]
 
     def _load(self, precision: str = "float32") -> Pipeline:
-        return load(self.source, dtype=precision, **{"device": "cpu", **self.loading.given})
+        given: dict[str, Any] = {"device": "cpu", **self.loading.given}
+        return load(self.source, dtype=precision, **given)
 
     def problem(self, scale: float | None, precision: str = "float32") -> Problem:
         """What is drawn, at a guidance scale, in a precision; images are numbered from `FIRST`."""

@@ -24,6 +24,20 @@ _OPTIONS = {
         heading=MODEL,
         help="Folder or hub id with the configurations of a MODEL that is an original checkpoint.",
     ),
+    "prediction": option(
+        "--prediction",
+        type=click.Choice(fs.models.PREDICTIONS),
+        usual="as the model's files say",
+        heading=MODEL,
+        help="What the network predicts.",
+    ),
+    "zero_snr": option(
+        "--zero-snr/--no-zero-snr",
+        default=None,
+        usual="as the model's files say",
+        heading=MODEL,
+        help="Whether the noise schedule ends in pure noise (zero terminal SNR).",
+    ),
     "allow_pickle": option(
         "--allow-pickle",
         is_flag=True,

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from fewstep import schedules
 from fewstep.core.errors import InvalidInput, shown, unknown_name
 from fewstep.core.schedule import Schedule
 from fewstep.drawing.drawing import MAX_SIDE, Drawing
@@ -22,11 +21,17 @@ from fewstep.models.codec import Latents, Pixels
 from fewstep.models.conditioner import Labels, Words
 from fewstep.models.defaults import WORDS
 from fewstep.models.encoder import Reader, TextEncoder
-from fewstep.models.families import OTHERS, TEXT_FAMILIES, Family, NetworkFacts, prediction_of, shift_of
+from fewstep.models.families import OTHERS, TEXT_FAMILIES, Family, NetworkFacts, shift_of
 from fewstep.models.identity import Identity, in_dtype
 from fewstep.models.model import ImageSizes, Model, class_model
 from fewstep.models.parts import checked_config, load_part, load_tokenizer, on_device
 from fewstep.models.plans import plans_of
+from fewstep.models.statements import SILENT, Claims, Scheduler, settled
+from fewstep.zoo import container
+from fewstep.zoo.container import Header
+
+NETWORKS = ("unet", "transformer")
+"""Parts that are the network."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,7 @@ class Place:
         device, dtype: where and in what they run.
         variant: of the files of weights; `allow_pickle`: whether pickles may be loaded.
         cache: for what encoders make.
+        claims: what the caller says of the network.
     """
 
     device: torch.device | str = "cpu"
@@ -44,6 +50,7 @@ class Place:
     variant: str | None = None
     allow_pickle: bool = False
     cache: TensorCache = field(default_factory=TensorCache)
+    claims: Claims = SILENT
 
 
 class Parts:
@@ -52,7 +59,12 @@ class Parts:
     Attributes:
         path: of the model; `folder`: with the configurations of its parts.
         files: those that were used so far, by part.
+        own: whether the scheduler of the folder is of this very model, and not only of its kind.
+        remedy: what to do where it contradicts the file of weights.
     """
+
+    own = True
+    remedy = "correct it"
 
     def __init__(self, folder: Path, place: Place):
         self.path, self.folder, self.place = folder, folder, place
@@ -104,11 +116,18 @@ class Parts:
         config = checked_config(path)
         if config.get("shift_terminal") or config.get("invert_sigmas"):
             raise InvalidInput(f"{path} uses shift_terminal or invert_sigmas, which fewstep does not know")
+        scheduler = Scheduler(config, str(path), self.own)
         try:
-            schedule = schedules.from_diffusers(config)
+            return *settled(scheduler, self.headers(), self.place.claims, self.remedy), config
         except (TypeError, ArithmeticError) as error:
             raise InvalidInput(f"{path} describes no noise schedule ({error}): the file is damaged") from error
-        return schedule, prediction_of(config, schedule.kind), config
+
+    def headers(self) -> list[Header]:
+        """Of the files with the network's weights, as far as they are safetensors."""
+        named = [self.folder / name for name in NETWORKS if self.has(name) and (self.folder / name).is_dir()]
+        place = self.place
+        weights = [folders.find_weights(folder, place.variant, place.allow_pickle) for folder in named]
+        return [container.inspect(file) for one in weights if not one.pickled for file in one.files]
 
     def recommended(self) -> dict[str, Any]:
         """The overlay that the folder recommends, in fewstep.json; empty where there is none."""
