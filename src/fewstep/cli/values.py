@@ -130,6 +130,22 @@ class Seeds(Ranges):
         return found
 
 
+class SeedOrSeeds(Ranges):
+    """The seed of the first image, or one for each image, such as 3,1,4 or 0-9; the same may come again."""
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> int | tuple[int, ...]:
+        if isinstance(value, int):  # of a configuration file
+            value = str(value)
+        found = super().convert(value, param, ctx)
+        return found if len(found) > 1 else found[0]
+
+    def one(self, part: str, param: Parameter, ctx: Context) -> int:
+        whole = part.removeprefix("-").isdecimal()
+        if whole and (len(part) > 20 or not self.low <= int(part) <= self.high):
+            self.fail(f"{part[:20]} is not in the range 0<=x<=2^64-1", param, ctx)
+        return super().one(part, param, ctx)
+
+
 class Strategies(Several):
     """Samplers, each with options after colons and a grid after @: `ddim,dpmpp-3m:curvature=exact,unipc-3@karras`.
 
@@ -260,4 +276,5 @@ def mapping(pairs: Sequence[tuple[str, Any]], option: str) -> dict[str, Any]:
 NUMBERS = Several(float, "a number")
 LABELS = LabelList(int, "a label", 0, 10**6, most=10_000)
 SEEDS = Seeds(int, "a seed", 0, 2**64 - 1, most=1_000_000)
+SEED = SeedOrSeeds(int, "a seed", 0, 2**64 - 1, most=10_000)
 WEIGHTS = ScheduleOfWeights(float, "a weight", -1e6, 1e6)

@@ -104,7 +104,9 @@ class Drawing(Value):
     negative: Negatives = Field(default=(None,), description="Label or words to guide away from.")
     height: int = Field(ge=1, le=MAX_SIDE, description="Height in pixels; models of prompts take certain multiples.")
     width: int = Field(ge=1, le=MAX_SIDE, description="Width in pixels.")
-    seed: Seed | Seeds = Field(default=0, description="Seed of the first image; the next ones count up.")
+    seed: Seed | Seeds = Field(
+        default=0, description="Seed of the first image, the next ones counting up; or one for each."
+    )
     count: int = Field(default=1, ge=1, le=MAX_IMAGES, description="Images of each label or prompt.")
     clip_skip: int | None = Field(default=None, ge=1, le=100, description="Layers of CLIP to leave out, from its end.")
     sampling: Sampling

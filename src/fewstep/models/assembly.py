@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from fewstep.core.errors import InvalidInput, shown, unknown_name
+from fewstep.core.errors import InvalidInput, shown
 from fewstep.core.schedule import Schedule
 from fewstep.drawing.drawing import MAX_SIDE, Drawing
 from fewstep.drawing.overlay import Overlay, merged
@@ -21,8 +21,9 @@ from fewstep.models.codec import Latents, Pixels
 from fewstep.models.conditioner import Labels, Words
 from fewstep.models.defaults import WORDS
 from fewstep.models.encoder import Reader, TextEncoder
-from fewstep.models.families import OTHERS, TEXT_FAMILIES, Family, NetworkFacts, shift_of
+from fewstep.models.families import TEXT_FAMILIES, Family, NetworkFacts, shift_of
 from fewstep.models.identity import Identity, in_dtype
+from fewstep.models.kinds import checked_kind, kind_of
 from fewstep.models.model import ImageSizes, Model, class_model
 from fewstep.models.parts import checked_config, load_part, load_tokenizer, on_device
 from fewstep.models.plans import plans_of
@@ -84,11 +85,18 @@ class Parts:
     def module_in(self, folder: Path, kind: str, dtype: torch.dtype | None = None) -> Any:
         """The module in the folder of a part, on the device."""
         place = self.place
-        module, weights = load_part(
-            folder, kind, dtype or place.dtype, variant=place.variant, allow_pickle=place.allow_pickle
-        )
+        variant, pickles = self.variant(folder), place.allow_pickle
+        module, weights = load_part(folder, kind, dtype or place.dtype, variant=variant, allow_pickle=pickles)
         self.files[folder.name] = [folder / "config.json", *weights.files]
         return on_device(module, place.device)
+
+    def variant(self, folder: Path) -> str | None:
+        """The variant of the files of a part: none where other parts have it and this one does not, as in diffusers."""
+        wanted = self.place.variant
+        if wanted is None or folders.has_variant(folder, wanted):
+            return wanted
+        others = any(folders.has_variant(self.folder / name, wanted) for name in self.index if self.has(name))
+        return None if others else wanted
 
     def part(self, name: str) -> Path:
         """The folder of a part."""
@@ -125,8 +133,8 @@ class Parts:
     def headers(self) -> list[Header]:
         """Of the files with the network's weights, as far as they are safetensors."""
         named = [self.folder / name for name in NETWORKS if self.has(name) and (self.folder / name).is_dir()]
-        place = self.place
-        weights = [folders.find_weights(folder, place.variant, place.allow_pickle) for folder in named]
+        pickles = self.place.allow_pickle
+        weights = [folders.find_weights(folder, self.variant(folder), pickles) for folder in named]
         return [container.inspect(file) for one in weights if not one.pickled for file in one.files]
 
     def recommended(self) -> dict[str, Any]:
@@ -179,9 +187,7 @@ def of_component(parts: Parts, name: str, schedule: Schedule | None, prediction:
 
 def of_folder(parts: Parts, name: str) -> Model:
     """A whole model."""
-    kind = str(parts.index.get("_class_name"))
-    if kind not in TEXT_FAMILIES and kind not in OTHERS:
-        raise unknown_name("kind of model", kind, [*TEXT_FAMILIES, *OTHERS])
+    kind = checked_kind(parts.index)
     if kind in TEXT_FAMILIES:
         return _of_text(parts, TEXT_FAMILIES[kind], name)
     schedule, prediction, _ = parts.schedule()
@@ -192,7 +198,7 @@ def of_folder(parts: Parts, name: str) -> Model:
 
 def recommended_of(parts: Parts) -> dict[str, Any]:
     """What the folder of a model recommends, without loading it; empty for kinds other than text-to-image."""
-    family = TEXT_FAMILIES.get(str(parts.index.get("_class_name")))
+    family = TEXT_FAMILIES.get(kind_of(parts.index) or "")
     if family is None:
         return {}
     config = checked_config(parts.folder / family.part / "config.json")
@@ -241,6 +247,7 @@ def _of_text(parts: Parts, family: Family, name: str) -> Model:
     module, codec = parts.module(family.part, family.kind), parts.vae(family.vae)
     config, facts = module.config, family.facts(module.config)
     _check_fit(parts.folder, facts, codec)
+    _check_told(parts.folder, config, readers)
     encoder = TextEncoder(
         readers,
         family.reads(config),
@@ -325,4 +332,17 @@ def _check_fit(folder: Path, facts: NetworkFacts, codec: Latents) -> None:
         raise InvalidInput(
             f"the network of {folder} takes {facts.extra} channels beside the latents; known are none, and "
             f"{codec.channels + 1} for inpainting: a mask and latents. Give another model"
+        )
+
+
+def _check_told(folder: Path, config: families.Config, readers: Mapping[str, Reader]) -> None:
+    """Raise `InvalidInput` where a UNet of SDXL is told something else than the six numbers of a picture's size."""
+    width, each = config.get("projection_class_embeddings_input_dim"), config.get("addition_time_embed_dim")
+    if config.get("addition_embed_type") != "text_time" or not width or not each:
+        return
+    pooled = int(list(readers.values())[-1].model.config.projection_dim)
+    if (told := (width - pooled) / each) != 6:
+        raise InvalidInput(
+            f"the network of {folder} is told {told:g} numbers beside its text, such as an aesthetic score in the "
+            "refiner of SDXL, and fewstep tells it 6, of a picture's size: give the base model"
         )

@@ -22,7 +22,7 @@ from fewstep.models.cache import TensorCache
 from fewstep.models.codec import Pixels
 from fewstep.models.conditioner import Labels
 from fewstep.models.defaults import CLASS_GUIDANCE, CLASSES
-from fewstep.models.folder import PICKLES, fetched, is_hub_id
+from fewstep.models.folder import PICKLES, fetched_whole, is_hub_id
 from fewstep.models.identity import Identity, in_dtype, of_callable
 from fewstep.models.model import Model, class_model
 from fewstep.models.original import Original, is_original
@@ -105,7 +105,7 @@ def load_model(
     elif path.is_file() and path.suffix not in PICKLES:
         return _of_zoo(path, _name(path.stem), place)
     elif not path.exists() and isinstance(source, str) and is_hub_id(source):
-        path = fetched(source, place.variant, place.allow_pickle)
+        path = fetched_whole(source, place.variant, place.allow_pickle)
     parts = Parts(path, place)
     if (path / "model_index.json").is_file():
         _refuse(spec, f"{path} says its own")

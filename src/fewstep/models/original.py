@@ -27,6 +27,7 @@ from fewstep.core.errors import InvalidInput, shown
 from fewstep.models import folder as folders
 from fewstep.models.assembly import Parts, Place
 from fewstep.models.families import TEXT_FAMILIES
+from fewstep.models.kinds import kind_of
 from fewstep.models.parts import built, checked_config, filled, on_device
 from fewstep.zoo.container import Header
 
@@ -77,11 +78,11 @@ class Original(Parts):
         self.own = config is not None
         self.path = header.path
         self.header = header
-        kind = str(self.index.get("_class_name"))
+        kind = kind_of(self.index)
         if kind not in TEXT_FAMILIES:
             raise InvalidInput(
-                f"{folder} describes a {shown(kind)}, and an original checkpoint is one of {', '.join(TEXT_FAMILIES)}: "
-                "give the config of one of them"
+                f"{folder} describes a {shown(self.index.get('_class_name'))}, and an original checkpoint is one of "
+                f"{', '.join(TEXT_FAMILIES)}: give the config of one of them"
             )
 
     def has(self, name: str) -> bool:
