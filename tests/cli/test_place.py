@@ -30,9 +30,14 @@ OPTIONS = {
     "config": ("--model-config", "a/b"),
     "prediction": ("--prediction", "sample"),
     "zero_snr": ("--no-zero-snr",),
+    "lora": ("--lora", "a.safetensors:0.5", "--lora", "b.safetensors"),
     "allow_pickle": ("--allow-pickle",),
 }
-LACKING = {"bench": ["dtype"], "choose": ["dtype"], "doctor": ["device", "dtype", "config", "prediction", "zero_snr"]}
+LACKING = {
+    "bench": ["dtype"],
+    "choose": ["dtype"],
+    "doctor": ["device", "dtype", "config", "prediction", "zero_snr", "lora"],
+}
 """What measures in float32 has no --dtype, and what draws on the processor alone no --device; doctor finds the rest."""
 
 
@@ -66,6 +71,7 @@ def test_where_a_model_runs_is_for_loading(call: Call, monkeypatch: pytest.Monke
         "config": "a/b",
         "prediction": "sample",
         "zero_snr": False,
+        "lora": [("a.safetensors", 0.5), ("b.safetensors", 1.0)],
         "allow_pickle": True,
     }
     wanted = {name: value for name, value in everything.items() if name not in lacking}

@@ -84,7 +84,7 @@ class Subject:
     @cached_property
     def model(self) -> ModelFacts:
         """Its name, digest and source, as measurements have them."""
-        pipe, weights = self.pipe, self.pipe.model.identity.weights
+        pipe, weights = self.pipe, self.pipe.model.identity.merged
         if self.is_loaded:
             return ModelFacts(pipe.name, weights, pipe.name, Loading(str(pipe.model.device)))
         return ModelFacts(pipe.name, weights, os.fspath(self.source), self.loading)  # type: ignore[arg-type]

@@ -36,7 +36,8 @@ NAMES = {
 TYPES = {"seed": (SEED, "S[,S,..]")}
 """Options that take more than the first kind of what their field holds: the type, and how the help writes it."""
 NO_OPTIONS = (
-    "prompts", "guidance.weaker", "source.task", "source.picture", "source.mask", "source.prompt", "source.paste",
+    "prompts", "lora", "guidance.weaker", "source.task", "source.picture", "source.mask", "source.prompt",
+    "source.paste",
 )  # fmt: skip
 """Fields that commands take as arguments, or find out."""
 HEADINGS = {

@@ -13,6 +13,7 @@ import torch
 from fewstep.core.errors import InvalidInput, shown
 from fewstep.core.schedule import Schedule
 from fewstep.drawing.drawing import MAX_SIDE, Drawing
+from fewstep.drawing.lora import LoRA
 from fewstep.drawing.overlay import Overlay, merged
 from fewstep.models import families
 from fewstep.models import folder as folders
@@ -22,11 +23,13 @@ from fewstep.models.conditioner import Labels, Words
 from fewstep.models.defaults import WORDS
 from fewstep.models.encoder import Reader, TextEncoder
 from fewstep.models.families import TEXT_FAMILIES, Family, NetworkFacts, shift_of
-from fewstep.models.identity import Identity, in_dtype
+from fewstep.models.identity import Identity, in_dtype, with_loras
 from fewstep.models.kinds import checked_kind, kind_of
+from fewstep.models.lora import LoraFile, merge, refuse
 from fewstep.models.model import ImageSizes, Model, class_model
 from fewstep.models.parts import checked_config, load_part, load_tokenizer, on_device
 from fewstep.models.plans import plans_of
+from fewstep.models.quiet import quiet
 from fewstep.models.statements import SILENT, Claims, Scheduler, settled
 from fewstep.zoo import container
 from fewstep.zoo.container import Header
@@ -44,6 +47,7 @@ class Place:
         variant: of the files of weights; `allow_pickle`: whether pickles may be loaded.
         cache: for what encoders make.
         claims: what the caller says of the network.
+        lora: what is merged into the weights.
     """
 
     device: torch.device | str = "cpu"
@@ -52,6 +56,12 @@ class Place:
     allow_pickle: bool = False
     cache: TensorCache = field(default_factory=TensorCache)
     claims: Claims = SILENT
+    lora: tuple[LoraFile, ...] = ()
+
+    @property
+    def values(self) -> tuple[LoRA, ...]:
+        """The LoRAs, as a drawing keeps them."""
+        return tuple(one.value for one in self.lora)
 
 
 class Parts:
@@ -165,6 +175,7 @@ def component_of(path: Path) -> Path:
     )
 
 
+@quiet()
 def of_component(parts: Parts, name: str, schedule: Schedule | None, prediction: str | None) -> Model:
     """One network that needs no text, a UNet2DModel, with the schedule beside it or a given one."""
     folder = parts.folder
@@ -185,6 +196,7 @@ def of_component(parts: Parts, name: str, schedule: Schedule | None, prediction:
     return _of_unet(parts, folder, name, schedule, prediction)
 
 
+@quiet()
 def of_folder(parts: Parts, name: str) -> Model:
     """A whole model."""
     kind = checked_kind(parts.index)
@@ -206,6 +218,7 @@ def recommended_of(parts: Parts) -> dict[str, Any]:
 
 
 def _of_unet(parts: Parts, folder: Path, name: str, schedule: Schedule, prediction: str) -> Model:
+    refuse(parts.place.lora, name)
     module = parts.module_in(folder, "UNet2DModel")
     config = module.config
     if config.sample_size is None:
@@ -228,6 +241,7 @@ def _of_unet(parts: Parts, folder: Path, name: str, schedule: Schedule, predicti
 
 
 def _of_dit(parts: Parts, name: str, schedule: Schedule, prediction: str) -> Model:
+    refuse(parts.place.lora, name)
     module, codec = parts.module("transformer", "DiTTransformer2DModel"), parts.vae()
     config = module.config
     side = config.sample_size
@@ -242,16 +256,17 @@ def _of_dit(parts: Parts, name: str, schedule: Schedule, prediction: str) -> Mod
 
 def _of_text(parts: Parts, family: Family, name: str) -> Model:
     schedule, prediction, scheduler = parts.schedule()
-    readers = _readers(parts, family)
+    readers, loras = _readers(parts, family), [str(one) for one in parts.place.values]
     text_parts = sorted(parts.files)
     module, codec = parts.module(family.part, family.kind), parts.vae(family.vae)
+    merge(parts.place.lora, family.name, {family.part: module, **{name: one.model for name, one in readers.items()}})
     config, facts = module.config, family.facts(module.config)
     _check_fit(parts.folder, facts, codec)
     _check_told(parts.folder, config, readers)
     encoder = TextEncoder(
         readers,
         family.reads(config),
-        parts.digest(text_parts, str(parts.place.dtype), family.name, config.get("joint_attention_dim")),
+        parts.digest(text_parts, str(parts.place.dtype), family.name, config.get("joint_attention_dim"), *loras),
         parts.place.cache,
         skips=family.name in ("sd", "sdxl", "sd3"),
         lower=family.lower,
@@ -286,7 +301,8 @@ def _facts(parts: Parts, name: str, schedule: Schedule, prediction: str) -> dict
     return {
         "schedule": schedule,
         "prediction": prediction,
-        "identity": Identity(name, weights, in_dtype(parts.place.dtype)),
+        "identity": Identity(name, weights, {**in_dtype(parts.place.dtype), **with_loras(parts.place.values)}),
+        "lora": parts.place.values,
         "device": parts.place.device,
         "dtype": parts.place.dtype,
         "plans": plans_of(parts.path),

@@ -43,7 +43,7 @@ def checked_kind(index: Index) -> str:
     """As `kind_of`. Raises `InvalidInput` for a pipeline that diffusers does not know, and one of other parts."""
     name, kind = str(index.get("_class_name")), kind_of(index)
     known = [*TEXT_FAMILIES, *OTHERS]
-    if kind == name:
+    if kind is not None and kind == name:
         return kind
     if not _is_of_diffusers(name):
         raise unknown_name("kind of model", name, known)

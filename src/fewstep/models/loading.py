@@ -24,14 +24,16 @@ from fewstep.models.conditioner import Labels
 from fewstep.models.defaults import CLASS_GUIDANCE, CLASSES
 from fewstep.models.folder import PICKLES, fetched_whole, is_hub_id
 from fewstep.models.identity import Identity, in_dtype, of_callable
+from fewstep.models.lora import Loras, lora_files, refuse
 from fewstep.models.model import Model, class_model
 from fewstep.models.original import Original, is_original
 from fewstep.models.plans import plans_of
+from fewstep.models.quiet import quiet
 from fewstep.models.statements import Claims
 from fewstep.zoo import container
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
-_NAMED = ("spec", "device", "dtype", "prediction", "zero_snr")
+_NAMED = ("spec", "device", "dtype", "prediction", "zero_snr", "lora")
 MOST_VALUES = 1 << 28
 """Most numbers in one sample of a callable."""
 
@@ -73,21 +75,24 @@ def load_model(
     dtype: torch.dtype | str | None = None,
     prediction: str | None = None,
     zero_snr: bool | None = None,
+    lora: Loras = None,
     **files: Unpack[Files],
 ) -> Model:
     """The model of a source; see `fewstep.load`."""
-    place = _place(device, dtype, Claims(prediction, zero_snr), files)
+    place = _place(device, dtype, Claims(prediction, zero_snr), lora, files)
     config = files.get("config")
     header = _header(source)
     if header is not None and is_original(header):
         _refuse(spec, f"{source} is a whole model, whose config says them")
-        return of_folder(Original(header, config, place), _name(header.path.stem))
+        with quiet():
+            return of_folder(Original(header, config, place), _name(header.path.stem))
     if config is not None:
         raise InvalidInput(
             "config is for an original checkpoint, one .safetensors file with all parts, and "
             f"{str(source)[:200]} is none of these: leave it out"
         )
     if callable(source):
+        refuse(place.lora, "a callable")
         _refuse_claims(place, "a callable has them in spec=fewstep.NetworkSpec(schedule, prediction)")
         return _of_callable(source, spec or NetworkSpec(), device, None if dtype is None else place.dtype)
     path = Path(source)
@@ -130,7 +135,9 @@ def recommended_by(source: str) -> Overlay:
     return merged(CLASSES, {"guidance": {"scale": CLASS_GUIDANCE}})
 
 
-def _place(device: torch.device | str, dtype: torch.dtype | str | None, claims: Claims, files: Files) -> Place:
+def _place(
+    device: torch.device | str, dtype: torch.dtype | str | None, claims: Claims, lora: Loras, files: Files
+) -> Place:
     for name in files:
         if name not in Files.__annotations__:
             raise unknown_name("argument", name, (*Files.__annotations__, *_NAMED))
@@ -142,6 +149,7 @@ def _place(device: torch.device | str, dtype: torch.dtype | str | None, claims: 
         bool(files.get("allow_pickle")),
         TensorCache() if cache is None else cache,
         claims,
+        lora_files(lora),
     )
 
 
@@ -196,6 +204,7 @@ def _name(text: str) -> str:
 
 
 def _of_zoo(path: Path, name: str, place: Place) -> Model:
+    refuse(place.lora, name)
     loaded = zoo.load(path)
     spec = loaded.spec
     return class_model(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -211,8 +210,7 @@ def _from_pretrained(kind: str, weights: Weights, dtype: torch.dtype) -> Any:
         options |= {"low_cpu_mem_usage": False, "torch_dtype": dtype}
     else:
         options |= {"dtype": dtype, "weights_only": True}
-    with _quiet():
-        module, info = model.from_pretrained(str(folder), output_loading_info=True, **options)
+    module, info = model.from_pretrained(str(folder), output_loading_info=True, **options)
     missing = sorted(info.get("missing_keys", ()))
     if missing:
         raise InvalidInput(
@@ -220,20 +218,6 @@ def _from_pretrained(kind: str, weights: Weights, dtype: torch.dtype) -> Any:
             "config.json. Fetch or save it again"
         )
     return module.eval().requires_grad_(False)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the bar that transformers draws for each part, however small."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def built(kind: str, config: Mapping[str, Any]) -> Any:

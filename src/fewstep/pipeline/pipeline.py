@@ -16,6 +16,7 @@ from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
 from fewstep.drawing import Drawing, Stamp
 from fewstep.models import CacheCounts, Files, Model, NetworkSpec, load_model, weaker_of
+from fewstep.models.lora import Loras
 from fewstep.models.weaker import Weak
 from fewstep.pipeline.draw import draw
 from fewstep.pipeline.images import Images
@@ -342,6 +343,7 @@ def load(
     dtype: torch.dtype | str | None = None,
     prediction: str | None = None,
     zero_snr: bool | None = None,
+    lora: Loras = None,
     **files: Unpack[Files],
 ) -> Pipeline:
     """The pipeline of a model.
@@ -356,6 +358,8 @@ def load(
             only modules can be converted, as copies; None leaves them as they are.
         prediction: what the network predicts, such as "v_prediction", where the configuration of its scheduler says
             something else. `zero_snr`: the same of zero terminal SNR. None reads both: see docs/models.md.
+        lora: LoRAs to merge into the weights: the path of a .safetensors file, a pair (path, scale), or a list of
+            these. Pictures keep the digest and scale of each.
         variant: of the files of weights, such as "fp16".
         allow_pickle: load weights that exist only as a pickle, with `weights_only=True`.
         config: for an original checkpoint, a folder or an id on the hub in the format of diffusers with the
@@ -376,6 +380,7 @@ def load(
             dtype=dtype,
             prediction=prediction,
             zero_snr=zero_snr,
+            lora=lora,
             **files,
         )
     )
