@@ -134,8 +134,8 @@ def _merge(one: LoraFile, family: str, network: str, modules: Mapping[str, Any])
     lost = [name for name in one.header.shapes for mark in DROPPED.get(family, ()) if mark in name]
     if lost:
         raise InvalidInput(
-            f"{one.path} changes {shown(lost[0])}, which diffusers leaves out for a model of the kind {family}: remove the "
-            f"{len(lost)} tensors of that kind from it, or give another"
+            f"{one.path} changes {shown(lost[0])}, which diffusers leaves out for a model of the kind {family}: remove "
+            f"the {len(lost)} tensors of that kind from it, or give another"
         )
     mixin = getattr(importlib.import_module("diffusers.loaders.lora_pipeline"), MIXINS[family])
     state, alphas, metadata = _read(mixin, one, family, modules[network])

@@ -192,5 +192,5 @@ def bounded(denoiser: Denoiser, estimate: Estimate, value_range: tuple[float, fl
 
 def weights_of(guidance: Guidance, guided: Sequence[bool]) -> list[Any]:
     """The scale of each image, which is the method's idle one for those that are not guided."""
-    acting = GuidanceSchedule.rows(guidance.scale) if isinstance(guidance.scale, tuple) else guidance.scale
+    acting = GuidanceSchedule.rows(guidance.pull) if isinstance(guidance.pull, tuple) else guidance.pull
     return [acting if acts else guidance.how.idle for acts in guided]
