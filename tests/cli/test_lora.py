@@ -68,8 +68,8 @@ def test_a_lora_is_merged_and_asked_for_again(call: Call, model: Path) -> None:
 def test_a_lora_that_cannot_be_merged_is_one_line(call: Call, model: Path) -> None:
     for word, message in (
         ("absent.safetensors:0.5", "no file at absent.safetensors"),
-        ("style.safetensors:nan", "the scale of a LoRA is a finite number, got nan"),
-        ("style.safetensors:101", "the scale of a LoRA is from -100 to 100, got 101"),
+        ("style.safetensors:nan", "the scale of a LoRA is a number from -100 to 100, got nan"),
+        ("style.safetensors:101", "the scale of a LoRA is a number from -100 to 100, got 101"),
     ):
         result = call("generate", model, "lion", "--lora", word)
         errors = [line for line in result.stderr.splitlines() if not line.startswith("loading ")]

@@ -21,6 +21,7 @@ from fewstep.models import Identity
 from fewstep.models.families import call_sana
 from fewstep.pipeline import Pipeline, load
 
+from . import originals
 from .test_families import PROMPTS, SIZE, apart, noise, pack
 from .tiny_diffusers import Twins
 
@@ -191,6 +192,37 @@ def test_a_lora_draws_what_diffusers_draws_with_it(models: Models, tmp_path: Pat
     assert apart(drawn(twins.native, own, family), expected) > 1e-3
 
 
+def test_kohyas_names_of_the_original_blocks_of_sdxl_are_read(models: Models, tmp_path: Path) -> None:
+    twins = models("sdxl")
+    network = twins.own.unet
+    originally = {tensor.data_ptr(): name for name, tensor in originals.unet(network).items()}
+    found = {
+        originally[network.get_submodule(name).weight.data_ptr()].removesuffix(".weight"): two
+        for name, two in changes(network, ATTENTION).items()
+    }
+    assert any(name.startswith("input_blocks.") for name in found)
+    path = written(tmp_path / "style.safetensors", kohyas("lora_unet", found))
+    own, pipe = theirs(twins, (path, 0.7)), load(twins.folder, lora=(path, 0.7))
+    assert apart(drawn(pipe, own, "sdxl"), drawn_by_diffusers(own, "sdxl")) < 1e-5
+    other: Any = load(
+        twins.folder, lora=(written(tmp_path / "b.safetensors", todays("unet", changes(network, ATTENTION))), 0.35)
+    ).model.module
+    merged: Any = pipe.model.module  # alpha is half the rank, so both are the same
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(merged.parameters(), other.parameters(), strict=True))
+
+
+def test_a_lora_is_merged_into_an_original_checkpoint_too(models: Models, tmp_path: Path) -> None:
+    twins = models("sd")
+    one = originals.write(tmp_path / "one.safetensors", **originals.sd_parts(twins.own))
+    path = written(tmp_path / "style.safetensors", layouts(twins.own, "sd", "kohya"))
+    of_one, of_folder = (
+        load(source, lora=(path, 0.7), **more) for source, more in ((one, {"config": twins.folder}), (twins.folder, {}))
+    )
+    pictures = [pipe("red circle", steps=2).tensor for pipe in (of_one, of_folder)]
+    assert apart(*pictures) < 1e-5
+    assert of_one.model.lora == of_folder.model.lora
+
+
 def test_several_are_added_each_at_its_scale(models: Models, tmp_path: Path) -> None:
     twins = models("sd")
     first = written(tmp_path / "a.safetensors", todays("unet", changes(twins.own.unet, ATTENTION)))
@@ -287,6 +319,7 @@ def broken(models: Models) -> dict[str, Tensors]:
         "nan": {**fine, name: fine[name] * float("nan")},
         "dora": {**fine, "unet.a.dora_scale": torch.zeros(3)},
         "lokr": {"lora_unet_a.lokr_w1": torch.zeros(3)},
+        "integers": {**fine, name: torch.zeros(3, 8, dtype=torch.int8)},
         "plain": {"unet.conv_in.weight": torch.zeros(3)},
     }  # fmt: skip
 
@@ -300,6 +333,7 @@ def broken(models: Models) -> dict[str, Tensors]:
         ("nan", "does not fit this model, of the kind sd"),
         ("dora", "holds a DoRA in kohya's layout"),
         ("lokr", "holds a LoKr"),
+        ("integers", "holds 'unet.* in I8, and a LoRA is in F16, BF16, F32, F64: convert it"),
         ("plain", "holds no LoRA: no name of its 1 tensors has 'lora' in it"),
     ],
 )
@@ -339,9 +373,9 @@ def test_what_is_no_file_of_weights_is_refused(models: Models, tmp_path: Path) -
         (tmp_path / "a.safetensors", "is a Python pickle"),
         (tmp_path / "pipe.safetensors", "is not a regular file"),
         (tmp_path, "is not a regular file"),
-        ((tmp_path / "a.safetensors", float("nan")), "the scale of a LoRA is a finite number"),
-        ((tmp_path / "a.safetensors", True), "the scale of a LoRA is a finite number, got True"),
-        ((tmp_path / "a.safetensors", 1000), "is from -100 to 100"),
+        ((tmp_path / "a.safetensors", float("nan")), "the scale of a LoRA is a number from -100 to 100, got nan"),
+        ((tmp_path / "a.safetensors", True), "the scale of a LoRA is a number from -100 to 100, got True"),
+        ((tmp_path / "a.safetensors", 10**5000), "from -100 to 100, got a larger one"),
         (7, r"lora is a path, a pair \(path, scale\), or a list of these, got 7"),
         (["a"] * 17, "at most 16 LoRAs"),
     ):

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -41,6 +40,7 @@ _BOTH = ("text_encoder", "text_encoder_2")
 TEXT_ENCODERS = {"sd": _BOTH[:1], "sdxl": _BOTH, "sd3": _BOTH, "flux": _BOTH[:1]}
 """The text encoders of a family that a LoRA may change, as in diffusers."""
 SIZE_LIMIT = 4 << 30
+FLOATS = ("F16", "BF16", "F32", "F64")
 ADAPTER = "fewstep"
 FOREIGN = {
     "dora_scale": "a DoRA in kohya's layout",
@@ -212,11 +212,13 @@ def _pair(one: Any) -> tuple[Any, Any]:
 
 def _file(source: str | os.PathLike[str], scale: Any) -> LoraFile:
     path = Path(source)
-    if isinstance(scale, bool) or not isinstance(scale, int | float) or not math.isfinite(scale):
-        raise InvalidInput(f"the scale of a LoRA is a finite number, got {shown(scale)}")
-    if abs(scale) > LARGEST_SCALE:
-        raise InvalidInput(f"the scale of a LoRA is from {-LARGEST_SCALE:g} to {LARGEST_SCALE:g}, got {scale:g}")
-    if path.exists() and not path.is_file():
+    number = isinstance(scale, int | float) and not isinstance(scale, bool)
+    if not number or not -LARGEST_SCALE <= scale <= LARGEST_SCALE:
+        got = "a larger one" if number and abs(scale) > LARGEST_SCALE**2 else shown(scale)
+        raise InvalidInput(f"the scale of a LoRA is a number from {-LARGEST_SCALE:g} to {LARGEST_SCALE:g}, got {got}")
+    if not path.exists():
+        raise FileNotFoundError(f"no file at {path}: give the path of a LoRA, which is a .safetensors file")
+    if not path.is_file():
         raise InvalidInput(f"the LoRA {path} is not a regular file: give a .safetensors file")
     header = container.read(path, SIZE_LIMIT)
     for mark, words in FOREIGN.items():
@@ -225,6 +227,11 @@ def _file(source: str | os.PathLike[str], scale: Any) -> LoraFile:
             raise InvalidInput(f"{path} holds {words} ({shown(found)}), which fewstep does not merge: give a LoRA")
     if not any("lora" in name for name in header.shapes):
         raise InvalidInput(f"{path} holds no LoRA: no name of its {len(header.shapes)} tensors has 'lora' in it")
+    for name, dtype in header.dtypes.items():
+        if dtype not in FLOATS:
+            raise InvalidInput(
+                f"{path} holds {shown(name)} in {dtype}, and a LoRA is in {', '.join(FLOATS)}: convert it"
+            )
     return LoraFile(header, LoRA(file=content_digest(path), scale=float(scale)))
 
 

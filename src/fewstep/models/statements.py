@@ -58,7 +58,7 @@ class Claims:
 
     def __post_init__(self) -> None:
         if self.prediction is not None and self.prediction not in PREDICTIONS:
-            raise unknown_name("prediction type", str(self.prediction), PREDICTIONS)
+            raise unknown_name("prediction type", str(self.prediction)[:60], PREDICTIONS)
         if self.zero_snr is not None and type(self.zero_snr) is not bool:
             raise InvalidInput(f"zero_snr is True, False or None, got {shown(self.zero_snr)}")
 
