@@ -87,7 +87,7 @@ class Subject:
     @cached_property
     def model(self) -> ModelFacts:
         """Its name, digest and source, as measurements have them."""
-        pipe, weights = self.pipe, self.pipe.model.identity.weights
+        pipe, weights = self.pipe, self.pipe.model.identity.merged
         if self.is_loaded:
             return ModelFacts(pipe.name, weights, pipe.name, Loading(str(pipe.model.device)))
         return ModelFacts(pipe.name, weights, os.fspath(self.source), self.loading)  # type: ignore[arg-type]
@@ -240,7 +240,8 @@ class Subject:
         return self._loaded[precision]
 
     def _load(self, precision: str = "float32") -> Pipeline:
-        return load(self.source, dtype=precision, **{"device": "cpu", **self.loading.given})
+        given: dict[str, Any] = {"device": "cpu", **self.loading.given}
+        return load(self.source, dtype=precision, **given)
 
     def problem(self, scale: float | None, precision: str = "float32") -> Problem:
         """What is drawn, at a guidance scale, in a precision; images are numbered from `FIRST`."""

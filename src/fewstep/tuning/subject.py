@@ -88,7 +88,7 @@ def drawing(pipe: Pipeline, condition: Callable[[int], Any], scale: float, other
         pipe.schedule_at(),
         pipe.state_shape(),
         name=pipe.name,
-        digest=pipe.model.identity.weights,
+        digest=pipe.model.identity.merged,
         settings={"guidance": scale, **({"precision": lower["dtype"]} if lower else {})},
         elsewhere={f"guidance {other:g}": drawn(other) for other in others},
         device=pipe.model.device,
