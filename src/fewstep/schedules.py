@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fewstep.core.errors import InvalidInput, positive, unknown_name
+from fewstep.core.errors import InvalidInput, number, positive, shown, unknown_name
 from fewstep.core.schedule import BetaSchedule, EDMSchedule, Float, FlowSchedule, Schedule
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def _beta(kind: str, params: dict[str, Any], alphas_cumprod: Float, zero_snr: bool) -> BetaSchedule:
-    if zero_snr:
+    if zero_snr and np.all(np.diff(alphas_cumprod) < 0):  # others are refused below
         alphas_cumprod = _zero_terminal_snr(alphas_cumprod)
     values = tuple(alphas_cumprod.tolist())
     named = tuple(sorted({**params, "zero_snr": bool(zero_snr)}.items()))
@@ -42,7 +42,10 @@ def _zero_terminal_snr(alphas_cumprod: Float) -> Float:
 
 
 def _column(name: str, values: Sequence[float] | Float) -> Float:
-    array = np.asarray(values, np.float64)
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"{name} must be a list of numbers, got {shown(values)}") from error
     if array.ndim != 1 or not 2 <= array.size <= 100_000:
         raise InvalidInput(f"{name} must be a list of 2 to 100000 numbers, got shape {array.shape}")
     return array
@@ -50,7 +53,7 @@ def _column(name: str, values: Sequence[float] | Float) -> Float:
 
 def _count(num_train_timesteps: int) -> int:
     if not isinstance(num_train_timesteps, int) or not 2 <= num_train_timesteps <= 100_000:
-        raise InvalidInput(f"num_train_timesteps must be an integer in 2 .. 100000, got {num_train_timesteps!r}")
+        raise InvalidInput(f"num_train_timesteps must be an integer in 2 .. 100000, got {shown(num_train_timesteps)}")
     return int(num_train_timesteps)
 
 
@@ -132,8 +135,15 @@ def flow_shift(
     max_log_shift: float = 1.15,
 ) -> float:
     """The shift for a picture of `image_tokens` latent patches; its log is linear in their number, as in FLUX.1."""
-    slope = (max_log_shift - base_log_shift) / (max_tokens - base_tokens)
-    return math.exp(base_log_shift + slope * (positive("image_tokens", image_tokens) - base_tokens))
+    low, high = positive("base_tokens", base_tokens), positive("max_tokens", max_tokens)
+    least, most = number("base_log_shift", base_log_shift), number("max_log_shift", max_log_shift)
+    if low >= high or not max(abs(least), abs(most)) <= 50:
+        raise InvalidInput(
+            f"a shift grows from base_tokens to more max_tokens, and its log lies in -50 .. 50: got {low:g} and "
+            f"{high:g}, {least:g} and {most:g}"
+        )
+    slope = (most - least) / (high - low)
+    return math.exp(least + slope * (positive("image_tokens", image_tokens) - low))
 
 
 KINDS = {
@@ -167,6 +177,7 @@ def from_diffusers(config: Mapping[str, Any]) -> Schedule:
     """
     name, n = str(config.get("_class_name", "")), config.get("num_train_timesteps", 1000)
     betas = config.get("beta_schedule")
+    n = _count(n)
     flows = config.get("use_flow_sigmas") or config.get("prediction_type") == "flow_prediction"
     if flows or name.startswith("FlowMatch") or (betas is None and "shift" in config):
         return flow(shift=config.get("shift") or config.get("flow_shift") or 1.0, t_min=1 / n)

@@ -1,10 +1,12 @@
 """Files of prompts."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 
-from fewstep.batch import Batch, Item, PromptLine, read_prompts
+from fewstep.batch import Batch, Item, PromptLine, read_prompts, subjects
 from fewstep.batch.prompts import FILE_LIMIT
 from fewstep.core.errors import InvalidInput
 from fewstep.pipeline import Pipeline
@@ -38,6 +40,13 @@ def test_json_lines_say_more(pipe: Pipeline, tmp_path: Path) -> None:
     [
         ("p.txt", "\n# only this\n", "holds no prompts"),
         ("p.txt", b"\xff\xfe", "is not text in UTF-8"),
+        ("p.txt", "a red circle\n".encode("utf-16"), "is not text in UTF-8"),
+        ("p.txt", "a red circle\n".encode("utf-16-le"), "holds the character NUL, as text in UTF-16"),
+        ("p.txt", "a red circle\n".encode("utf-16-be"), "save it as UTF-8"),
+        ("p.txt", "a red circle\n".encode("utf-32-le"), "holds the character NUL"),
+        ("p.jsonl", '{"prompt": "a\\u0000b"}', "line 1 of .* holds the character NUL"),
+        ("p.jsonl", '{"prompt": "x", "negative": "\\u0000"}', "holds the character NUL"),
+        ("p.jsonl", '{"prompt": "x", "seed": ' + "9" * 5000 + "}", "is not JSON"),
         ("p.txt", b"a" * (FILE_LIMIT + 1), "more than 64 MiB"),
         ("p.jsonl", "lion\n", "line 1 of .* is not JSON"),
         ("p.jsonl", "[" * 100_000, "is not JSON"),
@@ -86,3 +95,37 @@ def test_lines_that_say_the_same_in_other_words_are_drawn_in_one_way(pipe: Pipel
     batch = Batch.of(pipe, read_prompts(written(tmp_path, "p.jsonl", text)), call={"guidance": 2.0, "negative": 2})
     assert (len(batch.orders), batch.driver) == (1, "eager")
     assert [item.negative for item in batch.items] == [2, 2, 0]
+
+
+def test_a_newline_ends_a_line_and_nothing_else_does(tmp_path: Path) -> None:
+    odd = "red\u2028blue\u2029a\x0bb\x0cc\x1cd\x1de\x1ef\x85g\rh"
+    text = f"{odd}\na star\r\n"
+    assert [line.subject for line in read_prompts(written(tmp_path, "p.txt", text))] == [odd, "a star"]
+    as_json = json.dumps({"prompt": odd}, ensure_ascii=False) + "\n"
+    assert [line.subject for line in read_prompts(written(tmp_path, "p.jsonl", as_json))] == [odd]
+
+
+def test_commands_that_compare_take_the_different_prompts_alone(tmp_path: Path) -> None:
+    text = "# a comment\na star\na circle\u2028or two\n\na star\n"
+    assert subjects(written(tmp_path, "p.txt", text)) == ["a star", "a circle\u2028or two"]
+    assert subjects(written(tmp_path, "p.jsonl", '{"prompt": "# 1"}\n{"prompt": "a star"}\n')) == ["# 1", "a star"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"prompt": "x", "seed": 1}', "line 2 of .* says seed too"),
+        ('{"prompt": "x", "guidance": 3, "negative": "y"}', "line 2 of .* says guidance, negative too"),
+        ('{"label": 1}', "line 2 of .* has a label"),
+    ],
+)
+def test_they_refuse_a_line_that_says_more(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        subjects(written(tmp_path, "p.jsonl", '{"prompt": "a"}\n' + line))
+
+
+def test_a_pipe_is_not_a_file_of_prompts(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.txt")
+    for path in (tmp_path / "p.txt", Path("/dev/zero")):
+        with pytest.raises(OSError, match="and only regular files are read"):
+            read_prompts(path)

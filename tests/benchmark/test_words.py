@@ -37,7 +37,7 @@ def test_prompts_of_a_file_decide_the_conditions_and_the_pictures_are_decoded(tm
     with pytest.raises(InvalidInput, match="draws from words: give --prompts FILE"):
         Subject(str(tmp_path / "sd")).conditions  # noqa: B018
     prompts.write_text("\n")
-    with pytest.raises(InvalidInput, match="has no prompt"):
+    with pytest.raises(InvalidInput, match="holds no prompts"):
         Subject(str(tmp_path / "sd"), Pictures(prompts=prompts)).conditions  # noqa: B018
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import fewstep as fs
 from fewstep.drawing import read
+from fewstep.pipeline import images as images_of
 from models.tiny import LOST, broken, write
 
 from .conftest import Call
@@ -168,12 +170,61 @@ def test_a_damaged_recipe_is_refused(call: Call, here: Path) -> None:
     assert "a.png is not a PNG picture, or it is damaged" in result.stderr
 
 
+def repainted(path: str, change: Callable[[Image.Image], Image.Image]) -> None:
+    """Change the pixels of a picture and keep its text."""
+    with Image.open(path) as image:
+        text = PngInfo()
+        text.add_text("fewstep", image.info["fewstep"])
+        change(image).save(path, pnginfo=text)
+
+
+def test_a_picture_that_was_changed_is_said_to_be(call: Call, here: Path) -> None:
+    call(*QUICK, "--output", "a.png", "--scale", 2, "--columns", 10)
+
+    def dot(image: Image.Image) -> Image.Image:
+        array = np.array(image)
+        array[2 * 6 + 1, 2 * 11] ^= 255  # of the third image of the second row: gap 1, 4 pixels, twice as large
+        array[0, 0] += 1  # the border
+        return Image.fromarray(array)
+
+    repainted("a.png", dot)
+    result = call("redraw", "a.png", MODEL, "--output", "b.png", "--json")
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
+    assert report["same_pixels"] is False
+    assert report["difference"]["pixels"] == 2
+    assert report["difference"]["images"] == [12]
+    assert "a.png was changed since it was drawn: 2 of " in result.stderr
+    assert f"differ, by up to {report['difference']['largest']} of 255, in image 12. Drawn again" in result.stderr
+    assert Path("b.png").exists()
+
+
+def test_a_picture_of_another_size_is_said_to_be(call: Call, here: Path) -> None:
+    call(*QUICK, "--output", "a.png", "--scale", 2, "--columns", 10)
+    repainted("a.png", lambda image: image.resize((30, 20)))
+    result = call("redraw", "a.png", MODEL, "--output", "b.png")
+    assert result.exit_code == 1
+    assert "it has 30 x 20 pixels, drawn again 102 x 32" in result.stderr
+
+
+def test_other_kinds_of_the_same_pixels_are_the_same(call: Call, here: Path) -> None:
+    call(*QUICK, "--output", "a.png")
+    for kind in ("RGB", "RGBA"):
+        repainted("a.png", lambda image, kind=kind: image.convert(kind))
+        result = call("redraw", "a.png", MODEL, "--output", "b.png")
+        assert (result.exit_code, "the same pixels as a.png" in result.stderr) == (0, True)
+    repainted("a.png", lambda image: image.putalpha(254) or image)
+    assert call("redraw", "a.png", MODEL, "--output", "b.png").exit_code == 1
+
+
 def test_pixels_that_come_out_otherwise_are_admitted(call: Call, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call(*QUICK, "--output", "a.png")
-    monkeypatch.setattr("fewstep.pipeline.images.Images.digest", property(lambda _: "0" * 16))
+    own = images_of.pixels_of
+    monkeypatch.setattr(images_of, "pixels_of", lambda tensor, span: own(tensor, span) ^ 1)
     result = call("redraw", "a.png", MODEL, "--output", "b.png")
-    assert result.exit_code == 0
-    assert "the pixels are not all those of a.png" in result.stderr
+    assert result.exit_code == 1
+    assert "the pixels are not those of a.png: " in result.stderr
+    assert "differ, by up to 1 of 255, in images 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, ... fewstep" in result.stderr
 
 
 def test_finished_images_are_kept_when_the_network_returns_nan(call: Call, here: Path) -> None:

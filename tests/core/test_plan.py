@@ -268,6 +268,79 @@ def test_a_signed_plan_with_a_malformed_recipe_is_refused(field, value):
         Plan.from_json(signed(content))
 
 
+def resigned(change):
+    """A plan whose content `change` edits, under a digest that fits."""
+    content = content_of(small())
+    change(content)
+    return signed(content)
+
+
+def put(*path):
+    *way, (last, value) = path
+
+    def change(content):
+        place = content
+        for key in way:
+            place = place[key]
+        place[last] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put("A", 1, 0, (0, 1e9)), r"coefficients within 1e\+08; .* others up to 1e\+09"),
+        (put("A", 1, 0, (0, 1e7)), r"\(alpha, sigma\) at step 3.* is off by"),
+        (put("B", 0, 0, (0, 0.5)), r"\(alpha, sigma\) at step 2.* is off by"),
+        (put("s", 0, (0, 1e308)), "scales noise that belongs to no interval"),
+        (put("rows", 1, (1, -1)), "it has alpha -1 .. 1"),
+        (put("rows", 1, (1, 1.5)), r"it has alpha 1 .. 1\.5"),
+        (put("rows", 1, (2, -3.0)), "sigma -3 .. 80"),
+        (put("rows", 1, (2, 1e308)), r"sigma 0 .. 1e\+308"),
+        (put("rows", 1, (0, 1e308)), r"others up to 1e\+308"),
+        (put("rows", 1, (0, 10**400)), "OverflowError"),
+        (put("rows", 1, (3, "x" * 2000)), "printable texts of at most 1000"),
+        (put("rows", 1, (3, "step\n2")), "printable texts"),
+        (put("entry", (0, -1.0)), "it has alpha -1 .. 1"),
+        (put("exit", (1, 5.0)), r"\(alpha, sigma\) at the result is off by"),
+        (put(("tolerance", 1e308)), r"tolerance is 1e\+308, allowed is 0 to 2"),
+        (put(("tolerance", -1.0)), "tolerance is -1"),
+        (put(("outputs", 10**400)), "a number of about 401 digits|got 10{40}"),
+        (put("recipe", ("sampler", "../../elsewhere")), r"its sampler is called '\.\./\.\./elsewhere'"),
+        (put("recipe", ("grid", "a b")), "its grid 'a b'"),
+        (put("recipe", ("steps", 10**4000)), "4 times for 1000"),
+        (put("recipe", "times", (0, 1e308)), r"others up to 1e\+308"),
+    ],
+)
+def test_a_plan_with_a_new_digest_and_impossible_entries_is_refused_in_a_short_line(change, message):
+    with pytest.raises(fs.InvalidInput, match=message) as refused:
+        Plan.from_json(resigned(change))
+    assert len(str(refused.value)) < 400
+
+
+def test_a_plan_whose_noise_would_take_minutes_to_follow_is_refused(monkeypatch):
+    monkeypatch.setattr(plan_module, "MAX_DRAWS", 8)
+    assert Plan.from_json(small("ddpm", steps=2).to_json()).rows[0].noise is not None
+    with pytest.raises(fs.InvalidInput, match="10 rows, 1 registers and 9 draws is too large"):
+        Plan.from_json(small("ddpm", steps=10).to_json())
+
+
+def test_text_that_is_deep_or_holds_a_number_of_many_digits_is_refused():
+    for text in ('{"format": 1, "digest": "0", "rows": ' + "[" * 900 + "]" * 900 + "}", "[" + "9" * 5000 + "]"):
+        with pytest.raises(fs.InvalidInput) as refused:
+            Plan.from_json(text)
+        assert len(str(refused.value)) < 300
+
+
+def test_a_pipe_or_a_device_is_not_read_as_a_plan(tmp_path):
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(fs.InvalidInput, match=r"pipe\.json: a named pipe, and only regular files are read"):
+        Plan.load(tmp_path / "pipe.json")
+    with pytest.raises(fs.InvalidInput, match="/dev/zero: a device, and only regular files are read"):
+        Plan.load("/dev/zero")
+
+
 def paths_in(value, path=()):
     """Every place in a JSON value."""
     yield path

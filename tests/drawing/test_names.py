@@ -33,5 +33,8 @@ def test_another_drawing_has_another_name() -> None:
     assert first.parent == second.parent == Path("out")
     assert first.name.startswith("digits-ddim-4-")
     assert first != second
-    assert names.task(Path("a/cat.jpg"), "inpaint") == Path("out/cat-inpaint.png")
-    assert names.again(Path("a/cat.png")) == Path("out/cat-again.png")
+    digest = "0123456789abcdef"
+    assert names.task(Path("a/cat.jpg"), "inpaint", "sd", digest) == Path("out/cat-inpaint-sd-01234567.png")
+    assert names.between("sd", digest) == Path("out/sd-interpolate-01234567.png")
+    assert names.again(Path("a/cat.png"), digest) == Path("out/cat-again-01234567.png")
+    assert len(names.task(Path("x" * 300 + ".png"), "inpaint", "sd", digest).name) < 150

@@ -1,5 +1,6 @@
 """The cache: what is counted, what is dropped, what is damaged, and threads that want the same."""
 
+import errno
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -118,3 +119,28 @@ def test_a_damaged_file_counts_as_absent_and_is_made_anew(tmp_path: Path, damage
 def test_a_bound_is_a_number_of_bytes(bounds: dict) -> None:
     with pytest.raises(fs.InvalidInput, match="whole number of bytes"):
         TensorCache(**bounds)
+
+
+def test_a_full_disk_is_said_once_and_the_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = TensorCache(folder=tmp_path / "kept")
+    assert get(cache, "a") == 1.0
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.warns(UserWarning, match=r"kept keeps nothing more \(No space left on device\): make room") as said:
+        assert [get(cache, "b", 2.0), get(cache, "c", 3.0)] == [2.0, 3.0]
+    assert len(said) == 1
+    assert get(cache, "b", 9.0) == 2.0  # from memory
+    monkeypatch.undo()
+    again = TensorCache(folder=tmp_path / "kept")
+    assert [get(again, "a", 9.0), get(again, "b", 9.0)] == [1.0, 9.0]
+
+
+def test_a_folder_that_cannot_be_made_is_said_and_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="/proc/none keeps nothing more"):
+        assert get(TensorCache(folder="/proc/none"), "a", 2.0) == 2.0
+    (tmp_path / "file").write_text("")
+    with pytest.raises(fs.InvalidInput, match="file is not a folder: give one"):
+        TensorCache(folder=tmp_path / "file")

@@ -182,3 +182,30 @@ def test_masks_that_tell_nothing_are_refused(sd: Pipeline) -> None:
         Known(lambda x, t: x, x, torch.zeros(1, 1, 2, 2))
     with pytest.raises(InvalidInput, match=r"lie in \[0, 1\]"):
         Known(lambda x, t: x, x, torch.full((1, 1, 4, 4), 2.0))
+
+
+def test_a_picture_and_its_mask_are_fitted_as_one(sd: Pipeline) -> None:
+    wide = np.zeros((24, 64, 3), np.uint8)
+    wide[:, 20:30] = 255
+    marked = Image.fromarray(wide[..., 0])
+    few = {"steps": 2, "guidance": 1.0, **SIZE}
+    images = sd.inpaint(wide, marked, "lion", **few)
+    twice = sd.inpaint(wide, marked.resize((128, 48), Image.Resampling.NEAREST), "lion", **few)
+    assert images.drawing == twice.drawing  # the digests of both after fitting are there
+    with pytest.raises(InvalidInput, match="the mask has 24 x 24 pixels and the picture 64 x 24"):
+        sd.inpaint(wide, marked.resize((24, 24)), "lion", **few)
+
+
+def test_what_the_pipeline_drew_is_a_picture_and_a_mask(sd: Pipeline, tmp_path: Path) -> None:
+    few = {"steps": 2, "guidance": 1.0, **SIZE}
+    drawn = sd("a red circle", **few)
+    (tmp_path / "pictures").mkdir()
+    (path,) = drawn.save_each(tmp_path / "pictures")
+    by_file = sd.img2img(path, "lion", **few)
+    for source in (drawn, drawn.images[0], drawn.pixels, drawn.pixels[0], drawn.pixels[0] / np.float32(255)):
+        assert sd.img2img(source, "lion", **few).drawing == by_file.drawing
+    several = sd(["a red circle", "lion"], **few)
+    assert sd.img2img(several[0], "lion", **few).nfe == by_file.nfe
+    with pytest.raises(InvalidInput, match="a picture is one image, and 2 were drawn"):
+        sd.img2img(several, "lion", **few)
+    assert sd.inpaint(drawn, mask(), "lion", **few).drawing.source.picture == by_file.drawing.source.picture

@@ -1,5 +1,6 @@
 """Pictures from outside: what is refused before a pixel is decoded, and what each kind of picture becomes."""
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -135,7 +136,15 @@ def test_files_that_are_no_whole_picture_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        (3, "a path, a PIL.Image or a tensor, got int"),
+        (3, "a path, a PIL.Image, an array, a tensor or a drawn image, got int"),
+        (np.zeros((3, 4, 4), np.uint8)[:, :, :0], "of 1 to 4 channels"),
+        (np.zeros((3, 8, 8), np.uint8), r"of 1 to 4 channels, got \(3, 8, 8\): give a tensor where the channels come"),
+        (np.zeros((2, 4, 4, 3), np.uint8), "of 1 to 4 channels"),
+        (np.zeros((4, 4, 3), np.int64), r"bytes \(uint8\), or numbers in \[0, 1\], got int64"),
+        (np.array([["a"]]), "or numbers in"),
+        (np.full((4, 4, 3), 255.0), r"lies in \[0, 1\], got 255 .. 255"),
+        (np.full((4, 4, 3), -1e-3), r"lies in \[0, 1\], got -0.001"),
+        (np.full((4, 4, 3), np.nan), r"lies in \[0, 1\], got nan"),
         (None, "got NoneType"),
         (torch.zeros(3, 4, 5), "must have shape"),
         (torch.zeros(2, 3, 4, 4), "must have shape"),
@@ -148,6 +157,25 @@ def test_files_that_are_no_whole_picture_are_refused(tmp_path: Path) -> None:
 def test_wrong_pictures_in_memory_are_refused(source: Any, words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         read_picture(source, (4, 4))
+
+
+def test_an_array_of_bytes_or_of_shares_is_a_picture() -> None:
+    array = noise(6, 8)
+    for source in (array, array[None], array.astype(np.float32) / 255, array.astype(np.float64) / 255):
+        assert np.array_equal(colours(read_picture(source, (6, 8), "exact")), array)
+    grey = colours(read_picture(array[..., 0], (6, 8), "exact"))
+    assert np.array_equal(grey, np.repeat(array[..., :1], 3, axis=2))
+    assert np.array_equal(colours(read_picture(array[..., :1], (6, 8), "exact")), grey)
+    clear = np.dstack([array, np.zeros((6, 8), np.uint8)])
+    assert colours(read_picture(clear, (6, 8))).min() == 255
+    assert colours(read_picture(np.ones((6, 8), bool), (6, 8))).min() == 255
+
+
+def test_a_pipe_and_a_device_are_no_pictures(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    for path in (tmp_path / "a.png", "/dev/zero"):
+        with pytest.raises(OSError, match=", and only regular files are read"):
+            read_picture(path, (4, 4))
 
 
 def test_a_file_that_is_too_long_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

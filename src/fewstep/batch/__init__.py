@@ -2,6 +2,6 @@
 
 from fewstep.batch.batch import Batch, Item
 from fewstep.batch.folder import BatchReport, draw_batch
-from fewstep.batch.prompts import PromptLine, read_prompts
+from fewstep.batch.prompts import PromptLine, read_prompts, subjects
 
-__all__ = ["Batch", "BatchReport", "Item", "PromptLine", "draw_batch", "read_prompts"]
+__all__ = ["Batch", "BatchReport", "Item", "PromptLine", "draw_batch", "read_prompts", "subjects"]

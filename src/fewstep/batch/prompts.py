@@ -1,7 +1,8 @@
 """Prompts from a file: one a line, or JSON lines that say more of each image.
 
-In a text file empty lines and lines that begin with `#` are left out, and space around a prompt is cut. In a .jsonl
-file each line is an object with arguments of a call:
+A newline ends a line, and nothing else does: a prompt may hold other separators, such as U+2028. In a text file empty
+lines and lines that begin with `#` are left out, and space around a prompt is cut. In a .jsonl file each line is an
+object with arguments of a call:
 
     {"prompt": "a red circle", "negative": "blue", "seed": [1, 2], "guidance": 5, "sampler": "ddim", "steps": 8}
 
@@ -10,6 +11,7 @@ file each line is an object with arguments of a call:
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -17,8 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.errors import InvalidInput, shown, unknown_name
 from fewstep.drawing.drawing import LONGEST_PROMPT, SEED_LIMIT
+from fewstep.files import read_bounded
 from fewstep.pipeline.order import FIELDS, PARTS, SAMPLING
 
 FILE_LIMIT, MAX_ITEMS = 64 << 20, 1_000_000
@@ -44,18 +47,19 @@ def read_prompts(path: str | os.PathLike[str]) -> list[PromptLine]:
     """The lines of a file in UTF-8.
 
     Raises:
-        OSError: the file cannot be read.
+        OSError: the file cannot be read, or is not a regular one.
         InvalidInput: it is too large, not UTF-8, empty, or a line of JSON is not as it has to be.
     """
     path = Path(path)
-    with path.open("rb") as file:
-        content = file.read(FILE_LIMIT + 1)
-    if len(content) > FILE_LIMIT:
-        raise InvalidInput(f"{path} has more than {FILE_LIMIT >> 20} MiB: cut it into several files of prompts")
     try:
-        texts = content.decode("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{path} is not text in UTF-8 ({error}): save it as UTF-8") from error
+        content = read_bounded(path, FILE_LIMIT)
+    except OSError as error:
+        if error.errno != errno.EFBIG:
+            raise
+        raise InvalidInput(
+            f"{path} has more than {FILE_LIMIT >> 20} MiB: cut it into several files of prompts"
+        ) from error
+    texts = _text(content, path).split("\n")
     as_json = path.suffix.lower() in (".jsonl", ".ndjson")
     lines = []
     for number, text in enumerate(map(str.strip, texts), 1):
@@ -68,6 +72,31 @@ def read_prompts(path: str | os.PathLike[str]) -> list[PromptLine]:
     if len(lines) > MAX_ITEMS:
         raise InvalidInput(f"{path} has {len(lines):,} prompts, at most {MAX_ITEMS:,} are drawn: cut it into several")
     return lines
+
+
+def subjects(path: str | os.PathLike[str]) -> list[str]:
+    """The different prompts of a file, in its order, for a command that draws each of them in ways of its own.
+
+    Raises as `read_prompts`, and `InvalidInput` for labels, and for a line that says more than its prompt: it would be
+    left out.
+    """
+    lines = read_prompts(path)
+    for line in lines:
+        more = [*line.call, *(["seed"] if line.seeds else [])]
+        if more or not isinstance(line.subject, str):
+            what = f"says {', '.join(more)} too" if more else "has a label"
+            raise InvalidInput(f"{line.where} {what}: only prompts are read here, as samplers and seeds are compared")
+    return list(dict.fromkeys(str(line.subject) for line in lines))
+
+
+def _text(content: bytes, path: Path) -> str:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{path} is not text in UTF-8 ({error}): save it as UTF-8") from error
+    if "\0" in text:
+        raise InvalidInput(f"{path} holds the character NUL, as text in UTF-16 or UTF-32 does: save it as UTF-8")
+    return text
 
 
 def _short(text: str, where: str) -> str:
@@ -83,6 +112,8 @@ def _parsed(text: str, where: str) -> PromptLine:
         raise InvalidInput(f"{where} is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise InvalidInput(f'{where} has to be an object such as {{"prompt": "a red circle"}}, got {text[:60]}')
+    if "\0" in str(value.get("prompt")) or "\0" in str(value.get("negative")):
+        raise InvalidInput(f"{where} holds the character NUL: leave it out")
     known = ["prompt", "label", "seed", *CALL]
     for name in value:
         if name not in known:
@@ -94,7 +125,7 @@ def _parsed(text: str, where: str) -> PromptLine:
         said = value.get(each)
         if type(said) is not kind and not (said is None and other):
             named = "a text" if kind is str else "a whole number"
-            raise InvalidInput(f"{where}: {each} has to be {named}{' or null' * other}, got {said!r:.60}")
+            raise InvalidInput(f"{where}: {each} has to be {named}{' or null' * other}, got {shown(said)}")
         if isinstance(said, str):
             _short(said, where)
     call = {key: inner for key, inner in value.items() if key in CALL and inner is not None}
@@ -105,6 +136,6 @@ def _seeds(value: Any, where: str) -> tuple[int, ...]:
     seeds = value if isinstance(value, list) else [value]
     if not all(type(seed) is int and 0 <= seed <= SEED_LIMIT for seed in seeds) or len(set(seeds)) < len(seeds):
         raise InvalidInput(
-            f"{where}: seed has to be a whole number from 0, or a list of different ones, got {value!r:.60}"
+            f"{where}: seed has to be a whole number from 0, or a list of different ones, got {shown(value)}"
         )
     return tuple(seeds)

@@ -148,10 +148,7 @@ class Subject:
         pipe, prompts = self.pipe, self.pictures.prompts
         if not self.words:
             return labels_of(pipe, prompts)
-        found = prompts_of(pipe, prompts, PROMPTS, PROMPTS_SEED)
-        if not found:
-            raise InvalidInput(f"{prompts} has no prompt: give one a line")
-        return found
+        return prompts_of(pipe, prompts, PROMPTS, PROMPTS_SEED)
 
     @property
     def conditions_digest(self) -> str:

@@ -6,7 +6,9 @@ used; 130 interrupted by Ctrl-C.
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -18,6 +20,10 @@ from fewstep.cli.commands import Commands, Entry
 from fewstep.core import InvalidInput
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+LONGEST_WORD, LONGEST_LINE = 200, 900
+"""Most characters of a word, such as a path or a number, and of all that a failure says."""
+_BYTES = frozenset(map(chr, range(0xDC80, 0xDD00)))
+"""How Python holds bytes in names of files that are not text."""
 
 
 COMMANDS = {
@@ -56,6 +62,7 @@ class App(Commands):
     ) -> NoReturn:
         """Run, and exit with a code that says how it went."""
         extra["standalone_mode"] = False
+        _write_any_name()
         try:
             code = super().main(args, prog_name or "fewstep", **extra)
             sys.stdout.flush()
@@ -72,6 +79,12 @@ class App(Commands):
             sys.exit(FAILED)
         except (InvalidInput, OSError) as error:
             _fail(_one_line(error), BAD_INPUT)
+        except UnicodeEncodeError as error:  # half of a pair of characters, which no file and no model takes
+            _fail(f"{error.object[error.start : error.end]!r} is not a character: leave it out", BAD_INPUT)
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            _fail(f"the memory does not suffice ({error}): ask for fewer or smaller images at once", FAILED)
         except ArithmeticError as error:
             if not isinstance(error, fs.NonFinite):
                 raise
@@ -85,9 +98,31 @@ def _one_line(error: Exception) -> str:
     return str(error)
 
 
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out; torch has a class of its own for that on a card, and none on the host."""
+    own = type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error)
+    return isinstance(error, MemoryError) or own
+
+
 def _fail(message: str, code: int) -> NoReturn:
-    click.echo(f"fewstep: error: {' '.join(message.split())}", err=True)
+    click.echo(f"fewstep: error: {_short(message)}", err=True)
     sys.exit(code)
+
+
+def _short(message: str) -> str:
+    """One line, in which long words and what is in the middle of a long message are left out."""
+    line = re.sub(rf"\S{{{LONGEST_WORD + 1},}}", lambda word: f"{word[0][:60]}..{word[0][-20:]}", message)
+    line = "".join(c if c.isprintable() or c in _BYTES else " " for c in " ".join(line.split()))
+    if len(line) <= LONGEST_LINE:
+        return line
+    return f"{line[: LONGEST_LINE // 2]} .. {line[-LONGEST_LINE // 2 :]}"
+
+
+def _write_any_name() -> None:
+    """Let files be named whose names are not text in the encoding of the terminal."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="surrogateescape" if stream.encoding == "utf-8" else "backslashreplace")
 
 
 @click.group(

@@ -80,6 +80,7 @@ def _refuse(given: dict[str, Any]) -> None:
         raise click.UsageError("give --labels or a file with --prompts, not both")
     if Path(given["output"]).suffix.lower() == ".png":
         raise click.UsageError(f"--output is the folder for the images, got {given['output']}")
+    fs.files.check_writable(Path(given["output"]) / "job.json", parents=True)
 
 
 def _job(pipe: fs.Pipeline, lines: Any, asked: dict[str, Any], given: dict[str, Any]) -> fs.batch.Batch:

@@ -9,9 +9,8 @@ import click
 from click.core import ParameterSource
 
 import fewstep as fs
-from fewstep.cli import options, place, source
+from fewstep.cli import delivery, options, place, source
 from fewstep.cli.comparison import Comparison, Outcome, outcome
-from fewstep.cli.delivery import guided
 from fewstep.cli.headings import Command, option
 from fewstep.cli.output import note, noted, progress, show_json, show_table
 from fewstep.cli.values import Several
@@ -81,7 +80,7 @@ def compare(ctx: click.Context, model: str, prompts: tuple[str, ...], **given: A
         fewstep compare --guidance 1,3,5,7.5,10
         fewstep compare scenes --held-out 50 --guidance 1,3,5,7.5,10
     """
-    fs.drawing.png_path(given["output"])
+    delivery.check_place(given["output"])
     scales = tuple(dict.fromkeys(given["guidance"] or ()))
     over_scales = len(given["guidance"] or ()) > 1
     _refuse(ctx, over_scales)
@@ -208,7 +207,7 @@ def _over_samplers(ctx: click.Context, work: _Query) -> Comparison:
     }
     notes = [
         f"{len(reference)} images. The reference is {REFERENCE} in {steps} steps; from {steps // 2} steps to these it "
-        f"still changed by {change:.1e}{guided(guidance)}"
+        f"still changed by {change:.1e}{delivery.guided(guidance)}"
     ]
     if any(one.facts["stochastic"] for one in outcomes):
         notes.append("* draws noise of its own: not expected to converge to the reference")

@@ -24,7 +24,7 @@ import fewstep as fs
 from fewstep.cli import options
 from fewstep.cli.headings import LAST, Option
 from fewstep.cli.output import note
-from fewstep.core import InvalidInput, unknown_name
+from fewstep.core import InvalidInput, shown, unknown_name
 
 FILE_LIMIT = 1 << 20
 TABLES = ("generate",)
@@ -52,7 +52,7 @@ class Defaults:
         unused = [name for name in FOR_WORDS if name in self.values and pipe.model.conditioner.field == "labels"]
         own = {name: value for name, value in self.values.items() if name not in unused}
         found = options.asked(ctx, options.overlay(ctx.command, own))
-        used = [f"{name}={value!r}" for name, value in own.items() if _taken(ctx, name, value, found)]
+        used = [f"{name}={shown(value)}" for name, value in own.items() if _taken(ctx, name, value, found)]
         if used:
             note(f"from {self.path}: {' '.join(used)}")
         if unused:
@@ -80,7 +80,7 @@ def config_path() -> Path | None:
     named = os.environ.get("FEWSTEP_CONFIG")
     if named:
         if not Path(named).is_file():
-            raise InvalidInput(f"FEWSTEP_CONFIG names {named!r}, which is not a file: correct it, or unset it")
+            raise InvalidInput(f"FEWSTEP_CONFIG names {shown(named)}, which is not a file: correct it, or unset it")
         return Path(named)
     home = os.environ.get("XDG_CONFIG_HOME")
     base = Path(home) if home and os.path.isabs(home) else Path("~/.config").expanduser()
@@ -112,13 +112,10 @@ def read_defaults(ctx: click.Context, command: click.Command) -> Defaults:
 
 def _table(path: Path) -> dict[str, Any]:
     """The table `generate` of the file."""
-    with path.open("rb") as file:
-        content = file.read(FILE_LIMIT + 1)
-    if len(content) > FILE_LIMIT:
-        raise InvalidInput(f"{path} has more than {FILE_LIMIT >> 20} MiB: it is not a configuration of fewstep")
+    content = fs.files.read_bounded(path, FILE_LIMIT)
     try:
         tables = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # those of TOML and of UTF-8 are ValueErrors, as is a long number
         raise InvalidInput(f"{path} is not TOML ({error}): correct it, or use --no-config") from error
     for name in tables:
         if name not in TABLES:
@@ -133,7 +130,9 @@ def _cast(ctx: click.Context, param: Option, value: Any, where: str) -> Any:
     """A value of the file as the command line would give it."""
     name, kinds = _kinds(param)
     if type(value) not in kinds:
-        raise InvalidInput(f"{where} has to be {name}, got {value!r:.60}")
+        raise InvalidInput(f"{where} has to be {name}, got {shown(value)}")
+    if isinstance(value, str) and "\0" in value:
+        raise InvalidInput(f"{where} has the character NUL in it: leave it out")
     try:
         return param.type_cast_value(ctx, list(value.items()) if isinstance(value, dict) else value)
     except click.BadParameter as error:

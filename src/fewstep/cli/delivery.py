@@ -40,6 +40,23 @@ def drawn(draw: Callable[[Callable[[Any], Any]], Any], what: str = "") -> Drawn:
             return error.finished, error
 
 
+def check_place(output: str | Path | None, png: bool = True, room: int = fs.files.ROOM) -> None:
+    """Raise before any work what writing the picture would raise after it: a name that is not one of a PNG, a folder
+    that cannot be written, a full disk. `output` is None where the picture will be named in `out/`.
+    """
+    if output is not None and png:
+        fs.drawing.png_path(output)
+    try:
+        fs.files.check_writable(output or fs.drawing.names.OUT / "picture.png", room=room, parents=True)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write the picture ({error.strerror})", error.filename) from error
+
+
+def room_of(drawing: fs.Drawing) -> int:
+    """Bytes that the picture of a drawing may take: its pixels as they are, and its text."""
+    return 3 * len(drawing) * drawing.height * drawing.width + fs.files.ROOM
+
+
 def deliver(
     found: Drawn,
     path: str | Path,

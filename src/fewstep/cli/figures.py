@@ -216,6 +216,8 @@ def _check(given: dict[str, Any]) -> None:
     fs.show.draw.check_suffix(given["output"])
     if given["data"] is not None:
         fs.show.data.check_suffix(given["data"])
+    for path in (given["output"], given["data"] or given["output"]):
+        fs.files.check_writable(path, parents=True)
     if not given["no_figure"]:
         fs.show.draw.need_matplotlib()
 

@@ -56,8 +56,7 @@ def generate(ctx: click.Context, model: str | None, prompts: tuple[str, ...], **
         fewstep generate --labels 3,1,4 --sampler ddim --steps 20 --seed 7
     """
     given = ctx.params
-    if given["output"] is not None:
-        fs.drawing.png_path(given["output"])
+    delivery.check_place(given["output"])
     if given["batch"] == "auto":
         raise click.UsageError("--batch-size auto is for many images, with `fewstep batch`: give a number")
     defaults = config.read_defaults(ctx, ctx.command)
@@ -67,9 +66,10 @@ def generate(ctx: click.Context, model: str | None, prompts: tuple[str, ...], **
     order = pipe.order(drawn, **_call(defaults.asked(ctx, pipe), pipe, given))
     layout = _layout(order.drawing, given["columns"], given["scale"])
     layout.size(len(order.drawing), order.drawing.height, order.drawing.width)
+    path = given["output"] or fs.drawing.names.picture(pipe.name, order.drawing)
+    delivery.check_place(path, room=delivery.room_of(order.drawing))
     what = f"{delivery.count_of(len(order.drawing))}, {order.plan.recipe.sampler} in {order.plan.steps} steps "
     found = delivery.drawn(lambda on_row: pipe.draw(replace(order, run=replace(order.run, on_row=on_row))), what)
-    path = given["output"] or fs.drawing.names.picture(pipe.name, order.drawing)
     delivery.deliver(found, path, given, layout, delivery.cache_of(pipe))
 
 

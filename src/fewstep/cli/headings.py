@@ -49,6 +49,8 @@ class Command(click.Command):
     """A command whose help has headings."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if any("\0" in word for word in args):  # which the system refuses of paths, as a ValueError
+            raise click.UsageError("a word has the character NUL in it: leave it out", ctx)
         ctx.meta[TYPED] = list(args)  # for the help, which is asked for before arguments are read
         return super().parse_args(ctx, args)
 

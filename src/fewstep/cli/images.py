@@ -15,7 +15,7 @@ from fewstep.cli.generate import BATCH, OVERLAP
 from fewstep.cli.headings import Command, Decorator, option, several
 from fewstep.cli.output import note, noted, progress, show_json
 from fewstep.cli.values import Several
-from fewstep.core import InvalidInput
+from fewstep.core import InvalidInput, shown
 
 INVERTING = {"sampler": "ddim", "steps": "50", "grid": "trailing"}
 """What runs up and down where nobody says it, for the help."""
@@ -146,7 +146,7 @@ def invert(ctx: click.Context, model: str, image: str, prompt: str, **given: Any
     note("inverting ..")
     with noted(), progress("drawing", 1) as bar:
         found = pipe.invert(image, prompt, **call, on_row=lambda row: bar(row.index + 1, of=row.rows))
-    path = found.save(given["output"] or fs.drawing.names.task(Path(image), "invert"))
+    path = found.save(given["output"] or fs.drawing.names.task(Path(image), "invert", pipe.name, found.digest))
     figures = {name: getattr(found, name) for name in ("psnr_latents", "psnr_pixels", "psnr_vae", "error")}
     rows = {"up": len(found.up.rows), "down": len(found.down.rows)}
     if given["as_json"]:
@@ -180,7 +180,7 @@ def invert(ctx: click.Context, model: str, image: str, prompt: str, **given: Any
     help="Number of pictures, the ends included.",
 )
 @_drawing("seed", "count")
-@option("--output", type=click.Path(), usual="out/interpolate.png", help="The .png or .gif to write.")
+@option("--output", type=click.Path(), usual="in out/, named by what is drawn", help="The .png or .gif to write.")
 @option("--columns", type=click.IntRange(1, 1000), metavar="N", usual="8", help="Frames in a row of a .png.")
 @option(
     "--milliseconds", type=click.IntRange(10, 60_000), default=100, usual="100", help="Time of each frame of a .gif."
@@ -193,16 +193,17 @@ def interpolate(ctx: click.Context, model: str, prompts: tuple[str, ...], **give
     \b
         fewstep interpolate stable-diffusion/ "a cat" "a lion" --seed 1,2 --frames 16 --output way.gif
     """
-    target = Path(given["output"] or fs.drawing.names.OUT / "interpolate.png")
-    if target.suffix.lower() not in (".png", ".gif"):  # before the work
-        raise InvalidInput(f"frames are written as .png or .gif, got {str(target)!r}")
-    if given["columns"] is not None and target.suffix.lower() == ".gif":
+    suffix = ".png" if given["output"] is None else Path(given["output"]).suffix.lower()
+    if suffix not in (".png", ".gif"):  # before the work
+        raise InvalidInput(f"frames are written as .png or .gif, got {shown(given['output'])}")
+    if given["columns"] is not None and suffix == ".gif":
         raise click.UsageError("--columns is for a .png: a .gif shows one frame after the other")
-    pipe, call = _pipeline(ctx, model, check=False)
+    pipe, call = _pipeline(ctx, model, png=False)
     ends = {"seeds": list(given["seed"]), "frames": given["frames"]}
     note("drawing ..")
     with noted(), progress("drawing", 1) as bar:
         found = pipe.interpolate(list(prompts), **ends, **call, on_row=lambda row: bar(row.index + 1, of=row.rows))
+    target = given["output"] or fs.drawing.names.between(pipe.name, found.digest)
     path = found.save(target, given["columns"], given["milliseconds"])
     if given["as_json"]:
         timings = delivery.rounded(found.timings)
@@ -212,11 +213,10 @@ def interpolate(ctx: click.Context, model: str, prompts: tuple[str, ...], **give
     note(f"{len(found)} frames, NFE {found.nfe:g} each, {found.seconds:.2f} s")
 
 
-def _pipeline(ctx: click.Context, model: str, check: bool = True) -> tuple[fs.Pipeline, dict[str, Any]]:
+def _pipeline(ctx: click.Context, model: str, png: bool = True) -> tuple[fs.Pipeline, dict[str, Any]]:
     """The model, and what was given as arguments of its methods."""
     given = ctx.params
-    if check and given["output"] is not None:
-        fs.drawing.png_path(given["output"])
+    delivery.check_place(given["output"], png)
     asked = options.asked(ctx)
     if given.get("batch") == "auto":
         raise click.UsageError("--batch-size auto is for many images, with `fewstep batch`: give a number")
@@ -230,5 +230,5 @@ def _pipeline(ctx: click.Context, model: str, check: bool = True) -> tuple[fs.Pi
 
 
 def _deliver(ctx: click.Context, pipe: fs.Pipeline, found: delivery.Drawn, image: Path, task: str) -> None:
-    path = ctx.params["output"] or fs.drawing.names.task(image, task)
+    path = ctx.params["output"] or fs.drawing.names.task(image, task, pipe.name, found[0].drawing.digest)
     delivery.deliver(found, path, ctx.params, cache=delivery.cache_of(pipe))

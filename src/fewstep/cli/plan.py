@@ -39,6 +39,8 @@ def plan(
 
         fewstep plan dpmpp-2m --steps 8 --grid karras
     """
+    if output is not None:
+        fs.files.check_writable(output, parents=True)
     asked = options.asked(ctx).get("sampling", {})
     given = [f"--{name}" for name in ("steps", "times", "sigmas") if name in asked]
     if len(given) != 1:

@@ -1,4 +1,4 @@
-"""`fewstep redraw`: a picture in, the same pixels out."""
+"""`fewstep redraw`: a picture in, the same pixels out, or what differs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import click
 
 import fewstep as fs
 from fewstep.cli import delivery, options, place
+from fewstep.cli.app import Failure
 from fewstep.cli.headings import Command, option
 from fewstep.cli.output import note
 from fewstep.cli.source import fitted
@@ -34,16 +35,16 @@ FROM = options.HEADINGS["source"]
 @delivery.TIMINGS
 @delivery.JSON
 def redraw(picture: str, model: str | None, **given: Any) -> None:
-    """Draw PICTURE, a PNG that fewstep wrote, again, and compare the pixels. MODEL is the one that drew it; a shipped
-    model need not be named.
+    """Draw PICTURE, a PNG that fewstep wrote, again, and compare its pixels with those that come out. Where they
+    differ, it says how and ends with code 1. MODEL is the one that drew it; a shipped model need not be named.
 
     \b
         fewstep redraw out/scenes-dpmpp-2m-20-3f2a9c1b.png
         fewstep redraw picture.png stable-diffusion/ --output again.png
     """
-    if given["output"] is not None:
-        fs.drawing.png_path(given["output"])
     stamp = fs.drawing.read(picture)
+    path = given["output"] or fs.drawing.names.again(Path(picture), stamp.drawing.digest)
+    delivery.check_place(path, room=delivery.room_of(stamp.drawing))
     pipe = place.load(model or _shipped(picture, stamp), given)
     fitted(pipe, {"sampling": {"plan": given["plan"]}}, given["force"])
     old = stamp.layout
@@ -52,10 +53,12 @@ def redraw(picture: str, model: str | None, **given: Any) -> None:
     layout.size(count, stamp.drawing.height, stamp.drawing.width)
     beside = {name: given[name] for name in ("image", "mask", "weak", "plan")}
     images, lost = found = delivery.drawn(lambda on_row: pipe.redraw(stamp, **beside, on_row=on_row))
-    same = None if lost else images.digest == stamp.made.pixels
-    path = given["output"] or fs.drawing.names.again(Path(picture))
-    delivery.deliver(found, path, given, layout, delivery.cache_of(pipe), {"same_pixels": same})
-    note(_compared(picture, stamp.made, bool(same)))
+    differs = None if lost else fs.pipeline.difference(picture, images, old)
+    facts = {"same_pixels": None if differs is None else not differs, "difference": differs and vars(differs)}
+    delivery.deliver(found, path, given, layout, delivery.cache_of(pipe), facts)
+    if differs:
+        raise Failure(_differing(picture, stamp.made, images.digest == stamp.made.pixels, differs))
+    note(f"the same pixels as {picture}")
 
 
 def _shipped(picture: str, stamp: fs.drawing.Stamp) -> str:
@@ -69,10 +72,11 @@ def _shipped(picture: str, stamp: fs.drawing.Stamp) -> str:
     )
 
 
-def _compared(picture: str, made: fs.drawing.Made, same: bool) -> str:
-    if same:
-        return f"the same pixels as {picture}"
+def _differing(picture: str, made: fs.drawing.Made, as_then: bool, differs: fs.pipeline.Difference) -> str:
+    """What differs, and who changed it: the picture, or how it is drawn now."""
+    if as_then:
+        return f"{picture} was changed since it was drawn: {differs.words}. Drawn again, the pixels are as they were"
     return (
-        f"the pixels are not all those of {picture}, which fewstep {made.fewstep} drew with torch {made.torch}: "
-        "sums round differently in another version or on another machine"
+        f"the pixels are not those of {picture}: {differs.words}. fewstep {made.fewstep} drew it with torch "
+        f"{made.torch}: sums round differently in another version or on another machine"
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+import fewstep as fs
 from fewstep.cli.app import Failure
 from fewstep.cli.headings import Decorator, several
 from fewstep.cli.output import note, progress, show_json
@@ -133,6 +134,7 @@ def autoencoder(output: str, as_json: bool, **given: Any) -> None:
     OUTPUT/model is a diffusers AutoencoderKL. Its path is printed.
     """
     folder, how = Path(output), _settings(given)
+    fs.files.check_writable(folder / "model" / "config.json", parents=True)
     with watched(how.steps) as report:
         model = train_autoencoder(how, folder, report)
     model.save_pretrained(folder / "model")
@@ -151,6 +153,7 @@ def scenes(output: str, autoencoder: str | None, scenes: int, reading: int, as_j
     OUTPUT/model is a folder for diffusers' StableDiffusionPipeline. Its path is printed.
     """
     folder, how = Path(output), _settings(given)
+    fs.files.check_writable(folder / "model" / "config.json", parents=True)
     if (folder / "model").exists():
         raise InvalidInput(f"{folder / 'model'} exists already: it is finished, or belongs to another run")
     with watched(how.steps) as report:
@@ -190,12 +193,14 @@ def watched(steps: int) -> Iterator[Callable[..., None]]:
 
 def _settings(given: dict[str, Any]) -> Settings:
     given["state_every"] = given.pop("save_every")
+    fs.run.checked_device(given["device"])
     return Settings(**given, warmup=min(100, given["steps"]))
 
 
 def _made(output: str) -> Path:
     """The path of a file, whose folder is made."""
     target = Path(output)
+    fs.files.check_writable(target, parents=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     return target
 

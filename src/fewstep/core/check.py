@@ -1,4 +1,4 @@
-"""What every plan must satisfy whatever the network: exact marginals, checked when it is compiled.
+"""What every plan must satisfy whatever the network: exact marginals, checked when it is compiled and when it is read.
 
 For data that is a single point c, a perfect denoiser answers c. Then every network input must be distributed exactly
 as the schedule says, N(alpha c, sigma^2): the table alone decides it. Following the coefficients of c, of the starting
@@ -8,14 +8,45 @@ sigma.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Protocol
+
 import numpy as np
 
-from fewstep.core.errors import InvalidInput
-from fewstep.core.plan import Plan
+from fewstep.core.errors import InvalidInput, shown
 from fewstep.core.schedule import Float
 
 
-def levels(plan: Plan) -> tuple[Float, Float]:
+class Tableau(Protocol):
+    """What is checked of a plan; see `fewstep.core.plan.Plan`, which checks itself where it is read."""
+
+    @property
+    def recipe(self) -> Any: ...
+    @property
+    def rows(self) -> Sequence[Any]: ...
+    @property
+    def init(self) -> Float: ...
+    @property
+    def A(self) -> Float: ...
+    @property
+    def B(self) -> Float: ...
+    @property
+    def s(self) -> Float: ...
+    @property
+    def entry(self) -> tuple[float, float]: ...
+    @property
+    def exit(self) -> tuple[float, float]: ...
+    @property
+    def companion(self) -> tuple[float, float] | None: ...
+    @property
+    def inputs(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def tolerance(self) -> float: ...
+
+
+def levels(plan: Tableau) -> tuple[Float, Float]:
     """(alpha, sigma) that the table gives to each network input and, last, to the result: two arrays of n + 1."""
     # Columns: the data, the starting noise, then one for each noise draw so far.
     start = np.array([plan.entry, plan.companion][: plan.inputs], np.float64)
@@ -31,7 +62,7 @@ def levels(plan: Plan) -> tuple[Float, Float]:
     return np.array([u[0] for u in inputs]), np.array(sigma, np.float64)
 
 
-def marginal_error(plan: Plan) -> Float:
+def marginal_error(plan: Tableau) -> Float:
     """How far (alpha, sigma) of each row and of the result is from what the plan declares: the larger one, (n + 1,).
 
     The distance is absolute up to sigma = 1, and relative above it.
@@ -41,14 +72,15 @@ def marginal_error(plan: Plan) -> Float:
     return np.max(np.abs(np.array(levels(plan)) - declared), axis=0) / scale
 
 
-def check_marginals(plan: Plan) -> None:
-    """Raise `InvalidInput` where the table departs from the schedule by more than the plan declares."""
-    error = marginal_error(plan)
+def check_marginals(plan: Tableau, least: float = 0.0) -> None:
+    """Raise `InvalidInput` where the table departs from the schedule by more than it declares, and than `least`."""
+    with np.errstate(over="ignore", invalid="ignore"):  # of tables that are refused below
+        error = marginal_error(plan)
     worst = int(np.argmax(error))
-    if not error[worst] <= plan.tolerance:
+    if not error[worst] <= max(plan.tolerance, least):
         where = plan.rows[worst].label if worst < len(plan.rows) else "the result"
         raise InvalidInput(
-            f"{plan.recipe.sampler} over {plan.steps} steps of grid {plan.recipe.grid!r}: (alpha, sigma) at {where} "
-            f"is off by {error[worst]:.2g}, allowed is {plan.tolerance:.2g}. Choose a lower order, more steps or "
-            "another grid"
+            f"{plan.recipe.sampler} over {plan.steps} steps of grid {shown(plan.recipe.grid)}: (alpha, sigma) at "
+            f"{where} is off by {error[worst]:.2g}, allowed is {plan.tolerance:.2g}. Choose a lower order, more steps "
+            "or another grid"
         )

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fewstep.core.errors import InvalidInput, one_of, positive, unknown_name
+from fewstep.core.errors import InvalidInput, one_of, positive, shown, unknown_name
 from fewstep.core.schedule import RATIO_CAP, BetaSchedule, Float, FlowSchedule, Schedule
 
 SPACES = ("time", "sigma", "ratio", "lambda")
@@ -93,10 +93,10 @@ def given_times(schedule: Schedule, *, times: ArrayLike | None = None, sigmas: A
     what, given = ("times", times) if sigmas is None else ("sigmas", sigmas)
     try:
         values = np.array(given, np.float64)
-    except (TypeError, ValueError) as error:
-        raise InvalidInput(f"{what} must be a list of numbers, got {given!r:.100}") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvalidInput(f"{what} must be a list of numbers, got {shown(given)}") from error
     if values.ndim != 1 or values.size < 2:
-        raise InvalidInput(f"{what} must be a list of 2 numbers or more (N + 1 for N steps), got {given!r:.100}")
+        raise InvalidInput(f"{what} must be a list of 2 numbers or more (N + 1 for N steps), got {shown(given)}")
     low, high = schedule.t_clean, schedule.t_max
     if sigmas is not None:
         low, high = schedule.given_sigma(np.array([low, high])).tolist()

@@ -16,17 +16,18 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fewstep.core.errors import InvalidInput
+from fewstep.core.check import check_marginals
+from fewstep.core.errors import InvalidInput, shown
 from fewstep.core.schedule import Float
-from fewstep.files import write_whole
+from fewstep.files import read_bounded, write_whole
 
 FORMAT = 1
 KINDS = {
@@ -45,7 +46,13 @@ TABLES = ("init", "A", "B", "s")
 PLAIN = ("start_noise", "entry", "exit", "companion", "outputs", "tolerance", "note")
 OF_BEFORE = {"model", "guidance_factors"}
 """Options that tuned plans had, before these were fields of the plan."""
-MAX_ROWS, MAX_REGISTERS, MAX_FILE_BYTES = 100_000, 64, 512 * 2**20
+MAX_ROWS, MAX_REGISTERS, MAX_FILE_BYTES = 100_000, 64, 16 * 2**20
+LARGEST, MOST_DEPARTURE, ROUNDING = 1e8, 2.0, 1e-10
+"""Of a plan that is read: the largest number in its table, the most that it may declare to depart from the schedule,
+and what the rounding of another machine may add."""
+MAX_DRAWS, MAX_TEXT = 1e9, 1000
+"""Most registers times rows times draws of noise, as following each draw takes time; most characters of a text."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,63}")
 
 
 class Interval(NamedTuple):
@@ -151,8 +158,8 @@ class Plan:
         wanted = 1 if self.companion is None else 2
         if not 1 <= self.outputs <= k or self.inputs != wanted:
             raise InvalidInput(
-                f"a plan of {k} registers has 1 to {k} outputs and 1 input, or 2 and a companion: got {self.outputs} "
-                f"outputs, {self.inputs} inputs, companion {self.companion}"
+                f"a plan of {k} registers has 1 to {k} outputs and 1 input, or 2 and a companion: got "
+                f"{shown(self.outputs)} outputs, {self.inputs} inputs, companion {shown(self.companion)}"
             )
         if not all(np.all(np.isfinite(getattr(self, name))) for name in TABLES):
             raise InvalidInput(f"the table of {self.recipe.sampler} holds values that are not finite")
@@ -202,7 +209,11 @@ class Plan:
 
     @staticmethod
     def from_json(text: str) -> Plan:
-        """The inverse of `to_json`. Raises `InvalidInput` where the text is not a plan, or was edited since."""
+        """The inverse of `to_json`.
+
+        Raises `InvalidInput` where the text is not a plan, was edited since, or its table departs from its own levels:
+        a digest says who wrote a file no more than its name does.
+        """
         try:
             content = json.loads(text)
         except (TypeError, ValueError, RecursionError) as error:
@@ -210,24 +221,29 @@ class Plan:
         if not isinstance(content, dict) or "digest" not in content or content.get("format") != FORMAT:
             got = content.get("format") if isinstance(content, dict) else type(content).__name__
             raise InvalidInput(
-                f"not a plan of format {FORMAT} (got format {got!r}): write one with `fewstep plan --json`"
+                f"not a plan of format {FORMAT} (got format {shown(got)}): write one with `fewstep plan --json`"
             )
         digest = content.pop("digest")
         try:
             actual = _digest(content)
+        except RecursionError as error:
+            raise InvalidInput("not a plan: its lists are too deep in one another") from error
         except ValueError as error:
             raise InvalidInput("not a plan: it holds numbers that are not finite") from error
         if actual != digest:
             raise InvalidInput(
-                f"the plan was edited: its digest says {digest}, its content gives {actual}. "
+                f"the plan was edited: its digest says {shown(digest)}, its content gives {actual}. "
                 "Compile it again from its recipe, or use `fewstep.compile` with the times you want"
             )
         try:
-            return _plan_of(content)
+            plan = _plan_of(content)
         except InvalidInput:
             raise
-        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-            raise InvalidInput(f"not a plan: {type(error).__name__} {error} while reading it") from error
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RecursionError) as error:
+            raise InvalidInput(f"not a plan: {type(error).__name__} {error!s:.200} while reading it") from error
+        _check_numbers(plan)
+        check_marginals(plan, ROUNDING)
+        return plan
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `to_json` to `path`; a half-written file never appears under that name."""
@@ -236,14 +252,12 @@ class Plan:
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Plan:
         """Read a file that `save` wrote. Raises `InvalidInput` for a file that is not a plan, too large or edited."""
-        file = Path(path)
         try:
-            size = file.stat().st_size
-            if size > MAX_FILE_BYTES:
-                raise InvalidInput(f"{file} has {size} bytes, a plan has at most {MAX_FILE_BYTES}")
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"cannot read the plan {file}: {error}") from error
+            text = read_bounded(path, MAX_FILE_BYTES).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"cannot read the plan {path}: it is not text in UTF-8 ({error.reason})") from error
+        except OSError as error:
+            raise InvalidInput(f"cannot read the plan {path}: {error.strerror}") from error
         return Plan.from_json(text)
 
     def __eq__(self, other: object) -> bool:
@@ -262,14 +276,43 @@ class Plan:
 
 def _checked_factors(given: Any, rows: int) -> tuple[float, ...]:
     usable = isinstance(given, list | tuple) and len(given) == rows
-    if not usable or not all(type(r) in (int, float) and math.isfinite(r) for r in given):
-        raise InvalidInput(f"guidance_factors of a plan of {rows} rows are {rows} finite numbers, got {given!r:.200}")
+    if not usable or not all(type(r) in (int, float) and abs(r) < math.inf for r in given):
+        raise InvalidInput(f"guidance_factors of a plan of {rows} rows are {rows} finite numbers, got {shown(given)}")
     return tuple(float(r) for r in given)
 
 
 def _digest(content: dict[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _check_numbers(plan: Plan) -> None:
+    """Raise `InvalidInput` for what no sampler compiles to, before the table is followed."""
+    sampler, grid = plan.recipe.sampler, plan.recipe.grid
+    if not _NAME.fullmatch(sampler) or not _NAME.fullmatch(grid):  # which files are named by
+        raise InvalidInput(f"not a plan: its sampler is called {shown(sampler)}, its grid {shown(grid)}")
+    noises = [row.noise for row in plan.rows if row.noise is not None]
+    drawn = [*noises, *([plan.start_noise] if plan.start_noise else [])]
+    pairs = [plan.entry, plan.exit, *([plan.companion] if plan.companion else [])]
+    levels = np.array([*pairs, *((row.alpha, row.sigma) for row in plan.rows)])
+    times = np.array([*plan.recipe.times, *(row.t for row in plan.rows), *(t for one in drawn for t in one[:2])])
+    largest = max(float(np.max(np.abs(part), initial=0)) for part in (*map(plan.__getattribute__, TABLES), times))
+    if not largest <= LARGEST or not np.all((levels >= 0) & (levels <= (1 + ROUNDING, LARGEST))):
+        raise InvalidInput(
+            f"not a plan: alpha lies in 0 .. 1, sigma in 0 .. {LARGEST:g}, and its times and coefficients within "
+            f"{LARGEST:g}; it has alpha {levels[:, 0].min():g} .. {levels[:, 0].max():g}, sigma "
+            f"{levels[:, 1].min():g} .. {levels[:, 1].max():g}, others up to {largest:g}"
+        )
+    if not 0 <= plan.tolerance <= MOST_DEPARTURE:
+        raise InvalidInput(f"not a plan: its tolerance is {plan.tolerance:g}, allowed is 0 to {MOST_DEPARTURE:g}")
+    if plan.registers * len(plan.rows) * len(noises) > MAX_DRAWS:
+        raise InvalidInput(
+            f"a plan of {len(plan.rows)} rows, {plan.registers} registers and {len(noises)} draws is too large to be "
+            "checked: use fewer steps"
+        )
+    texts = [plan.note, *(row.label for row in plan.rows)]
+    if max(map(len, texts)) > MAX_TEXT or not all(text.isprintable() for text in texts):
+        raise InvalidInput(f"not a plan: its note and labels are printable texts of at most {MAX_TEXT} characters")
 
 
 def _plan_of(content: dict[str, Any]) -> Plan:
@@ -288,15 +331,15 @@ def _plan_of(content: dict[str, Any]) -> Plan:
         if value is None:
             return None
         if not isinstance(value["model"], str) or not isinstance(value["settings"], dict):
-            raise TypeError(f"tuned_for = {value!r:.200}, which is not a model's digest with its settings,")
+            raise TypeError(f"tuned_for = {shown(value)}, which is not a model's digest with its settings,")
         return TunedFor(**value)
 
     recipe = content["recipe"]
     for name, kind in KINDS.items():
         if not isinstance(recipe[name], kind) or (kind is int and isinstance(recipe[name], bool)):
-            raise TypeError(f"recipe.{name} = {recipe[name]!r}, which is not a {kind.__name__},")
+            raise TypeError(f"recipe.{name} = {shown(recipe[name])}, which is not a {kind.__name__},")
     if len(recipe["times"]) != recipe["steps"] + 1:
-        raise ValueError(f"{len(recipe['times'])} times for {recipe['steps']} steps")
+        raise ValueError(f"{len(recipe['times'])} times for {shown(recipe['steps'])} steps")
     if OF_BEFORE & recipe["options"].keys():
         raise InvalidInput(
             "the plan was tuned by an earlier version, which kept what it is for among the options of its sampler: "

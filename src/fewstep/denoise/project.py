@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -12,6 +13,8 @@ from fewstep.denoise.base import Denoiser, Wrapper
 
 _QUANTILE_LIMIT = 16_000_000
 """Most values that `torch.quantile` takes at once."""
+LARGEST = 3e38
+"""The largest finite threshold: float32 ends there."""
 
 
 class Projected(Wrapper):
@@ -45,8 +48,8 @@ def dynamic_threshold(
     """
     if not 0 < percentile <= 1:
         raise InvalidInput(f"percentile must lie in (0, 1], got {percentile}")
-    if not maximum >= 1:
-        raise InvalidInput(f"maximum must be at least 1, got {maximum}")
+    if not (1 <= maximum <= LARGEST or maximum == math.inf):
+        raise InvalidInput(f"maximum must be from 1 to {LARGEST:.3g}, or infinite, got {maximum:g}")
     if not low < high:
         raise InvalidInput(f"dynamic_threshold needs low < high, got {low} and {high}")
     middle, half = (low + high) / 2, (high - low) / 2

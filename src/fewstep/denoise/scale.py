@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from fewstep.core.errors import InvalidInput
+from fewstep.core.errors import InvalidInput, shown
 from fewstep.core.plan import Plan
 
 if TYPE_CHECKING:
@@ -140,12 +140,12 @@ def weights_of(scale: Weight | Sequence[Weight]) -> list[float | GuidanceSchedul
     try:
         given: Any = [scale] if single else scale
         each = [] if isinstance(scale, str) else [_weight(w) for w in given]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         each = []
     if not each or any(isinstance(w, float) and not math.isfinite(w) for w in each):
         raise InvalidInput(
             "a guidance scale is a finite number or a function of sigma / alpha, or one of these for each image, "
-            f"got {scale!r}"
+            f"got {shown(scale)}"
         )
     return each
 
@@ -197,8 +197,8 @@ def _share(ratio: float) -> float:
 def _finite(values: Sequence[float], what: str) -> list[float]:
     try:
         numbers = [] if isinstance(values, str) else [float(v) for v in values]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         numbers = []
     if not numbers or not all(math.isfinite(v) for v in numbers):
-        raise InvalidInput(f"{what} are finite numbers, got {values!r}")
+        raise InvalidInput(f"{what} are finite numbers, got {shown(values)}")
     return numbers

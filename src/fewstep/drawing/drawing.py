@@ -7,6 +7,7 @@ the drawing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
@@ -19,6 +20,8 @@ from fewstep.drawing.sampling import Sampling
 from fewstep.drawing.value import Digest, Unbounded, Value, several
 
 MAX_IMAGES, MAX_SIDE, SEED_LIMIT = 10_000, 16_384, 2**64 - 1
+LARGEST_THRESHOLD = 3e38
+"""Of the estimated data, which are float32."""
 LONGEST_PROMPT, MAX_TEXT = 20_000, 500_000
 """Most characters of a prompt (no encoder reads more), and of all prompts of a drawing."""
 FITS = Literal["crop", "stretch", "exact"]
@@ -52,10 +55,10 @@ class Estimate(Value):
         if self.clip:
             raise InvalidInput("clip and threshold both bring the data into its range: use one of them")
         percentile, maximum = self.threshold
-        if not 0 < percentile <= 1 <= maximum:
+        if not 0 < percentile <= 1 <= maximum or LARGEST_THRESHOLD < maximum < math.inf:
             raise InvalidInput(
-                "threshold is a percentile above 0 and up to 1, and a maximum from 1, such as (0.995, 1.5), got "
-                f"{self.threshold}"
+                "threshold is a percentile above 0 and up to 1, and a maximum from 1 to "
+                f"{LARGEST_THRESHOLD:g}, or infinite, such as (0.995, 1.5), got {self.threshold}"
             )
         return self
 

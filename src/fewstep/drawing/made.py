@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+from collections.abc import Iterator
 from functools import cache
 from typing import Annotated, ClassVar, Literal
 
@@ -92,6 +93,13 @@ class Layout(Value):
                 "or fewer images"
             )
         return across, down
+
+    def boxes(self, count: int, height: int, width: int) -> Iterator[tuple[int, int, int, int]]:
+        """(left, top, right, bottom) of each of `count` images in the picture, in its pixels."""
+        columns, scale = min(self.columns, count), self.scale
+        for i in range(count):
+            left, top = self.gap + i % columns * (width + self.gap), self.gap + i // columns * (height + self.gap)
+            yield left * scale, top * scale, (left + width) * scale, (top + height) * scale
 
 
 class Stamp(Value):

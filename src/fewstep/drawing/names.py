@@ -1,4 +1,7 @@
-"""The names of all pictures: of one picture, of each image of a folder, and of one that is drawn again."""
+"""The names of all pictures: of one picture, of each image of a folder, and of one that is drawn again.
+
+A name that nobody gave holds a digest, so that another drawing does not replace the picture before.
+"""
 
 from __future__ import annotations
 
@@ -23,14 +26,19 @@ def picture(model: str, drawing: Drawing) -> Path:
     return OUT / f"{model}-{drawing.sampling.name}-{drawing.digest[:8]}.png"
 
 
-def task(source: Path, task: str) -> Path:
-    """Of a picture that was made from another, unless somebody names it."""
-    return OUT / f"{source.stem}-{task}.png"
+def task(source: Path, task: str, model: str, digest: str) -> Path:
+    """Of a picture that was made from another, unless somebody names it; `digest` is of all that it was made from."""
+    return OUT / f"{source.stem[:100]}-{task}-{model}-{digest[:8]}.png"
 
 
-def again(path: Path) -> Path:
-    """Of a picture that is drawn again."""
-    return OUT / f"{path.stem}-again.png"
+def between(model: str, digest: str) -> Path:
+    """Of the pictures between two others, unless somebody names it."""
+    return OUT / f"{model}-interpolate-{digest[:8]}.png"
+
+
+def again(path: Path, digest: str) -> Path:
+    """Of a picture that is drawn again; `digest` is of its drawing."""
+    return OUT / f"{path.stem[:100]}-again-{digest[:8]}.png"
 
 
 def one_of(index: int, subject: str | int | None) -> str:

@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from fewstep.core.errors import InvalidInput
 from fewstep.drawing.made import MAX_PIXELS, Stamp
-from fewstep.files import write_whole
+from fewstep.files import open_regular, write_whole
 
 KEYWORD = "fewstep"
 TOO_LARGE = (Image.DecompressionBombError, Image.DecompressionBombWarning)
@@ -56,7 +56,7 @@ def read(path: str | os.PathLike[str]) -> Stamp:
         OSError: the file cannot be read.
         InvalidInput: it is not a PNG of fewstep, is damaged, or its text is.
     """
-    with Path(path).open("rb") as file:
+    with open_regular(path) as file:
         try:
             text = _text(Image.open(file, formats=("PNG",)))
         except (SyntaxError, ValueError, OSError, *TOO_LARGE) as error:

@@ -22,7 +22,13 @@ TABLE_LIMIT = 900_000
 
 
 def _plan(value: Any) -> Any:
-    return Plan.from_json(json.dumps(value)) if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping):
+        return value
+    try:
+        text = json.dumps(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"a plan is one, or what its to_json holds ({error})") from error
+    return Plan.from_json(text)
 
 
 def _table(value: Plan | str | None) -> Any:

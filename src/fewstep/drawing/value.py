@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
-from fewstep.core.errors import InvalidInput, shown, unknown_name
+from fewstep.core.errors import InvalidInput, is_finite, shown, unknown_name
 
 MOST_OPTIONS, LONGEST_TEXT = 32, 200
 """Most options of a sampler, grid or method, and most characters of a text among them."""
@@ -102,7 +102,7 @@ def _is_option(value: Any) -> bool:
         return len(value) <= MOST_OPTIONS and all(_is_option(v) and not isinstance(v, tuple) for v in value)
     if isinstance(value, str):
         return len(value) <= LONGEST_TEXT and value.isprintable()
-    return value is None or (isinstance(value, int | float) and math.isfinite(value))
+    return value is None or isinstance(value, bool) or is_finite(value)
 
 
 class Value(BaseModel):

@@ -1,7 +1,8 @@
 """Embeddings of prompts and latents of pictures, kept by the digest of what they were computed from.
 
 They are in memory and, with a folder, on disk. Both hold at most so many bytes and drop what was used longest ago. An
-entry on disk is one safetensors file, written whole or not at all; a damaged one counts as absent and is removed.
+entry on disk is one safetensors file, written whole or not at all; a damaged one counts as absent and is removed. A
+folder that cannot be written, as on a full disk, is said once, and the work goes on.
 Threads may share a cache, and processes a folder; two threads that want the same entry make it once.
 """
 
@@ -12,8 +13,10 @@ import json
 import os
 import threading
 import time
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +90,9 @@ class TensorCache:
                 raise InvalidInput(f"{name} of a cache must be a whole number of bytes from 0, got {value!r}")
         self.max_bytes, self.max_disk_bytes = max_bytes, max_disk_bytes
         self.folder = None if folder is None else Path(folder)
+        if self.folder is not None and self.folder.exists() and not self.folder.is_dir():
+            raise InvalidInput(f"the cache {self.folder} is not a folder: give one, or a name that is not there yet")
+        self._warned = False
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._held = 0
         self._making: dict[str, threading.Event] = {}
@@ -143,8 +149,21 @@ class TensorCache:
         with self._lock:
             self._count(encodes=1, seconds=entry.seconds)
         if self.folder is not None and entry.size <= self.max_disk_bytes:
-            self._write(self.folder, key, entry)
+            try:
+                self._write(self.folder, key, entry)
+            except OSError as error:  # a full disk, above all: what was computed is there all the same
+                self._warn(self.folder, error)
         return entry
+
+    def _warn(self, folder: Path, error: OSError) -> None:
+        if not self._warned:
+            self._warned = True
+            why = error.strerror or type(error).__name__
+            warnings.warn(
+                f"the cache {folder} keeps nothing more ({why}): make room, or give another folder",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _keep(self, key: str, entry: _Entry) -> None:
         """In memory, and drop what was used longest ago."""
@@ -166,11 +185,13 @@ class TensorCache:
             if facts.get("key") != key or not isinstance(facts.get("seconds"), float):
                 raise InvalidInput(f"{path} is another entry than its name says")
             tensors = file.tensors()
-            os.utime(path)  # it was used now
-        except FileNotFoundError:
+            with suppress(OSError):
+                os.utime(path)  # it was used now
+        except OSError:
             return None
         except InvalidInput:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
             return None
         return _Entry(tensors, facts["seconds"], _size_of(tensors))
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from fewstep.core.errors import InvalidInput, shown
+from fewstep.files import read_bounded
 from fewstep.zoo import container
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}")
@@ -102,10 +103,8 @@ def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
     """The JSON object in a file of at most `limit` bytes."""
     if not path.is_file():
         raise InvalidInput(f"{path} is missing: the folder is not a whole diffusers model; fetch or save it again")
-    if path.stat().st_size > limit:
-        raise InvalidInput(f"{path} has {path.stat().st_size:,} bytes; such a file has at most {limit:,}")
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_bounded(path, limit).decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"{path} is not JSON ({error}): the file is damaged; fetch or save it again") from error
     if not isinstance(value, dict):

@@ -30,6 +30,7 @@ from fewstep.models.original import Original, is_original
 from fewstep.models.plans import plans_of
 from fewstep.models.quiet import quiet
 from fewstep.models.statements import Claims
+from fewstep.run.device import checked_device
 from fewstep.zoo import container
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
@@ -143,7 +144,7 @@ def _place(
             raise unknown_name("argument", name, (*Files.__annotations__, *_NAMED))
     cache = files.get("cache")
     return Place(
-        device,
+        checked_device(device),
         _dtype(dtype),
         files.get("variant"),
         bool(files.get("allow_pickle")),

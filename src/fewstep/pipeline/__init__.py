@@ -6,6 +6,7 @@ images.save("out/pi.png")
 again = pipe.redraw(fewstep.drawing.read("out/pi.png"))  # the same pixels
 """
 
+from fewstep.pipeline.difference import Difference, difference
 from fewstep.pipeline.draw import LostImages
 from fewstep.pipeline.images import Images, sheet_of
 from fewstep.pipeline.interpolation import Frames
@@ -17,6 +18,7 @@ from fewstep.pipeline.pipeline import Pipeline, load
 from fewstep.pipeline.slots import draw_in_slots
 
 __all__ = [
+    "Difference",
     "Frames",
     "Images",
     "Inversion",
@@ -24,6 +26,7 @@ __all__ = [
     "Order",
     "Pipeline",
     "Run",
+    "difference",
     "draw_in_slots",
     "load",
     "read_mask",

@@ -140,11 +140,8 @@ def sheet_of(tensor: Tensor, value_range: tuple[float, float], layout: Layout) -
     """Images (B, C, H, W) in one picture, enlarged without smoothing."""
     tiles = tiles_of(pixels_of(tensor, value_range))
     height, width = tensor.shape[-2:]
-    scale, gap, columns = layout.scale, layout.gap, min(layout.columns, len(tiles))
     size = layout.size(len(tiles), height, width)
     sheet = Image.new(tiles[0].mode, size, BACKGROUND if tiles[0].mode == "L" else (BACKGROUND,) * 3)
-    for i, tile in enumerate(tiles):
-        enlarged = tile.resize((width * scale, height * scale), Image.Resampling.NEAREST)
-        left, top = gap + i % columns * (width + gap), gap + i // columns * (height + gap)
-        sheet.paste(enlarged, (left * scale, top * scale))
+    for tile, (left, top, right, bottom) in zip(tiles, layout.boxes(len(tiles), height, width), strict=True):
+        sheet.paste(tile.resize((right - left, bottom - top), Image.Resampling.NEAREST), (left, top))
     return sheet

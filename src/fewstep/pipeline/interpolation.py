@@ -9,6 +9,7 @@ Embeddings of prompts go along the straight line.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import time
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.drawing import Layout, save_png
+from fewstep.drawing import Drawing, Layout, save_png
 from fewstep.drawing.value import several
 from fewstep.files import write_whole
 from fewstep.models import Conditions, Model
@@ -43,6 +44,7 @@ class Frames:
     Attributes:
         tensor: (N, 3, H, W), float32, in `value_range` up to what the model overshoots.
         shares: where on the way each frame is, from 0 to 1.
+        ends: what the first and the last frame are drawn from.
         nfe: network evaluations per frame, counted; a guided one counts 2.
         seconds: that the drawing took; `timings`: of each stage.
     """
@@ -50,10 +52,16 @@ class Frames:
     tensor: Tensor
     value_range: tuple[float, float]
     shares: tuple[float, ...]
+    ends: Drawing
     plan: Plan
     nfe: float
     seconds: float
     timings: Mapping[str, float]
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits over what the frames are drawn from, and how many they are."""
+        return hashlib.sha256(f"{self.ends.text} {len(self)}".encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.tensor)
@@ -111,7 +119,9 @@ def interpolate(model: Model, prompts: Any, seeds: Any, frames: int, call: Mappi
     order = replace(ends, drawing=drawing, origin=Origin(states=(states,), seconds={"encode": encoding}))
     images = draw(model, order, encoded=between)
     timings = {**images.timings, "encode": encoding}
-    return Frames(images.tensor, images.value_range, shares, ends.plan, images.nfe, images.seconds, timings)
+    return Frames(
+        images.tensor, images.value_range, shares, ends.drawing, ends.plan, images.nfe, images.seconds, timings
+    )
 
 
 def slerp(a: Tensor, b: Tensor, u: float) -> Tensor:

@@ -10,6 +10,7 @@ States are in float64, where the device has it: an exact inversion amplifies wha
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
@@ -25,8 +26,8 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
-from fewstep.drawing import Layout, Sampling, save_png
-from fewstep.models import Model
+from fewstep.drawing import Drawing, Layout, Sampling, save_png
+from fewstep.models import Model, digest_of
 from fewstep.models.defaults import INVERSION
 from fewstep.pipeline.images import sheet_of
 from fewstep.pipeline.img2img import EncodedPicture, encoded
@@ -46,6 +47,7 @@ class Inversion:
     """A picture, the noise that was found for it, and what comes back from that noise.
 
     Attributes:
+        drawing: what was asked for of the way down.
         noise: the state (1, c, h, w) at `down.entry`, or the pair of an exactly invertible sampler.
         up, down: the plans of the two runs.
         pixels, latents: the picture (1, 3, H, W) in [-1, 1], and its latents (1, c, h, w).
@@ -57,6 +59,7 @@ class Inversion:
         timings: seconds of each stage.
     """
 
+    drawing: Drawing
     noise: States
     up: Plan
     down: Plan
@@ -69,6 +72,11 @@ class Inversion:
     psnr_vae: float
     error: float
     timings: Mapping[str, float]
+
+    @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits over what was asked for, and the picture's pixels."""
+        return hashlib.sha256(f"{self.drawing.text} {digest_of(self.pixels)}".encode()).hexdigest()[:16]
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the picture and what came back, side by side, as one PNG."""
@@ -98,6 +106,7 @@ def invert(model: Model, image: Picture, prompt: str, fit: str, call: Mapping[st
     drawn, through = (decode(model, z, order.drawing).clamp(-1, 1) for z in (found, latents))
     timings = {"picture": picture.seconds, "invert": seconds, "denoise": again, "decode": time.perf_counter() - began}
     return Inversion(
+        drawing=order.drawing,
         noise=noise,
         up=up,
         down=order.plan,

@@ -20,7 +20,7 @@ from fewstep.pipeline.images import Images
 from fewstep.pipeline.img2img import EncodedPicture, encoded
 from fewstep.pipeline.masks import read_mask
 from fewstep.pipeline.order import OnRow, Order, Origin, Run, compiled, ordered
-from fewstep.pipeline.pictures import Picture
+from fewstep.pipeline.pictures import Picture, opened
 from fewstep.pipeline.slots import draw_in_slots
 from fewstep.pipeline.stages import check
 from fewstep.pipeline.strength import Strength
@@ -127,8 +127,11 @@ def _drawn(model: Model, order: Order, made: Made) -> Images:
 def _pixels(model: Model, drawing: Drawing, beside: Beside, fit: str) -> tuple[EncodedPicture, Tensor | None]:
     size = drawing.height, drawing.width
     assert beside.image is not None
-    mask = None if beside.mask is None else read_mask(beside.mask, size, fit)
-    return encoded(model, beside.image, size, fit), mask
+    image, mask = opened(beside.image), None
+    if beside.mask is not None:
+        sides = size if isinstance(image, Tensor) else (image.height, image.width)
+        mask = read_mask(beside.mask, size, fit, of=sides)
+    return encoded(model, image, size, fit), mask
 
 
 def _same(what: str, got: str, wanted: str | None) -> None:

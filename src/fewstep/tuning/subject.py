@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from fewstep import zoo
+from fewstep.batch.prompts import subjects
 from fewstep.core.errors import InvalidInput
 from fewstep.denoise.base import Denoiser
 from fewstep.drawing import Layout, png_bytes
@@ -137,11 +138,7 @@ def prompts_of(pipe: Pipeline, prompt_file: str | os.PathLike[str] | None, count
         if not _is_shipped(pipe):
             raise InvalidInput(f"{pipe.name} draws from words: give --prompts FILE, a prompt a line")
         return [prompt.text for prompt in held_out_prompts(count, seed)]
-    try:
-        lines = [line.strip() for line in Path(prompt_file).read_text(encoding="utf-8").splitlines()]
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{prompt_file} is no text in UTF-8 ({error.reason}): give a prompt a line") from error
-    return [line for line in dict.fromkeys(lines) if line]
+    return subjects(prompt_file)
 
 
 def _tuned_on(pipe: Pipeline, prompt_file: str | os.PathLike[str] | None) -> list[str]:

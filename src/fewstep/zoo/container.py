@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput, shown
-from fewstep.files import write_whole
+from fewstep.files import open_regular, write_whole
 
 SIZE_LIMIT = 64 << 20
 """Most bytes that a file may have unless the caller says otherwise: 64 MiB, 16 million float32 weights."""
@@ -97,6 +97,7 @@ def inspect(path: str | os.PathLike[str]) -> Header:
         raise InvalidInput(f"{path} is a folder; give the .safetensors file in it")
     if not path.exists():
         raise FileNotFoundError(f"no file at {path}; check the path, or train one with `fewstep train`")
+    open_regular(path).close()  # of a pipe or a device nothing is read
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
