@@ -18,9 +18,7 @@ COMMON = {
 }  # fmt: skip
 """Fields of a drawing, which a call spells out so that editors and signatures know them."""
 HOSTED = {"fewstep.adapters.diffusers.PlanScheduler.__init__", "fewstep.adapters.diffusers.PlanScheduler.step"}
-"""diffusers keeps each argument of a scheduler by its name in a configuration file, and its pipelines look for the names
-of those of `step`.
-"""
+"""diffusers keeps each argument of a scheduler by its name in a file, and its pipelines look for those of `step`."""
 
 
 @pytest.mark.xfail(

@@ -146,7 +146,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             config: `pipe.scheduler.config`, or `pipe.scheduler`, which also says its class.
             sampler: None takes the sampler that the configuration's scheduler is, with its options.
             grid: None takes the spacing of diffusers' own scheduler of this sampler.
-            kwargs: arguments of the class, settings of the configuration to change, and options of the sampler.
+            kwargs: arguments of the class, settings of the configuration to change, and options of the sampler. A name
+                that the sampler's class in diffusers has means what it means there; in `options` all are fewstep's own.
         """
         if isinstance(config, SchedulerMixin):
             config = {**config.config, "_class_name": type(config).__name__}  # type: ignore[attr-defined]

@@ -56,7 +56,8 @@ def arguments_of(
     """The arguments of a `PlanScheduler` from a configuration, another's or its own, and what the caller has `given`.
 
     `given` holds arguments, settings to change, and options of the sampler. A name that the diffusers class of the
-    sampler has as a setting means what it means there; else it is an option of the sampler, or a setting.
+    sampler has as a setting means what it means there; else it is an option of the sampler, or a setting. `options`,
+    also an empty mapping, are the sampler's own: with them its other options do not follow the host's settings.
 
     Raises:
         InvalidInput: for a name that nothing here would read, for settings that contradict the sampler, and for a
@@ -66,7 +67,8 @@ def arguments_of(
     check_host(source.host)
     own = {name: given[name] for name in OWN if name in given}
     rest = {name: value for name, value in given.items() if name not in own}
-    options = dict(own.pop("options", None) or {})
+    verbatim = own.pop("options", None)
+    options = dict(verbatim or {})
     planned = own.get("plan") is not None
     kept: dict[str, Any] = {}
     if source.own:
@@ -87,8 +89,10 @@ def arguments_of(
         if more or options:
             raise InvalidInput(f"options {sorted({*more, *options})} are for a sampler, and a plan has its own")
     else:
-        explicit = settings.keys() if kept else base.keys() - defaulted
-        options = kept | options_of(str(sampler), source.host, base, explicit, whole=not kept) | more | options
+        alone = bool(kept) or verbatim is not None
+        explicit = settings.keys() if alone else base.keys() - defaulted
+        derived = options_of(str(sampler), source.host, base, explicit, whole=not alone)
+        options = (kept if verbatim is None else {}) | derived | more | options
         if sampler == "sa":
             base.pop("tau_func", None)  # options say it now, and no file can hold a function
     memory = {"host": source.host, "defaulted": sorted(defaulted), "chosen": sorted(source.chosen | settings.keys())}
