@@ -11,7 +11,8 @@ import torch
 import fewstep as fs
 from fewstep.adapters.diffusers import PlanScheduler
 
-from .tiny import PIPELINES, draw
+from .pipelines import PIPELINES, draw
+from .tiny import FIRST
 
 TOLERANCE = 1e-5
 """Of the largest value: the schedulers of diffusers hold their tables in float32."""
@@ -21,15 +22,15 @@ def differs(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("name", [name for name in PIPELINES if name != "StableAudio"])  # it draws Brownian noise
 def test_a_pipeline_draws_what_it_draws_with_its_own_scheduler(name: str):
     own = PIPELINES[name][0]().scheduler
-    ours = PlanScheduler.from_config(own, round_times=name == "PixArt")
+    ours = PlanScheduler.from_config(own, round_times=name in ("PixArt", "Sana"))
     assert differs(draw(name, ours), draw(name)) < TOLERANCE
     assert differs(draw(name, ours, seed=1), draw(name)) > 0.01
 
 
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize("name", [*FIRST, "LatentUpscale", "StableAudio"])
 def test_every_sampler_runs_on_every_pipeline(name: str):
     config = PIPELINES[name][0]().scheduler
     drawn = {}

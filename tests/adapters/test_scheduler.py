@@ -19,7 +19,8 @@ from fewstep.adapters.diffusers import PlanScheduler
 from fewstep.core.plan import TunedFor
 from fewstep.tuning.table import plan_of, table_of
 
-from .tiny import PIPELINES, SD, draw
+from .pipelines import PIPELINES, draw
+from .tiny import SD
 
 CONFIG = {**SD, "prediction_type": "epsilon", "num_train_timesteps": 1000}
 FLOW = diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0)
@@ -402,10 +403,13 @@ def test_native_and_hosted_runs_are_the_same_run():
     assert float((hosted - fs.sample(plan, network, noise=x)).abs().max()) < 2e-5 * float(hosted.abs().max())
 
 
-def test_from_plan_without_a_configuration_has_the_plans_noise_schedule():
+def test_from_plan_without_a_configuration_has_the_plans_noise_schedule_and_asks_for_the_prediction():
     for schedule in (fs.schedules.linear(), fs.schedules.cosine(), fs.schedules.flow(3.0), fs.schedules.edm()):
         plan = fs.compile("dpmpp-2m", schedule=schedule, steps=3)
-        scheduler = PlanScheduler.from_plan(plan)
+        with pytest.raises(fs.InvalidInput, match="does not say what the network predicts"):
+            PlanScheduler.from_plan(plan)
+        kind = "flow_prediction" if schedule.kind == "flow" else "epsilon"
+        scheduler = PlanScheduler.from_plan(plan, prediction_type=kind)
         scheduler.set_timesteps(3)
         assert scheduler.plan == plan
     assert scheduler.scale_model_input(torch.ones(1, 1), scheduler.timesteps[0]) == pytest.approx(1 / np.hypot(80, 0.5))
@@ -435,8 +439,7 @@ def test_a_learned_plan_runs_in_a_pipeline_but_not_from_the_middle():
 def test_pipelines_find_the_arguments_that_they_look_for():
     assert {"timesteps", "sigmas"} <= set(inspect.signature(PlanScheduler.set_timesteps).parameters)
     step = set(inspect.signature(PlanScheduler.step).parameters)
-    assert "generator" in step
-    assert "eta" not in step  # pipelines would give 0 to samplers whose own eta is 1
+    assert {"generator", "eta", "use_clipped_model_output", "variance_noise"} <= step
     assert diffusers.DDIMScheduler in ours("ddim").compatibles
     assert ours("heun").order == 2
     assert ours("ddim").config.num_train_timesteps == 1000
@@ -490,7 +493,7 @@ def test_the_image_pipelines_start_at_the_level_that_they_noised_to():
         (lambda: PlanScheduler.from_config(CONFIG), "does not say which scheduler"),
         (lambda: PlanScheduler.from_config("folder"), "from_pretrained"),
         (lambda: PlanScheduler.from_config(diffusers.DDPMScheduler(variance_type="learned")), "variance"),
-        (lambda: PlanScheduler.from_config(diffusers.RePaintScheduler()), "no sampler of fewstep"),
+        (lambda: PlanScheduler.from_config(diffusers.RePaintScheduler()), "does not know the times"),
         (lambda: PlanScheduler(), "either a sampler or a plan"),
         (lambda: ours().set_timesteps(), "give num_inference_steps"),
         (lambda: ours().set_timesteps(0), "at least 1"),
@@ -512,7 +515,7 @@ def test_a_plan_of_another_schedule_or_length_is_refused():
     plan = fs.compile("ddim", schedule=fs.schedules.linear(), steps=4)
     with pytest.raises(fs.InvalidInput, match="compiled for the noise schedule"):
         PlanScheduler.from_plan(plan, CONFIG)
-    scheduler = PlanScheduler.from_plan(plan)
+    scheduler = PlanScheduler.from_plan(plan, prediction_type="epsilon")
     for asked in ({"num_inference_steps": 5}, {"timesteps": [900, 500, 300, 100]}):
         with pytest.raises(fs.InvalidInput, match="num_inference_steps=4"):
             scheduler.set_timesteps(**asked)

@@ -39,7 +39,7 @@ def _unet(cross: int = 16, **more: Any) -> Any:
     ).eval()  # fmt: skip
 
 
-def _vae(channels: int = 4, **more: Any) -> Any:
+def vae(channels: int = 4, **more: Any) -> Any:
     return diffusers.AutoencoderKL(
         **{
             "block_out_channels": (8, 8), "in_channels": 3, "out_channels": 3,
@@ -50,28 +50,28 @@ def _vae(channels: int = 4, **more: Any) -> Any:
     ).eval()  # fmt: skip
 
 
-def _parts(scheduler: Any, **unet: Any) -> dict[str, Any]:
+def parts(scheduler: Any, **unet: Any) -> dict[str, Any]:
     return {
-        "vae": _vae(), "text_encoder": None, "tokenizer": None, "unet": _unet(**unet), "scheduler": scheduler,
+        "vae": vae(), "text_encoder": None, "tokenizer": None, "unet": _unet(**unet), "scheduler": scheduler,
         "safety_checker": None, "feature_extractor": None, "requires_safety_checker": False,
     }  # fmt: skip
 
 
 @seeded
 def stable_diffusion() -> Any:
-    return diffusers.StableDiffusionPipeline(**_parts(diffusers.DDIMScheduler(**SD, steps_offset=1, clip_sample=False)))
+    return diffusers.StableDiffusionPipeline(**parts(diffusers.DDIMScheduler(**SD, steps_offset=1, clip_sample=False)))
 
 
 @seeded
 def image_to_image() -> Any:
-    parts = _parts(diffusers.DDIMScheduler(**SD, steps_offset=1, clip_sample=False))
-    return diffusers.StableDiffusionImg2ImgPipeline(**parts)
+    given = parts(diffusers.DDIMScheduler(**SD, steps_offset=1, clip_sample=False))
+    return diffusers.StableDiffusionImg2ImgPipeline(**given)
 
 
 @seeded
 def inpaint() -> Any:
-    parts = _parts(diffusers.DDIMScheduler(**SD, steps_offset=1, clip_sample=False))
-    return diffusers.StableDiffusionInpaintPipeline(**parts)
+    given = parts(diffusers.DDIMScheduler(**SD, steps_offset=1, clip_sample=False))
+    return diffusers.StableDiffusionInpaintPipeline(**given)
 
 
 @seeded
@@ -80,7 +80,7 @@ def sdxl() -> Any:
         addition_embed_type="text_time", addition_time_embed_dim=4, projection_class_embeddings_input_dim=6 * 4 + 8
     )
     return diffusers.StableDiffusionXLPipeline(
-        vae=_vae(), text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None, unet=unet,
+        vae=vae(), text_encoder=None, text_encoder_2=None, tokenizer=None, tokenizer_2=None, unet=unet,
         scheduler=diffusers.EulerDiscreteScheduler(**SD, timestep_spacing="leading", steps_offset=1),
         add_watermarker=False,
     )  # fmt: skip
@@ -95,7 +95,7 @@ def sd3() -> Any:
     )  # fmt: skip
     return diffusers.StableDiffusion3Pipeline(
         transformer=transformer.eval(), scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
-        vae=_vae(4, shift_factor=0.0), text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None,
+        vae=vae(4, shift_factor=0.0), text_encoder=None, tokenizer=None, text_encoder_2=None, tokenizer_2=None,
         text_encoder_3=None, tokenizer_3=None,
     )  # fmt: skip
 
@@ -108,7 +108,7 @@ def flux() -> Any:
     )  # fmt: skip
     return diffusers.FluxPipeline(
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
-        transformer=transformer.eval(), vae=_vae(4, shift_factor=0.0), text_encoder=None, tokenizer=None,
+        transformer=transformer.eval(), vae=vae(4, shift_factor=0.0), text_encoder=None, tokenizer=None,
         text_encoder_2=None, tokenizer_2=None,
     )  # fmt: skip
 
@@ -122,7 +122,7 @@ def pixart() -> Any:
         norm_elementwise_affine=False, num_embeds_ada_norm=1000,
     )  # fmt: skip
     return diffusers.PixArtSigmaPipeline(
-        tokenizer=None, text_encoder=None, vae=_vae(), transformer=transformer.eval(),
+        tokenizer=None, text_encoder=None, vae=vae(), transformer=transformer.eval(),
         scheduler=diffusers.DPMSolverMultistepScheduler(**SD, use_karras_sigmas=True),
     )  # fmt: skip
 
@@ -135,11 +135,11 @@ def dit() -> Any:
         norm_type="ada_norm_zero", norm_elementwise_affine=False,
     )  # fmt: skip
     return diffusers.DiTPipeline(
-        transformer=transformer.eval(), vae=_vae(), scheduler=diffusers.DDIMScheduler(clip_sample=False)
+        transformer=transformer.eval(), vae=vae(), scheduler=diffusers.DDIMScheduler(clip_sample=False)
     )
 
 
-def _pixels(**more: Any) -> Any:
+def pixels(**more: Any) -> Any:
     return diffusers.UNet2DModel(
         block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=4, sample_size=8, in_channels=3,
         out_channels=3, down_block_types=("DownBlock2D", "AttnDownBlock2D"),
@@ -149,19 +149,19 @@ def _pixels(**more: Any) -> Any:
 
 @seeded
 def ddpm() -> Any:
-    return diffusers.DDPMPipeline(unet=_pixels(), scheduler=diffusers.DDPMScheduler())
+    return diffusers.DDPMPipeline(unet=pixels(), scheduler=diffusers.DDPMScheduler())
 
 
 @seeded
 def consistency() -> Any:
     scheduler = diffusers.CMStochasticIterativeScheduler(num_train_timesteps=40)
-    return diffusers.ConsistencyModelPipeline(unet=_pixels(num_class_embeds=3), scheduler=scheduler)
+    return diffusers.ConsistencyModelPipeline(unet=pixels(num_class_embeds=3), scheduler=scheduler)
 
 
 @seeded
 def lcm() -> Any:
-    parts = _parts(diffusers.LCMScheduler(**SD, steps_offset=1, clip_sample=False), time_cond_proj_dim=32)
-    return diffusers.LatentConsistencyModelPipeline(**parts)
+    given = parts(diffusers.LCMScheduler(**SD, steps_offset=1, clip_sample=False), time_cond_proj_dim=32)
+    return diffusers.LatentConsistencyModelPipeline(**given)
 
 
 @seeded
@@ -171,7 +171,7 @@ def animatediff() -> Any:
                                          motion_num_attention_heads=2)
     ).eval()  # fmt: skip
     return diffusers.AnimateDiffPipeline(
-        vae=_vae(), text_encoder=None, tokenizer=None, unet=unet, motion_adapter=None,
+        vae=vae(), text_encoder=None, tokenizer=None, unet=unet, motion_adapter=None,
         scheduler=diffusers.DDIMScheduler(**SD, steps_offset=1, clip_sample=False),
     )  # fmt: skip
 
@@ -181,11 +181,11 @@ def words(rows: int = 1, length: int = 5, width: int = 16, seed: int = 3) -> tor
     return torch.randn(rows, length, width, generator=torch.Generator().manual_seed(seed))
 
 
-def _pooled(sign: float = 1.0) -> torch.Tensor:
+def pooled(sign: float = 1.0) -> torch.Tensor:
     return sign * torch.randn(1, 8, generator=torch.Generator().manual_seed(6))
 
 
-def _prompted(**more: Any) -> dict[str, Any]:
+def prompted(**more: Any) -> dict[str, Any]:
     return {"prompt_embeds": words(), "negative_prompt_embeds": words(seed=4), "guidance_scale": 3.0} | more
 
 
@@ -202,38 +202,24 @@ def _mask() -> torch.Tensor:
 
 _SIZE = {"height": 16, "width": 16, "output_type": "latent"}
 _ONES = {"prompt_attention_mask": torch.ones(1, 5), "negative_prompt_attention_mask": torch.ones(1, 5)}
-_POOLED = {"pooled_prompt_embeds": _pooled()}
-_BOTH = _POOLED | {"negative_pooled_prompt_embeds": _pooled(-1)}
+_POOLED = {"pooled_prompt_embeds": pooled()}
+_BOTH = _POOLED | {"negative_pooled_prompt_embeds": pooled(-1)}
 
-PIPELINES: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
-    "StableDiffusion": (stable_diffusion, _prompted(**_SIZE)),
-    "StableDiffusionImg2Img": (image_to_image, _prompted(image=picture(), strength=0.6, output_type="latent")),
-    "StableDiffusionInpaint": (inpaint, _prompted(image=picture(), mask_image=_mask(), strength=0.8, **_SIZE)),
-    "SDXL": (sdxl, _prompted(**_BOTH, **_SIZE)),
-    "SD3": (sd3, _prompted(**_BOTH, **_SIZE)),
+FIRST: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
+    "StableDiffusion": (stable_diffusion, prompted(**_SIZE)),
+    "StableDiffusionImg2Img": (image_to_image, prompted(image=picture(), strength=0.6, output_type="latent")),
+    "StableDiffusionInpaint": (inpaint, prompted(image=picture(), mask_image=_mask(), strength=0.8, **_SIZE)),
+    "SDXL": (sdxl, prompted(**_BOTH, **_SIZE)),
+    "SD3": (sd3, prompted(**_BOTH, **_SIZE)),
     "FLUX": (flux, {"prompt_embeds": words(), **_POOLED, **_SIZE}),
     "PixArt": (
         pixart,
-        _prompted(prompt=None, negative_prompt=None, use_resolution_binning=False, **_ONES, **_SIZE),
+        prompted(prompt=None, negative_prompt=None, use_resolution_binning=False, **_ONES, **_SIZE),
     ),
     "DiT": (dit, {"class_labels": [1], "output_type": "np"}),
     "DDPM": (ddpm, {"output_type": "np"}),
     "Consistency": (consistency, {"class_labels": 1, "output_type": "pt"}),
     "LCM": (lcm, {"prompt_embeds": words(), **_SIZE}),
-    "AnimateDiff": (animatediff, _prompted(num_frames=2, **_SIZE)),
+    "AnimateDiff": (animatediff, prompted(num_frames=2, **_SIZE)),
 }
 """Pipelines by name, each with the arguments of a small call."""
-
-
-def draw(name: str, scheduler: Any = None, steps: int = 4, seed: int = 0, **more: Any) -> torch.Tensor:
-    """What pipeline `name` makes with `scheduler`, or with its own."""
-    make, arguments = PIPELINES[name]
-    pipe = make()
-    own = pipe.scheduler
-    pipe.scheduler = own if scheduler is None else scheduler
-    try:
-        generator = torch.Generator().manual_seed(seed)
-        made = pipe(**{"generator": generator, "num_inference_steps": steps, **arguments, **more})
-    finally:
-        pipe.scheduler = own
-    return torch.as_tensor(made.frames if hasattr(made, "frames") else made[0]).float()

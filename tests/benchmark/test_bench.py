@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,6 +18,7 @@ from fewstep.benchmark.subject import FIRST, Subject
 from fewstep.benchmark.sweep import candidates_of
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import TunedFor
+from fewstep.tuning import Sizes, TuningSettings
 from fewstep.tuning.table import plan_of, table_of
 from models.tiny import broken, write
 
@@ -85,6 +87,50 @@ def test_nothing_is_measured_twice_and_a_larger_sweep_adds_only_what_is_new(
     assert len(read_results(tmp_path / "out" / "runs.jsonl")) == 6
 
 
+SOLVING = work.FINDING * 2 / 6 + work.SOLVING
+"""Rows of each of 6 images that the converged solutions are counted as, found on 2 of them."""
+
+
+def test_progress_counts_the_converged_solutions_and_ends_with_all_that_there_is(model: Path, tmp_path: Path) -> None:
+    told: list[Stage] = []
+    measure(model, tmp_path / "out", FEW, seed=11, reporter=Reporter(watch=told.append))
+    solving = [now for now in told if now.words.startswith("converged")]
+    assert {round(now.of, 6) for now in told} == {round(SOLVING + 2 + 4 + 2 + 4, 6)}
+    assert solving[0].done == 0
+    assert [now.done for now in told] == sorted(now.done for now in told)
+    assert solving[-1].done > 0.4 * SOLVING
+    assert told[len(solving)].done == pytest.approx(SOLVING)
+
+
+def test_plans_that_are_drawn_in_turns_are_written_one_by_one(model: Path, tmp_path: Path) -> None:
+    last: list[str] = []
+
+    def interrupt(now: Stage) -> None:
+        last.append(now.words)
+        if not now.words.startswith("converged") and last.count(now.words) == 3 and len(set(last[-4:])) == 4:
+            file = tmp_path / "out" / "runs.jsonl"
+            if file.exists() and len(read_results(file)) == 2:
+                raise KeyboardInterrupt
+
+    found = measure(model, tmp_path / "out", FEW, reporter=Reporter(watch=interrupt))
+    assert (found.stopped, found.left, len(found.results)) == ("interrupted", 2, 2)
+
+
+def test_bench_and_tune_give_one_figure_for_one_plan(model: Path, tmp_path: Path) -> None:
+    pipe = fs.load(str(model))
+    settings = TuningSettings(samplers=["ddim"], sizes=replace(Sizes.of(32), held_out=64), iterations=0, seconds=1e6)
+    certificate = fs.tune(pipe, rows=4, guidance=2.0, settings=settings).certificate
+    compared = {f"{one.sampler} on {one.grid}": one for one in certificate.compared if one.images == 64}
+    sampler, grid = next(name for name in compared if compared[name].kind != "learned").split(" on ")
+    sweep = Sweep(samplers=(sampler,), grids=(grid,), rows=(4,), guidance=(2.0,))
+    measured = measure(model, tmp_path / "out", sweep, count=64, batch=16).results[0]
+    own = compared[f"{sampler} on {grid}"]
+    # On the same noise; each solves for itself, as nearly as its own plans need.
+    assert measured.figures["typical"].value == pytest.approx(own.typical.value, rel=0.02)
+    assert measured.figures["error"].value == pytest.approx(own.rmse.value, rel=0.02)
+    assert measured.nfe == own.nfe
+
+
 def ticking(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """A clock that goes on by so many seconds each time somebody looks."""
     clock = SimpleNamespace(perf_counter=itertools.count(0, step).__next__)
@@ -96,7 +142,7 @@ def test_ctrl_c_and_the_end_of_the_time_keep_what_is_done(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(now: Stage) -> None:
-        if now.done > 13.5:  # in the third plan
+        if now.done > SOLVING + 13.5:  # in the third plan
             raise KeyboardInterrupt
 
     sweep = Sweep(samplers=("ddim",), grids=("trailing", "karras"), steps=(7, 8))
@@ -124,7 +170,7 @@ def test_what_it_will_cost_is_said_before_anything_is_drawn(
     assert told[0].left == 4
     # a second for a row of a batch of 4; 3 batches are timed of each plan
     assert told[0].row == {(2.0, "float32"): 0.25}
-    assert told[0].seconds == (2 + 4 + 2 + 4) * (6 + 4) * 0.25 + (216 + 96) * 6 * 0.25
+    assert told[0].seconds == (2 + 4 + 2 + 4) * (6 + 4) * 0.25 + SOLVING * 6 * 0.25
     assert not (tmp_path / "out").exists()
 
 

@@ -29,7 +29,8 @@ def test_a_sampler_on_a_grid_with_its_options() -> None:
     )
     assert found.diffusers == (
         'pipe.scheduler = PlanScheduler.from_config(pipe.scheduler, sampler="ddim", grid="quadratic", '
-        'grid_options={"bias": 0.5}, eta=0.5); pipe(.., num_inference_steps=4, guidance_scale=2)'
+        'grid_options={"bias": 0.5}, options={"eta": 0.5}); '
+        'images = pipe("PROMPT", num_inference_steps=4, guidance_scale=2).images'
     )
 
 
@@ -63,10 +64,14 @@ def test_a_plan_with_guidance_by_row_needs_the_callback() -> None:
         (
             {"guidance_factors": (1.0, 0.5)},
             'by_row = GuidanceByRow("out/p.json", 2); pipe.scheduler = PlanScheduler.from_plan(by_row.plan, '
-            "pipe.scheduler.config); pipe(.., num_inference_steps=2, guidance_scale=by_row.first, "
-            "callback_on_step_end=by_row)",
+            'pipe.scheduler); images = pipe("PROMPT", num_inference_steps=2, guidance_scale=by_row.first, '
+            "callback_on_step_end=by_row).images",
         ),
-        ({}, 'pipe.scheduler = PlanScheduler.from_plan("out/p.json")'),
+        (
+            {},
+            'pipe.scheduler = PlanScheduler.from_plan("out/p.json", pipe.scheduler); '
+            'images = pipe("PROMPT", num_inference_steps=2, guidance_scale=2).images',
+        ),
     ):
         tuned = row("learned", 2, kind="tuned", file="out/p.json", tuned_for=MODEL.digest, **options)
         found = lines("models/mine", tuned, words=True)
@@ -94,6 +99,6 @@ def test_no_digit_of_the_guidance_is_lost() -> None:
         found = lines("models/mine", one, words=True)
         assert shlex.split(str(found.command))[-2:] == ["--guidance", words]
         assert found.diffusers is not None
-        assert found.diffusers.endswith(f"guidance_scale={words})")
+        assert found.diffusers.endswith(f"guidance_scale={words}).images")
         command = generate_command(row("ddim", 4, guidance=scale), "out")
         assert shlex.split(command)[-2:] == ["--guidance", words]

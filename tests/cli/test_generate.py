@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+import fewstep as fs
 from fewstep.drawing import read
 from fewstep.pipeline import images as images_of
 from models.tiny import LOST, broken, write
@@ -274,6 +275,17 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(here: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("word", "seeds"),
+    [("3", 3), ("3,1,2", (3, 1, 2)), ("5-7", (5, 6, 7)), ("1,1,1", (1, 1, 1)), (str(2**64 - 3), 2**64 - 3)],
+)
+def test_a_seed_is_what_python_takes(call: Call, here: Path, word: str, seeds: int | tuple[int, ...]) -> None:
+    assert call(*QUICK, "--count", 1, "--seed", word, "--output", "a.png").exit_code == 0
+    assert fs.drawing.read("a.png").drawing.seed == seeds
+    expected = fs.load(MODEL)(count=1, steps=3, seed=seeds).digest
+    assert fs.drawing.read("a.png").made.pixels == expected
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--labels", "3"], "tiny has no label 3"),
@@ -291,6 +303,10 @@ def test_ctrl_c_ends_with_130_and_leaves_nothing(here: Path) -> None:
         (["--guidance-interval", "3,2"], "0 <= low < high"),
         (["--rescale", "2"], "range 0<=x<=1"),
         (["--seed", "-1"], "0<=x"),
+        (["--seed", str(2**64)], "18446744073709551616 is not in the range 0<=x<=2^64-1"),
+        (["--seed", "9" * 5000], "99999999999999999999 is not in the range"),
+        (["--seed", "1,x"], "'x' in the list is not a seed"),
+        (["--seed", "1,2"], "give one seed, or one for each of the 30 images, got 2"),
         (["--batch", "0"], "1<=x<=1024"),
         (["--sampler", "dimm"], "did you mean 'ddim'"),
         (["--sampler", "ddim", "--option", "etta=1"], "did you mean 'eta'"),

@@ -28,10 +28,17 @@ OPTIONS = {
     "dtype": ("--dtype", "float16"),
     "variant": ("--variant", "fp16"),
     "config": ("--model-config", "a/b"),
+    "prediction": ("--prediction", "sample"),
+    "zero_snr": ("--no-zero-snr",),
+    "lora": ("--lora", "a.safetensors:0.5", "--lora", "b.safetensors"),
     "allow_pickle": ("--allow-pickle",),
 }
-LACKING = {"bench": ["dtype"], "choose": ["dtype"], "doctor": ["device", "dtype", "config"]}
-"""What measures in float32 has no --dtype, and what draws on the processor alone no --device."""
+LACKING = {
+    "bench": ["dtype"],
+    "choose": ["dtype"],
+    "doctor": ["device", "dtype", "config", "prediction", "zero_snr", "lora"],
+}
+"""What measures in float32 has no --dtype, and what draws on the processor alone no --device; doctor finds the rest."""
 
 
 def errors(result: Result) -> list[str]:
@@ -57,7 +64,16 @@ def test_where_a_model_runs_is_for_loading(call: Call, monkeypatch: pytest.Monke
     seen.pop("cache", None)
     if command in ("bench", "choose"):
         assert seen.pop("dtype") == "float32"
-    everything = {"device": "cuda:1", "dtype": "float16", "variant": "fp16", "config": "a/b", "allow_pickle": True}
+    everything = {
+        "device": "cuda:1",
+        "dtype": "float16",
+        "variant": "fp16",
+        "config": "a/b",
+        "prediction": "sample",
+        "zero_snr": False,
+        "lora": [("a.safetensors", 0.5), ("b.safetensors", 1.0)],
+        "allow_pickle": True,
+    }
     wanted = {name: value for name, value in everything.items() if name not in lacking}
     assert seen == {"source": "model", **wanted}
 

@@ -69,13 +69,16 @@ def test_some_rows_alone_can_be_guided(call: Call, here: Path) -> None:
         assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr
 
 
-def test_the_typical_image_can_be_the_objective(call: Call, here: Path) -> None:
-    result = call("tune", "tiny.safetensors", "--rows", 3, *QUICK, "--objective", "psnr")
+def test_the_objective_is_the_typical_image_or_all_images(call: Call, here: Path) -> None:
+    result = call("tune", "tiny.safetensors", "--rows", 3, *QUICK)
     assert result.exit_code == 0, result.stderr
     assert "typical error" in result.stdout.splitlines()[0]
     assert json.loads(Path("out/tiny-3-rows.certificate.json").read_text())["objective"] == "psnr"
+    result = call("tune", "tiny.safetensors", "--rows", 3, *QUICK, "--objective", "rmse")
+    assert "typical" not in result.stdout.splitlines()[0]
+    assert json.loads(Path("out/tiny-3-rows.certificate.json").read_text())["objective"] == "rmse"
     refused = call("tune", "tiny.safetensors", "--rows", 3, *QUICK, "--objective", "ssim")
-    assert (refused.exit_code, "'ssim' is not one of 'rmse', 'psnr'" in refused.stderr) == (2, True)
+    assert (refused.exit_code, "'ssim' is not one of 'psnr', 'rmse'" in refused.stderr) == (2, True)
 
 
 def test_a_plan_tuned_for_another_model_is_refused_unless_forced(call: Call, here: Path) -> None:

@@ -21,3 +21,9 @@ def test_the_committed_page_is_what_the_code_writes(name, monkeypatch):
 def test_every_page_is_in_the_navigation():
     listed = (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
     assert [page.name for page in DOCS.glob("*.md") if page.name not in listed] == []
+
+
+def test_the_front_page_links_to_every_other_page():
+    front = (DOCS / "index.md").read_text(encoding="utf-8")
+    others = {page.name for page in DOCS.glob("*.md")} - {"index.md"}
+    assert [name for name in sorted(others) if f"]({name})" not in front] == []

@@ -17,8 +17,8 @@ COMMON = {
     "subjects", "negative", "guidance", "sampler", "steps", "grid", "seed", "count", "height", "width", "clip_skip",
 }  # fmt: skip
 """Fields of a drawing, which a call spells out so that editors and signatures know them."""
-HOSTED = {"fewstep.adapters.diffusers.PlanScheduler.__init__"}
-"""diffusers keeps each argument of a scheduler by its name in a configuration file."""
+HOSTED = {"fewstep.adapters.diffusers.PlanScheduler.__init__", "fewstep.adapters.diffusers.PlanScheduler.step"}
+"""diffusers keeps each argument of a scheduler by its name in a file, and its pipelines look for those of `step`."""
 
 
 @pytest.mark.xfail(

@@ -81,7 +81,7 @@ def test_halving_ends_on_the_best_and_stops_when_it_is_told_to():
     best = halving(problem, plans, images, (4, 32))
     assert (len(best[0].plan.rows), best[0].images) == (50, 32)
     assert len(best) == 2
-    assert best[0].error == overall(problem.errors(plans[2], images))
+    assert best[0].error == overall(problem.errors(plans[2], images), "psnr")
     first = halving(problem, plans, images, (4, 32), enough=lambda part: True)
     assert [len(s.plan.rows) for s in first] == [3]
 

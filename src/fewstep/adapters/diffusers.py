@@ -3,13 +3,13 @@
     pipe.scheduler = PlanScheduler.from_config(pipe.scheduler.config, sampler="unipc-3", grid="karras")
     pipe.scheduler = PlanScheduler.from_plan("plan.json", pipe.scheduler.config)
 
-States are in the schedule's own coordinates (variance preserving on beta schedules), so `scale_model_input` is the
-identity but for EDM networks. `timesteps` has one entry for each network evaluation.
+States are shown in the coordinates of the pipeline's own scheduler: x / alpha where that is one of k-diffusion's family
+(`EulerDiscreteScheduler` and its like), else those of the schedule, where `scale_model_input` is the identity but for
+EDM networks. `timesteps` has one entry for each network evaluation.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,13 +25,18 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from fewstep.adapters import settings as reading
-from fewstep.adapters import spacing
-from fewstep.adapters.idle import refuse
+from fewstep.adapters.calls import check_clipped, eta_by_call, refuse
+from fewstep.adapters.coordinates import COORDINATES, in_sigma_space
+from fewstep.adapters.cuts import cuttable
+from fewstep.adapters.hosts import check_host
+from fewstep.adapters.levels import Levels
+from fewstep.adapters.noise_schedule import config_of, schedule_of
+from fewstep.adapters.peers import for_steps
 from fewstep.adapters.prediction import Prediction, fitting, projection
 from fewstep.adapters.rows import compiled, frozen
 from fewstep.adapters.runs import HostRun, Runs
 from fewstep.adapters.times import Times
-from fewstep.core import GRIDS, BetaSchedule, FlowSchedule, InvalidInput, Plan, Schedule, one_of, unknown_name
+from fewstep.core import BetaSchedule, InvalidInput, Plan, Schedule, one_of
 from fewstep.solvers import SAMPLERS
 
 
@@ -60,6 +65,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             the time that belongs to its noise.
         shift_sigmas: apply the shift of a flow model to `sigmas` given to a pipeline, as diffusers does; False takes
             them as they are.
+        coordinates: "host" shows states as the pipeline's own scheduler does; "schedule" as the noise schedule has
+            them, alpha x0 + sigma eps.
         settings: those of the host's scheduler, such as `prediction_type`; they are kept in `config`.
 
     Raises:
@@ -79,34 +86,35 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         init_noise: str = "diffusers",
         round_times: bool = False,
         shift_sigmas: bool = True,
+        coordinates: str = "host",
         host: str | None = None,
         defaulted: Sequence[str] = (),
         chosen: Sequence[str] = (),
         **settings: Any,
     ):
+        check_host(host)
+        reading.check_arguments(sampler, plan, grid, grid_options)
         one_of("init_noise", init_noise, ("diffusers", "entry"))
-        if (sampler is None) == (plan is None):
-            raise InvalidInput("a PlanScheduler has either a sampler or a plan: use from_config or from_plan")
-        if sampler is not None and sampler not in SAMPLERS:
-            raise unknown_name("sampler", str(sampler), SAMPLERS)
-        if grid is not None and grid not in GRIDS:
-            raise unknown_name("grid", str(grid), GRIDS)
-        if grid is None and grid_options:
-            raise InvalidInput(f"grid_options {sorted(grid_options)} need a grid, such as grid='karras'")
+        one_of("coordinates", coordinates, COORDINATES)
         own: dict[str, Any] = {
             "sampler": sampler, "options": dict(options or {}), "grid": grid, "grid_options": dict(grid_options or {}),
             "plan": plan, "init_noise": init_noise, "round_times": bool(round_times),
-            "shift_sigmas": bool(shift_sigmas), "host": host, "defaulted": list(defaulted), "chosen": list(chosen),
+            "shift_sigmas": bool(shift_sigmas), "coordinates": coordinates,
+            "host": host, "defaulted": list(defaulted), "chosen": list(chosen),
         }  # fmt: skip
         settings = {"num_train_timesteps": 1000, **settings}
-        self.register_to_config(**settings, **own)
-        self._schedule: Schedule = reading.schedule_of(settings, host)
+        # Other classes of diffusers put their own name in place of ours, and skip what were only defaults.
+        memory = {"_class_name": reading.CLASS, "_use_default_values": list(defaulted)}
+        self.register_to_config(**settings, **own, **memory)
+        self._schedule: Schedule = schedule_of(settings, host)
         self._prediction = Prediction(settings, self._schedule, host)
         self._spacing, self._settings = host, settings
         if sampler is not None:
             peer = reading.as_peer(settings, sampler, host, self._schedule, defaulted, chosen)
             self._spacing, self._settings = peer
-        self._project = projection(self._settings)
+        self._project = projection(self._settings, self._spacing, chosen)
+        self._shown = in_sigma_space(coordinates, host, self._schedule)
+        self._levels = Levels(self._schedule, self._prediction, self._shown)
         self._plan = None if plan is None else Plan.from_json(plan)
         if self._plan is not None:
             reading.check_fit(self._plan, self._schedule)
@@ -138,7 +146,8 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             config: `pipe.scheduler.config`, or `pipe.scheduler`, which also says its class.
             sampler: None takes the sampler that the configuration's scheduler is, with its options.
             grid: None takes the spacing of diffusers' own scheduler of this sampler.
-            kwargs: arguments of the class, settings of the configuration to change, and options of the sampler.
+            kwargs: arguments of the class, settings of the configuration to change, and options of the sampler. A name
+                that the sampler's class in diffusers has means what it means there; in `options` all are fewstep's own.
         """
         if isinstance(config, SchedulerMixin):
             config = {**config.config, "_class_name": type(config).__name__}  # type: ignore[attr-defined]
@@ -161,12 +170,13 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
         Args:
             plan: a plan or the path of a file that `Plan.save` wrote.
-            config: `pipe.scheduler.config`; None stands for the plan's noise schedule with the prediction type that
-                networks on it usually have: epsilon, flow, or EDM's.
+            config: `pipe.scheduler`, or its configuration. None stands for the plan's noise schedule, and then
+                `prediction_type` has to be given.
             settings: of the configuration, to change.
 
         Raises:
-            InvalidInput: where the plan was compiled for another noise schedule than the configuration's.
+            InvalidInput: where the plan was compiled for another noise schedule than the configuration's, and where
+                nothing says what the network predicts.
         """
         if not isinstance(plan, Plan):
             plan = Plan.load(plan)
@@ -175,7 +185,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
                 f"this plan of {plan.recipe.sampler} starts from a pair of states, pipelines have one: give another"
             )
         if config is None:
-            config = reading.config_of(plan.recipe.schedule)
+            config = config_of(plan.recipe.schedule, settings)
         return cls.from_config(config, plan=plan.to_json(), **settings)
 
     def to_json_string(self) -> str:
@@ -193,7 +203,7 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     @property
     def order(self) -> int:
         """Network evaluations of a usual step: pipelines skip steps in this unit."""
-        name = self._plan.recipe.sampler if self._plan else self.config["sampler"]
+        name = self._sampler
         return SAMPLERS[name].evaluations if name in SAMPLERS else 1  # a learned plan is in no registry
 
     @property
@@ -203,14 +213,12 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         if run is None:
             every = np.arange(self.config["num_train_timesteps"])[::-1].copy()
             return torch.from_numpy(every)
-        return run.timesteps
+        return cuttable(run.timesteps, run.plan)
 
     @property
     def sigmas(self) -> Tensor:
         """(n + 1,), sigma of each evaluation and of the end, sigma / alpha on beta schedules: float32, on the CPU."""
-        plan = self._runs.own.plan
-        times = np.array([*(row.t for row in plan.rows), plan.recipe.times[-1]])
-        return torch.from_numpy(self._schedule.given_sigma(times)).float()
+        return self._levels.sigmas(self._runs.own.plan)
 
     @property
     def num_inference_steps(self) -> int | None:
@@ -239,23 +247,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
     @property
     def init_noise_sigma(self) -> float:
         """What a pipeline multiplies unit noise by before its first evaluation."""
-        run = self._runs.last
-        edge = float(self._schedule.sigma(self._schedule.t_max))
-        entry = edge if run is None else run.plan.rows[0].sigma
-        if self.config["init_noise"] == "entry":
-            return entry
-        if isinstance(self._schedule, FlowSchedule):
-            return 1.0
-        if isinstance(self._schedule, BetaSchedule):
-            ends = self._spacing in spacing.CONTINUOUS and self.config["grid"] is None
-            return (
-                entry
-                if ends and self._settings.get("timestep_spacing", "linspace") in ("linspace", "trailing")
-                else 1.0
-            )
-        if self.config["host"] in ("EDMEuler", "EDMDPMSolverMultistep"):
-            return math.hypot(entry, 1.0)
-        return entry
+        spaced = None if self.config["grid"] is not None else self._spacing
+        own = None if self.config["init_noise"] == "entry" else (self.config["host"], spaced, self._settings)
+        return self._levels.first(self._runs.last, own)
 
     @property
     def plan(self) -> Plan:
@@ -299,14 +293,15 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         if self._plan is not None:
             plan = self._plan
         else:
-            key = frozen(self.config["options"])
+            options = for_steps(self.config["options"], self.config["host"], steps)
+            key = frozen(options)
             plan = compiled(self.config["sampler"], self._schedule, tuple(map(float, points.times)), key)
         for row in plan.rows:
             self._prediction.coefficients(row.t, row.alpha, row.sigma)
         told = self._times.told(plan, points)
         whole = bool(np.all(told == np.round(told))) and isinstance(self._schedule, BetaSchedule)
         tensor = torch.from_numpy(told).to(torch.int64 if whole else torch.float32)
-        self._runs.last = HostRun(plan, self._schedule, steps, tensor.double().numpy(), tensor.to(device))
+        self._runs.last = HostRun(plan, self._schedule, steps, tensor.double().numpy(), tensor.to(device), self._shown)
 
     def set_begin_index(self, begin_index: int = 0) -> None:
         """The evaluation that the host begins with: it has put a noised picture at that level."""
@@ -316,11 +311,13 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         run.begin, run.done, run.calls = int(begin_index), 0, None
 
     def scale_model_input(self, sample: Tensor, timestep: Any = None) -> Tensor:
-        """The network's input: `sample` itself, or for EDM networks sample / sqrt(sigma^2 + sigma_data^2)."""
-        if not self._prediction.preconditioned:
+        """The network's input: `sample` itself, alpha times it where it is shown as x / alpha, or for EDM networks
+        sample / sqrt(sigma^2 + sigma_data^2).
+        """
+        if not self._prediction.preconditioned and not self._shown:
             return sample
         run = self._runs.own.begun(timestep)
-        return sample * self._prediction.scale(run.row.sigma)
+        return sample * (run.factor() if self._shown else self._prediction.scale(run.row.sigma))
 
     def step(
         self,
@@ -329,6 +326,9 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
         sample: Tensor,
         generator: torch.Generator | list[torch.Generator] | None = None,
         return_dict: bool = True,
+        eta: float | None = None,
+        use_clipped_model_output: bool = False,
+        variance_noise: Tensor | None = None,
         **host: Any,
     ) -> PlanSchedulerOutput | tuple[Tensor, Tensor]:
         """One network evaluation's worth: from `sample`, as the host shows it, to the next network input.
@@ -339,29 +339,48 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
             timestep: looked at in the first call, and only where the host did not call `set_begin_index`.
             sample: (B, ..), the state at this evaluation's level. It may have been edited since the last call.
             generator: one, or one for each image. None draws from PyTorch's global state.
+            eta: of this step, for "ddim" and "tcd", as their classes in diffusers take it. Other samplers have it from
+                the start; 0.0, which pipelines give unasked, asks nothing of them.
+            use_clipped_model_output: of "ddim": the noise follows from the clipped estimate of the data.
+            variance_noise: in the shape of `sample`, the unit noise of this step in place of a drawn one.
             host: arguments that some pipelines give to their own scheduler, at the values where they do nothing.
 
         Raises:
-            InvalidInput: before `set_timesteps`, after the last evaluation, and for shapes that do not fit.
+            InvalidInput: before `set_timesteps`, after the last evaluation, for shapes that do not fit, and for
+                arguments that ask for what the sampler does not do.
         """
-        refuse(host, self.config["options"])
+        options, name = self.config["options"], self._sampler
+        refuse(host, name, options)
+        check_clipped(use_clipped_model_output, name)
+        wanted = eta_by_call(eta, name, options, fixed=self._plan is not None)
         run = self._runs.own.begun(timestep)
         call = run.call
+        if wanted is not None:
+            call = run.instead(
+                compiled(name, self._schedule, run.plan.recipe.times, frozen({**options, "eta": wanted}))
+            )
         output = fitting(model_output, sample, self.config)
         run.registers.check(sample)
+        if variance_noise is not None and (generator is not None or variance_noise.shape != sample.shape):
+            raise InvalidInput("variance_noise has the shape of the sample and takes the generator's place: give one")
 
         def noise() -> Tensor:
+            if variance_noise is not None:
+                return variance_noise.to(sample.device)
             return randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
 
-        coefficients = self._prediction.coefficients
-        result = run.registers.advance(call, output, sample, coefficients, self._project, noise)
+        before, after = run.factor(), run.factor(1)
+        state = sample if before == 1 else sample * before
+        made, data = run.registers.advance(
+            call, output, state, self._prediction.coefficients, self._project, noise, use_clipped_model_output
+        )
+        made = made if after == 1 else made / after
         run.done += 1
-        return PlanSchedulerOutput(*result) if return_dict else result
+        return PlanSchedulerOutput(made, data) if return_dict else (made, data)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
-        """alpha x0 + sigma noise at `timesteps` (B,) or (1,), as the network is told them."""
-        alpha, sigma = self._levels(timesteps, original_samples)
-        return alpha * original_samples + sigma * noise
+        """alpha x0 + sigma noise in the host's coordinates at `timesteps` (B,) or (1,), as the network is told them."""
+        return self._levels.noised(original_samples, noise, timesteps, self._runs.last)
 
     def scale_noise(self, sample: Tensor, timestep: Any, noise: Tensor | None = None) -> Tensor:
         """`add_noise` under the name and in the order of arguments that flow pipelines use."""
@@ -371,25 +390,10 @@ class PlanScheduler(SchedulerMixin, ConfigMixin):
 
     def get_velocity(self, sample: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """alpha noise - sigma x0 at `timesteps`: the target of v-prediction."""
-        alpha, sigma = self._levels(timesteps, sample)
-        return alpha * noise - sigma * sample
+        return self._levels.velocity(sample, noise, timesteps, self._runs.last)
 
     # --- inside ----------------------------------------------------------------------------------------------
 
-    def _levels(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha, sigma) at told times, () or (1,) or (B,), broadcast against `like` (B, ..)."""
-        told = torch.as_tensor(timesteps).detach().double().cpu().reshape(-1).numpy()
-        if len(told) not in (1, like.shape[0]):
-            raise InvalidInput(f"give one time, or one for each of {like.shape[0]} images, got {len(told)}")
-        times = np.array([self._time_of(float(t)) for t in told])
-        shape = (-1, *[1] * (like.ndim - 1))
-        return tuple(  # type: ignore[return-value]
-            torch.from_numpy(np.asarray(level(times))).to(like.device, like.dtype).reshape(shape)
-            for level in (self._schedule.alpha, self._schedule.sigma)
-        )
-
-    def _time_of(self, told: float) -> float:
-        """The schedule's time where the network is told `told`: that of the run's row, else what the time says."""
-        run = self._runs.last
-        near = [] if run is None else run.rows_at(told)
-        return run.plan.rows[near[0]].t if run and near else float(self._prediction.time_of(np.array(told)))
+    @property
+    def _sampler(self) -> str:
+        return self._plan.recipe.sampler if self._plan else str(self.config["sampler"])

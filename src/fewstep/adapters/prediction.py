@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,18 +19,21 @@ class Prediction:
 
     x0 = skip x + out F with F = network(scale x, told), as in `fewstep.Network`; EDM networks and consistency models
     are preconditioned around the network by diffusers, which is here too. Times are told in the host's units: model
-    time on beta schedules, t times `num_train_timesteps` on flow, log(sigma) / 4 for EDM, and 250 log(sigma) for
-    consistency models (Song et al. 2023, arXiv 2303.01469, appendix C).
+    time on beta schedules, t times `num_train_timesteps` on flow, log(sigma) / 4 for EDM, 250 log(sigma) for
+    consistency models (Song et al. 2023, arXiv 2303.01469, appendix C), and 2 / pi arctan(sigma) for Stable Audio
+    (`CosineDPMSolverMultistep`).
     """
 
     def __init__(self, config: Settings, schedule: Schedule, host: str | None):
-        kind = {"flow_prediction": "flow"}.get(config.get("prediction_type", ""), config.get("prediction_type"))
+        other = {"flow_prediction": "flow", "original_sample": "sample"}
+        kind = other.get(config.get("prediction_type", ""), config.get("prediction_type"))
         if schedule.kind == "flow" and "prediction_type" not in config:
             kind = "flow"
         self.schedule = schedule
         self.train_steps = config.get("num_train_timesteps", 1000)
         self.preconditioned = schedule.kind == "edm"
         self.consistency = host == "CMStochasticIterative"
+        self.angle = host == "CosineDPMSolverMultistep"
         self.sigma_min = config.get("sigma_min", 0.002) if self.consistency else 0.0
         self.sigma_data = config.get("sigma_data", 1.0 if config.get("timestep_type") == "continuous" else 0.5)
         self.sign = -1.0 if self.preconditioned and kind == "v_prediction" else 1.0
@@ -51,12 +54,16 @@ class Prediction:
 
     def told(self, times: np.ndarray) -> np.ndarray:
         """The time that the network is told at the schedule's `times`."""
+        if self.angle:
+            return np.arctan(times) / np.pi * 2
         if self.preconditioned:
             return np.log(times) * (250.0 if self.consistency else 0.25)
         return times * self.train_steps if self.schedule.kind == "flow" else times
 
     def time_of(self, told: np.ndarray) -> np.ndarray:
         """The inverse of `told`."""
+        if self.angle:
+            return np.tan(told * np.pi / 2)
         if self.preconditioned:
             return np.exp(told / (250.0 if self.consistency else 0.25))
         return told / self.train_steps if self.schedule.kind == "flow" else told
@@ -66,12 +73,28 @@ def _no_network(*_args: Any, **_named: Any) -> Any:
     raise AssertionError("the host calls the network")
 
 
-def projection(settings: Mapping[str, Any]) -> Callable[[Tensor], Tensor] | None:
-    """What the configuration asks to be done to an estimate of the data."""
-    if settings.get("thresholding"):
+CLIPS = ("DDPM", "DDPMParallel", "DDIM", "DDIMParallel", "HeunDiscrete", "LCM")
+"""Classes that obey `clip_sample`. TCD and CogVideoXDDIM have the setting, and ignore it."""
+
+THRESHOLDS = (
+    "DDPM", "DDPMParallel", "DDIM", "DDIMParallel", "LCM", "DPMSolverMultistep", "DPMSolverSinglestep",
+    "UniPCMultistep", "DEISMultistep", "SASolver", "EDMDPMSolverMultistep",
+)  # fmt: skip
+"""Classes that obey `thresholding`."""
+
+
+def projection(settings: Settings, kind: str | None, chosen: Collection[str]) -> Callable[[Tensor], Tensor] | None:
+    """What is to be done to an estimate of the data: what the class `kind` does, and what the caller has `chosen`."""
+    noise = kind == "UniPCMultistep" and settings.get("predict_x0") is False  # it thresholds data only
+    if settings.get("thresholding") and ((kind in (None, *THRESHOLDS) and not noise) or "thresholding" in chosen):
         ratio, most = settings.get("dynamic_thresholding_ratio", 0.995), settings.get("sample_max_value", 1.0)
-        return dynamic_threshold(_identity, ratio, most).project
-    if settings.get("clip_sample") or settings.get("clip_denoised"):
+        if not most > 0:
+            raise InvalidInput(f"sample_max_value must be above 0, got {most}")
+        if most >= 1:
+            return dynamic_threshold(_identity, ratio, most).project
+        return lambda x: x.clamp(-most, most) / most  # diffusers' clamp of the percentile to [1, most] is `most`
+    clips = settings.get("clip_sample") and (kind in (None, *CLIPS) or "clip_sample" in chosen)
+    if clips or (settings.get("clip_denoised") and kind in (None, "CMStochasticIterative")):
         limit = settings.get("clip_sample_range", 1.0)
         return clip(_identity, -limit, limit).project
     return None

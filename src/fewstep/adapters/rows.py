@@ -131,11 +131,12 @@ class Registers:
         coefficients: Coefficients,
         project: Callable[[Tensor], Tensor] | None,
         noise: Callable[[], Tensor],
+        reclip: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """The sample after one call and the estimate of the data, both new tensors in the dtype of `sample`.
 
         Arithmetic is in float32, or in float64 where the sample is. `noise` gives unit noise like the sample, and is
-        called only where the row draws some.
+        called only where the row draws some. With `reclip` the noise in the sample follows from the projected data.
         """
         if call is None:
             return sample.clone(), sample.clone()
@@ -152,8 +153,9 @@ class Registers:
         if project is None:
             sources[DATA] = f
         else:
-            sources |= {RAW: data, DATA: project(data)}
-            data = sources[DATA]
+            projected = project(data)
+            sources |= {RAW: projected if reclip else data, DATA: projected}
+            data = projected
         if row.noise is not None:
             sources[NOISE] = noise().to(dtype)
         self.bank = [_sum(terms, sources) for terms in combinations(plan, i, (skip, out) if project is None else None)]

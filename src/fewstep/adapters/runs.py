@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fewstep.adapters.coordinates import alpha_before, factor
 from fewstep.adapters.rows import Call, Registers, calls_from
 from fewstep.core import Float, InvalidInput, Plan, Row, Schedule
 
@@ -19,6 +20,7 @@ class HostRun:
     """What one thread is doing: a plan, what the network is told in each row, and how far the host is.
 
     `begin` is the row that the host begins with and `calls` what its calls are from there; None before the first one.
+    `shown` says that the host is shown x / alpha.
     """
 
     plan: Plan
@@ -26,18 +28,26 @@ class HostRun:
     steps: int
     told: Float
     timesteps: Tensor
+    shown: bool = False
     begin: int | None = None
     done: int = 0
     calls: list[Call] | None = None
     registers: Registers = field(default_factory=Registers)
+    others: dict[str, list[Call]] = field(default_factory=dict)
 
     def begun(self, timestep: Any) -> HostRun:
         """This run, compiled from where the host begins, at `timestep` unless it said so by an index."""
         if self.calls is None:
             begin = self._found(timestep) if self.begin is None else self.begin
             self.calls = calls_from(self.plan, self.schedule, begin)
-            self.begin, self.registers, self.done = begin, Registers(), 0
+            self.begin, self.registers, self.done, self.others = begin, Registers(), 0, {}
         return self
+
+    def instead(self, plan: Plan) -> Call:
+        """The coming call of another plan with one register on the same grid."""
+        if plan.digest not in self.others:
+            self.others[plan.digest] = calls_from(plan, self.schedule, self.begin or 0)
+        return self.others[plan.digest][self.done]
 
     @property
     def call(self) -> Call:
@@ -48,6 +58,10 @@ class HostRun:
                 f"all {len(calls)} evaluations of this run are done: call set_timesteps before the next one"
             )
         return calls[self.done]
+
+    def factor(self, ahead: int = 0) -> float:
+        """What the state before the coming call, or `ahead` calls later, is shown divided by."""
+        return factor(alpha_before(self.plan, self.calls or [], self.done + ahead)) if self.shown else 1.0
 
     @property
     def position(self) -> int:

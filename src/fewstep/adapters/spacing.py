@@ -7,11 +7,13 @@ the spacing or of training. A pipeline whose scheduler is replaced, but whose gr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fewstep.adapters.hosts import SIGMA_SPACE
 from fewstep.core import (
     BetaSchedule,
     Float,
@@ -27,10 +29,8 @@ from fewstep.core import (
 Settings = Mapping[str, Any]
 
 MULTISTEP = ("DPMSolverMultistep", "DPMSolverSinglestep", "UniPCMultistep", "DEISMultistep", "SASolver")
-CONTINUOUS = (
-    "EulerDiscrete", "EulerAncestralDiscrete", "HeunDiscrete", "KDPM2Discrete", "KDPM2AncestralDiscrete",
-    "LMSDiscrete", "DPMSolverSDE",
-)  # fmt: skip
+CONTINUOUS = SIGMA_SPACE
+PRECONDITIONED = ("EDMEuler", "EDMDPMSolverMultistep", "CosineDPMSolverMultistep")
 STILL = 1e-13
 """Where a scheduler ends at the level where it already is, the last step is this long."""
 
@@ -48,16 +48,21 @@ def beta_points(schedule: BetaSchedule, host: str | None, settings: Settings, st
         raise AssertionError("use skipping_points")
     spaced = _spaced(schedule, host, settings, steps)
     sigma_end = settings.get("final_sigmas_type", "zero") == "sigma_min" or host in ("DEISMultistep", "SASolver")
-    if host in ("DDIM", "DDIMParallel", "CogVideoXDDIM", "PNDM"):
-        sigma_end = not settings.get("set_alpha_to_one", host != "PNDM")
+    sigma_end = sigma_end or not settings.get("set_alpha_to_one", host != "PNDM")
+    log_linear = host == "EulerDiscrete" and settings.get("interpolation_type") == "log_linear"
     names = ("karras", "exponential", "beta")
     curve = next((name for name in names if settings.get(f"use_{name}_sigmas")), None)
     if settings.get("use_lu_lambdas"):
         curve = "exponential"
     told: Float | None = None
     if curve is not None:
-        ends = schedule.ratio(np.array([schedule.t_max, 0.0] if host in MULTISTEP else spaced[[0, -1]]))
+        ends = schedule.ratio(np.array([schedule.t_max, 0.0] if host in MULTISTEP or log_linear else spaced[[0, -1]]))
+        if host in ("EulerDiscrete", "UniPCMultistep"):
+            ends = _own_ends(schedule, settings, ends)
         times = _times_of_ratio(schedule, _curve(curve, ends, steps))
+    elif log_linear:  # N + 1 levels that end at the least noise of training, while the times told are the spacing's
+        ends = schedule.ratio(np.array([schedule.t_max, 0.0]))
+        times, told, sigma_end = _times_of_ratio(schedule, _curve("exponential", ends, steps + 1)[:-1]), spaced, True
     elif host in CONTINUOUS and not np.all(spaced == np.round(spaced)):
         ratios = np.interp(spaced, np.arange(schedule.t_max + 1), schedule.ratio(np.arange(schedule.t_max + 1)))
         times, told = _times_of_ratio(schedule, ratios), spaced  # sigma, not lambda, is linear between integers there
@@ -88,7 +93,8 @@ def edm_points(schedule: Schedule, host: str | None, settings: Settings, steps: 
     if host == "CMStochasticIterative":
         levels = settings["num_train_timesteps"]
         return consistency_points(schedule, settings, np.arange(steps)[::-1] * (levels // steps))
-    exponential = settings.get("sigma_schedule") == "exponential" or settings.get("use_exponential_sigmas")
+    usual = "exponential" if host == "CosineDPMSolverMultistep" else "karras"
+    exponential = settings.get("sigma_schedule", usual) == "exponential" or settings.get("use_exponential_sigmas")
     name, options = ("exponential", {}) if exponential else ("karras", {"rho": rho})
     if settings.get("use_beta_sigmas"):
         name, options = "beta", {}
@@ -139,6 +145,10 @@ def flow_points(
         sigmas = _curve(curve, sigmas[[0, -1]], len(sigmas))
     if host == "UniPCMultistep" and abs(sigmas[0] - 1) < 1e-6:
         sigmas = np.append(sigmas[0] - 1e-6, sigmas[1:])  # where its lambda is finite
+    if settings.get("final_sigmas_type", "zero") == "sigma_min" and sigmas[-1] > 0:
+        if host != "UniPCMultistep":
+            raise InvalidInput("final_sigmas_type='sigma_min' has no meaning on flow sigmas here: give 'zero'")
+        return Points(np.append(sigmas, sigmas[-1] * (1 - STILL)))
     return Points(sigmas if sigmas[-1] == 0 else np.append(sigmas, 0.0))
 
 
@@ -150,6 +160,19 @@ def shift_of(schedule: FlowSchedule, settings: Settings, mu: float | None) -> Ca
             raise InvalidInput("use_dynamic_shifting needs mu, as the pipelines of such models give it")
         factor = float(mu) if settings.get("time_shift_type") == "linear" else float(np.exp(mu))
     return lambda t: factor * t / (1 + (factor - 1) * t)
+
+
+def first_scale(entry: float, schedule: Schedule, host: str | None, spaced: str | None, settings: Settings) -> float:
+    """What diffusers' own scheduler multiplies the first noise by, in the schedule's coordinates.
+
+    `entry` is sigma of the first time, and `spaced` the class that placed it, None where a named grid did.
+    """
+    if isinstance(schedule, FlowSchedule):
+        return 1.0
+    if isinstance(schedule, BetaSchedule):
+        ends = spaced in CONTINUOUS and settings.get("timestep_spacing", "linspace") in ("linspace", "trailing")
+        return entry if ends else 1.0
+    return math.hypot(entry, 1.0) if host in PRECONDITIONED else entry
 
 
 def verbatim(schedule: Schedule, *, sigmas: Any = None, times: Any = None) -> Points:
@@ -198,6 +221,19 @@ def _curve(name: str, ends: Float, steps: int) -> Float:
     if name == "exponential":
         return np.exp(np.log(ends[0]) + u * np.log(ends[1] / ends[0]))
     return ends[1] + (ends[0] - ends[1]) * beta_quantile(1 - u, 0.6, 0.6)
+
+
+def _own_ends(schedule: BetaSchedule, settings: Settings, ends: Float) -> Float:
+    """The ends of a curve of sigmas, where `sigma_max` and `sigma_min` are given."""
+    high, low = (settings.get(name) for name in ("sigma_max", "sigma_min"))
+    ends = np.array([ends[0] if high is None else high, ends[1] if low is None else low], np.float64)
+    most = float(schedule.ratio(schedule.t_max))
+    if not 0 < ends[1] < ends[0] <= most * (1 + 1e-9):
+        raise InvalidInput(
+            f"sigma_max={ends[0]:g} and sigma_min={ends[1]:g} must decrease, above 0 and up to {most:g}, the noisiest "
+            "of the schedule"
+        )
+    return ends
 
 
 def _power(ends: Float, u: Float, rho: float) -> Float:

@@ -80,7 +80,7 @@ def lines_of(one: Measured, prompted: bool, loaded: bool = False) -> Lines:
     idle = plan.guidance_factors is not None and (one.guidance is None or one.guidance <= 1)
     theirs = (is_folder(model) or prompted) and not idle
     python = f"images = fs.load({source})({drawn})"
-    return Lines(generate_command(one, prompted=prompted), python, _diffusers(one) if theirs else None)
+    return Lines(generate_command(one, prompted=prompted), python, _diffusers(one, prompted) if theirs else None)
 
 
 def is_folder(model: ModelFacts) -> bool:
@@ -88,20 +88,25 @@ def is_folder(model: ModelFacts) -> bool:
     return model.source != "digits" and Path(model.source).suffix != ".safetensors"
 
 
-def _diffusers(one: Measured) -> str:
+def _diffusers(one: Measured, prompted: bool) -> str:
+    """Lines for a pipeline `pipe`, which says itself what its network predicts."""
     plan = one.plan
+    call = ['"PROMPT"'] if prompted else ["class_labels=[0]"] * (one.guidance is not None)
+    call.append(f"num_inference_steps={plan.steps}")
     if plan.file is not None and plan.guidance_factors is not None:
+        drawn = ", ".join([*call, "guidance_scale=by_row.first", "callback_on_step_end=by_row"])
         return (
             f"by_row = GuidanceByRow({_literal(plan.file)}, {exact(one.guidance or 1)}); "
-            "pipe.scheduler = PlanScheduler.from_plan(by_row.plan, pipe.scheduler.config); "
-            f"pipe(.., num_inference_steps={plan.steps}, guidance_scale=by_row.first, callback_on_step_end=by_row)"
+            "pipe.scheduler = PlanScheduler.from_plan(by_row.plan, pipe.scheduler); "
+            f"images = pipe({drawn}).images"
         )
+    drawn = ", ".join([*call, *([] if one.guidance is None else [f"guidance_scale={exact(one.guidance)}"])])
     if plan.file is not None:
-        return f"pipe.scheduler = PlanScheduler.from_plan({_literal(plan.file)})"
-    facts = {"sampler": plan.sampler, "grid": plan.grid, "grid_options": dict(plan.grid_options), **plan.options}
-    scale = "" if one.guidance is None else f", guidance_scale={exact(one.guidance)}"
-    line = f"PlanScheduler.from_config({', '.join(['pipe.scheduler', *_named(facts)])})"
-    return f"pipe.scheduler = {line}; pipe(.., num_inference_steps={plan.steps}{scale})"
+        made = f"from_plan({_literal(plan.file)}, pipe.scheduler)"
+    else:  # options, also none, are those of the sampler, whatever the pipeline's scheduler has
+        facts = _named({"sampler": plan.sampler, "grid": plan.grid, "grid_options": dict(plan.grid_options)})
+        made = f"from_config({', '.join(['pipe.scheduler', *facts, f'options={_literal(dict(plan.options))}'])})"
+    return f"pipe.scheduler = PlanScheduler.{made}; images = pipe({drawn}).images"
 
 
 def exact(value: float) -> str:

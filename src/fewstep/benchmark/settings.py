@@ -27,18 +27,24 @@ class Loading:
         variant: of the files of weights, such as "fp16".
         config: folder or id on the hub with the configurations of an original checkpoint.
         allow_pickle: load weights that are only there as a pickle.
+        prediction, zero_snr: what the caller says of the network.
+        lora: LoRAs to merge into the weights, each a path and a scale.
     """
 
     device: str = "cpu"
     variant: str | None = None
     config: str | None = None
     allow_pickle: bool = False
+    prediction: str | None = None
+    zero_snr: bool | None = None
+    lora: tuple[tuple[str, float], ...] = ()
 
     @property
     def given(self) -> dict[str, Any]:
         """The arguments that are not the usual ones."""
         usual = asdict(Loading())
-        return {name: value for name, value in asdict(self).items() if value != usual[name]}
+        found = {name: value for name, value in asdict(self).items() if value != usual[name]}
+        return {**found, "lora": list(self.lora)} if self.lora else found
 
     @property
     def words(self) -> list[str]:
@@ -46,6 +52,10 @@ class Loading:
         words = [] if self.device == "cpu" else ["--device", self.device]
         words += [] if self.variant is None else ["--variant", self.variant]
         words += [] if self.config is None else ["--model-config", self.config]
+        words += [] if self.prediction is None else ["--prediction", self.prediction]
+        words += [] if self.zero_snr is None else ["--zero-snr" if self.zero_snr else "--no-zero-snr"]
+        for path, scale in self.lora:
+            words += ["--lora", f"{path}:{scale:g}"]
         return words + ["--allow-pickle"] * self.allow_pickle
 
 

@@ -22,11 +22,14 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.pipeline import Pipeline, load
 from fewstep.tuning import Problem
+from fewstep.tuning.settings import HELD_OUT
 from fewstep.tuning.subject import drawing, labels_of, prompts_of, scale_of
 from fewstep.zoo.scenes.prompts import held_out_prompts
 
-FIRST = 3 * 2**28
-"""The numbers of the images of a bench begin here: no tuning meets their noise."""
+FIRST = HELD_OUT
+"""The numbers of the images of a bench begin here. They are those on which a certificate compares, so that both give
+one figure for one plan, and no tuning learns from their noise.
+"""
 PROMPTS, PROMPTS_SEED = 64, 1
 """Prompts of scenes where none are given; no tuning meets these words."""
 SCENE, DIGIT = (3, 64, 64), (1, 8, 8)
@@ -84,7 +87,7 @@ class Subject:
     @cached_property
     def model(self) -> ModelFacts:
         """Its name, digest and source, as measurements have them."""
-        pipe, weights = self.pipe, self.pipe.model.identity.weights
+        pipe, weights = self.pipe, self.pipe.model.identity.merged
         if self.is_loaded:
             return ModelFacts(pipe.name, weights, pipe.name, Loading(str(pipe.model.device)))
         return ModelFacts(pipe.name, weights, os.fspath(self.source), self.loading)  # type: ignore[arg-type]
@@ -157,6 +160,7 @@ class Subject:
         """What decides the images, for keys."""
         return {
             "model": self.model.digest,
+            "first": FIRST,
             "conditions": self.conditions_digest,
             "seed": self.pictures.seed,
             "images": self.count,
@@ -233,7 +237,8 @@ class Subject:
         return self._loaded[precision]
 
     def _load(self, precision: str = "float32") -> Pipeline:
-        return load(self.source, dtype=precision, **{"device": "cpu", **self.loading.given})
+        given: dict[str, Any] = {"device": "cpu", **self.loading.given}
+        return load(self.source, dtype=precision, **given)
 
     def problem(self, scale: float | None, precision: str = "float32") -> Problem:
         """What is drawn, at a guidance scale, in a precision; images are numbered from `FIRST`."""

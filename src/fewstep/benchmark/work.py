@@ -6,9 +6,10 @@ them and not one. A measurement is written when its last batch is judged.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -28,12 +29,12 @@ from fewstep.core.errors import InvalidInput
 from fewstep.measure.converged import Converged, Goal, converge
 from fewstep.tuning import Problem
 
-BLOCK_SECONDS, BLOCK_CASES = 15.0, 32
+BLOCK_SECONDS, BLOCK_CASES = 5.0, 32
 """Cases that together take about so long are drawn in turns, at most so many."""
 PILOT, SHARE = 8, 0.05
 """On how many images the plan that solves is found, and what share of the judged plan's error its last doubling of
 steps may have moved them; of a third order, it is then within an eighth of that."""
-FINDING, SOLVING = 216, 96
+FINDING, SOLVING = 520, 144
 """Rows of one image that finding the plan takes, about, and solving with it."""
 KEPT_BYTES = 1 << 30
 """Converged pictures up to so many bytes are decoded once."""
@@ -64,7 +65,7 @@ class Work:
 
     Attributes:
         left: cases that are not measured yet, in order.
-        done: rows of plans that were drawn.
+        done: rows of plans that were drawn, and of converged solutions.
         row: seconds that one row takes for one image, by (guidance, precision).
     """
 
@@ -92,25 +93,26 @@ class Work:
         for kind in sorted(kinds, key=lambda kind: kind[1] != "float32"):  # first what every device can do
             self.row[kind] = self._row(*kind)
         seconds = sum(self._cost(case) for case in left)
-        for scale in dict.fromkeys(case.guidance for case in left if case.is_judged):
-            if not self._solution_file(scale).exists():
-                solving = FINDING * min(count, PILOT) + SOLVING * count
-                seconds += solving * self.row.get((scale, "float32"), 0.0)
+        for scale in self._unsolved():
+            seconds += self._solving_rows * count * self.row.get((scale, "float32"), 0.0)
         return Forecast(len(left), len(self.cases) - len(left), count, seconds, dict(self.row))
 
     def run(self, limit: float | None = None) -> bool:
         """Measure what is left; False where `limit` seconds were over, or would be, before the end."""
-        began, first = time.perf_counter(), True
-        for block in self._blocks(self.left):
-            for case in block:
-                if case.is_judged:
-                    self.solution(case.guidance)
-            spent = time.perf_counter() - began
-            # The first block is measured even where it takes too long, or the same limit would never end.
-            if limit is not None and not first and spent + sum(map(self._cost, block)) > limit:
+        began, first, left = time.perf_counter(), True, self.left
+        while left:
+            if left[0].is_judged:
+                self.solution(left[0].guidance)
+            rest = math.inf if limit is None else limit - (time.perf_counter() - began)
+            # The first case is measured even where it takes too long, or the same limit would never end.
+            if not first and self._cost(left[0]) > rest:
                 return False
+            block = self._block(left, min(BLOCK_SECONDS, rest))
+            if any(case.is_judged for case in block):
+                self.solution(block[0].guidance)
             self._measure(block)
             first = False
+            left = left[len(block) :]
         return True
 
     def solution(self, scale: float | None) -> Converged:
@@ -129,10 +131,13 @@ class Work:
         return self._solutions[scale]
 
     def _solve(self, scale: float | None) -> None:
-        subject, total = self.subject, self._total()
+        subject, total, before = self.subject, self._total(), self.done
         words = "converged solutions" + ("" if scale is None else f" at guidance {scale:g}")
 
         def watch(done: int, of: int) -> None:
+            # Finding the plan comes first, and takes as long as many batches.
+            share = 0.0 if not done else self._finding + (1 - self._finding) * (done - 1) / max(1, of - 1)
+            self.done = before + share * self._solving_rows
             self.reporter.watch(Stage(f"{words}, {done} of {of}", self.done, total))
 
         file = self._solution_file(scale)
@@ -140,7 +145,7 @@ class Work:
             subject.problem(scale).flow,
             subject.numbers,
             Goal(SHARE, judged=subject.plan(20)),
-            pilots=PILOT,
+            pilots=self._pilots,
             batch=subject.batch,
             model=file.stem,
             watch=watch,
@@ -148,13 +153,35 @@ class Work:
         first = subject.decode(found.solution[:SHOWN].to(subject.device))
         save_strip(self.folder.picture(f"converged-{found.digest}"), first, subject.value_range)
         found.save(file)
+        self.done = before + self._solving_rows
+
+    @property
+    def _pilots(self) -> int:
+        """Images on which the plan that solves is found."""
+        return max(2, min(PILOT, self.subject.count // 4))
+
+    @property
+    def _solving_rows(self) -> float:
+        """Rows of each image that a converged solution takes, about, finding it included."""
+        return FINDING * self._pilots / self.subject.count + SOLVING
+
+    @property
+    def _finding(self) -> float:
+        """The share of it that finding takes."""
+        return 1 - SOLVING / self._solving_rows
+
+    def _unsolved(self) -> list[float | None]:
+        """The scales whose converged solutions are wanted and not there."""
+        scales = dict.fromkeys(case.guidance for case in self.left if case.is_judged)
+        return [scale for scale in scales if not self._solution_file(scale).exists()]
 
     def _solution_file(self, scale: float | None) -> Path:
-        solved = [PILOT, SHARE]
+        solved = [self._pilots, SHARE]
         return self.folder.converged(key_of({**self.subject.facts, "guidance": scale, "solved": solved}))
 
     def _total(self) -> float:
-        return float(sum(case.rows for case in self.left)) + self.done
+        solving = self._solving_rows * len(self._unsolved())
+        return float(sum(case.rows for case in self.left)) + solving + self.done
 
     def _row(self, scale: float | None, precision: str) -> float:
         """Seconds of one row for one image."""
@@ -178,17 +205,15 @@ class Work:
         images = self.subject.count + max(0, batches.REPEATS - full) * self.subject.batch
         return case.rows * images * self.row[case.guidance, case.precision]
 
-    def _blocks(self, left: Sequence[Case]) -> Iterator[list[Case]]:
-        """The cases in blocks that are drawn in turns, of one guidance each."""
-        block: list[Case] = []
-        for case in left:
-            full = len(block) == BLOCK_CASES or sum(map(self._cost, [*block, case])) > BLOCK_SECONDS
-            if block and (full or block[0].guidance != case.guidance):
-                yield block
-                block = []
+    def _block(self, left: Sequence[Case], most: float) -> list[Case]:
+        """The first cases of one guidance that take at most so many seconds together; one at least."""
+        block, seconds = [left[0]], self._cost(left[0])
+        for case in left[1:BLOCK_CASES]:
+            seconds += self._cost(case)
+            if seconds > most or case.guidance != left[0].guidance:
+                break
             block.append(case)
-        if block:
-            yield block
+        return block
 
     def _measure(self, block: Sequence[Case]) -> None:
         """Draw and judge the cases of a block in turns, and write what was measured."""
@@ -202,8 +227,8 @@ class Work:
                 self.reporter.watch(Stage(words, self.done, total))
                 one.draw(parts, turn)
                 self.done += one.case.rows / turns
-        for one in measurements:
-            self.folder.results.append(one.finished())
+                if turn == turns - 1:
+                    self.folder.results.append(one.finished())
 
     def wanted(self, scale: float | None, part: Sequence[int]) -> Tensor:
         """The converged pictures of a batch."""

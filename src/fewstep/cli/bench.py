@@ -95,7 +95,7 @@ def bench(ctx: click.Context, /, model: str, as_json: bool, **given: Any) -> Non
             model,
             sweep,
             pictures=pictures,
-            loading=fs.benchmark.Loading(**place.arguments(given)),
+            loading=place.loading(given),
             reporter=fs.benchmark.Reporter(announce=announce, watch=watcher(bar, tenths)),
             **{name: given[name] for name in ("output", "seconds", "clip")},
         )

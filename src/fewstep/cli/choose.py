@@ -91,7 +91,7 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
             measure=given["measure"],
             guidance=given["guidance"],
             evidence=fs.benchmark.Evidence(seconds=seconds, **rest),
-            loading=fs.benchmark.Loading(**place.arguments(given)),
+            loading=place.loading(given),
             reporter=fs.benchmark.Reporter(begin, announce, watcher(bar, solving)),
         )
     if as_json:

@@ -145,7 +145,7 @@ def _kinds(param: Option) -> tuple[str, tuple[type, ...]]:
         return "true or false", (bool,)
     if param.multiple:
         return "a table", (dict,)
-    if isinstance(param.type, type(click.INT)):
+    if isinstance(param.type, type(click.INT)) or param.name == "seed":
         return "a whole number", (int,)
     if isinstance(param.type, type(click.FLOAT)):
         return "a number", (int, float)

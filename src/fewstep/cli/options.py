@@ -19,7 +19,7 @@ import fewstep as fs
 from fewstep.cli.headings import Decorator, Option, argument, option, several
 from fewstep.cli.output import note
 from fewstep.cli.source import is_prompt
-from fewstep.cli.values import LABELS, NUMBERS, WEIGHTS, Pair, PlanFile, Span, mapping
+from fewstep.cli.values import LABELS, NUMBERS, SEED, WEIGHTS, Pair, PlanFile, Span, mapping
 
 Path = tuple[str, ...]
 
@@ -33,8 +33,11 @@ NAMES = {
     "estimate.threshold": "dynamic-threshold",
 }
 """Options with another name than their field."""
+TYPES = {"seed": (SEED, "S[,S,..]")}
+"""Options that take more than the first kind of what their field holds: the type, and how the help writes it."""
 NO_OPTIONS = (
-    "prompts", "guidance.weaker", "source.task", "source.picture", "source.mask", "source.prompt", "source.paste",
+    "prompts", "lora", "guidance.weaker", "source.task", "source.picture", "source.mask", "source.prompt",
+    "source.paste",
 )  # fmt: skip
 """Fields that commands take as arguments, or find out."""
 HEADINGS = {
@@ -173,6 +176,9 @@ def _settings(path: Path, info: FieldInfo, usual: str | None) -> dict[str, Any]:
         return {**settings, "is_flag": True}
     if kind is fs.drawing.Options:
         return {**settings, "type": Pair(), "multiple": True, "help": f"{info.description} May be repeated."}
+    if ".".join(path) in TYPES:
+        own, metavar = TYPES[".".join(path)]
+        return {**settings, "type": own, "metavar": metavar}
     return {**settings, "type": _type(kind, bounds), "metavar": {int: "N", float: "X"}.get(kind)}
 
 

@@ -10,6 +10,7 @@ import click
 import fewstep as fs
 from fewstep.cli.headings import Decorator, option, several
 from fewstep.cli.output import note
+from fewstep.cli.values import ScaledFile
 
 MODEL = "Loading the model"
 _OPTIONS = {
@@ -23,6 +24,28 @@ _OPTIONS = {
         "config",
         heading=MODEL,
         help="Folder or hub id with the configurations of a MODEL that is an original checkpoint.",
+    ),
+    "prediction": option(
+        "--prediction",
+        type=click.Choice(fs.models.PREDICTIONS),
+        usual="as the model's files say",
+        heading=MODEL,
+        help="What the network predicts.",
+    ),
+    "zero_snr": option(
+        "--zero-snr/--no-zero-snr",
+        default=None,
+        usual="as the model's files say",
+        heading=MODEL,
+        help="Whether the noise schedule ends in pure noise (zero terminal SNR).",
+    ),
+    "lora": option(
+        "--lora",
+        type=ScaledFile(),
+        multiple=True,
+        metavar="FILE[:SCALE]",
+        heading=MODEL,
+        help="A LoRA to merge into the weights, such as style.safetensors:0.8. May be repeated.",
     ),
     "allow_pickle": option(
         "--allow-pickle",
@@ -53,7 +76,14 @@ IN_FLOAT32 = several(*(add for name, add in _OPTIONS.items() if name != "dtype")
 
 def arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of `fewstep.load`, of the options that the command has."""
-    return {name: given[name] for name in _OPTIONS if name in given}
+    found = {name: given[name] for name in _OPTIONS if name in given}
+    return {**found, "lora": list(found["lora"])} if "lora" in found else found
+
+
+def loading(given: Mapping[str, Any]) -> fs.benchmark.Loading:
+    """The same as a value, for what measures."""
+    found = arguments(given)
+    return fs.benchmark.Loading(**{**found, "lora": tuple(found["lora"])})
 
 
 def load(model: str, given: Mapping[str, Any]) -> fs.Pipeline:

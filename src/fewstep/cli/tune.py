@@ -50,10 +50,10 @@ from fewstep.cli.values import Several
 )
 @click.option(
     "--objective",
-    type=click.Choice(("rmse", "psnr")),
-    default="rmse",
+    type=click.Choice(("psnr", "rmse")),
+    default="psnr",
     show_default=True,
-    help="The error to make small: over all images, or of the typical image (which goes with the mean PSNR).",
+    help="The error to make small: of the typical image (which goes with the mean PSNR), or over all images.",
 )
 @click.option("--prompts", type=click.Path(), help="File with a prompt a line, for a model that takes prompts.")
 @click.option(
@@ -215,24 +215,25 @@ def show(certificate: fs.tuning.Certificate) -> None:
     objective = certificate.objective
     head = "error" if objective == "rmse" else "typical error"
     show_table(
-        ["plan", "kind", "rows", "NFE", head, "95% interval"],
+        ["plan", "kind", "rows", "NFE", "images", head, "95% interval"],
         [
             [
                 f"{row.sampler} on {row.grid}",
                 row.kind,
                 str(row.rows),
                 f"{row.nfe:g}",
+                str(row.images),
                 f"{row.error(objective).value:.4g}",
                 f"{row.error(objective).low:.4g} to {row.error(objective).high:.4g}",
             ]
             for row in certificate.compared
         ],
-        right=("rows", "NFE", head, "95% interval"),
+        right=("rows", "NFE", "images", head, "95% interval"),
     )
     click.echo()
     click.echo(certificate.verdict)
     for name, found in certificate.elsewhere.items():
-        click.echo(f"At {name}: {found} times less error than the best untuned sampler")
+        click.echo(f"At {name}: {found} times less error than {certificate.rival}")
     seconds = certificate.seconds
     twice = seconds["twice"]
     reached = "never reached" if twice is None else f"reached after {twice:.1f} s"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -130,6 +131,26 @@ class Seeds(Ranges):
         return found
 
 
+class SeedOrSeeds(click.ParamType):
+    """The seed of the first image, or one for each image, such as 3,1,4 or 0-9; the same may come again."""
+
+    name = "seeds"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> int | tuple[int, ...]:
+        found: tuple[int, ...] = _SEED_LIST.convert(str(value), param, ctx)  # a number, of a configuration file
+        return found if len(found) > 1 else found[0]
+
+
+class SeedList(Ranges):
+    """Seeds, of which the same may come again."""
+
+    def one(self, part: str, param: Parameter, ctx: Context) -> int:
+        whole = part.removeprefix("-").isdecimal()
+        if whole and (len(part) > 20 or not self.low <= int(part) <= self.high):
+            self.fail(f"{part[:20]} is not in the range 0<=x<=2^64-1", param, ctx)
+        return super().one(part, param, ctx)
+
+
 class Strategies(Several):
     """Samplers, each with options after colons and a grid after @: `ddim,dpmpp-3m:curvature=exact,unipc-3@karras`.
 
@@ -202,6 +223,23 @@ class PlanFile(click.Path):
         return fs.Plan.load(value) if isinstance(value, str) else value
 
 
+class ScaledFile(click.ParamType):
+    """A file and how much of it, `style.safetensors:0.8`; without a number all of it. It becomes (path, scale)."""
+
+    name = "file[:scale]"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[str, float]:
+        if not isinstance(value, str):
+            return value
+        path, colon, scale = value.rpartition(":")
+        if not colon or Path(value).exists():
+            return value, 1.0
+        try:
+            return path, float(scale)
+        except ValueError:
+            return value, 1.0
+
+
 class ScheduleOfWeights(Several):
     """Guidance by row, `1,3,5,2`, or from pure noise to clean data, `linear:1,7.5` or `cosine:1,7.5`.
 
@@ -260,4 +298,6 @@ def mapping(pairs: Sequence[tuple[str, Any]], option: str) -> dict[str, Any]:
 NUMBERS = Several(float, "a number")
 LABELS = LabelList(int, "a label", 0, 10**6, most=10_000)
 SEEDS = Seeds(int, "a seed", 0, 2**64 - 1, most=1_000_000)
+SEED = SeedOrSeeds()
+_SEED_LIST = SeedList(int, "a seed", 0, 2**64 - 1, most=10_000)
 WEIGHTS = ScheduleOfWeights(float, "a weight", -1e6, 1e6)

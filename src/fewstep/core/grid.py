@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -262,6 +263,14 @@ def beta_quantile(p: Float, a: float, b: float) -> Float:
     a, b = positive("a", a), positive("b", b)
     if max(a, b) > 100:
         raise InvalidInput(f"a and b of a Beta distribution must lie in (0, 100], got {a:g} and {b:g}")
+    p = np.asarray(p, dtype=np.float64)
+    return np.array(_beta_quantile(tuple(p.ravel().tolist()), a, b)).reshape(p.shape)
+
+
+@lru_cache(maxsize=256)
+def _beta_quantile(probabilities: tuple[float, ...], a: float, b: float) -> tuple[float, ...]:
+    """Kept, as a search asks for the same grid with many samplers, and each takes a tenth of a second."""
+    p = np.array(probabilities)
 
     def cumulative(x: Float, a: float, b: float) -> Float:
         front = math.lgamma(a + b) - math.lgamma(a + 1) - math.lgamma(b)
@@ -280,7 +289,8 @@ def beta_quantile(p: Float, a: float, b: float) -> Float:
         return left
 
     half = cumulative(np.full(1, 0.5), a, b)[0]
-    return np.where(p <= half, lower(np.minimum(p, half), a, b), 1 - lower(np.minimum(1 - p, 1 - half), b, a))
+    found = np.where(p <= half, lower(np.minimum(p, half), a, b), 1 - lower(np.minimum(1 - p, 1 - half), b, a))
+    return tuple(found.tolist())
 
 
 class Grid(NamedTuple):

@@ -3,6 +3,7 @@
 from fewstep.drawing import names
 from fewstep.drawing.drawing import Decode, Drawing, Estimate, Source
 from fewstep.drawing.guidance import Guidance
+from fewstep.drawing.lora import LoRA
 from fewstep.drawing.made import Layout, Made, Stamp
 from fewstep.drawing.overlay import PRESETS, Overlay, merged, preset
 from fewstep.drawing.png import png_bytes, png_path, read, save_png
@@ -16,6 +17,7 @@ __all__ = [
     "Estimate",
     "Guidance",
     "Layout",
+    "LoRA",
     "Made",
     "Options",
     "Overlay",

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, model_validator
 
 from fewstep.core.errors import InvalidInput
 from fewstep.drawing.guidance import Guidance
+from fewstep.drawing.lora import MOST_LORAS, LoRA
 from fewstep.drawing.sampling import Sampling
 from fewstep.drawing.value import Digest, Unbounded, Value, several
 
@@ -33,6 +34,7 @@ Many = Field(min_length=1, max_length=MAX_IMAGES)
 Prompts = Annotated[tuple[Text, ...], BeforeValidator(several), Many]
 Labels = Annotated[tuple[Label | None, ...], BeforeValidator(several), Many]
 Negatives = Annotated[tuple[Text | Label | None, ...], BeforeValidator(several), Many]
+Loras = Annotated[tuple[LoRA, ...], BeforeValidator(several), Field(max_length=MOST_LORAS)]
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(several), Many]
 
 
@@ -107,9 +109,12 @@ class Drawing(Value):
     negative: Negatives = Field(default=(None,), description="Label or words to guide away from.")
     height: int = Field(ge=1, le=MAX_SIDE, description="Height in pixels; models of prompts take certain multiples.")
     width: int = Field(ge=1, le=MAX_SIDE, description="Width in pixels.")
-    seed: Seed | Seeds = Field(default=0, description="Seed of the first image; the next ones count up.")
+    seed: Seed | Seeds = Field(
+        default=0, description="Seed of the first image, the next ones counting up; or one for each."
+    )
     count: int = Field(default=1, ge=1, le=MAX_IMAGES, description="Images of each label or prompt.")
     clip_skip: int | None = Field(default=None, ge=1, le=100, description="Layers of CLIP to leave out, from its end.")
+    lora: Loras = Field(default=(), description="The LoRAs that are merged into the model.")
     sampling: Sampling
     guidance: Guidance
     estimate: Estimate = Estimate()

@@ -26,6 +26,9 @@ class Guidance(Value):
 
     Names that are not fields are options of the method. A scale of 1 is the conditional model alone, at half the cost;
     the scale of "cfg++" lies in [0, 1]. Several scales are one for each row of the plan.
+
+    A guidance-distilled network, such as FLUX.1-dev, is told the scale and has no negative branch. `true_cfg` gives it
+    one, at twice the cost, with a scale of its own, at which the method then acts.
     """
 
     called: ClassVar[str] = "the guidance"
@@ -35,6 +38,10 @@ class Guidance(Value):
     options: Options = Field(default=Options(), description="Options of the method, such as norm_limit=2.5.")
     interval: Interval = Field(
         default=(0.0, float("inf")), description="Guide only where sigma / alpha is between these."
+    )
+    true_cfg: float | None = Field(
+        default=None,
+        description="Guidance scale of a negative branch beside the scale that a distilled network is told.",
     )
     weaker: Digest | None = Field(default=None, description="Digest of the weaker model, for autoguidance.")
 
@@ -83,7 +90,13 @@ class Guidance(Value):
         return self.scale if isinstance(self.scale, tuple) else (self.scale,)
 
     @property
+    def pull(self) -> float | tuple[float, ...]:
+        """The scale at which the method acts on two conditions."""
+        return self.scale if self.true_cfg is None else self.true_cfg
+
+    @property
     def uses_negative(self) -> bool:
         """Whether the negative condition acts, where the network takes one."""
         somewhere = Moment(None, 1.0)
-        return any(NEGATIVE in self.how.branches(somewhere, weight) for weight in self.weights)
+        weights = self.pull if isinstance(self.pull, tuple) else (self.pull,)
+        return any(NEGATIVE in self.how.branches(somewhere, weight) for weight in weights)

@@ -1,6 +1,7 @@
 """The converged solution: where the exact flow takes given noise, and how well that is known.
 
-Samplers of third order double their steps until a doubling moves the images by less than is asked for. That is reported
+Samplers of third order double their steps until a doubling moves the images by less than is asked for; those that are
+behind do not go on. That is reported
 as the error of the solution: it is the error of half the steps, so it is more than that of the solution.
 """
 
@@ -32,6 +33,8 @@ FAMILIES = (("deis-3", "quadratic"), ("unipc-3", "quadratic"), ("unipc-3", "expo
 """Samplers and grids of which one solves."""
 FEWEST, MOST = 24, 384
 """Steps that doubling begins with, and ends with at most."""
+NEAR = 2.0
+"""A family goes on while its doubling moved the images by at most so many times as much as that of the best."""
 LEAST_FINDING = 3 * FEWEST * len(FAMILIES)
 """Rows of an image that tell by how much one doubling of the fewest steps moves it."""
 
@@ -115,22 +118,25 @@ def find_plan(
     """
     best: ConvergedPlan | None = None
     last: dict[tuple[str, str], Tensor] = {}
+    going = FAMILIES if goal.steps is None else FAMILIES[:1]
     judged = None if goal.judged is None else flow.solve(goal.judged, numbers)
     steps, rows = 0, 0 if goal.judged is None else len(goal.judged.rows) * len(numbers)
     for steps in goal.levels:
         began = clock()
-        for family in FAMILIES if goal.steps is None else FAMILIES[:1]:
+        errors: dict[tuple[str, str], float] = {}
+        for family in going:
             plan = compile(family[0], schedule=flow.schedule, steps=steps, grid=family[1])
             now = flow.solve(plan, numbers)
             rows += len(plan.rows) * len(numbers)
             if family in last:
                 moved = squares(last[family], now)
-                error = overall(moved, goal.objective)
+                errors[family] = error = overall(moved, goal.objective)
                 if best is None or error < best.error:
                     best = ConvergedPlan(plan, error, rows, now, moved)
             last[family] = now
         if best is None:
             continue
+        going = tuple(one for one in going if errors[one] <= NEAR * min(errors.values())) or going
         usual = 1.0 if judged is None else overall(squares(judged, best.states), goal.objective)
         if best.error < torch.inf and best.error <= goal.tolerance * usual:
             break

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -144,6 +145,12 @@ def resampling(n: int, replicates: int, seed: int, different: int = 1) -> Tensor
     Samples of fewer `different` images, which say nothing of pairs, are left out and others drawn in their place.
     """
     check_bootstrap(replicates, 0.95)
+    return _resampling(n, replicates, seed, different).clone()
+
+
+@lru_cache(maxsize=8)
+def _resampling(n: int, replicates: int, seed: int, different: int) -> Tensor:
+    """Kept, as a bench asks for the same weights for each figure of each plan."""
     rng, counts = np.random.Generator(np.random.Philox(key=seed)), []
     while len(counts) < replicates:
         drawn = np.bincount(rng.integers(0, n, n), minlength=n)

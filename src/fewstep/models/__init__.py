@@ -5,21 +5,25 @@ from fewstep.models.codec import digest_of
 from fewstep.models.conditioner import Condition, Conditions, NoEffect
 from fewstep.models.encoder import TruncatedPrompt
 from fewstep.models.identity import Identity
-from fewstep.models.loading import NetworkSpec, load_model, recommended_by
-from fewstep.models.model import Model
+from fewstep.models.loading import Files, NetworkSpec, load_model, recommended_by
+from fewstep.models.model import Model, check_lora
 from fewstep.models.plans import check_tuned_for, with_tuned_plan
+from fewstep.models.statements import PREDICTIONS
 from fewstep.models.weaker import check_weaker, weaker_of
 
 __all__ = [
+    "PREDICTIONS",
     "CacheCounts",
     "Condition",
     "Conditions",
+    "Files",
     "Identity",
     "Model",
     "NetworkSpec",
     "NoEffect",
     "TensorCache",
     "TruncatedPrompt",
+    "check_lora",
     "check_tuned_for",
     "check_weaker",
     "digest_of",

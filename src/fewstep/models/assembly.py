@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from fewstep import schedules
-from fewstep.core.errors import InvalidInput, shown, unknown_name
+from fewstep.core.errors import InvalidInput, shown
 from fewstep.core.schedule import Schedule
 from fewstep.drawing.drawing import MAX_SIDE, Drawing
+from fewstep.drawing.lora import LoRA
 from fewstep.drawing.overlay import Overlay, merged
 from fewstep.models import families
 from fewstep.models import folder as folders
@@ -22,11 +22,20 @@ from fewstep.models.codec import Latents, Pixels
 from fewstep.models.conditioner import Labels, Words
 from fewstep.models.defaults import WORDS
 from fewstep.models.encoder import Reader, TextEncoder
-from fewstep.models.families import OTHERS, TEXT_FAMILIES, Family, NetworkFacts, prediction_of, shift_of
-from fewstep.models.identity import Identity, in_dtype
+from fewstep.models.families import TEXT_FAMILIES, Family, NetworkFacts, shift_of
+from fewstep.models.identity import Identity, in_dtype, with_loras
+from fewstep.models.kinds import checked_kind, kind_of
+from fewstep.models.lora import LoraFile, merge, refuse
 from fewstep.models.model import ImageSizes, Model, class_model
 from fewstep.models.parts import checked_config, load_part, load_tokenizer, on_device
 from fewstep.models.plans import plans_of
+from fewstep.models.quiet import quiet
+from fewstep.models.statements import SILENT, Claims, Scheduler, settled
+from fewstep.zoo import container
+from fewstep.zoo.container import Header
+
+NETWORKS = ("unet", "transformer")
+"""Parts that are the network."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,8 @@ class Place:
         device, dtype: where and in what they run.
         variant: of the files of weights; `allow_pickle`: whether pickles may be loaded.
         cache: for what encoders make.
+        claims: what the caller says of the network.
+        lora: what is merged into the weights.
     """
 
     device: torch.device | str = "cpu"
@@ -44,6 +55,13 @@ class Place:
     variant: str | None = None
     allow_pickle: bool = False
     cache: TensorCache = field(default_factory=TensorCache)
+    claims: Claims = SILENT
+    lora: tuple[LoraFile, ...] = ()
+
+    @property
+    def values(self) -> tuple[LoRA, ...]:
+        """The LoRAs, as a drawing keeps them."""
+        return tuple(one.value for one in self.lora)
 
 
 class Parts:
@@ -52,7 +70,12 @@ class Parts:
     Attributes:
         path: of the model; `folder`: with the configurations of its parts.
         files: those that were used so far, by part.
+        own: whether the scheduler of the folder is of this very model, and not only of its kind.
+        remedy: what to do where it contradicts the file of weights.
     """
+
+    own = True
+    remedy = "correct it"
 
     def __init__(self, folder: Path, place: Place):
         self.path, self.folder, self.place = folder, folder, place
@@ -72,11 +95,18 @@ class Parts:
     def module_in(self, folder: Path, kind: str, dtype: torch.dtype | None = None) -> Any:
         """The module in the folder of a part, on the device."""
         place = self.place
-        module, weights = load_part(
-            folder, kind, dtype or place.dtype, variant=place.variant, allow_pickle=place.allow_pickle
-        )
+        variant, pickles = self.variant(folder), place.allow_pickle
+        module, weights = load_part(folder, kind, dtype or place.dtype, variant=variant, allow_pickle=pickles)
         self.files[folder.name] = [folder / "config.json", *weights.files]
         return on_device(module, place.device)
+
+    def variant(self, folder: Path) -> str | None:
+        """The variant of the files of a part: none where other parts have it and this one does not, as in diffusers."""
+        wanted = self.place.variant
+        if wanted is None or folders.has_variant(folder, wanted):
+            return wanted
+        others = any(folders.has_variant(self.folder / name, wanted) for name in self.index if self.has(name))
+        return None if others else wanted
 
     def part(self, name: str) -> Path:
         """The folder of a part."""
@@ -104,11 +134,18 @@ class Parts:
         config = checked_config(path)
         if config.get("shift_terminal") or config.get("invert_sigmas"):
             raise InvalidInput(f"{path} uses shift_terminal or invert_sigmas, which fewstep does not know")
+        scheduler = Scheduler(config, str(path), self.own)
         try:
-            schedule = schedules.from_diffusers(config)
+            return *settled(scheduler, self.headers(), self.place.claims, self.remedy), config
         except (TypeError, ArithmeticError) as error:
             raise InvalidInput(f"{path} describes no noise schedule ({error}): the file is damaged") from error
-        return schedule, prediction_of(config, schedule.kind), config
+
+    def headers(self) -> list[Header]:
+        """Of the files with the network's weights, as far as they are safetensors."""
+        named = [self.folder / name for name in NETWORKS if self.has(name) and (self.folder / name).is_dir()]
+        pickles = self.place.allow_pickle
+        weights = [folders.find_weights(folder, self.variant(folder), pickles) for folder in named]
+        return [container.inspect(file) for one in weights if not one.pickled for file in one.files]
 
     def recommended(self) -> dict[str, Any]:
         """The overlay that the folder recommends, in fewstep.json; empty where there is none."""
@@ -138,6 +175,7 @@ def component_of(path: Path) -> Path:
     )
 
 
+@quiet()
 def of_component(parts: Parts, name: str, schedule: Schedule | None, prediction: str | None) -> Model:
     """One network that needs no text, a UNet2DModel, with the schedule beside it or a given one."""
     folder = parts.folder
@@ -158,11 +196,10 @@ def of_component(parts: Parts, name: str, schedule: Schedule | None, prediction:
     return _of_unet(parts, folder, name, schedule, prediction)
 
 
+@quiet()
 def of_folder(parts: Parts, name: str) -> Model:
     """A whole model."""
-    kind = str(parts.index.get("_class_name"))
-    if kind not in TEXT_FAMILIES and kind not in OTHERS:
-        raise unknown_name("kind of model", kind, [*TEXT_FAMILIES, *OTHERS])
+    kind = checked_kind(parts.index)
     if kind in TEXT_FAMILIES:
         return _of_text(parts, TEXT_FAMILIES[kind], name)
     schedule, prediction, _ = parts.schedule()
@@ -173,7 +210,7 @@ def of_folder(parts: Parts, name: str) -> Model:
 
 def recommended_of(parts: Parts) -> dict[str, Any]:
     """What the folder of a model recommends, without loading it; empty for kinds other than text-to-image."""
-    family = TEXT_FAMILIES.get(str(parts.index.get("_class_name")))
+    family = TEXT_FAMILIES.get(kind_of(parts.index) or "")
     if family is None:
         return {}
     config = checked_config(parts.folder / family.part / "config.json")
@@ -181,6 +218,7 @@ def recommended_of(parts: Parts) -> dict[str, Any]:
 
 
 def _of_unet(parts: Parts, folder: Path, name: str, schedule: Schedule, prediction: str) -> Model:
+    refuse(parts.place.lora, name)
     module = parts.module_in(folder, "UNet2DModel")
     config = module.config
     if config.sample_size is None:
@@ -203,6 +241,7 @@ def _of_unet(parts: Parts, folder: Path, name: str, schedule: Schedule, predicti
 
 
 def _of_dit(parts: Parts, name: str, schedule: Schedule, prediction: str) -> Model:
+    refuse(parts.place.lora, name)
     module, codec = parts.module("transformer", "DiTTransformer2DModel"), parts.vae()
     config = module.config
     side = config.sample_size
@@ -217,15 +256,17 @@ def _of_dit(parts: Parts, name: str, schedule: Schedule, prediction: str) -> Mod
 
 def _of_text(parts: Parts, family: Family, name: str) -> Model:
     schedule, prediction, scheduler = parts.schedule()
-    readers = _readers(parts, family)
+    readers, loras = _readers(parts, family), [str(one) for one in parts.place.values]
     text_parts = sorted(parts.files)
     module, codec = parts.module(family.part, family.kind), parts.vae(family.vae)
+    merge(parts.place.lora, family.name, {family.part: module, **{name: one.model for name, one in readers.items()}})
     config, facts = module.config, family.facts(module.config)
     _check_fit(parts.folder, facts, codec)
+    _check_told(parts.folder, config, readers)
     encoder = TextEncoder(
         readers,
         family.reads(config),
-        parts.digest(text_parts, str(parts.place.dtype), family.name, config.get("joint_attention_dim")),
+        parts.digest(text_parts, str(parts.place.dtype), family.name, config.get("joint_attention_dim"), *loras),
         parts.place.cache,
         skips=family.name in ("sd", "sdxl", "sd3"),
         lower=family.lower,
@@ -260,7 +301,8 @@ def _facts(parts: Parts, name: str, schedule: Schedule, prediction: str) -> dict
     return {
         "schedule": schedule,
         "prediction": prediction,
-        "identity": Identity(name, weights, in_dtype(parts.place.dtype)),
+        "identity": Identity(name, weights, {**in_dtype(parts.place.dtype), **with_loras(parts.place.values)}),
+        "lora": parts.place.values,
         "device": parts.place.device,
         "dtype": parts.place.dtype,
         "plans": plans_of(parts.path),
@@ -306,4 +348,17 @@ def _check_fit(folder: Path, facts: NetworkFacts, codec: Latents) -> None:
         raise InvalidInput(
             f"the network of {folder} takes {facts.extra} channels beside the latents; known are none, and "
             f"{codec.channels + 1} for inpainting: a mask and latents. Give another model"
+        )
+
+
+def _check_told(folder: Path, config: families.Config, readers: Mapping[str, Reader]) -> None:
+    """Raise `InvalidInput` where a UNet of SDXL is told something else than the six numbers of a picture's size."""
+    width, each = config.get("projection_class_embeddings_input_dim"), config.get("addition_time_embed_dim")
+    if config.get("addition_embed_type") != "text_time" or not width or not each:
+        return
+    pooled = int(list(readers.values())[-1].model.config.projection_dim)
+    if (told := (width - pooled) / each) != 6:
+        raise InvalidInput(
+            f"the network of {folder} is told {told:g} numbers beside its text, such as an aesthetic score in the "
+            "refiner of SDXL, and fewstep tells it 6, of a picture's size: give the base model"
         )

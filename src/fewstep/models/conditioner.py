@@ -109,6 +109,7 @@ class Labels:
             what = "clip_skip" if drawing.source is None else drawing.source.task
             raise InvalidInput(f"{name} draws classes; {what} needs a model that takes prompts: leave it out")
         guidance = drawing.guidance
+        _check_true(name, guidance, self.distilled)
         if any(label is not None for label in drawing.negative):
             if guidance.method == "autoguidance":
                 raise InvalidInput(
@@ -187,17 +188,19 @@ class Words:
         if self.facts.extra and not inpaints:
             raise InvalidInput(f"{name} was trained to inpaint and needs a picture and a mask: use inpaint")
         guidance = drawing.guidance
+        _check_true(name, guidance, self.facts.distilled)
         if self.facts.distilled:
             self._check_distilled(name, guidance, plan)
         if any(text is not None for text in drawing.negative) and not self.guides_away(guidance):
+            advice = ""
             if self.facts.distilled:
-                why = "is told its guidance scale"
+                why, advice = "is told its guidance scale", "; true_cfg guides away from it, at twice the cost"
             elif guidance.method == "autoguidance":
                 why = "is guided away from the weaker model instead"
             else:
                 why = "is not guided at scale 1"
             warnings.warn(
-                f"the negative prompt has no effect: {name} {why}, so nothing is guided away from",
+                f"the negative prompt has no effect: {name} {why}, so nothing is guided away from{advice}",
                 NoEffect,
                 stacklevel=4,
             )
@@ -230,12 +233,16 @@ class Words:
         return found
 
     def guides_away(self, guidance: Guidance) -> bool:
-        return guidance.uses_negative and not self.facts.distilled
+        return guidance.uses_negative and (guidance.true_cfg is not None or not self.facts.distilled)
 
     def _check_distilled(self, name: str, guidance: Guidance, plan: Plan) -> None:
         told = f"{name} is told its guidance scale"
-        if guidance.method not in ("cfg", "pag"):
-            raise InvalidInput(f"{told}, so that {guidance.method} has nothing to guide: leave the guidance method out")
+        allowed = guidance.method in ("cfg", "pag") or guidance.true_cfg is not None
+        if not allowed or guidance.method == "autoguidance":
+            advice = "" if guidance.method == "autoguidance" else ", or give true_cfg"
+            raise InvalidInput(
+                f"{told}, so that {guidance.method} has nothing to guide: leave the guidance method out{advice}"
+            )
         if isinstance(guidance.scale, tuple):
             raise InvalidInput(f"{told}, one for all rows, and got {len(guidance.scale)} by row: give one")
         if plan.guidance_factors is not None:
@@ -243,3 +250,12 @@ class Words:
                 f"{told}, and the plan was tuned with guidance by row, which needs a negative branch: tune with "
                 "--constant-guidance"
             )
+
+
+def _check_true(name: str, guidance: Guidance, distilled: bool) -> None:
+    """Raise `InvalidInput` for a second scale where there is one that guides."""
+    if guidance.true_cfg is not None and not distilled:
+        raise InvalidInput(
+            f"true_cfg is for a network that is told its guidance scale, and {name} is not: leave it out, as guidance "
+            "is the true one here"
+        )

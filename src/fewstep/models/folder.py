@@ -89,6 +89,16 @@ def fetched(name: str, variant: str | None = None, pickles: bool = False, parts:
     return Path(path)
 
 
+def fetched_whole(name: str, variant: str | None, pickles: bool) -> Path:
+    """As `fetched`, with the plain weights of the parts that have no such variant where others have one."""
+    path = fetched(name, variant, pickles)
+    if variant is None:
+        return path
+    parts = [folder for folder in sorted(path.iterdir()) if (folder / "config.json").is_file()]
+    lacking = [folder.name for folder in parts if not has_variant(folder, variant)]
+    return path if not lacking or len(lacking) == len(parts) else fetched(name, None, pickles, parts=lacking)
+
+
 def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
     """The JSON object in a file of at most `limit` bytes."""
     if not path.is_file():
@@ -129,6 +139,15 @@ def find_weights(folder: Path, variant: str | None = None, allow_pickle: bool = 
     raise InvalidInput(
         f"{folder} holds no {BASES[0]}{middle}.safetensors or {BASES[1]}{middle}.safetensors (it has "
         f"{', '.join(there) or 'no weights'}): fetch or save it again, or name the variant, such as variant='fp16'"
+    )
+
+
+def has_variant(folder: Path, variant: str) -> bool:
+    """Whether the folder of a part holds weights of a variant, by the names of its files."""
+    marks = (f".{variant}.", f".{variant}-")
+    kinds = (".safetensors", ".json", *PICKLES)
+    return folder.is_dir() and any(
+        file.suffix in kinds and any(mark in file.name for mark in marks) for file in folder.iterdir()
     )
 
 

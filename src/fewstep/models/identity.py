@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 
 from fewstep.core.errors import InvalidInput
+from fewstep.drawing.lora import LoRA
 
 MOST_TEXT = 1000
 
@@ -41,6 +42,12 @@ class Identity:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
+    def merged(self) -> str:
+        """As `digest`, in whatever dtype: over the weights and the LoRAs that are merged into them."""
+        kept = {name: value for name, value in self.variant.items() if name != "dtype"}
+        return replace(self, variant=kept).digest
+
+    @property
     def hint(self) -> str:
         """What to add to an error about another digest; empty unless the model is anonymous."""
         if not self.anonymous:
@@ -54,6 +61,11 @@ class Identity:
 def in_dtype(dtype: torch.dtype | None) -> dict[str, str]:
     """The variant of a model in a dtype: nothing to say of float32, which is the usual one."""
     return {} if dtype in (None, torch.float32) else {"dtype": str(dtype).removeprefix("torch.")}
+
+
+def with_loras(loras: Sequence[LoRA]) -> dict[str, str]:
+    """The variant of a model into which LoRAs are merged, in their order."""
+    return {"lora": " ".join(map(str, loras))} if loras else {}
 
 
 def of_callable(name: str, network: Callable[..., Any], given: str | None, *facts: Any) -> Identity:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 
@@ -22,15 +22,19 @@ from fewstep.models.cache import TensorCache
 from fewstep.models.codec import Pixels
 from fewstep.models.conditioner import Labels
 from fewstep.models.defaults import CLASS_GUIDANCE, CLASSES
-from fewstep.models.folder import PICKLES, fetched, is_hub_id
+from fewstep.models.folder import PICKLES, fetched_whole, is_hub_id
 from fewstep.models.identity import Identity, in_dtype, of_callable
+from fewstep.models.lora import Loras, lora_files, refuse
 from fewstep.models.model import Model, class_model
 from fewstep.models.original import Original, is_original
 from fewstep.models.plans import plans_of
+from fewstep.models.quiet import quiet
+from fewstep.models.statements import Claims
 from fewstep.run.device import checked_device
 from fewstep.zoo import container
 
 DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
+_NAMED = ("spec", "device", "dtype", "prediction", "zero_snr", "lora")
 MOST_VALUES = 1 << 28
 """Most numbers in one sample of a callable."""
 
@@ -55,46 +59,59 @@ class NetworkSpec:
     digest: str | None = None
 
 
+class Files(TypedDict, total=False):
+    """How the files of a model are read, as arguments of `fewstep.load`."""
+
+    variant: str | None
+    allow_pickle: bool
+    config: str | os.PathLike[str] | None
+    cache: TensorCache | None
+
+
 def load_model(
     source: str | os.PathLike[str] | Callable[..., Any],
     *,
     spec: NetworkSpec | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str | None = None,
-    variant: str | None = None,
-    allow_pickle: bool = False,
-    cache: TensorCache | None = None,
-    config: str | os.PathLike[str] | None = None,
+    prediction: str | None = None,
+    zero_snr: bool | None = None,
+    lora: Loras = None,
+    **files: Unpack[Files],
 ) -> Model:
     """The model of a source; see `fewstep.load`."""
-    place = Place(
-        checked_device(device), _dtype(dtype), variant, allow_pickle, TensorCache() if cache is None else cache
-    )
+    place = _place(device, dtype, Claims(prediction, zero_snr), lora, files)
+    config = files.get("config")
     header = _header(source)
     if header is not None and is_original(header):
         _refuse(spec, f"{source} is a whole model, whose config says them")
-        return of_folder(Original(header, config, place), _name(header.path.stem))
+        with quiet():
+            return of_folder(Original(header, config, place), _name(header.path.stem))
     if config is not None:
         raise InvalidInput(
             "config is for an original checkpoint, one .safetensors file with all parts, and "
             f"{str(source)[:200]} is none of these: leave it out"
         )
     if callable(source):
+        refuse(place.lora, "a callable")
+        _refuse_claims(place, "a callable has them in spec=fewstep.NetworkSpec(schedule, prediction)")
         return _of_callable(source, spec or NetworkSpec(), device, None if dtype is None else place.dtype)
     path = Path(source)
     if isinstance(source, str) and source in zoo.SHIPPED:
         _refuse(spec, f"the shipped model {source!r} knows its own")
         path = zoo.shipped_path(source)
+        _refuse_claims(place, f"the shipped model {source!r} knows its own")
         return of_folder(Parts(path, place), source) if path.is_dir() else _of_zoo(path, source, place)
     if header is not None:
         if "fewstep" in header.metadata:
             _refuse(spec, f"{path} says its own")
+            _refuse_claims(place, f"{path} says its own")
             return _of_zoo(path, _name(path.stem), place)
         path = component_of(path)
     elif path.is_file() and path.suffix not in PICKLES:
         return _of_zoo(path, _name(path.stem), place)
     elif not path.exists() and isinstance(source, str) and is_hub_id(source):
-        path = fetched(source, variant, allow_pickle)
+        path = fetched_whole(source, place.variant, place.allow_pickle)
     parts = Parts(path, place)
     if (path / "model_index.json").is_file():
         _refuse(spec, f"{path} says its own")
@@ -102,6 +119,8 @@ def load_model(
     if (path / "config.json").is_file():
         spec = spec or NetworkSpec()
         _refuse(replace(spec, schedule=None, prediction=None), f"{path} says its own, but for schedule and prediction")
+        if spec.schedule is not None or spec.prediction is not None:
+            _refuse_claims(place, "spec says them")
         return of_component(parts, _name(path.name), spec.schedule, spec.prediction)
     raise _unknown(str(source), path)
 
@@ -115,6 +134,24 @@ def recommended_by(source: str) -> Overlay:
     if header is None or "fewstep" not in header.metadata:
         return {}
     return merged(CLASSES, {"guidance": {"scale": CLASS_GUIDANCE}})
+
+
+def _place(
+    device: torch.device | str, dtype: torch.dtype | str | None, claims: Claims, lora: Loras, files: Files
+) -> Place:
+    for name in files:
+        if name not in Files.__annotations__:
+            raise unknown_name("argument", name, (*Files.__annotations__, *_NAMED))
+    cache = files.get("cache")
+    return Place(
+        checked_device(device),
+        _dtype(dtype),
+        files.get("variant"),
+        bool(files.get("allow_pickle")),
+        TensorCache() if cache is None else cache,
+        claims,
+        lora_files(lora),
+    )
 
 
 def _header(source: object) -> container.Header | None:
@@ -148,6 +185,11 @@ def _refuse(spec: NetworkSpec | None, why: str) -> None:
         raise InvalidInput(f"{', '.join(given)} are for a callable or one network alone, and {why}: leave them out")
 
 
+def _refuse_claims(place: Place, why: str) -> None:
+    if names := place.claims.names:
+        raise InvalidInput(f"{' and '.join(names)}: {why}; leave {'it' if len(names) == 1 else 'them'} out")
+
+
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
     if dtype is None:
         return torch.float32
@@ -163,6 +205,7 @@ def _name(text: str) -> str:
 
 
 def _of_zoo(path: Path, name: str, place: Place) -> Model:
+    refuse(place.lora, name)
     loaded = zoo.load(path)
     spec = loaded.spec
     return class_model(

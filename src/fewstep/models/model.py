@@ -14,7 +14,8 @@ from fewstep import schedules
 from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import Network
-from fewstep.drawing.drawing import MAX_SIDE
+from fewstep.drawing.drawing import MAX_SIDE, Drawing
+from fewstep.drawing.lora import LoRA
 from fewstep.drawing.overlay import Overlay, merged
 from fewstep.models.cache import TensorCache
 from fewstep.models.codec import Codec
@@ -75,6 +76,7 @@ class Model:
         patch: side of the square of a state that the network takes as one.
         cache: of embeddings of prompts and latents of pictures.
         plans: the folder of the tuned plans that come with the model.
+        lora: the LoRAs that are merged into the weights.
     """
 
     network: Callable[..., Any]
@@ -94,6 +96,7 @@ class Model:
     patch: int = 1
     cache: TensorCache = field(default_factory=TensorCache)
     plans: Path | None = None
+    lora: tuple[LoRA, ...] = ()
 
     @property
     def name(self) -> str:
@@ -179,3 +182,15 @@ def class_model(
         batch=CLASS_BATCH,
         **facts,
     )
+
+
+def check_lora(model: Model, drawing: Drawing) -> None:
+    """Raise `InvalidInput` where a drawing is with other LoRAs than those that are merged into the model."""
+    if drawing.lora == model.lora:
+        return
+    wanted, got = (
+        " and ".join(f"the LoRA {one.file} at scale {one.scale:g}" for one in loras) or "no LoRA"
+        for loras in (drawing.lora, model.lora)
+    )
+    given = "leave lora out" if not drawing.lora else f"give {'them' if len(drawing.lora) > 1 else 'it'} as lora= alone"
+    raise InvalidInput(f"this was drawn with {wanted}, and the model is loaded with {got}: {given}")

@@ -14,7 +14,7 @@ file does not hold are loaded from the folder.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,10 @@ from safetensors import safe_open
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput, shown
-from fewstep.core.schedule import Schedule
 from fewstep.models import folder as folders
 from fewstep.models.assembly import Parts, Place
 from fewstep.models.families import TEXT_FAMILIES
+from fewstep.models.kinds import kind_of
 from fewstep.models.parts import built, checked_config, filled, on_device
 from fewstep.zoo.container import Header
 
@@ -70,16 +70,19 @@ class Original(Parts):
         InvalidInput: the configurations cannot be found.
     """
 
+    remedy = "give a config that agrees"
+
     def __init__(self, header: Header, config: str | os.PathLike[str] | None, place: Place):
         folder, self.hub = _folder_of(header, config)
         super().__init__(folder, place)
+        self.own = config is not None
         self.path = header.path
         self.header = header
-        kind = str(self.index.get("_class_name"))
+        kind = kind_of(self.index)
         if kind not in TEXT_FAMILIES:
             raise InvalidInput(
-                f"{folder} describes a {shown(kind)}, and an original checkpoint is one of {', '.join(TEXT_FAMILIES)}: "
-                "give the config of one of them"
+                f"{folder} describes a {shown(self.index.get('_class_name'))}, and an original checkpoint is one of "
+                f"{', '.join(TEXT_FAMILIES)}: give the config of one of them"
             )
 
     def has(self, name: str) -> bool:
@@ -101,16 +104,9 @@ class Original(Parts):
                 return on_device(module, self.place.device)
         return self._beside(name, kind, dtype)
 
-    def schedule(self) -> tuple[Schedule, str, Mapping[str, Any]]:
-        """The noise schedule, what the network predicts, and the scheduler's configuration, of the folder."""
-        schedule, prediction, config = super().schedule()
-        if "v_pred" in self.header.shapes and prediction != "v_prediction":
-            raise InvalidInput(
-                f"{self.header.path} has a tensor v_pred, which says that it predicts v, and the scheduler of "
-                f"{self.folder} says {prediction!r}: give a config whose scheduler_config.json has prediction_type "
-                "'v_prediction', and rescale_betas_zero_snr where the file has a tensor ztsnr"
-            )
-        return schedule, prediction, config
+    def headers(self) -> list[Header]:
+        """Of the file, which holds the network."""
+        return [self.header]
 
     def digest(self, names: Sequence[str], *facts: Any) -> str:
         """Over the file, the configurations of parts, and facts."""

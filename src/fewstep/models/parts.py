@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +103,10 @@ def load_part(
     weights = find_weights(folder, variant, allow_pickle)
     try:
         module = None if weights.pickled else _from_files(kind, config, weights, dtype)
-        return module or _from_pretrained(kind, weights, dtype), weights
+        if module is None:
+            module = _from_pretrained(kind, weights, dtype)
+            convert(module, dtype)
+        return module, weights
     except InvalidInput:
         raise
     except Exception as error:
@@ -137,20 +139,26 @@ def _from_files(kind: str, config: Mapping[str, Any], weights: Weights, dtype: t
 
 
 def filled(kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
-    """The module of a configuration with these tensors, by the names of its class, in a dtype.
-
-    What the class says to overflow in float16 stays in float32.
-    """
+    """The module of a configuration with these tensors, by the names of its class, in a dtype; see `convert`."""
     with _Unfilled():
         module = built(kind, config)
-    torch.nn.Module.to(module, dtype)
-    kept = set(getattr(module, "_keep_in_fp32_modules", None) or ()) if dtype is torch.float16 else set()
-    for name, parameter in module.named_parameters():
-        if kept & set(name.split(".")):
-            parameter.data = parameter.data.float()
+    convert(module, dtype)
     mapped = LIBRARIES[kind] == "transformers" and all(t.dtype is torch.float32 is dtype for t in tensors.values())
     module.load_state_dict(tensors, strict=False, assign=mapped)  # mapped: left in the file, as transformers does
     return module.eval().requires_grad_(False)
+
+
+def convert(module: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Bring the parameters and buffers of a module that a file holds into a dtype, whatever its library made of them.
+
+    Two kinds stay in float32, as both libraries leave them: what the class says to overflow in float16, and the tables
+    that it computes itself, such as positions and rotary frequencies, whose steps are finer than bfloat16.
+    """
+    saved = set(module.state_dict())
+    kept = set(getattr(module, "_keep_in_fp32_modules", None) or ()) if dtype is torch.float16 else set()
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        if tensor.is_floating_point() and name in saved:
+            tensor.data = tensor.data.to(torch.float32 if kept & set(name.split(".")) else dtype)
 
 
 class _Unfilled(TorchFunctionMode):
@@ -202,8 +210,7 @@ def _from_pretrained(kind: str, weights: Weights, dtype: torch.dtype) -> Any:
         options |= {"low_cpu_mem_usage": False, "torch_dtype": dtype}
     else:
         options |= {"dtype": dtype, "weights_only": True}
-    with _quiet():
-        module, info = model.from_pretrained(str(folder), output_loading_info=True, **options)
+    module, info = model.from_pretrained(str(folder), output_loading_info=True, **options)
     missing = sorted(info.get("missing_keys", ()))
     if missing:
         raise InvalidInput(
@@ -211,20 +218,6 @@ def _from_pretrained(kind: str, weights: Weights, dtype: torch.dtype) -> Any:
             "config.json. Fetch or save it again"
         )
     return module.eval().requires_grad_(False)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the bar that transformers draws for each part, however small."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
 
 
 def built(kind: str, config: Mapping[str, Any]) -> Any:

@@ -29,10 +29,10 @@ def plans_of(path: Path) -> Path:
 def check_tuned_for(plan: Plan, identity: Identity, remedy: str) -> None:
     """Raise `InvalidInput` where a plan was tuned for another model than that of an identity; `remedy`: what to do."""
     tuned = plan.tuned_for
-    if tuned is not None and tuned.model and tuned.model != identity.weights:
+    if tuned is not None and tuned.model and tuned.model not in (identity.weights, identity.merged):
         raise InvalidInput(
             f"the plan {plan.digest} was tuned for a model with digest {tuned.model}, this is {identity.name!r} with "
-            f"digest {identity.weights}: {remedy}"
+            f"digest {identity.merged}: {remedy}"
         )
 
 

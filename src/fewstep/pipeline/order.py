@@ -147,6 +147,7 @@ def ordered(
     plan = plan_of(model, whole["sampling"], (whole["height"], whole["width"]))
     scale = lowered(whole["guidance"].get("scale"), plan)
     whole["guidance"] = {**whole["guidance"], "scale": scale, "weaker": None if weaker is None else weaker.digest}
+    whole["lora"] = model.lora
     whole[model.conditioner.field] = _several(model, subjects)
     if isinstance(whole.get("negative"), str | int):
         whole["negative"] = (whole["negative"],)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
 from fewstep.drawing import Drawing, Stamp
-from fewstep.models import CacheCounts, Model, NetworkSpec, TensorCache, load_model, weaker_of
+from fewstep.models import CacheCounts, Files, Model, NetworkSpec, load_model, weaker_of
+from fewstep.models.lora import Loras
 from fewstep.models.weaker import Weak
 from fewstep.pipeline.draw import draw
 from fewstep.pipeline.images import Images
@@ -340,10 +341,10 @@ def load(
     spec: NetworkSpec | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str | None = None,
-    variant: str | None = None,
-    allow_pickle: bool = False,
-    cache: TensorCache | None = None,
-    config: str | os.PathLike[str] | None = None,
+    prediction: str | None = None,
+    zero_snr: bool | None = None,
+    lora: Loras = None,
+    **files: Unpack[Files],
 ) -> Pipeline:
     """The pipeline of a model.
 
@@ -355,16 +356,21 @@ def load(
         spec: the schedule, prediction and the like of a callable, or of one network alone.
         device: where the model runs; `dtype` in what: "float32" (the default), "float16" or "bfloat16". Of callables,
             only modules can be converted, as copies; None leaves them as they are.
+        prediction: what the network predicts, such as "v_prediction", where the configuration of its scheduler says
+            something else. `zero_snr`: the same of zero terminal SNR. None reads both: see docs/models.md.
+        lora: LoRAs to merge into the weights: the path of a .safetensors file, a pair (path, scale), or a list of
+            these. Pictures keep the digest and scale of each.
         variant: of the files of weights, such as "fp16".
         allow_pickle: load weights that exist only as a pickle, with `weights_only=True`.
-        cache: of prompt embeddings; by default one of this pipeline's own, in memory.
         config: for an original checkpoint, a folder or an id on the hub in the format of diffusers with the
             configurations, tokenizers and scheduler of its kind, and the weights of parts that the file does not hold.
             None takes the id that diffusers knows for the file's kind.
+        cache: of prompt embeddings; by default one of this pipeline's own, in memory.
 
     Raises:
         FileNotFoundError: there is no file at the path.
-        InvalidInput: for an unknown name, and for a file that is missing, damaged or not of a known kind.
+        InvalidInput: for an unknown name, for a file that is missing, damaged or not of a known kind, and for one that
+            says of itself what its configuration or the caller contradicts.
     """
     return Pipeline(
         load_model(
@@ -372,9 +378,9 @@ def load(
             spec=spec,
             device=device,
             dtype=dtype,
-            variant=variant,
-            allow_pickle=allow_pickle,
-            cache=cache,
-            config=config,
+            prediction=prediction,
+            zero_snr=zero_snr,
+            lora=lora,
+            **files,
         )
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.drawing import Drawing, Made, Sampling, Source
-from fewstep.models import Model, check_weaker, digest_of, weaker_of
+from fewstep.models import Model, check_lora, check_weaker, digest_of, weaker_of
 from fewstep.models.defaults import INVERSION, STRENGTHS
 from fewstep.models.weaker import Weak
 from fewstep.pipeline import img2img, inpaint, inversion
@@ -83,6 +83,7 @@ def from_picture(
 
 def again(model: Model, drawing: Drawing, made: Made, beside: Beside, on_row: OnRow | None = None) -> Images:
     """The images of a drawing as they were made."""
+    check_lora(model, drawing)
     if made.model_digest != model.digest:
         raise InvalidInput(
             f"the picture was drawn by the model {made.model!r} with digest {made.model_digest}, this is "

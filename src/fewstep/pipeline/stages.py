@@ -23,7 +23,7 @@ from fewstep.denoise.method import Setup
 from fewstep.denoise.project import clip, dynamic_threshold
 from fewstep.denoise.scale import GuidanceSchedule
 from fewstep.drawing import Drawing, Estimate, Guidance
-from fewstep.models import Conditions, Model
+from fewstep.models import Conditions, Model, check_lora
 from fewstep.models.model import Counted
 from fewstep.pipeline.order import NOISE_ALONE, OnRow, Order, Origin
 from fewstep.run.eager import sample
@@ -54,6 +54,7 @@ def check(model: Model, order: Order) -> None:
 def check_asked(model: Model, order: Order) -> None:
     """As `check`, whatever plan will be run."""
     drawing, plan = order.drawing, order.plan
+    check_lora(model, drawing)
     shape = model.state_shape(drawing.height, drawing.width)
     if len(plan.rows) > MAX_ROWS:
         raise InvalidInput(f"the plan has {len(plan.rows)} rows, at most {MAX_ROWS} are drawn: use fewer steps")
@@ -191,5 +192,5 @@ def bounded(denoiser: Denoiser, estimate: Estimate, value_range: tuple[float, fl
 
 def weights_of(guidance: Guidance, guided: Sequence[bool]) -> list[Any]:
     """The scale of each image, which is the method's idle one for those that are not guided."""
-    acting = GuidanceSchedule.rows(guidance.scale) if isinstance(guidance.scale, tuple) else guidance.scale
+    acting = GuidanceSchedule.rows(guidance.pull) if isinstance(guidance.pull, tuple) else guidance.pull
     return [acting if acts else guidance.how.idle for acts in guided]

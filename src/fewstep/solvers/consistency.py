@@ -10,20 +10,22 @@ from fewstep.core.tape import Point, State, Tape
 from fewstep.solvers.stochastic import drawn
 
 
-def consistency(tape: Tape, *, sigma_min: float = 0.0) -> State:
+def consistency(tape: Tape, *, sigma_min: float = 0.0, s_noise: float = 1.0) -> State:
     """Multistep consistency sampling: Song et al. 2023, arXiv 2303.01469, algorithm 1. x_q = alpha_q (x0 + s z).
 
     `sigma_min` is the ratio at which the consistency model is the identity, so that its output still has that much
     noise and s^2 = ratio_q^2 - sigma_min^2, as in the paper and in diffusers (0.002). At 0, the default, the marginals
-    are the schedule's.
+    are the schedule's. `s_noise` multiplies the noise that is drawn.
     """
-    not_negative(sigma_min=sigma_min)
+    not_negative(sigma_min=sigma_min, s_noise=s_noise)
     if sigma_min:
         tape.inexact = f"the student's output is taken to have noise of sigma_min = {sigma_min:g}"
+    if s_noise != 1:
+        tape.inexact = f"s_noise = {s_noise:g} scales the noise that is drawn"
     x = tape.start()
     for p, q in tape.steps():
         level = math.sqrt(max(0.0, q.sigma**2 - (q.alpha * sigma_min) ** 2))
-        x = q.alpha * tape.evaluate(x, p) + drawn(tape, p, q, level)
+        x = q.alpha * tape.evaluate(x, p) + drawn(tape, p, q, level * s_noise)
     return x
 
 

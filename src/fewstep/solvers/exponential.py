@@ -105,6 +105,7 @@ def multistep(
     variant: Literal["midpoint", "heun"] = "midpoint",
     curvature: Literal["published", "exact"] = "published",
     lower_order_final: bool | None = None,
+    euler_at_final: bool = False,
     s_noise: float = 1.0,
 ) -> State:
     """DPM-Solver++(2M), (3M), the multistep DPM-Solver and SDE-DPM-Solver++: arXiv 2211.01095, algorithm 2, section 5.
@@ -112,7 +113,8 @@ def multistep(
     `variant` weighs the second-order term: `midpoint` with w0 / 2 as in the paper, `heun` with w1, exact for a linear
     m. `curvature` weighs the third-order term, h^2 m'' / 2: `published` with w2, as the authors' code and all others
     do, which is half of the exact weight and leaves (3M) at order 2; `exact` with 2 w2. `eta` of data prediction is 0
-    for the ODE and 1 for the reverse SDE; `s_noise` multiplies the noise that is drawn.
+    for the ODE and 1 for the reverse SDE; `s_noise` multiplies the noise that is drawn. With `euler_at_final` the last
+    step is of first order, whatever `lower_order_final` says.
     """
     check_noise(tape, eta, s_noise, most=math.inf if prediction == "data" else 0.0)
     x = tape.start()
@@ -124,6 +126,8 @@ def multistep(
         m = data if prediction == "data" else noise_in(x, data, p)
         history = remembered(history, p, tape.keep(m), most=order)
         now = min(len(history), steps - i) if falling else len(history)
+        if euler_at_final and i == steps - 1:
+            now = 1
         k, g, v = drift(p, q, eta)
         x = k * x + (q.alpha - p.alpha * k) * data  # k x - c w0 m0
         if now > 1 and has_inside(p, q, prediction):

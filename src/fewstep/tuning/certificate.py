@@ -21,7 +21,7 @@ from fewstep.files import write_whole
 from fewstep.measure.distance import over_images
 from fewstep.tuning.page import page_of
 
-FORMAT = 2
+FORMAT = 3
 DRAWS, LEVEL = 2000, 0.95
 SHARES = (0.1, 0.5, 0.9, 0.98)
 
@@ -39,37 +39,43 @@ class ConfidenceInterval(NamedTuple):
 
 def error_interval(errors: Tensor, objective: str = "rmse") -> ConfidenceInterval:
     """The error of a plan from the mean squared ones of images (B,), see `fewstep.measure.distance`."""
-    return _interval(lambda rows: over_images(rows, objective)[0], errors[None])
+    return _interval(lambda found: found[0], errors[None], objective)
 
 
 def gain(before: Tensor, after: Tensor, objective: str = "rmse") -> ConfidenceInterval:
-    """How many times smaller the error is by `after` (B,) than by `before`, the same images of both; 0 where `after`
-    lost an image.
+    """How many times smaller the error is by `after` (B,) than by `before`, (B,) or (plans, B), the same images of all;
+    0 where `after` lost an image.
+
+    Of several plans it is the best. Which one that is, is chosen in each draw of the bootstrap anew: so the interval
+    knows that the best one on these images is partly so by luck.
     """
 
-    def ratio(rows: Tensor) -> Tensor:
-        worse, better = over_images(rows, objective)
-        return torch.where(better.isinf(), 0.0, worse / better.clamp(min=1e-150))
+    def ratio(errors: Tensor) -> Tensor:
+        best, own = errors[:-1].amin(dim=0), errors[-1]
+        return torch.where(own.isinf(), 0.0, best / own.clamp(min=1e-150))
 
-    return _interval(ratio, torch.stack([before, after]))
+    return _interval(ratio, torch.vstack([before, after]), objective)
 
 
-def _interval(figure: Callable[[Tensor], Tensor], columns: Tensor) -> ConfidenceInterval:
-    """The percentile bootstrap over images (Efron & Tibshirani 1993, chapter 13) of a figure of (k, B) errors."""
+def _interval(figure: Callable[[Tensor], Tensor], columns: Tensor, objective: str) -> ConfidenceInterval:
+    """The percentile bootstrap over images (Efron & Tibshirani 1993, chapter 13) of a figure of the errors of plans,
+    from those (plans, B) of their images.
+    """
     columns, images = columns.cpu(), columns.shape[1]
     drawn = torch.from_numpy(np.random.default_rng(0).integers(images, size=(DRAWS, images)))
-    again = figure(columns[:, drawn]).numpy()
+    again = figure(torch.stack([over_images(column[drawn], objective) for column in columns])).numpy()
     with np.errstate(invalid="ignore"):  # of two infinite ones
         ends = np.quantile(again, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     low, high = np.nan_to_num(ends, nan=np.inf, posinf=np.inf)
-    return ConfidenceInterval(float(figure(columns)), float(low), float(high))
+    return ConfidenceInterval(float(figure(over_images(columns, objective))), float(low), float(high))
 
 
 @dataclass(frozen=True)
 class Compared:
     """One plan on the held-out images. `kind`: default, untuned, searched or learned.
 
-    `nfe` are the evaluations of the network for an image; a guided row takes two.
+    `nfe` are the evaluations of the network for an image; a guided row takes two. `images`: the first so many of the
+    held-out ones; rivals that are far behind on a few are not measured on the others.
     `rmse` and `typical` are the errors by the objectives "rmse" and "psnr". `quantiles`: the error (root mean square)
     that the given share of the images stays below. Where the last is many times the median, few images decide `rmse`:
     those whose path forks.
@@ -84,6 +90,7 @@ class Compared:
     digest: str
     rmse: ConfidenceInterval
     typical: ConfidenceInterval
+    images: int
     quantiles: Mapping[str, float] = field(default_factory=dict)
 
     @staticmethod
@@ -100,6 +107,7 @@ class Compared:
             digest=plan.digest,
             rmse=error_interval(errors),
             typical=error_interval(errors, "psnr"),
+            images=len(errors),
             quantiles={f"{share:g}": float(np.quantile(each, share, method="nearest")) for share in SHARES},
         )
 
@@ -119,6 +127,9 @@ class Certificate:
         model, settings: what it was tuned for.
         compared: the plans on the held-out images, the best first.
         over_default, over_untuned: how many times smaller the error of the returned plan is.
+        rival: the untuned one that is meant, "SAMPLER on GRID".
+        rivals: how many untuned ones were `measured` on the held-out images, how many were `ranked` on training images,
+            and the names of those `missing` that there was no time for: with any, nothing is said of the best.
         elsewhere: the same over the best untuned one under other settings, by name.
         teacher: the plan that gave the converged solutions: its sampler, grid, rows and own error.
         images: how many were used for what.
@@ -129,6 +140,7 @@ class Certificate:
         stopped: why it ended early or left out what was asked for, or "".
         factors: of guidance by row, where the plan has them.
         objective: what the errors, gains and the teacher's error are, "rmse" or "psnr".
+        pictures: PNG files of the first held-out images, by what drew them; the page shows them, the JSON has none.
     """
 
     plan: str
@@ -142,6 +154,8 @@ class Certificate:
     compared: Sequence[Compared]
     over_default: ConfidenceInterval
     over_untuned: ConfidenceInterval
+    rival: str
+    rivals: Mapping[str, Any]
     elsewhere: Mapping[str, ConfidenceInterval]
     teacher: Mapping[str, Any]
     images: Mapping[str, int]
@@ -151,6 +165,7 @@ class Certificate:
     stopped: str = ""
     factors: Sequence[float] | None = None
     objective: str = "rmse"
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
@@ -171,8 +186,20 @@ class Certificate:
         return (
             f"{where} has {self.over_default.value:.3g} times less {what} than the default "
             f"({self.over_default.low:.3g} to {self.over_default.high:.3g}) and {self.over_untuned.value:.3g} times "
-            f"less than the best untuned sampler ({self.over_untuned.low:.3g} to {self.over_untuned.high:.3g}), on "
-            "held-out noise."
+            f"less ({self.over_untuned.low:.3g} to {self.over_untuned.high:.3g}) than {self.opposed}, on held-out "
+            "noise."
+        )
+
+    @property
+    def opposed(self) -> str:
+        """The untuned sampler that the plan is compared with, and among how many it was found."""
+        measured, missing = self.rivals["measured"], self.rivals["missing"]
+        if not missing:
+            return f"the best of {measured} strong untuned samplers, {self.rival}"
+        which = "the only untuned sampler" if measured == 1 else f"the best of the {measured} untuned samplers"
+        return (
+            f"{self.rival}, {which} that there was time to measure (not measured: {', '.join(missing)}; nothing is "
+            "claimed about the best)"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -181,7 +208,7 @@ class Certificate:
             "format": FORMAT,
             "verdict": self.verdict,
             "confidence": LEVEL,
-            **_plain(asdict(self)),
+            **_plain({name: value for name, value in asdict(self).items() if name != "pictures"}),
             "fewstep": importlib.metadata.version("fewstep"),
             "torch": torch.__version__,
             "machine": {"processor": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()},
@@ -193,7 +220,7 @@ class Certificate:
         text = json.dumps(self.to_json(), indent=2, allow_nan=False)
         page = file.with_suffix(".html")
         write_whole(file, text.encode())
-        write_whole(page, page_of(self.to_json()).encode())
+        write_whole(page, page_of(self.to_json(), self.pictures).encode())
         return file, page
 
 

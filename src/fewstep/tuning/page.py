@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -14,14 +15,15 @@ table { border-collapse: collapse; width: 100% } td, th { text-align: left; padd
 th { border-bottom: 1px solid #c9d1d9; font-weight: 600 } td.n { text-align: right; font-variant-numeric: tabular-nums }
 .bar { background: #3867d6; height: .7rem; border-radius: 2px } .own .bar { background: #20a464 }
 code { background: #f2f4f7; padding: .1rem .3rem }
+figure { margin: .6rem 0 } figure img { max-width: 100%; image-rendering: pixelated } figcaption { color: #59636e }
 @media (prefers-color-scheme: dark) {
   body { background: #14171a; color: #dfe3e8 } .verdict, code { background: #1f2730 }
 }
 """
 
 
-def page_of(certificate: Mapping[str, Any]) -> str:
-    """HTML of what `Certificate.to_json` gives."""
+def page_of(certificate: Mapping[str, Any], pictures: Mapping[str, bytes] | None = None) -> str:
+    """HTML of what `Certificate.to_json` gives, and of PNG files by what drew them."""
     model, seconds = certificate["model"], certificate["seconds"]
     cost = f"at {certificate['rows']} rows"
     if 0 in (certificate["factors"] or ()):
@@ -37,7 +39,7 @@ def page_of(certificate: Mapping[str, Any]) -> str:
 <h1>{escape(title)}</h1>
 <p class="verdict">{escape(certificate["verdict"])}</p>
 <h2>Compared on {certificate["images"]["held_out"]} images of held-out noise</h2>
-<table><tr><th>plan</th><th></th><th>rows</th><th>evaluations</th><th>{heads[judged]}</th>
+<table><tr><th>plan</th><th></th><th>rows</th><th>evaluations</th><th>images</th><th>{heads[judged]}</th>
 <th>{certificate["confidence"]:.0%} interval</th><th>{heads[other]}</th><th></th></tr>
 {"".join(_row(one, judged, other, most, one["digest"] == certificate["plan"]) for one in compared)}
 </table>
@@ -45,7 +47,10 @@ def page_of(certificate: Mapping[str, Any]) -> str:
 ({escape(str(certificate["teacher"]["sampler"]))} in {certificate["teacher"]["rows"]} rows, itself within about
 {_number(certificate["teacher"]["error"])}), over all images; that of the typical image is the geometric mean over
 images, the one that goes with their mean PSNR. The plan was chosen by the {heads[judged]}. Intervals are a bootstrap
-over images.</p>
+over images; that of a gain chooses the best untuned sampler in each draw anew. Samplers that are far behind on the
+first images are not measured on the others.</p>
+{_missing(certificate["rivals"]["missing"])}
+{_pictures(pictures or {})}
 {_elsewhere(certificate["elsewhere"])}
 <h2>What it took</h2>
 <table>{"".join(_pair(name, _seconds(value)) for name, value in seconds.items())}</table>
@@ -62,11 +67,28 @@ def _row(one: Mapping[str, Any], judged: str, other: str, most: float, own: bool
     name = f"{one['sampler']} on {one['grid']}" + (f" ({options})" if options else "")
     interval = f"{_number(error['low'])} to {_number(error['high'])}"
     cells = f"<td>{escape(name)}</td><td>{escape(one['kind'])}</td><td class='n'>{one['rows']}</td>"
-    cells += f"<td class='n'>{one['nfe']:g}</td>"
+    cells += f"<td class='n'>{one['nfe']:g}</td><td class='n'>{one['images']}</td>"
     cells += f"<td class='n'>{_number(error['value'])}</td><td class='n'>{interval}</td>"
     cells += f"<td class='n'>{_number(one[other]['value'])}</td>"
     mark = " class='own'" if own else ""
     return f"<tr{mark}>{cells}<td style='width:25%'><div class='bar' style='width:{width:.1f}%'></div></td></tr>\n"
+
+
+def _missing(names: Sequence[str]) -> str:
+    """The rivals that there was no time to measure."""
+    return f"<p>Not measured, as there was no time: {escape(', '.join(names))}.</p>" if names else ""
+
+
+def _pictures(pictures: Mapping[str, bytes]) -> str:
+    """Rows of the same images, each drawn in another way."""
+    if not pictures:
+        return ""
+    rows = "".join(
+        f"<figure><img alt='{escape(name)}' src='data:image/png;base64,{b64encode(png).decode()}'>"
+        f"<figcaption>{escape(name)}</figcaption></figure>"
+        for name, png in pictures.items()
+    )
+    return f"<h2>The first images of held-out noise</h2>{rows}"
 
 
 def _elsewhere(figures: Mapping[str, Any]) -> str:

@@ -37,6 +37,10 @@ class Solutions(NamedTuple):
         """So many of them."""
         return Solutions(self.numbers[:count], self.targets[:count])
 
+    def after(self, count: int) -> Solutions:
+        """Those after so many."""
+        return Solutions(self.numbers[count:], self.targets[count:])
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -51,9 +55,10 @@ class Problem:
         elsewhere: other settings of the same model, by name, on which the tuned plan is tried too.
         seed: names another endless row of noise.
         batch: images that the network sees at once.
-        objective: "rmse" or "psnr", what the error of a plan is, see `fewstep.measure.distance`.
+        objective: "psnr" or "rmse", what the error of a plan is, see `fewstep.measure.distance`.
         default: the plan of so many rows that is used without tuning; None is deis-3 on the quadratic grid.
         draw: draws (rows, images) as they are to be drawn, decoded, to measure what that takes; None runs the default.
+        picture: a PNG file of states (B, ..), one beside the other; None where they are not of pictures.
     """
 
     denoiser: Callable[[Sequence[int]], Denoiser]
@@ -66,9 +71,10 @@ class Problem:
     seed: int = 0
     batch: int = 64
     device: torch.device | str = "cpu"
-    objective: str = "rmse"
+    objective: str = "psnr"
     default: Callable[[int], Plan] | None = None
     draw: Callable[[int, int], Any] | None = None
+    picture: Callable[[Tensor], bytes] | None = None
 
     @staticmethod
     def of(

@@ -8,7 +8,6 @@ from contextlib import suppress
 
 from fewstep.core.errors import InvalidInput
 from fewstep.tuning.learning import Learned, Pace, Start, learn
-from fewstep.tuning.rivals import FINALISTS
 from fewstep.tuning.task import Best, TuningTask
 from fewstep.tuning.teacher import Lessons
 
@@ -29,7 +28,7 @@ def ranked(task: TuningTask, lessons: Lessons, starts: Sequence[Start], best: Be
 
 def seconds_left(task: TuningTask, lessons: Lessons) -> float:
     """Seconds to learn in: the certificate has to be made in what is left of them all."""
-    rows = task.rows * (FINALISTS + 7) + 30 * len(task.problem.elsewhere)
+    rows = task.rows * 7 + 30 * len(task.problem.elsewhere)
     return task.time.allowed - task.time.elapsed - lessons.each * lessons.sizes.held_out * rows
 
 

@@ -1,8 +1,14 @@
-"""The rivals of a tuned plan: every sampler without noise on every grid, at as many rows."""
+"""The rivals of a tuned plan: every sampler without noise on every grid, at as many rows. The strongest are known
+beforehand: `contenders.json` holds the pairs of sampler and grid that were the best somewhere in a comparison over
+several models (`benchmarks/contenders.py`).
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -16,7 +22,7 @@ from fewstep.solvers.compiler import compile
 from fewstep.solvers.registry import SAMPLERS
 
 FINALISTS = 6
-"""The best rivals, which are compared on held-out noise."""
+"""The best of a search, which are compared on held-out noise, beside the contenders."""
 
 
 def rivals_of(schedule: Schedule, rows: int, samplers: Sequence[str] | None = None) -> list[Plan]:
@@ -30,6 +36,18 @@ def rivals_of(schedule: Schedule, rows: int, samplers: Sequence[str] | None = No
             raise unknown_name("sampler without noise", str(name), known)
     names = known if samplers is None else samplers
     return distinct(p for name in names for grid in GRIDS for p in fitting(name, schedule, rows, grid=grid))
+
+
+@cache
+def strongest() -> tuple[tuple[str, str], ...]:
+    """The pairs of sampler and grid that were the best somewhere, the one that is the best alone first."""
+    document = json.loads(files("fewstep.tuning").joinpath("contenders.json").read_text(encoding="utf-8"))
+    return tuple((sampler, grid) for sampler, grid in document["pairs"])
+
+
+def contenders_of(schedule: Schedule, rows: int) -> list[Plan]:
+    """The plans of `strongest` that can be compiled, each with the most steps within `rows`."""
+    return distinct(plan for name, grid in strongest() for plan in fitting(name, schedule, rows, grid=grid))
 
 
 def deterministic() -> list[str]:

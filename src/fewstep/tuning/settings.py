@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fewstep.core.errors import InvalidInput
 
 TRAIN, VALIDATION, HELD_OUT = 0, 2**28, 2**29
 """The numbers of the images of each part begin here, so that parts never meet whatever their sizes."""
-LEAST_IMAGES, MOST_IMAGES = 16, 4096
+LEAST_IMAGES, HELD, MOST_IMAGES = 16, 256, 4096
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,19 @@ class Sizes:
         )
 
     @staticmethod
-    def affordable(seconds: float, each: float) -> Sizes:
-        """With the most training images, a power of two, whose converged solutions take at most `seconds`, `each` for
-        one image.
+    def affordable(seconds: float, each: float, judging: float = 0.0) -> Sizes:
+        """What fits: 60% of the `seconds` for up to `HELD` held-out images, whose converged solutions take `each` and
+        which all rivals draw in `judging` more; and in the others the most training images, a power of two. Where
+        more train, as many are held out.
         """
+        held_out = HELD
+        while held_out > LEAST_IMAGES and held_out * (each + judging) > 0.6 * seconds:
+            held_out //= 2
         train = MOST_IMAGES
-        while train > LEAST_IMAGES and each * Sizes.of(train).solved > seconds:
+        while train > LEAST_IMAGES and (each * 1.5 + judging * (train > held_out)) * train > 0.4 * seconds:
             train //= 2
-        return Sizes.of(train)
+        own = Sizes.of(train)
+        return replace(own, held_out=held_out if held_out < HELD else max(HELD, train))
 
     @property
     def solved(self) -> int:
@@ -74,7 +79,8 @@ class TuningSettings:
             less far (`fewstep.Plan`); the converged solution stays that of the constant scale.
         interval: guide some rows alone, so that there are more of them at the cost of the same evaluations
             (`fewstep.tuning.intervals`), where that is nearer.
-        objective: "rmse", the error over all images, or "psnr", the typical image's; None is the problem's, "rmse".
+        objective: "psnr", the error of the typical image, or "rmse", that over all images, which a few whose paths fork
+            decide; None is the problem's, "psnr".
         prompts: a file with a prompt a line, for a pipeline that takes prompts; a quarter of them is held out.
         batch: images that the network sees at once; None is the problem's, 64.
         seed: of the noise; None is the problem's, 0.

@@ -9,12 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from fewstep import zoo
 from fewstep.batch.prompts import subjects
 from fewstep.core.errors import InvalidInput
 from fewstep.denoise.base import Denoiser
+from fewstep.drawing import Layout, png_bytes
 from fewstep.models.identity import in_dtype
-from fewstep.pipeline import Pipeline
+from fewstep.pipeline import Pipeline, sheet_of
 from fewstep.tuning.problem import Problem
 from fewstep.tuning.settings import HELD_OUT, TuningSettings
 from fewstep.zoo.scenes.prompts import held_out_prompts, training_prompts
@@ -86,13 +89,21 @@ def drawing(pipe: Pipeline, condition: Callable[[int], Any], scale: float, other
         pipe.schedule_at(),
         pipe.state_shape(),
         name=pipe.name,
-        digest=pipe.model.identity.weights,
+        digest=pipe.model.identity.merged,
         settings={"guidance": scale, **({"precision": lower["dtype"]} if lower else {})},
         elsewhere={f"guidance {other:g}": drawn(other) for other in others},
         device=pipe.model.device,
         default=lambda rows: pipe.plan(steps=rows),
         draw=draw,
+        picture=lambda states: _picture(pipe, states),
     )
+
+
+def _picture(pipe: Pipeline, states: Tensor) -> bytes:
+    """States decoded, one beside the other, enlarged to 64 pixels at least."""
+    pixels = pipe.decode(states)
+    layout = Layout(columns=len(pixels), scale=max(1, 64 // pixels.shape[-1]), gap=1)
+    return png_bytes(sheet_of(pixels, pipe.value_range, layout))
 
 
 def scale_of(pipe: Pipeline, guidance: float | None) -> float:

@@ -21,8 +21,10 @@ from fewstep.tuning.timelimit import TimeLimit
 
 SHARE = 0.03
 """Of the error of the default: that of the teacher is less than its last change, which is bounded by this."""
-FINDING_SHARE, SOLVING_SHARE = 0.1, 0.2
-"""Of the time, that finding the teacher and then the converged solutions may take."""
+FINDING_SHARE, SOLVING_SHARE = 0.1, 0.4
+"""Of the time: what finding the teacher may take, and then the solutions, with the rivals on held-out images."""
+RIVALS = 6
+"""About so many are measured on all held-out images."""
 PILOT, FEWEST_PILOTS = 16, 4
 """Images on which the teacher is found where no sizes are given, and of a model that is too slow for so many."""
 
@@ -56,7 +58,7 @@ def lessons_of(task: TuningTask) -> Lessons:
     )
     each = (time.elapsed - before) / teacher.rows
     steps = len(teacher.plan.rows)
-    sizes = sizes or Sizes.affordable(SOLVING_SHARE * time.allowed, each * steps)
+    sizes = sizes or Sizes.affordable(SOLVING_SHARE * time.allowed, each * steps, each * RIVALS * task.rows)
     parts = []
     for first, count in ((TRAIN, sizes.train), (VALIDATION, sizes.validation), (HELD_OUT, sizes.held_out)):
         numbers = range(first, first + count)

@@ -14,9 +14,10 @@ from fewstep.tuning.fit import MOVED, starting_tables
 from fewstep.tuning.intervals import fitted_layouts
 from fewstep.tuning.learning import Start
 from fewstep.tuning.race import RACED, learn_from, ranked
-from fewstep.tuning.rivals import FINALISTS, rivals_of
+from fewstep.tuning.rivals import FINALISTS, contenders_of, rivals_of, strongest
 from fewstep.tuning.search import Scored, halving, variants
 from fewstep.tuning.settings import TuningSettings
+from fewstep.tuning.standings import standings_of
 from fewstep.tuning.subject import Subject, problem_at
 from fewstep.tuning.task import Best, TuningTask, Watch
 from fewstep.tuning.teacher import Lessons, TeacherPath, lessons_of, path_of
@@ -26,8 +27,10 @@ from fewstep.tuning.verdict import certified
 
 FAMILIES = 4
 """Samplers whose grids are searched."""
-SEARCH_SHARE, TIMES_SHARE, INTERVAL_SHARE = 0.4, 0.6, 0.7
-"""Of the time: when the search, the moving of times and that of an interval of guidance are over."""
+SEARCH_SHARE, TIMES_SHARE, INTERVAL_SHARE, RIVALS_SHARE = 0.45, 0.6, 0.7, 0.8
+"""Of the time: when the search, the moving of times, that of an interval of guidance and the measuring of rivals on
+held-out images are over.
+"""
 
 
 class Uncertified(KeyboardInterrupt):
@@ -58,9 +61,10 @@ def tune(
 ) -> Tuned:
     """Find the plan for a budget that is nearest to the converged solutions of a model.
 
-    It compares every deterministic sampler on every grid, searches the parameters of grids and times by dynamic
-    programming for the best of them, fits weights by least squares, and learns times and weights from the best of all.
-    Ctrl-C ends the search or the learning, and the best plan so far is measured and returned.
+    It compares every deterministic sampler on every grid, measures the best of them and the strongest that are known on
+    held-out noise, searches the parameters of grids and times by dynamic programming, fits weights by least squares,
+    and learns times and weights from the best of all. Ctrl-C ends the search or the learning, and the best plan so far
+    is measured and returned.
 
     Args:
         subject: what `fewstep.load` made, or a `Problem`.
@@ -87,14 +91,18 @@ def tune(
             f"the default has {len(default.rows)} rows on {default.recipe.schedule['kind']}, and {rows} on "
             f"{problem.schedule.kind} are tuned for: compile it for the same"
         )
-    plans = rivals_of(problem.schedule, rows, settings.samplers)
+    time = TimeLimit(float(settings.seconds), settings.clock)
+    strong = strongest()
+    plans = sorted(
+        rivals_of(problem.schedule, rows, settings.samplers),
+        key=lambda plan: (plan.recipe.sampler, plan.recipe.grid) not in strong,
+    )
     factors = settings.factors and problem.guided
     if settings.interval and not factors:
         raise InvalidInput(
             f"an interval is of classifier-free guidance by a constant scale whose factors are learned, and "
             f"{problem.name} is tuned without: leave it out, or tune at a scale other than 1"
         )
-    time = TimeLimit(float(settings.seconds), settings.clock)
     watch = watch or (lambda stage, done, of, words: None)
     return _tuned(TuningTask(problem, rows, default, settings, factors, time, watch), plans)
 
@@ -103,7 +111,8 @@ def _tuned(task: TuningTask, plans: Sequence[Plan]) -> Tuned:
     """All stages, one after the other; what is done when it is interrupted goes into the certificate."""
     with task.time.stage("teacher"):
         lessons = lessons_of(task)
-    best, rivals = Best(), list[Plan]()
+    best, standings = Best(), None
+    contenders = contenders_of(task.problem.schedule, task.rows)
     searched: dict[str, Any] = {}
     stopped: list[str] = []
     try:
@@ -111,6 +120,17 @@ def _tuned(task: TuningTask, plans: Sequence[Plan]) -> Tuned:
             scored = _compared(task, lessons, plans)
             rivals = [one.plan for one in scored[:FINALISTS]]
             untuned = min(best.tried(task, plan, lessons.validation) for plan in (task.default, *rivals))
+        with task.time.stage("rivals"):
+            standings = standings_of(
+                task.problem,
+                task.default,
+                contenders,
+                rivals,
+                lessons.held_out,
+                enough=lambda: task.time.after(RIVALS_SHARE),
+                watch=task.watching("rivals"),
+            )
+        with task.time.stage("grids"):
             grids = _grids(task, lessons, scored, best)
             searched = {"untuned": len(plans), "variants": grids.tried, "cut": task.time.after(SEARCH_SHARE)}
             starts = _starts(task, lessons, grids, rivals)
@@ -135,7 +155,11 @@ def _tuned(task: TuningTask, plans: Sequence[Plan]) -> Tuned:
         stopped.append("interrupted")
     with task.time.stage("certificate"):
         try:
-            return Tuned(*certified(task, lessons, best, rivals, searched, "; ".join(stopped)))
+            if standings is None:  # interrupted before
+                standings = standings_of(
+                    task.problem, task.default, contenders, (), lessons.held_out, enough=lambda: True
+                )
+            return Tuned(*certified(task, lessons, best, standings, searched, "; ".join(stopped)))
         except KeyboardInterrupt as stop:
             raise Uncertified(best.plan or task.default) from stop
 
@@ -152,7 +176,7 @@ class _Grids(NamedTuple):
 
 def _compared(task: TuningTask, lessons: Lessons, plans: Sequence[Plan]) -> list[Scored]:
     """The rivals, the best first."""
-    enough = task.time.until(0.6 * SEARCH_SHARE)
+    enough = task.time.until(0.7 * SEARCH_SHARE)
     return halving(
         task.problem, plans, lessons.train, lessons.sizes.rungs, enough=enough, watch=task.watching("search")
     )

@@ -7,55 +7,64 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from torch import Tensor
-
 from fewstep.core.plan import Plan
-from fewstep.measure.distance import overall, squares
+from fewstep.measure.distance import overall
 from fewstep.tuning.certificate import Certificate, Compared, ConfidenceInterval, gain
-from fewstep.tuning.problem import Solutions
+from fewstep.tuning.problem import Problem, Solutions
 from fewstep.tuning.settings import HELD_OUT
+from fewstep.tuning.standings import Standing, Standings
 from fewstep.tuning.table import LEARNED
 from fewstep.tuning.task import Best, TuningTask
 from fewstep.tuning.teacher import Lessons
 
+SHOWN = 8
+"""Images on the page."""
+
 
 def certified(
-    task: TuningTask, lessons: Lessons, best: Best, rivals: Sequence[Plan], searched: Mapping[str, Any], stopped: str
+    task: TuningTask,
+    lessons: Lessons,
+    best: Best,
+    standings: Standings,
+    searched: Mapping[str, Any],
+    stopped: str,
 ) -> tuple[Plan, Certificate]:
     """The best plan, or the default where it does not beat that beyond noise, and its certificate."""
     problem, teacher, held_out = task.problem, lessons.teacher, lessons.held_out
-    own, objective = best.plan or task.default, task.problem.objective
-    plans = {plan.digest: plan for plan in (own, task.default, *rivals)}
-    errors: dict[str, Tensor] = {}
-    compared: list[Compared] = []
-    for i, (digest, plan) in enumerate(plans.items()):
-        task.watch("certificate", i, len(plans), "")
-        states, evaluations = problem.solve_counted(plan, held_out.numbers)
-        errors[digest] = squares(states, held_out.targets)
-        compared.append(Compared.of(_kind(plan, task.default, rivals), plan, errors[digest], evaluations))
-
-    def error(plan: Plan) -> float:
-        return overall(errors[plan.digest], objective)
-
-    over = gain(errors[task.default.digest], errors[own.digest], objective)
-    told_apart = error(task.default) > teacher.error
-    chosen = own if over.low > 1 and told_apart else task.default
-    rival = min([task.default, *rivals], key=error)
-    task.time.spent["twice"] = _twice(task, best, held_out, error(rival))
-    elsewhere = _elsewhere(task, teacher.plan, chosen, rival, len(held_out.numbers) // 4)
+    objective, default = problem.objective, standings.default
+    task.watch("certificate", 0, 2, "")
+    own = best.plan or task.default
+    learned = standings.find(own) or Standing.of(problem, own, held_out)
+    over = gain(default.errors, learned.errors, objective)
+    told_apart = overall(default.errors, objective) > teacher.error
+    chosen = learned if over.low > 1 and told_apart else default
+    rival = standings.best(objective)
+    task.watch("certificate", 1, 2, "")
+    task.time.spent["twice"] = _twice(task, best, held_out, overall(rival.errors, objective))
+    elsewhere = _elsewhere(task, teacher.plan, chosen.plan, rival.plan, len(held_out.numbers) // 4)
+    pictures = _pictures(problem, held_out, chosen.plan, rival.plan)
     task.time.spent["total"] = task.time.elapsed
-    return chosen, Certificate(
-        plan=chosen.digest,
-        kind=_kind(chosen, task.default, rivals),
+    untuned = [one.plan for one in standings.measured]
+    compared = {one.plan.digest: one for one in (learned, *standings.measured)}
+    rows = [Compared.of(_kind(one.plan, task.default, untuned), *one) for one in compared.values()]
+    return chosen.plan, Certificate(
+        plan=chosen.plan.digest,
+        kind=_kind(chosen.plan, task.default, untuned),
         rows=task.rows,
-        nfe=next(one.nfe for one in compared if one.digest == task.default.digest),
+        nfe=default.nfe,
         model={"name": problem.name, "digest": problem.digest},
         settings=dict(problem.settings),
         schedule=problem.schedule.fingerprint,
         seed=problem.seed,
-        compared=sorted(compared, key=lambda one: one.error(objective).value),
-        over_default=over if chosen is own else ConfidenceInterval(1.0, 1.0, 1.0),
-        over_untuned=gain(errors[rival.digest], errors[chosen.digest], objective),
+        compared=sorted(rows, key=lambda one: one.error(objective).value),
+        over_default=over if chosen is learned else ConfidenceInterval(1.0, 1.0, 1.0),
+        over_untuned=gain(standings.errors, chosen.errors, objective),
+        rival=named(rival.plan),
+        rivals={
+            "measured": len(standings.measured),
+            "ranked": searched.get("untuned", 0),
+            "missing": [named(plan) for plan in standings.missing],
+        },
         elsewhere=elsewhere,
         teacher={
             "sampler": teacher.plan.recipe.sampler,
@@ -68,9 +77,26 @@ def certified(
         learning=best.learning,
         seconds=task.time.spent,
         stopped=stopped,
-        factors=chosen.guidance_factors,
+        factors=chosen.plan.guidance_factors,
         objective=objective,
+        pictures=pictures,
     )
+
+
+def named(plan: Plan) -> str:
+    """A plan as people call it."""
+    return f"{plan.recipe.sampler} on {plan.recipe.grid}"
+
+
+def _pictures(problem: Problem, images: Solutions, plan: Plan, rival: Plan) -> dict[str, bytes]:
+    """The first held-out images: converged, by the plan, and by the best rival; none where there are no pixels."""
+    if problem.picture is None:
+        return {}
+    first = images.first(SHOWN)
+    states = {"converged": first.targets, "this plan": problem.solve(plan, first.numbers)}
+    if rival.digest != plan.digest:
+        states[f"best untuned, {named(rival)}"] = problem.solve(rival, first.numbers)
+    return {name: problem.picture(one) for name, one in states.items()}
 
 
 def _kind(plan: Plan, default: Plan, rivals: Sequence[Plan]) -> str:
