@@ -95,3 +95,11 @@ def test_a_table_that_gives_nan_does_not_pass():
         A = plan.A * 1e200
         with pytest.raises(fs.InvalidInput, match="is off by"):
             check_marginals(replace(plan, A=A))
+
+
+def test_coefficients_that_float32_cannot_hold_are_refused():
+    schedule = fs.schedules.from_alphas_cumprod([0.9, 1e-90, 1e-300])
+    with pytest.raises(
+        fs.InvalidInput, match=r"has coefficients of up to 1e\+150, .*: the noise schedule has impossible levels"
+    ):
+        fs.compile("belm", schedule=schedule, steps=2)

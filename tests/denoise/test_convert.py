@@ -218,3 +218,10 @@ def test_levels_of_a_batch_split_and_double():
     assert (one.sigma, len(one.host), one.rows) == (2.0, 1, None)
     assert one.take([0, 1, 0, 1]).t.tolist() == [2.0] * 4
     assert np.isscalar(one.take([0, 1, 0]).sigma)
+
+
+def test_an_alpha_that_float32_cannot_divide_by_counts_as_zero():
+    schedule = fs.schedules.from_alphas_cumprod([0.9, 1e-80])
+    network = fs.Network(lambda x, t: x, schedule)
+    with pytest.raises(fs.InvalidInput, match=r"predicts epsilon .* at time 1, where alpha is 1e-40"):
+        fs.sample(fs.compile("ddim", schedule=schedule, steps=1), network, shape=(1, 2))

@@ -84,6 +84,8 @@ class App(Commands):
         except UnicodeEncodeError as error:  # half of a pair of characters, which no file and no model takes
             _fail(f"{error.object[error.start : error.end]!r} is not a character: leave it out", BAD_INPUT)
         except Exception as error:
+            if isinstance(error, ArithmeticError) and isinstance(error, fs.NonFinite):
+                _fail(str(error), FAILED)
             if _out_of_memory(error):
                 _fail(f"the memory does not suffice ({error}): ask for fewer or smaller images at once", FAILED)
             library = _library(error)
@@ -91,10 +93,6 @@ class App(Commands):
                 raise
             what = f"{library} failed ({type(error).__name__}: {error!s:.300})"
             _fail(f"{what}: the files of a model may not fit it. FEWSTEP_TRACEBACK=1 shows where", FAILED)
-        except ArithmeticError as error:
-            if not isinstance(error, fs.NonFinite):
-                raise
-            _fail(str(error), FAILED)
         sys.exit(code if isinstance(code, int) else 0)
 
 

@@ -16,6 +16,9 @@ import numpy as np
 from fewstep.core.errors import InvalidInput, shown
 from fewstep.core.schedule import Float
 
+LARGEST = 3e38
+"""Float32 ends there."""
+
 
 class Tableau(Protocol):
     """What is checked of a plan; see `fewstep.core.plan.Plan`, which checks itself where it is read."""
@@ -73,7 +76,9 @@ def marginal_error(plan: Tableau) -> Float:
 
 
 def check_marginals(plan: Tableau, least: float = 0.0) -> None:
-    """Raise `InvalidInput` where the table departs from the schedule by more than it declares, and than `least`."""
+    """Raise `InvalidInput` where the table departs from the schedule by more than it declares, and than `least`, and
+    where it holds a number that states in float32 cannot.
+    """
     with np.errstate(over="ignore", invalid="ignore"):  # of tables that are refused below
         error = marginal_error(plan)
     worst = int(np.argmax(error))
@@ -83,4 +88,10 @@ def check_marginals(plan: Tableau, least: float = 0.0) -> None:
             f"{plan.recipe.sampler} over {plan.steps} steps of grid {shown(plan.recipe.grid)}: (alpha, sigma) at "
             f"{where} is off by {error[worst]:.2g}, allowed is {plan.tolerance:.2g}. Choose a lower order, more steps "
             "or another grid"
+        )
+    largest = max(float(np.max(np.abs(table))) for table in (plan.init, plan.A, plan.B, plan.s))
+    if largest > LARGEST:
+        raise InvalidInput(
+            f"{plan.recipe.sampler} over {plan.steps} steps of grid {shown(plan.recipe.grid)} has coefficients of up "
+            f"to {largest:.2g}, and states hold numbers up to {LARGEST:g}: the noise schedule has impossible levels"
         )

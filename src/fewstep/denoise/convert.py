@@ -29,6 +29,8 @@ from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser, Level, Value, Wrapper
 
 PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow", "edm")
+LEAST_ALPHA = 1e-30
+"""Below it the data is lost in rounding, and sigma / alpha nears the end of float32."""
 
 
 class Network(Denoiser):
@@ -82,10 +84,11 @@ class Network(Denoiser):
         return other
 
     def coefficients(self, t: Value, alpha: Value, sigma: Value) -> tuple[Value, Value]:
-        if self.prediction in ("epsilon", "edm") and isinstance(alpha, float) and alpha == 0:
+        if self.prediction in ("epsilon", "edm") and isinstance(alpha, float) and alpha < LEAST_ALPHA:
             raise InvalidInput(
-                f"a network that predicts {self.prediction} says nothing of the data at time {t:g}, where alpha is 0 "
-                "(zero terminal SNR): start the grid below it, or use one that predicts v_prediction, flow or sample"
+                f"a network that predicts {self.prediction} says nothing of the data at time {t:g}, where alpha is "
+                f"{alpha:g} (zero terminal SNR): start the grid below it, or use one that predicts v_prediction, flow "
+                "or sample"
             )
         match self.prediction:
             case "epsilon":
