@@ -11,6 +11,7 @@ import fewstep as fs
 from fewstep.cli.headings import Decorator, option, several
 from fewstep.cli.output import note
 from fewstep.cli.values import ScaledFile
+from fewstep.denoise import PREDICTIONS
 
 MODEL = "Loading the model"
 _OPTIONS = {
@@ -27,7 +28,7 @@ _OPTIONS = {
     ),
     "prediction": option(
         "--prediction",
-        type=click.Choice(fs.models.PREDICTIONS),
+        type=click.Choice(PREDICTIONS),
         usual="as the model's files say",
         heading=MODEL,
         help="What the network predicts.",

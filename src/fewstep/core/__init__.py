@@ -1,10 +1,33 @@
-"""Noise schedules, time grids and plans: float64 mathematics on the host, no networks."""
+"""Noise schedules, time grids and plans: float64 mathematics on the host, no networks.
+
+Names are imported when they are first used, so that what needs one of the light ones does not load the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from fewstep.core.errors import InvalidInput, one_of, shown, unknown_name
-from fewstep.core.grid import GRIDS, beta_quantile, given_times, grid_times
-from fewstep.core.plan import Plan, Recipe, Row
-from fewstep.core.schedule import BetaSchedule, Float, FlowSchedule, Schedule
 
+if TYPE_CHECKING:
+    from fewstep.core.grid import GRIDS, beta_quantile, given_times, grid_times
+    from fewstep.core.plan import Plan, Recipe, Row
+    from fewstep.core.schedule import BetaSchedule, Float, FlowSchedule, Schedule
+
+_HOME = {
+    "GRIDS": "fewstep.core.grid",
+    "beta_quantile": "fewstep.core.grid",
+    "given_times": "fewstep.core.grid",
+    "grid_times": "fewstep.core.grid",
+    "Plan": "fewstep.core.plan",
+    "Recipe": "fewstep.core.plan",
+    "Row": "fewstep.core.plan",
+    "BetaSchedule": "fewstep.core.schedule",
+    "Float": "fewstep.core.schedule",
+    "FlowSchedule": "fewstep.core.schedule",
+    "Schedule": "fewstep.core.schedule",
+}
 __all__ = [
     "GRIDS",
     "BetaSchedule",
@@ -22,3 +45,11 @@ __all__ = [
     "shown",
     "unknown_name",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value

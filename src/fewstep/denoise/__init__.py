@@ -1,7 +1,38 @@
-"""Denoisers: from any network to `x, t -> estimate of x0`, with guidance and projections around it."""
+"""Denoisers: from any network to `x, t -> estimate of x0`, with guidance and projections around it.
 
-from fewstep.denoise.convert import Network
-from fewstep.denoise.project import clip, dynamic_threshold
-from fewstep.denoise.scale import GuidanceSchedule
+Names are imported when they are first used, so that what needs one of the light ones does not load the others.
+"""
 
-__all__ = ["GuidanceSchedule", "Network", "clip", "dynamic_threshold"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fewstep.denoise.prediction import PREDICTIONS
+
+if TYPE_CHECKING:
+    from fewstep.denoise.convert import Network
+    from fewstep.denoise.project import clip, dynamic_threshold
+    from fewstep.denoise.scale import GuidanceSchedule
+
+_HOME = {
+    "Network": "fewstep.denoise.convert",
+    "clip": "fewstep.denoise.project",
+    "dynamic_threshold": "fewstep.denoise.project",
+    "GuidanceSchedule": "fewstep.denoise.scale",
+}
+__all__ = [
+    "PREDICTIONS",
+    "GuidanceSchedule",
+    "Network",
+    "clip",
+    "dynamic_threshold",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value

@@ -27,8 +27,8 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser, Level, Value, Wrapper
+from fewstep.denoise.prediction import PREDICTIONS
 
-PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow", "edm")
 LEAST_ALPHA = 1e-30
 """Below it the data is lost in rounding, and sigma / alpha nears the end of float32."""
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fewstep import schedules
 from fewstep.core.errors import InvalidInput, unknown_name
-from fewstep.denoise.convert import PREDICTIONS
 from fewstep.denoise.embedded import scale_embedding
+from fewstep.denoise.prediction import PREDICTIONS
 from fewstep.models import encoder
 
 Config = Mapping[str, Any]

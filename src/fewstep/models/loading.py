@@ -15,7 +15,7 @@ import torch
 from fewstep import zoo
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.schedule import Schedule
-from fewstep.denoise.convert import PREDICTIONS
+from fewstep.denoise.prediction import PREDICTIONS
 from fewstep.drawing.overlay import Overlay, merged
 from fewstep.models.assembly import Parts, Place, component_of, of_component, of_folder, recommended_of
 from fewstep.models.cache import TensorCache

@@ -24,7 +24,7 @@ from safetensors import safe_open
 from fewstep import schedules
 from fewstep.core.errors import InvalidInput, shown, unknown_name
 from fewstep.core.schedule import Schedule
-from fewstep.denoise.convert import PREDICTIONS
+from fewstep.denoise.prediction import PREDICTIONS
 from fewstep.models.families import prediction_of
 from fewstep.zoo.container import Header
 

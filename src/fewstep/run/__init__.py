@@ -1,6 +1,36 @@
-"""Drivers: loops that run any plan with any denoiser, and know no solver by name."""
+"""Drivers: loops that run any plan with any denoiser, and know no solver by name.
 
-from fewstep.run.device import checked_device
-from fewstep.run.lower import DATA, NOISE, RAW, combinations
+Names are imported when they are first used, so that what needs one of the light ones does not load the others.
+"""
 
-__all__ = ["DATA", "NOISE", "RAW", "checked_device", "combinations"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fewstep.run.device import checked_device
+    from fewstep.run.lower import DATA, NOISE, RAW, combinations
+
+_HOME = {
+    "checked_device": "fewstep.run.device",
+    "DATA": "fewstep.run.lower",
+    "NOISE": "fewstep.run.lower",
+    "RAW": "fewstep.run.lower",
+    "combinations": "fewstep.run.lower",
+}
+__all__ = [
+    "DATA",
+    "NOISE",
+    "RAW",
+    "checked_device",
+    "combinations",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
