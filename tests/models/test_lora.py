@@ -156,6 +156,13 @@ def layouts(own: Any, family: str, layout: str) -> Tensors:
     words = changes(own.text_encoder, ("k_proj", "out_proj"), 1)
     if layout == "early":
         return early(network)
+    if layout == "dora":  # with a length of each row of the weights
+        network = changes(own.unet, ATTENTION)
+        lengths = {
+            f"unet.{name}.lora_magnitude_vector": own.unet.get_submodule(name).weight.norm(dim=1) * 1.5
+            for name in network
+        }
+        return todays("unet", network) | lengths
     if layout == "kohya":
         number = "" if family == "sd" else "1"
         text = kohyas(f"lora_te{number}_text_model", words)
@@ -174,6 +181,7 @@ def layouts(own: Any, family: str, layout: str) -> Tensors:
         ("sd", "today"),
         ("sd", "early"),
         ("sd", "kohya"),
+        ("sd", "dora"),
         ("sdxl", "today"),
         ("sdxl", "kohya"),
         ("sd3", "today"),

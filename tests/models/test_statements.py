@@ -144,6 +144,22 @@ def test_an_original_checkpoint_is_drawn_as_its_metadata_say(models: Models, tmp
         load(path, config=models("sd").folder)
 
 
+def test_the_usual_configuration_of_a_kind_does_not_contradict_a_file(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    _, own, folder = models("sd")
+    assert json.loads((folder / "scheduler/scheduler_config.json").read_text())["prediction_type"] == "epsilon"
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **options: str(folder))
+    more = {"": {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}}
+    path = originals.write(tmp_path / "v.safetensors", **originals.sd_parts(own), **more)
+    model = load(path).model
+    assert (model.prediction, model.schedule.spec["zero_snr"]) == ("v_prediction", True)
+    with pytest.raises(fs.InvalidInput, match="says 'epsilon': give a config that agrees"):
+        load(path, config="org/other")
+
+
 def test_the_files_of_a_folder_are_read_too(models: Models, tmp_path: Path) -> None:
     folder = shutil.copytree(models("sd").folder, tmp_path / "sd")
     file = folder / "unet/diffusion_pytorch_model.safetensors"

@@ -137,8 +137,8 @@ class SeedOrSeeds(click.ParamType):
     name = "seeds"
 
     def convert(self, value: Any, param: Parameter, ctx: Context) -> int | tuple[int, ...]:
-        found: tuple[int, ...] = _SEED_LIST.convert(str(value), param, ctx)  # a number, of a configuration file
-        return found if len(found) > 1 else found[0]
+        found = list(_SEED_LIST.convert(str(value), param, ctx))  # a number, of a configuration file
+        return tuple(found) if len(found) > 1 else found[0]
 
 
 class SeedList(Ranges):

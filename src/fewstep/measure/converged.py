@@ -136,11 +136,12 @@ def find_plan(
             last[family] = now
         if best is None:
             continue
+        spent, tried = clock() - began, len(going)
         going = tuple(one for one in going if errors[one] <= NEAR * min(errors.values())) or going
         usual = 1.0 if judged is None else overall(squares(judged, best.states), goal.objective)
         if best.error < torch.inf and best.error <= goal.tolerance * usual:
             break
-        if enough(2 * (clock() - began)):
+        if enough(2 * spent * len(going) / tried):
             break
     if best is None or not best.error < torch.inf:
         raise InvalidInput(f"{flow.name} gives no finite images in {steps} steps: try `fewstep doctor`")

@@ -21,7 +21,7 @@ from fewstep.models.assembly import Parts, Place, component_of, of_component, of
 from fewstep.models.cache import TensorCache
 from fewstep.models.codec import Pixels
 from fewstep.models.conditioner import Labels
-from fewstep.models.defaults import CLASS_GUIDANCE, CLASSES
+from fewstep.models.defaults import CLASS_GUIDANCE, CLASSES, SHIPPED
 from fewstep.models.folder import PICKLES, fetched_whole, is_hub_id
 from fewstep.models.identity import Identity, in_dtype, of_callable
 from fewstep.models.lora import Loras, lora_files, refuse
@@ -101,7 +101,7 @@ def load_model(
         _refuse(spec, f"the shipped model {source!r} knows its own")
         path = zoo.shipped_path(source)
         _refuse_claims(place, f"the shipped model {source!r} knows its own")
-        return of_folder(Parts(path, place), source) if path.is_dir() else _of_zoo(path, source, place)
+        return of_folder(Parts(path, place), source) if path.is_dir() else _of_zoo(path, source, place, SHIPPED[source])
     if header is not None:
         if "fewstep" in header.metadata:
             _refuse(spec, f"{path} says its own")
@@ -133,7 +133,7 @@ def recommended_by(source: str) -> Overlay:
     header = _header(path) if path.is_file() else None
     if header is None or "fewstep" not in header.metadata:
         return {}
-    return merged(CLASSES, {"guidance": {"scale": CLASS_GUIDANCE}})
+    return merged(CLASSES, {"guidance": {"scale": CLASS_GUIDANCE}}, SHIPPED.get(source, {}))
 
 
 def _place(
@@ -204,7 +204,7 @@ def _name(text: str) -> str:
     return "".join(filter(str.isprintable, text.rstrip("/").split("/")[-1]))[:100] or "model"
 
 
-def _of_zoo(path: Path, name: str, place: Place) -> Model:
+def _of_zoo(path: Path, name: str, place: Place, recommended: Overlay | None = None) -> Model:
     refuse(place.lora, name)
     loaded = zoo.load(path)
     spec = loaded.spec
@@ -213,6 +213,7 @@ def _of_zoo(path: Path, name: str, place: Place) -> Model:
         Labels(spec.classes),
         Pixels(spec.value_range),
         spec.sample_shape,
+        recommended,
         schedule=spec.schedule,
         prediction=spec.prediction,
         identity=Identity(name, loaded.digest, in_dtype(place.dtype)),

@@ -168,9 +168,14 @@ class Model:
 
 
 def class_model(
-    network: Callable[..., Any], conditioner: Conditioner, codec: Codec, shape: Sequence[int], **facts: Any
+    network: Callable[..., Any],
+    conditioner: Conditioner,
+    codec: Codec,
+    shape: Sequence[int],
+    recommended: Overlay | None = None,
+    **facts: Any,
 ) -> Model:
-    """A model of one size, whose states have the `shape` (C, H, W)."""
+    """A model of one size, whose states have the `shape` (C, H, W), and what it recommends itself."""
     channels, height, width = shape
     factor = codec.factor
     return Model(
@@ -178,7 +183,7 @@ def class_model(
         conditioner=conditioner,
         codec=codec,
         sizes=ImageSizes(channels, height * factor, width * factor, factor),
-        recommended=merged(CLASSES, {"guidance": {"scale": conditioner.usual_scale}}),
+        recommended=merged(CLASSES, {"guidance": {"scale": conditioner.usual_scale}}, recommended or {}),
         batch=CLASS_BATCH,
         **facts,
     )

@@ -22,6 +22,7 @@ from fewstep.measure.distance import OBJECTIVES, overall, squares
 from fewstep.run.eager import NonFinite, sample
 from fewstep.run.noise import START, unit_noise
 from fewstep.solvers.compiler import compile
+from fewstep.tuning.rivals import strongest
 
 FIRST_SEED = 2**40
 """Seeds of the noise for tuning start here, far from those that people draw with."""
@@ -56,7 +57,8 @@ class Problem:
         seed: names another endless row of noise.
         batch: images that the network sees at once.
         objective: "psnr" or "rmse", what the error of a plan is, see `fewstep.measure.distance`.
-        default: the plan of so many rows that is used without tuning; None is deis-3 on the quadratic grid.
+        default: the plan of so many rows that is used without tuning; None is that of the strongest pair of
+            `fewstep.tuning.rivals`.
         draw: draws (rows, images) as they are to be drawn, decoded, to measure what that takes; None runs the default.
         picture: a PNG file of states (B, ..), one beside the other; None where they are not of pictures.
     """
@@ -147,7 +149,8 @@ class Problem:
         """The plan that is used without tuning."""
         if self.default is not None:
             return self.default(rows)
-        return compile("deis-3", schedule=self.schedule, steps=rows, grid="quadratic")
+        sampler, grid = strongest()[0]
+        return compile(sampler, schedule=self.schedule, steps=rows, grid=grid)
 
     def drawn(self, rows: int) -> Any:
         """A batch of images in so many rows, as they are to be drawn."""
