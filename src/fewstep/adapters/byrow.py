@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from fewstep.core import InvalidInput, Plan
-from fewstep.denoise import GuidanceSchedule
+from fewstep.denoise.scale import GuidanceSchedule
 
 LEAST = math.nextafter(1.0, 2.0)
 """What pipelines still take for guidance, which is on above 1 only: the conditional model but for rounding."""

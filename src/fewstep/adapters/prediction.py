@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from fewstep.core import InvalidInput, Schedule
-from fewstep.denoise import Network, clip, dynamic_threshold
+from fewstep.denoise.convert import Network
+from fewstep.denoise.project import clip, dynamic_threshold
 
 Settings = Mapping[str, Any]
 

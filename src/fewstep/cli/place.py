@@ -27,10 +27,10 @@ _OPTIONS = {
     ),
     "prediction": option(
         "--prediction",
-        type=click.Choice(fs.models.PREDICTIONS),
+        metavar="NAME",
         usual="as the model's files say",
         heading=MODEL,
-        help="What the network predicts.",
+        help="What the network predicts: epsilon, v_prediction, sample, flow or edm.",
     ),
     "zero_snr": option(
         "--zero-snr/--no-zero-snr",
