@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -128,15 +127,14 @@ def announce(forecast: fs.benchmark.Forecast) -> None:
 def watcher(
     bar: Callable[..., None], words_of: Callable[[fs.benchmark.Stage], str]
 ) -> Callable[[fs.benchmark.Stage], None]:
-    """Moves the bar, and where there is no terminal prints the words of a stage, each once."""
+    """Moves the bar, and gives the words of a stage as a line, each once."""
     told = ""
 
     def watch(now: fs.benchmark.Stage) -> None:
         nonlocal told
-        bar(now.done, of=now.of, words=now.words)
         words = words_of(now)
-        if words and words != told and not sys.stderr.isatty():
-            note(f"{words}, now {now.words}")
+        line = f"{words}, now {now.words}" if words and words != told else ""
+        bar(now.done, of=now.of, words=now.words, line=line)
         told = words
 
     return watch
