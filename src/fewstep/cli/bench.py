@@ -156,7 +156,8 @@ def show(found: fs.benchmark.Bench) -> None:
     """Print what no other plan beats, for people."""
     for group, best, front in fs.benchmark.table(found.results):
         if best:
-            click.echo(f"{group}: {len(best)} plan{'' if len(best) == 1 else 's'} that no other beats")
+            count = f"{len(best)} plan{'' if len(best) == 1 else 's'}"
+            click.echo(f"{group}: {count} that no other beats (in error for as few evaluations or as little time)")
             show_plans(best, front)
         else:
             click.echo(f"{group}: no plan has an error to compare, as they draw noise on the way or lost images")
@@ -199,7 +200,7 @@ def tell(found: fs.benchmark.Bench) -> None:
         name, why = next(iter(found.skipped.items()))
         note(f"{len(found.skipped)} combinations cannot be made; the first is {name}: {why}")
     for name, why in found.missing.items():
-        note(f"no {name}: {why}")
+        note(fs.benchmark.lacking(name, why))
     if found.stopped:
         note(f"{found.stopped}: {len(found.results)} plans are done, {found.left} are left; the same command goes on")
 

@@ -237,5 +237,7 @@ def show(certificate: fs.tuning.Certificate) -> None:
     twice = seconds["twice"]
     reached = "never reached" if twice is None else f"reached after {twice:.1f} s"
     note(f"{seconds['total']:.1f} s in all; half the error of the best untuned sampler {reached}")
+    if certificate.search.get("cut"):
+        note(fs.tuning.CUT)
     if certificate.stopped:
         note(f"stopped early: {certificate.stopped}")
