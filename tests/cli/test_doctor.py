@@ -43,7 +43,7 @@ def test_a_variant_of_the_files_is_tested(call: Call, here: Path) -> None:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two readings alone, for models that take long."""
     both = [(p, "scaled_linear", fs.schedules.scaled_linear(), 1.0) for p in ("epsilon", "v_prediction")]
-    monkeypatch.setattr(fs.doctor, "readings", lambda claim=None: both)
+    monkeypatch.setattr("fewstep.doctor.diagnosis.readings", lambda claim=None: both)
 
 
 def test_a_wrong_prediction_type_is_named_and_corrected(call: Call, here: Path, few: None) -> None:
@@ -93,7 +93,7 @@ def test_what_does_not_fit_the_model_is_refused(call: Call, here: Path, words: l
 
 
 def test_a_file_that_comes_with_the_package_is_not_changed() -> None:
-    shipped = fs.models.scheduler_file("scenes")
+    shipped = fs.doctor.scheduler_file("scenes")
     assert shipped is not None
     before = shipped.path.read_bytes()
     with pytest.raises(fs.InvalidInput, match="comes with fewstep: copy"):
@@ -101,4 +101,4 @@ def test_a_file_that_comes_with_the_package_is_not_changed() -> None:
     with pytest.raises(fs.InvalidInput, match="prediction_type must be one of"):
         shipped.correct("flow")
     assert shipped.path.read_bytes() == before
-    assert fs.models.scheduler_file("digits") is None
+    assert fs.doctor.scheduler_file("digits") is None

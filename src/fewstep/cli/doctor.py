@@ -54,7 +54,7 @@ def doctor(ctx: click.Context, model: str, fix: bool, as_json: bool, **given: An
     say something else, it says what to change, and ends with code 1; --fix changes it.
     """
     pipe = place.load(model, given)
-    file = fs.models.scheduler_file(model)
+    file = fs.doctor.scheduler_file(model)
     if fix and file is None:
         raise InvalidInput(f"--fix corrects scheduler_config.json in a folder, and {model} has none")
     found = _diagnosed(pipe, model, given)
@@ -108,7 +108,7 @@ def _subjects(pipe: fs.Pipeline, model: str, prompts: str | None) -> Any:
     return [one.text for one in fs.scenes.held_out_prompts(OF_WORDS)] if model == "scenes" else PROMPTS
 
 
-def _fault(pipe: fs.Pipeline, found: fs.doctor.Diagnosis, file: fs.models.SchedulerFile | None) -> str:
+def _fault(pipe: fs.Pipeline, found: fs.doctor.Diagnosis, file: fs.doctor.SchedulerFile | None) -> str:
     """What the files say, what fits and what to change; "" where they are not contradicted."""
     said, fits = found.claimed, found.fitting
     if said is None or fits is None:
@@ -129,7 +129,7 @@ def _fault(pipe: fs.Pipeline, found: fs.doctor.Diagnosis, file: fs.models.Schedu
     )
 
 
-def _correct(found: fs.doctor.Diagnosis, file: fs.models.SchedulerFile | None, fault: str) -> None:
+def _correct(found: fs.doctor.Diagnosis, file: fs.doctor.SchedulerFile | None, fault: str) -> None:
     said, fits = found.claimed, found.fitting
     assert file is not None
     assert said is not None

@@ -8,7 +8,6 @@ from fewstep.models.identity import Identity
 from fewstep.models.loading import Files, NetworkSpec, load_model, recommended_by
 from fewstep.models.model import Model, check_lora
 from fewstep.models.plans import check_tuned_for, with_tuned_plan
-from fewstep.models.scheduler import SchedulerFile, scheduler_file
 from fewstep.models.statements import PREDICTIONS
 from fewstep.models.weaker import check_weaker, weaker_of
 
@@ -22,7 +21,6 @@ __all__ = [
     "Model",
     "NetworkSpec",
     "NoEffect",
-    "SchedulerFile",
     "TensorCache",
     "TruncatedPrompt",
     "check_lora",
@@ -31,7 +29,6 @@ __all__ = [
     "digest_of",
     "load_model",
     "recommended_by",
-    "scheduler_file",
     "weaker_of",
     "with_tuned_plan",
 ]

@@ -80,7 +80,7 @@ class Ode(NamedTuple):
         return ["method", "start", "t", "x", "exact"], rows
 
 
-def slope(x: Path, t: float) -> Path:
+def slope(x: Path, t: float | Path) -> Path:
     """dx/dt at the positions `x` and the time `t`."""
     return -np.sin(x) * t
 

@@ -33,7 +33,7 @@ def _panel(axes: Axes, found: Ode, method: Steps, index: int) -> None:
     low = max(min(method.x.min(), found.exact.min()), found.exact.min() - ROOM)
     high = min(max(method.x.max(), found.exact.max()), found.exact.max() + ROOM)
     t, x = np.meshgrid(np.linspace(0, found.times[-1], ARROWS[0]), np.linspace(low, high, ARROWS[1]))
-    rise = slope(x, t)  # type: ignore[arg-type]  # a time for each place
+    rise = slope(x, t)
     length = np.sqrt(1 + rise**2)
     axes.quiver(t, x, 1 / length, rise / length, color=PALE, angles="xy", pivot="mid", width=0.003, zorder=1)
     for start, exact, path in zip(found.starts, found.exact, method.x, strict=True):
