@@ -15,7 +15,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fewstep import batch, benchmark, drawing, files, measure, models, pipeline, schedules, show, tuning, zoo
+    from fewstep import (
+        batch,
+        benchmark,
+        doctor,
+        drawing,
+        files,
+        measure,
+        models,
+        pipeline,
+        schedules,
+        show,
+        tuning,
+        zoo,
+    )
     from fewstep.adaptive import sample_adaptive
     from fewstep.benchmark import bench, choose
     from fewstep.core.errors import InvalidInput
@@ -49,6 +62,7 @@ if TYPE_CHECKING:
 _ROOMS = {
     "batch": "fewstep.batch",
     "benchmark": "fewstep.benchmark",
+    "doctor": "fewstep.doctor",
     "drawing": "fewstep.drawing",
     "files": "fewstep.files",
     "measure": "fewstep.measure",
@@ -133,6 +147,7 @@ __all__ = [
     "clip",
     "compile",
     "diagnose",
+    "doctor",
     "drawing",
     "dynamic_threshold",
     "embedded_guidance",

@@ -49,6 +49,14 @@ def test_tables_and_plans_need_no_torch() -> None:
     assert loaded("plan", "ddim", "--steps", "3") == ["0", "PIL", "numpy", "rich"]
 
 
+@pytest.mark.parametrize("words", [[], ["show"], ["train"]])
+def test_a_group_alone_prints_its_help(call: Call, words: list[str]) -> None:
+    result = call(*words)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == call(*words, "--help").stdout
+    assert "\nCommands:\n" in result.stdout
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_there_and_helps(call: Call, name: str) -> None:
     context = click.Context(app)

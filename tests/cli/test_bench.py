@@ -31,7 +31,10 @@ def test_it_says_the_cost_prints_what_none_beats_and_goes_on(call: Call, here: P
     assert "0% done, now converged solutions at guidance 2" in first.stderr
     assert first.stdout.splitlines()[0].startswith("guidance 2, 4 images, seed 0, cpu: ")
     assert first.stdout.splitlines()[-1] == "out/bench-tiny/index.html"
-    assert "no distance: no features and no real images of this model are known" in first.stderr
+    assert (
+        "No column distance: no features and no real images of this model are known. It would be the Frechet"
+        in first.stderr
+    )
     assert len(read_results("out/bench-tiny/runs.jsonl")) == 6
     page = Path("out/bench-tiny/index.html").read_text()
     assert page.startswith("<!doctype html>")

@@ -55,6 +55,15 @@ def test_the_help_names_the_defaults_of_the_model_in_hand(
     assert ("deis-3" in text) == (words == ["digits"])
 
 
+def test_one_image_is_512_pixels_wide_and_a_recorded_layout_stays(call: Call, here: Path) -> None:
+    assert call(*QUICK, "--labels", 2, "--count", 1, "--output", "a.png").exit_code == 0
+    assert pixels("a.png").shape == (64 * 4, 64 * 4)  # the largest factor for images 4 wide
+    fs.load(MODEL)([2], steps=3).save("old.png", fs.drawing.Layout(columns=1, scale=16, gap=1))
+    assert call("redraw", "old.png", MODEL, "--output", "new.png").exit_code == 0
+    assert np.array_equal(pixels("new.png"), pixels("old.png"))
+    assert pixels("new.png").shape == (16 * 6, 16 * 6)
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -13,6 +13,7 @@ SMALL = {
     "trajectories": ["--samplers", "ddim,euler-a", "--nfe", 4, "--noises", 2],
     "solver-error": ["--samplers", "euler,dpmpp-2m@karras", "--nfe", "4,8", "--noises", 2],
     "schedules": ["--schedule", "flow", "--schedule", "flow:shift=3", "--grids", "karras,trailing", "--steps", 4],
+    "ode": ["--step", 0.25, "--end", 1, "--starts", "1,2"],
     "steps": ["--samplers", "euler,unipc-2", "--error", 0.3, "--limit", 30, "--noises", 2],
 }
 
@@ -96,6 +97,9 @@ def test_without_matplotlib_the_numbers_are_still_there(call: Call, monkeypatch:
         (["solver-error", "--nfe", "16,8"], "must increase"),
         (["solver-error", "--nfe", "8,x"], "'x' in the list is not a number of evaluations"),
         (["solver-error", "--samplers", "dpmpp-3s", "--nfe", "1,2"], "dpmpp-3s needs more than 2"),
+        (["ode", "--step", "0"], "--step"),
+        (["ode", "--step", "5"], "step must be from 0.0003 to 3"),
+        (["ode", "--starts", "1,4"], "starts must lie between -pi and pi"),
         (["trajectories", "--output", "paths.pdf"], "a figure is written as .svg or .png"),
         (["trajectories", "--data", "paths.txt"], "data are written as .json or .csv"),
         (["schedules", "--grids", "karas"], "did you mean 'karras'"),

@@ -41,7 +41,12 @@ def test_a_file_of_prompts_without_a_model_is_drawn_by_the_scenes(call: Call, he
     ("words", "message"),
     [
         (["a red circle", "--labels", "1"], "--labels is for models of classes, and scenes takes prompts"),
-        (["circle"], "unknown model 'circle'"),
+        (
+            ["circle"],
+            "no model is called 'circle'. To draw it, type `fewstep generate scenes circle`; a model is",
+        ),
+        (["red", "circle"], "no model is called 'red'. To draw it, type `fewstep generate scenes 'red circle'`"),
+        (["digit"], "unknown model 'digit': did you mean 'digits'"),
         (["my model.safetensors"], "no file at my model.safetensors"),
         (["scenes"], "scenes draws from words: give a PROMPT"),
     ],

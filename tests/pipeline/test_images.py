@@ -50,6 +50,21 @@ def test_the_picture_of_the_default_layout_is_nearly_square(pipe: Pipeline) -> N
     assert pipe([0] * 10, steps=2).layout() == Layout(columns=3, scale=16, gap=1)
 
 
+@pytest.mark.parametrize(("width", "height", "scale"), [(8, 8, 64), (96, 64, 5), (64, 200, 2), (600, 9, 1)])
+def test_one_picture_is_enlarged_by_whole_factors_to_fit_into_512_pixels(width: int, height: int, scale: int) -> None:
+    layout = Layout.fitting(1, width, height=height)
+    assert layout.size(1, height, width) == (scale * width, scale * height)
+    assert Layout.fitting(2, width, height=height).scale == max(1, 64 // width)
+
+
+def test_images_are_printed_in_one_line(pipe: Pipeline) -> None:
+    images = pipe([0, 1, 2], sampler="ddim", steps=5, guidance=3.0)
+    seconds = f"{images.seconds:.2f} s"
+    assert str(images) == f"<3 images by {pipe.name}, 4 x 4: ddim, NFE 10 each, {seconds}>"
+    assert repr(images[1]).startswith(f"<1 image by {pipe.name}, 4 x 4: ddim, NFE 10")
+    assert "plan" not in repr(pipe([0], sampler=pipe.plan("heun", steps=2)))
+
+
 def test_a_picture_too_large_for_memory_is_refused() -> None:
     with pytest.raises(fs.InvalidInput, match="use a scale below 64, or fewer images"):
         Layout(columns=100, scale=64).size(10_000, 8, 8)
@@ -72,7 +87,7 @@ def test_the_recipe_in_the_file_is_readable_text(pipe: Pipeline, tmp_path: Path)
     assert (drawing["sampling"]["sampler"], drawing["sampling"]["steps"]) == ("ddim", 5)
     assert (drawing["seed"], drawing["labels"]) == (3, [2])
     assert text["made"]["model_digest"] == pipe.model.digest
-    assert read(path).layout == Layout(columns=1, scale=16)
+    assert read(path).layout == Layout(columns=1, scale=64, gap=0)
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_no_other(

@@ -14,6 +14,7 @@ from __future__ import annotations
 from fewstep.benchmark.advice import ADVICE, Advice, advice_for
 from fewstep.benchmark.choice import Answer, Evidence, choose
 from fewstep.benchmark.commands import Lines
+from fewstep.benchmark.glossary import lacking, meaning
 from fewstep.benchmark.measured import Machine, Measured, ModelFacts, PlanFacts
 from fewstep.benchmark.pareto import ComparisonGroup, Front, front_of, groups, table
 from fewstep.benchmark.planner import Budget, Choice, decide, deciding, fits
@@ -51,6 +52,8 @@ __all__ = [
     "fits",
     "front_of",
     "groups",
+    "lacking",
+    "meaning",
     "read_results",
     "table",
 ]

@@ -10,6 +10,7 @@ from pathlib import Path
 from fewstep.benchmark import plots
 from fewstep.benchmark.commands import generate_command
 from fewstep.benchmark.folder import Folder
+from fewstep.benchmark.glossary import meaning
 from fewstep.benchmark.measured import Measured
 from fewstep.benchmark.pareto import ComparisonGroup, Front, best_of, error_of, front_of, groups, ranked
 from fewstep.benchmark.style import STYLE
@@ -41,6 +42,7 @@ def page_of(folder: Folder, words: bool = False) -> str:
 square distance to the converged solution from the same noise; quality is the share of its variance that is reached.
 Rows are those of the plan; NFE are the evaluations of networks for one image, as counted: a guided row costs two.
 Intervals are 95%, of a bootstrap over images. Seconds run from the noise to the picture.</p>
+{_glossary(results)}
 {sections or "<p>Nothing is measured yet.</p>"}
 {_everything(results)}
 <h2>Where</h2>
@@ -171,6 +173,13 @@ def _everything(results: Sequence[Measured]) -> str:
         lines = "".join(_line(one, figures, front) for one in ordered)
         tables.append(f"<h3>{escape(str(group))}</h3><div class='wide'><table>{_head(figures)}{lines}</table></div>")
     return f"<h2>Everything</h2><details><summary>All {len(results)} plans</summary>{''.join(tables)}</details>"
+
+
+def _glossary(results: Sequence[Measured]) -> str:
+    """What the figures mean that some plan has."""
+    means = meaning({name for one in results for name in one.figures})
+    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(words)}</td></tr>\n" for name, words in means.items())
+    return f"<details><summary>What the figures mean</summary><table>{rows}</table></details>" if rows else ""
 
 
 def _machines(results: Sequence[Measured]) -> str:

@@ -68,6 +68,9 @@ class App(Commands):
         try:
             code = super().main(args, prog_name or "fewstep", **extra)
             sys.stdout.flush()
+        except click.exceptions.NoArgsIsHelpError as error:  # a group alone, whose message is its help
+            click.echo(error.format_message())
+            code = 0
         except click.UsageError as error:
             hint = "" if error.ctx is None else f". See `{error.ctx.command_path} --help`"
             _fail(f"{error.format_message().rstrip('.')}{hint}", BAD_INPUT)

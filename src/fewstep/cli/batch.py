@@ -59,6 +59,7 @@ def batch(ctx: click.Context, model: str | None, prompts: tuple[str, ...], **_: 
     """
     given = ctx.params
     _refuse(given)
+    source.check_model(ctx, model, prompts)
     defaults = config.read_defaults(ctx, generate)
     defaults.complete(ctx)
     lines = None if given["prompt_file"] is None else fs.batch.read_prompts(given["prompt_file"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -128,15 +127,14 @@ def announce(forecast: fs.benchmark.Forecast) -> None:
 def watcher(
     bar: Callable[..., None], words_of: Callable[[fs.benchmark.Stage], str]
 ) -> Callable[[fs.benchmark.Stage], None]:
-    """Moves the bar, and where there is no terminal prints the words of a stage, each once."""
+    """Moves the bar, and gives the words of a stage as a line, each once."""
     told = ""
 
     def watch(now: fs.benchmark.Stage) -> None:
         nonlocal told
-        bar(now.done, of=now.of, words=now.words)
         words = words_of(now)
-        if words and words != told and not sys.stderr.isatty():
-            note(f"{words}, now {now.words}")
+        line = f"{words}, now {now.words}" if words and words != told else ""
+        bar(now.done, of=now.of, words=now.words, line=line)
         told = words
 
     return watch
@@ -158,7 +156,8 @@ def show(found: fs.benchmark.Bench) -> None:
     """Print what no other plan beats, for people."""
     for group, best, front in fs.benchmark.table(found.results):
         if best:
-            click.echo(f"{group}: {len(best)} plan{'' if len(best) == 1 else 's'} that no other beats")
+            count = f"{len(best)} plan{'' if len(best) == 1 else 's'}"
+            click.echo(f"{group}: {count} that no other beats (in error for as few evaluations or as little time)")
             show_plans(best, front)
         else:
             click.echo(f"{group}: no plan has an error to compare, as they draw noise on the way or lost images")
@@ -201,7 +200,7 @@ def tell(found: fs.benchmark.Bench) -> None:
         name, why = next(iter(found.skipped.items()))
         note(f"{len(found.skipped)} combinations cannot be made; the first is {name}: {why}")
     for name, why in found.missing.items():
-        note(f"no {name}: {why}")
+        note(fs.benchmark.lacking(name, why))
     if found.stopped:
         note(f"{found.stopped}: {len(found.results)} plans are done, {found.left} are left; the same command goes on")
 

@@ -16,7 +16,11 @@ from fewstep.cli.output import note, noted, progress, show_json
 
 OUTPUT = option("--output", type=click.Path(), usual="in out/, named by what is drawn", help="The PNG to write.")
 SCALE = option(
-    "--scale", type=click.IntRange(1, 64), metavar="N", usual="images 64 wide", help="Enlarge each pixel N times."
+    "--scale",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    usual="images 64 wide, one alone 512",
+    help="Enlarge each pixel N times.",
 )
 COLUMNS = option("--columns", type=click.IntRange(1, 10_000), metavar="N", usual="--count", help="Images in a row.")
 EACH = option("--each", is_flag=True, help="Write each image as a PNG of its own too, in a folder beside.")

@@ -17,9 +17,10 @@ from fewstep.cli.values import ScheduleName, Several, Strategies
 COUNTS = Several(int, "a number of evaluations", 1, 10_000, most=40)
 GRIDS = Several(str, "a grid", most=20)
 GIVEN = "NAME,.."
+NUMERIC = ("NFE", "order", "fitted", "error", "steps", "evaluations")
 
 
-def _written(name: str) -> Callable[[Any], Any]:
+def written(name: str) -> Callable[[Any], Any]:
     """What every figure takes last."""
     return several(
         click.option(
@@ -81,13 +82,13 @@ SAMPLERS = "Each with options after colons and a grid after @, as in ddim:eta=0.
 @click.option("--nfe", type=click.IntRange(1, 1000), default=10, show_default=True, help="Most evaluations.")
 @click.option("--grid", default="trailing", show_default=True, help="A name from `fewstep grids`.")
 @_problem(10, most=100)
-@_written("trajectories")
+@written("trajectories")
 def trajectories(samplers: tuple[Any, ...], nfe: int, grid: str, **given: Any) -> None:
     """Draw the paths of samplers from the same noise to data, beside the exact paths.
 
     A panel for each sampler, on data whose score is known, with the same number of evaluations.
     """
-    _check(given)
+    check(given)
 
     strategies = _strategies(samplers, grid)
     found = fs.show.trajectories.trajectories(
@@ -97,7 +98,7 @@ def trajectories(samplers: tuple[Any, ...], nfe: int, grid: str, **given: Any) -
         [p.strategy.name, p.strategy.grid, f"{p.nfe}", "draws noise" if p.error is None else f"{p.error:.3g}"]
         for p in found.paths
     ]
-    _deliver(found, ["sampler", "grid", "NFE", "error"], rows, given)
+    deliver(found, ["sampler", "grid", "NFE", "error"], rows, given)
 
 
 @click.command("solver-error")
@@ -108,14 +109,14 @@ def trajectories(samplers: tuple[Any, ...], nfe: int, grid: str, **given: Any) -
 @click.option("--nfe", type=COUNTS, metavar="N,..", help="Evaluations, increasing.  [default: 13 numbers, 8 to 512]")
 @click.option("--grid", default="exponential", show_default=True, help="A name from `fewstep grids`.")
 @_problem(32)
-@_written("solver-error")
+@written("solver-error")
 def solver_error(samplers: tuple[Any, ...], nfe: tuple[int, ...] | None, grid: str, **given: Any) -> None:
     """Draw the distance from the exact solution against the number of evaluations.
 
     The slope of a line is its order of convergence; the legend gives the one fitted to its last points. Both stop at
     the schedule's last noisy time, as the transition from there to clean data has a fixed width.
     """
-    _check(given)
+    check(given)
 
     strategies = _strategies(samplers, grid)
     with progress("measuring", 1) as bar:
@@ -137,7 +138,7 @@ def solver_error(samplers: tuple[Any, ...], nfe: tuple[int, ...] | None, grid: s
         ]
         for c in found.curves
     ]
-    _deliver(found, ["sampler", "grid", "order", "fitted", "least error"], rows, given)
+    deliver(found, ["sampler", "grid", "order", "fitted", "least error"], rows, given)
 
 
 @click.command()
@@ -150,10 +151,10 @@ def solver_error(samplers: tuple[Any, ...], nfe: tuple[int, ...] | None, grid: s
 @click.option(
     "--on", type=ScheduleName(), default="linear", show_default=True, metavar="NAME", help="Schedule of the grids."
 )
-@_written("schedules")
+@written("schedules")
 def schedules(schedules: tuple[Any, ...], grids: tuple[str, ...] | None, steps: int, on: Any, **given: Any) -> None:
     """Draw alpha, sigma and lambda of noise schedules over time, and where each grid puts its steps."""
-    _check(given)
+    check(given)
     curves = {_named(s): s for s in schedules} or {
         name: fs.schedules.KINDS[name]() for name in fs.show.levels.SCHEDULES
     }
@@ -162,7 +163,7 @@ def schedules(schedules: tuple[Any, ...], grids: tuple[str, ...] | None, steps: 
         [name, f"{int((lams < 0).sum())}", f"{int((lams >= 0).sum())}", " ".join(f"{t:.4g}" for t in found.times[name])]
         for name, lams in found.grids.items()
     ]
-    _deliver(found, ["grid", "lambda < 0", "lambda >= 0", "times"], rows, given)
+    deliver(found, ["grid", "lambda < 0", "lambda >= 0", "times"], rows, given)
 
 
 @click.command()
@@ -171,10 +172,10 @@ def schedules(schedules: tuple[Any, ...], grids: tuple[str, ...] | None, steps: 
 @click.option("--error", type=click.FloatRange(1e-8, 10), default=0.02, show_default=True, help="Error to reach.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=500, show_default=True, help="Most evaluations.")
 @_problem(32)
-@_written("steps")
+@written("steps")
 def steps(samplers: tuple[Any, ...] | None, grid: str, error: float, limit: int, **given: Any) -> None:
     """Draw how many evaluations each sampler, on its grid, needs to come as near to the exact data as asked."""
-    _check(given)
+    check(given)
 
     chosen = samplers or tuple((name, {}, at) for name, at in fs.show.effort.DEFAULTS)
     strategies = _strategies(chosen, grid)
@@ -192,7 +193,7 @@ def steps(samplers: tuple[Any, ...] | None, grid: str, error: float, limit: int,
         [n.strategy.name, n.strategy.grid, f"> {limit}" if n.nfe is None else f"{n.nfe}", f"{n.error:.3g}"]
         for n in found.needs
     ]
-    _deliver(found, ["sampler", "grid", "NFE", "error"], rows, given)
+    deliver(found, ["sampler", "grid", "NFE", "error"], rows, given)
 
 
 def _problem_of(given: dict[str, Any]) -> tuple[fs.show.Mixture, Any]:
@@ -211,7 +212,7 @@ def _named(schedule: Any) -> str:
     return ":".join([schedule.kind, *([",".join(own)] if own else [])])
 
 
-def _check(given: dict[str, Any]) -> None:
+def check(given: dict[str, Any]) -> None:
     """Raise before any work what would fail after it."""
     fs.show.draw.check_suffix(given["output"])
     if given["data"] is not None:
@@ -222,7 +223,7 @@ def _check(given: dict[str, Any]) -> None:
         fs.show.draw.need_matplotlib()
 
 
-def _deliver(found: fs.show.draw.Result, columns: list[str], rows: list[list[str]], given: dict[str, Any]) -> None:
+def deliver(found: fs.show.draw.Result, columns: list[str], rows: list[list[str]], given: dict[str, Any]) -> None:
     """Write the files and print what was found."""
     output = given["output"]
     data = given["data"] or str(Path(output).with_suffix(".json"))
@@ -234,7 +235,7 @@ def _deliver(found: fs.show.draw.Result, columns: list[str], rows: list[list[str
     if given["as_json"]:
         show_json({"path": None if given["no_figure"] else output, "data": data, **found.document()})
         return
-    show_table(columns, rows, right=[name for name in columns if name in ("NFE", "order", "fitted", "error")])
+    show_table(columns, rows, right=[name for name in columns if name in NUMERIC])
     click.echo()
     for path in files:
         click.echo(path)

@@ -57,6 +57,7 @@ def generate(ctx: click.Context, model: str | None, prompts: tuple[str, ...], **
     """
     given = ctx.params
     delivery.check_place(given["output"])
+    source.check_model(ctx, model, prompts)
     if given["batch"] == "auto":
         raise click.UsageError("--batch-size auto is for many images, with `fewstep batch`: give a number")
     defaults = config.read_defaults(ctx, ctx.command)
@@ -86,4 +87,4 @@ def _call(asked: dict[str, Any], pipe: fs.Pipeline, given: dict[str, Any]) -> di
 def _layout(drawing: fs.Drawing, columns: int | None, scale: int | None) -> fs.drawing.Layout:
     """The images of each label or prompt in a row, or ten of those that have one image each."""
     usual = drawing.count if drawing.count > 1 else min(len(drawing), OF_EACH_CLASS)
-    return fs.drawing.Layout.fitting(len(drawing), drawing.width, columns or usual, scale)
+    return fs.drawing.Layout.fitting(len(drawing), drawing.width, columns or usual, scale, drawing.height)

@@ -1,15 +1,20 @@
-"""What a command shows: tables on stdout; the bar of progress on stderr, and only where that is a terminal."""
+"""What a command shows: tables on stdout; progress on stderr, a bar on a terminal and else a line now and then."""
 
 from __future__ import annotations
 
 import json
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import click
+
+EVERY = 2.0
+"""Most seconds without a line, where there is no bar."""
 
 
 def show_json(value: Any) -> None:
@@ -50,11 +55,45 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Seq
     click.echo("\n".join(line.rstrip() for line in printed.get().splitlines()))
 
 
+class Lines:
+    """Progress where there is no bar: a line at once where one is given, else where nothing was said for long."""
+
+    def __init__(self, task: str, total: float = 0, clock: Callable[[], float] = time.monotonic):
+        self.task, self.clock = task, clock
+        self.done, self.of, self.words = 0.0, total, ""
+        self.began = self.said = clock()
+
+    def update(self, done: float, of: float | None = None, words: str = "", line: str = "") -> None:
+        """Take how much is done, and say `line`."""
+        self.done, self.words = done, words
+        self.of = self.of if of is None else of
+        if line:
+            self._say(line)
+
+    def beat(self) -> float:
+        """Say how far it is if nothing was said for `EVERY` seconds. Returns the seconds until it may have to again."""
+        silent = self.clock() - self.said
+        if silent < EVERY:
+            return EVERY - silent
+        count = f"{self.done:,.0f} of {self.of:,.0f}" if self.of > 1 else ""
+        self._say(", ".join(filter(None, (self.task, count, self.words, f"{self.clock() - self.began:.0f} s"))))
+        return EVERY
+
+    def _say(self, line: str) -> None:
+        self.said = self.clock()
+        note(line)
+
+
 @contextmanager
-def progress(task: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar that vanishes at the end. What is yielded takes how much is done, and optionally a new total and words."""
+def progress(task: str, total: float) -> Iterator[Callable[..., None]]:
+    """A bar that vanishes at the end, or lines where there is no terminal.
+
+    What is yielded takes how much is done, and optionally a new total, words, and a line for where there is no bar.
+    """
     if not sys.stderr.isatty():
-        yield lambda done, of=None, words="": None
+        lines = Lines(task, total)
+        with _beating(lines):
+            yield lines.update
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -62,4 +101,31 @@ def progress(task: str, total: int) -> Iterator[Callable[..., None]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[words]}"), console=Console(stderr=True), transient=True) as bar:
         name = bar.add_task(task, total=total, words="")
-        yield lambda done, of=None, words="": bar.update(name, completed=done, total=of, words=words)
+        yield lambda done, of=None, words="", line="": bar.update(name, completed=done, total=of, words=words)
+
+
+@contextmanager
+def waiting(task: str) -> Iterator[None]:
+    """Say `task`, and without a terminal that it still goes on: for work that tells nothing of how far it is."""
+    note(f"{task} ..")
+    with nullcontext() if sys.stderr.isatty() else _beating(Lines(task)):
+        yield
+
+
+@contextmanager
+def _beating(lines: Lines) -> Iterator[None]:
+    """A thread that lets the lines say something in time, whatever the work is doing."""
+    over = threading.Event()
+
+    def beat() -> None:
+        with suppress(OSError, ValueError):  # nobody reads what is said any more
+            while not over.wait(lines.beat()):
+                pass
+
+    thread = threading.Thread(target=beat, name="progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

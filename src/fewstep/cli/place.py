@@ -9,7 +9,7 @@ import click
 
 import fewstep as fs
 from fewstep.cli.headings import Decorator, option, several
-from fewstep.cli.output import note
+from fewstep.cli.output import waiting
 from fewstep.cli.values import ScaledFile
 from fewstep.denoise import PREDICTIONS
 
@@ -89,6 +89,6 @@ def loading(given: Mapping[str, Any]) -> fs.benchmark.Loading:
 
 def load(model: str, given: Mapping[str, Any]) -> fs.Pipeline:
     """The pipeline of a model, by the options of the command. Says so first, as the libraries take seconds."""
-    note(f"loading {model} ..")
     cache = given.get("cache")
-    return fs.load(model, **arguments(given), cache=None if cache is None else fs.models.TensorCache(folder=cache))
+    with waiting(f"loading {model}"):
+        return fs.load(model, **arguments(given), cache=None if cache is None else fs.models.TensorCache(folder=cache))

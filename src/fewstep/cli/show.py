@@ -11,6 +11,7 @@ FIGURES = {
     "solver-error": Entry("fewstep.cli.figures", "Error against evaluations, with fitted orders."),
     "schedules": Entry("fewstep.cli.figures", "The noise schedules, and where each grid puts its steps."),
     "steps": Entry("fewstep.cli.figures", "The evaluations each strategy needs for equal error."),
+    "ode": Entry("fewstep.cli.equation", "A step size at work: Euler and Heun beside the exact path."),
 }
 
 
@@ -18,5 +19,6 @@ FIGURES = {
 def show() -> None:
     """Draw a picture that teaches, and write its numbers beside it (drawing needs `pip install 'fewstep[show]'`).
 
-    Samplers run on a mixture of Gaussians in the plane, whose score and flow are known exactly.
+    Samplers run on a mixture of Gaussians in the plane, whose score and flow are known exactly; `ode` is an equation of
+    one number.
     """

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from click.core import ParameterSource
 
 import fewstep as fs
 from fewstep.cli.values import label
+from fewstep.core import InvalidInput, shown
 
 
 def is_prompt(word: str) -> bool:
@@ -26,6 +29,23 @@ def split(ctx: click.Context, _: click.Parameter, prompts: tuple[str, ...]) -> t
     ctx.params["model"] = None
     ctx.set_parameter_source("prompts", ParameterSource.COMMANDLINE)
     return (model, *prompts)
+
+
+def check_model(ctx: click.Context, model: str | None, prompts: Sequence[str]) -> None:
+    """Raise `InvalidInput` for words that name no model, and say how to draw them.
+
+    Names that are nearly those of a shipped model are left to `fewstep.load`, which says which one is meant.
+    """
+    shipped = fs.zoo.SHIPPED
+    if model is None or model in shipped or "/" in model or Path(model).suffix or Path(model).exists():
+        return
+    if difflib.get_close_matches(model.lower()[:80], shipped, n=1):
+        return
+    words = " ".join((model, *prompts)) if all(prompt.isalpha() for prompt in prompts) else model
+    raise InvalidInput(
+        f"no model is called {shown(model)}. To draw it, type `{ctx.command_path} scenes {shlex.quote(words)}`; "
+        f"a model is {' or '.join(shipped)}, a path, or an id on the hub such as org/name"
+    )
 
 
 def default(*prompts: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,7 +164,7 @@ def scenes(output: str, autoencoder: str | None, scenes: int, reading: int, as_j
 
 @contextmanager
 def watched(steps: int) -> Iterator[Callable[..., None]]:
-    """What the training reports to, step, loss and seconds: a bar on a terminal, else a line now and then."""
+    """What the training reports to: step, loss and seconds."""
     note(f"{steps} steps. Ctrl-C stops; the same command goes on from the state saved last")
     reached = 0
     with progress("training", steps) as bar:
@@ -175,10 +174,9 @@ def watched(steps: int) -> Iterator[Callable[..., None]]:
         ) -> None:
             nonlocal reached
             reached = step
-            bar(step, words=f"loss {loss:.4f}{held}")
             line = (step % LINE_EVERY == 0 or step == steps) if line is None else line
-            if line and not sys.stderr.isatty():
-                note(f"step {step} of {steps}: loss {loss:.4f}{held}, {seconds:.0f} s{left}")
+            said = f"step {step} of {steps}: loss {loss:.4f}{held}, {seconds:.0f} s{left}" if line else ""
+            bar(step, words=f"loss {loss:.4f}{held}", line=said)
 
         try:
             yield report

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 
 import fewstep as fs
 from fewstep.cli import place
-from fewstep.cli.output import note, progress, show_json, show_table
+from fewstep.cli.output import note, progress, show_json, show_table, waiting
 from fewstep.cli.values import Several
 
 
@@ -108,7 +107,8 @@ def tune(ctx: click.Context, **given: Any) -> None:
     _check(given)
     pipe = place.load(given["model"], given)
     settings = _settings(given)
-    problem = fs.tuning.problem_at(pipe, given["guidance"], settings)
+    with progress("reading what is drawn", 1):
+        problem = fs.tuning.problem_at(pipe, given["guidance"], settings)
     budget = _budget(problem, given)
     target = Path(given["output"] or f"out/{pipe.name}-{_words(budget, given)}.json")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def tune(ctx: click.Context, **given: Any) -> None:
         "Ctrl-C keeps the best so far"
     )
     cost: dict[str, Any] = {"nfe": budget.nfe} if settings.interval else {"rows": budget.rows}
-    with progress("teacher", 1) as bar:
+    with progress("tuning", 1) as bar:
         try:
             plan, certificate = fs.tuning.tune(
                 problem, **cost, settings=replace(settings, prompts=None), watch=_watch(bar)
@@ -166,11 +166,11 @@ def _budget(problem: fs.tuning.Problem, given: dict[str, Any]) -> fs.tuning.RowB
     """What a plan may cost; says how it was measured."""
     ms = given["ms"]
     if ms is not None:
-        note(f"Measuring what fits in {ms:g} ms an image, in batches of {problem.batch} ..")
-    budget = fs.tuning.budget_of(problem, given["rows"], given["nfe"], ms)
-    if ms is not None:
+        with waiting(f"Measuring what fits in {ms:g} ms an image, in batches of {problem.batch}"):
+            budget = fs.tuning.budget_of(problem, given["rows"], given["nfe"], ms)
         note(f"{budget.rows} rows take {budget.ms:.3g} ms an image")
-    return budget
+        return budget
+    return fs.tuning.budget_of(problem, given["rows"], given["nfe"], ms)
 
 
 def _words(budget: fs.tuning.RowBudget, given: dict[str, Any]) -> str:
@@ -179,14 +179,13 @@ def _words(budget: fs.tuning.RowBudget, given: dict[str, Any]) -> str:
 
 
 def _watch(bar: Callable[..., None]) -> Callable[[str, int, int, str], None]:
-    """Moves the bar; says each stage in a line where there is none."""
+    """Moves the bar, and gives each stage as a line."""
     last = ""
 
     def watch(stage: str, done: int, of: int, words: str) -> None:
         nonlocal last
-        bar(done, of=of, words=f"{stage}: {words}" if words else stage)
-        if stage != last and not sys.stderr.isatty():
-            note(f"{stage} ..")
+        line = f"{stage} .." if stage != last else ""
+        bar(done, of=of, words=f"{stage}: {words}" if words else stage, line=line)
         last = stage
 
     return watch
@@ -238,5 +237,7 @@ def show(certificate: fs.tuning.Certificate) -> None:
     twice = seconds["twice"]
     reached = "never reached" if twice is None else f"reached after {twice:.1f} s"
     note(f"{seconds['total']:.1f} s in all; half the error of the best untuned sampler {reached}")
+    if certificate.search.get("cut"):
+        note(fs.tuning.CUT)
     if certificate.stopped:
         note(f"stopped early: {certificate.stopped}")

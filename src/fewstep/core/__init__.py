@@ -5,10 +5,10 @@ Names are imported when they are first used, so that what needs one of the light
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fewstep.core.errors import InvalidInput, one_of, shown, unknown_name
+from fewstep.lazy import importer
 
 if TYPE_CHECKING:
     from fewstep.core.grid import GRIDS, beta_quantile, given_times, grid_times
@@ -46,10 +46,4 @@ __all__ = [
     "unknown_name",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = importer(__name__, _HOME)

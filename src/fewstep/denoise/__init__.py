@@ -5,10 +5,10 @@ Names are imported when they are first used, so that what needs one of the light
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fewstep.denoise.prediction import PREDICTIONS
+from fewstep.lazy import importer
 
 if TYPE_CHECKING:
     from fewstep.denoise.convert import Network
@@ -29,10 +29,4 @@ __all__ = [
     "dynamic_threshold",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = importer(__name__, _HOME)

@@ -16,6 +16,8 @@ from fewstep.drawing.value import Digest, Value, several
 
 MAX_BATCH, MAX_SCALE, MAX_PIXELS = 1024, 64, 64_000_000
 FORMAT = 2
+ALONE, TOGETHER = 512, 64
+"""Pixels along the side of an image that is enlarged by default: of one alone, and of one among others."""
 
 
 _version = cache(importlib.metadata.version)  # which reads a file each time
@@ -70,15 +72,18 @@ class Layout(Value):
     gap: int = Field(default=1, ge=0, le=8)
 
     @staticmethod
-    def fitting(count: int, width: int, columns: int | None = None, scale: int | None = None) -> Layout:
+    def fitting(
+        count: int, width: int, columns: int | None = None, scale: int | None = None, height: int = 0
+    ) -> Layout:
         """For `count` images of `width` pixels: by default nearly square, each image about 64 pixels wide.
 
-        One image of that width or more stands alone, without a border.
+        One image stands alone, without a border, and is enlarged to as much as fits into 512 x 512 pixels.
         """
+        usual = ALONE // max(width, height) if count == 1 else TOGETHER // width
         return Layout(
             columns=columns or max(1, math.isqrt(count)),
-            scale=scale or max(1, min(MAX_SCALE, 64 // width)),
-            gap=0 if count == 1 and width >= 64 else 1,
+            scale=scale or max(1, min(MAX_SCALE, usual)),
+            gap=0 if count == 1 else 1,
         )
 
     def size(self, count: int, height: int, width: int) -> tuple[int, int]:

@@ -111,6 +111,13 @@ class Sampling(Value):
         return self
 
     @property
+    def method(self) -> str:
+        """The sampler's name, such as "ddim", or "plan 3f.." for a plan that travels beside."""
+        if isinstance(self.plan, Plan):
+            return self.plan.recipe.sampler
+        return f"plan {self.plan}" if self.plan else str(self.sampler)
+
+    @property
     def name(self) -> str:
         """A short name for people and files, such as "ddim-20" or "plan-3f..."."""
         if isinstance(self.plan, Plan):

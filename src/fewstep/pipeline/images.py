@@ -21,7 +21,7 @@ BACKGROUND = 32
 """Grey between the images."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Images:
     """Images that were drawn together.
 
@@ -40,6 +40,13 @@ class Images:
     nfe: float
     seconds: float
     timings: Mapping[str, float] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        count, (height, width) = len(self), self.tensor.shape[-2:]
+        return (
+            f"<{count} image{'s' * (count != 1)} by {self.made.model}, {width} x {height}: "
+            f"{self.drawing.sampling.method}, NFE {self.nfe:g} each, {self.seconds:.2f} s>"
+        )
 
     @property
     def kept(self) -> tuple[int, ...]:
@@ -89,8 +96,9 @@ class Images:
         return replace(self, tensor=self.tensor[list(indices)], made=made)
 
     def layout(self, columns: int | None = None, scale: int | None = None) -> Layout:
-        """A layout: by default nearly square, each image about 64 pixels wide."""
-        return Layout.fitting(len(self), self.tensor.shape[-1], columns, scale)
+        """A layout: by default nearly square, each image about 64 pixels wide, and one alone up to 512."""
+        height, width = self.tensor.shape[-2:]
+        return Layout.fitting(len(self), width, columns, scale, height)
 
     def sheet(self, layout: Layout | None = None) -> Image.Image:
         """All images in one picture, enlarged without smoothing."""

@@ -5,8 +5,9 @@ Names are imported when they are first used, so that what needs one of the light
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fewstep.lazy import importer
 
 if TYPE_CHECKING:
     from fewstep.run.device import checked_device
@@ -27,10 +28,4 @@ __all__ = [
     "combinations",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = importer(__name__, _HOME)

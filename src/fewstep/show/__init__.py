@@ -1,7 +1,7 @@
 """Pictures that teach: what samplers do on data whose score is known. The numbers here, their drawing in `draw`."""
 
-from fewstep.show import convergence, data, draw, effort, levels, trajectories
+from fewstep.show import convergence, data, draw, effort, levels, ode, trajectories
 from fewstep.show.mixture import Mixture, ring
 from fewstep.show.strategy import Strategy
 
-__all__ = ["Mixture", "Strategy", "convergence", "data", "draw", "effort", "levels", "ring", "trajectories"]
+__all__ = ["Mixture", "Strategy", "convergence", "data", "draw", "effort", "levels", "ode", "ring", "trajectories"]

@@ -12,8 +12,10 @@ from fewstep.tuning.problem import Problem, Solutions
 from fewstep.tuning.settings import Sizes, TuningSettings
 from fewstep.tuning.subject import problem_at
 from fewstep.tuning.tuning import Tuned, Uncertified, tune
+from fewstep.tuning.words import CUT
 
 __all__ = [
+    "CUT",
     "Certificate",
     "Compared",
     "ConfidenceInterval",

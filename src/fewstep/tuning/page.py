@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from fewstep.tuning import words
+
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 54rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
 h1 { font-size: 1.5rem } h2 { font-size: 1.1rem; margin-top: 2rem }
@@ -48,12 +50,13 @@ def page_of(certificate: Mapping[str, Any], pictures: Mapping[str, bytes] | None
 {_number(certificate["teacher"]["error"])}), over all images; that of the typical image is the geometric mean over
 images, the one that goes with their mean PSNR. The plan was chosen by the {heads[judged]}. Intervals are a bootstrap
 over images; that of a gain chooses the best untuned sampler in each draw anew. Samplers that are far behind on the
-first images are not measured on the others.</p>
+first images are not measured on the others. Times less error is the error of the
+other plan divided by that of this one: 2 times less is half the error.</p>
 {_missing(certificate["rivals"]["missing"])}
 {_pictures(pictures or {})}
 {_elsewhere(certificate["elsewhere"])}
 <h2>What it took</h2>
-<table>{"".join(_pair(name, _seconds(value)) for name, value in seconds.items())}</table>
+<table>{"".join(_pair(name, value) for name, value in words.timed(seconds))}</table>
 <h2>How</h2>
 <table>{"".join(_pair(name, value) for name, value in _facts(certificate))}</table>
 </body></html>
@@ -104,9 +107,12 @@ def _elsewhere(figures: Mapping[str, Any]) -> str:
 def _facts(certificate: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     yield "plan", certificate["plan"]
     yield "model", f"{certificate['model']['name']}, digest {certificate['model']['digest'] or 'none'}"
-    for part in ("settings", "images", "search", "learning", "machine"):
-        if certificate[part]:
-            yield part, ", ".join(f"{key} {value}" for key, value in certificate[part].items())
+    yield "settings", _listed(certificate["settings"])
+    yield "images", words.used(certificate["images"])
+    yield "search", words.searched(certificate["search"])
+    if certificate["learning"]:
+        yield "learning", words.learned(certificate["learning"])
+    yield "machine", _listed(certificate["machine"])
     if certificate["factors"]:
         yield "guidance by row, of its excess over 1", ", ".join(f"{r:.2f}" for r in certificate["factors"])
     yield "schedule", certificate["schedule"]
@@ -116,13 +122,13 @@ def _facts(certificate: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
         yield "stopped", certificate["stopped"]
 
 
+def _listed(facts: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in facts.items()) or "none"
+
+
 def _pair(name: str, value: Any) -> str:
     return f"<tr><td>{escape(str(name))}</td><td>{escape(str(value))}</td></tr>\n"
 
 
 def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.3g}"
-
-
-def _seconds(value: float | None) -> str:
-    return "never" if value is None else f"{value:.1f} s"

@@ -11,12 +11,13 @@ from fewstep.core.errors import InvalidInput
 from fewstep.show.convergence import Convergence
 from fewstep.show.effort import Effort
 from fewstep.show.levels import Levels
+from fewstep.show.ode import Ode
 from fewstep.show.trajectories import Trajectories
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Result = Trajectories | Convergence | Levels | Effort
+Result = Trajectories | Convergence | Levels | Effort | Ode
 
 SUFFIXES = (".svg", ".png")
 DPI = 110
@@ -71,4 +72,6 @@ def _figure(result: Result) -> Figure:
             from fewstep.show.draw.curves import figure_of
         case Effort():
             from fewstep.show.draw.bars import figure_of
+        case Ode():
+            from fewstep.show.draw.slopes import figure_of
     return figure_of(result)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ import torch
 from sklearn.datasets import load_digits
 
 import fewstep as fs
-from fewstep.doctor import readings
+from fewstep.doctor import OWN, Claim, readings
 
 DIGITS = torch.tensor(load_digits().data[:300], dtype=torch.float32) / 8 - 1
 WIDTH = 0.1
@@ -73,3 +73,43 @@ def test_a_batch_that_does_not_fit_is_refused():
         fs.diagnose(lambda x, t: x, (16, 64), data=DIGITS[:32])
     with pytest.raises(fs.InvalidInput, match="at least 2 images"):
         fs.diagnose(lambda x, t: x, (1, 64))
+
+
+def diagnosed(prediction, schedule, claim):
+    return fs.diagnose(network_of(prediction, schedule, 1.0), (48, 64), data=DIGITS[:48], claim=claim)
+
+
+def test_a_claim_of_another_prediction_is_contradicted_on_its_own_schedule():
+    linear = fs.schedules.linear()
+    found = diagnosed("v_prediction", linear, Claim("epsilon", linear))
+    assert (found.claimed.prediction, found.claimed.schedule) == ("epsilon", "linear")
+    assert (found.fitting.prediction, found.fitting.schedule) == ("v_prediction", "linear")
+    assert len(found.table) == len(readings())
+
+
+def test_a_claim_that_is_right_is_not_contradicted():
+    linear = fs.schedules.linear()
+    found = diagnosed("v_prediction", linear, Claim("v_prediction", linear))
+    assert (found.claimed, found.fitting) == (found.best, None)
+    near = diagnosed("epsilon", linear, Claim("epsilon", fs.schedules.linear(beta_end=0.021)))
+    assert (near.claimed.schedule, near.fitting) == (OWN, None)
+
+
+def test_a_schedule_that_is_not_a_usual_one_is_tested_under_every_prediction():
+    shifted = fs.schedules.linear(beta_start=0.01, beta_end=0.012)
+    found = diagnosed("v_prediction", shifted, Claim("epsilon", shifted))
+    assert sorted(one.prediction for one in found.table if one.schedule == OWN) == ["epsilon", "sample", "v_prediction"]
+    assert (found.fitting.prediction, found.fitting.schedule) == ("v_prediction", OWN)
+    assert "fewstep.Network(network, its_own_schedule, 'v_prediction')" in found.verdict
+
+
+def test_a_wrong_schedule_is_contradicted_by_the_one_that_fits():
+    found = diagnosed("epsilon", fs.schedules.linear(), Claim("epsilon", fs.schedules.linear(beta_end=0.1)))
+    assert (found.fitting.prediction, found.fitting.schedule) == ("epsilon", "linear")
+
+
+def test_epsilon_without_any_signal_at_the_end_fits_nothing():
+    ended = fs.schedules.linear(zero_snr=True)
+    found = diagnosed("v_prediction", ended, Claim("epsilon", ended))
+    assert found.claimed.score == float("inf")
+    assert found.fitting.prediction == "v_prediction"

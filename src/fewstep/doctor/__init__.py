@@ -1,0 +1,6 @@
+"""What a network is consistent with, and the file that says otherwise."""
+
+from fewstep.doctor.diagnosis import OWN, Claim, Diagnosis, Finding, diagnose, readings
+from fewstep.doctor.scheduler import SchedulerFile, scheduler_file
+
+__all__ = ["OWN", "Claim", "Diagnosis", "Finding", "SchedulerFile", "diagnose", "readings", "scheduler_file"]
