@@ -32,7 +32,16 @@ ROUNDED = (
     "KDPM2AncestralDiscrete",
 )  # fmt: skip
 """Classes that tell whole times, where `round_times=True` makes ours tell them, too."""
-FAILURES = (TypeError, ValueError, LookupError, AssertionError, NotImplementedError, RuntimeError, NameError)
+FAILURES = (
+    TypeError,
+    ValueError,
+    LookupError,
+    AssertionError,
+    NotImplementedError,
+    RuntimeError,
+    NameError,
+    AttributeError,
+)
 """What schedulers of diffusers raise where they cannot be set so."""
 BROWNIAN = ("DPMSolverSDE", "CosineDPMSolverMultistep")
 
