@@ -197,7 +197,7 @@ _FAMILIES: dict[str, _Family] = {
 
 
 @contextlib.contextmanager
-def _in_precision(module: ModuleType, precision: Precision) -> Iterator[None]:
+def in_precision(module: ModuleType, precision: Precision) -> Iterator[None]:
     """Let `float32` mean float64 in a scheduler's module, or leave it as it is."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
@@ -252,7 +252,7 @@ def diffusers_peer(
             "diffusers.schedulers.scheduling_dpmsolver_sde"
         )  # others import it from here
         paths = replaced(brownian, BatchedBrownianTree=trace.brownian_tree)
-        with _in_precision(module, precision), replaced(module, **draw), paths, torch.no_grad():
+        with in_precision(module, precision), replaced(module, **draw), paths, torch.no_grad():
             peer = kind(**(off | wanted | config))
             peer.set_timesteps(**grid)
             if begin_index is not None:
@@ -284,5 +284,5 @@ def alphas_cumprod(peer: Peer) -> np.ndarray:
     """The table of alpha^2 that a beta scheduler of diffusers was built with, in the precision of the peer."""
     short = peer.settings["scheduler"]
     kind = getattr(importlib.import_module("diffusers.schedulers"), f"{short}Scheduler")
-    with _in_precision(sys.modules[kind.__module__], peer.precision):
+    with in_precision(sys.modules[kind.__module__], peer.precision):
         return kind(**peer.settings["config"]).alphas_cumprod.double().numpy()

@@ -134,7 +134,8 @@ These belong to grids and ends, not to samplers, and fewstep does not copy them.
 - diffusers' FlowMatch schedulers shift the end of the range when they are made and the whole grid once more in
   `set_timesteps`; sigmas that the user gives are shifted too.
 - DEIS, SASolver and `final_sigmas_type='sigma_min'` end at the smallest training sigma, never at clean data. With
-  Karras, exponential, beta or flow sigmas that last sigma is repeated, so the last evaluation has no effect. PNDM and
+  Karras, exponential, beta or flow sigmas that last sigma is repeated, so the last evaluation has no effect (a
+  `PlanScheduler` does the same, but for flow sigmas, where it goes on to clean data). PNDM and
   DDIMInverse with `timestep_spacing='leading'` evaluate once in vain, too. Ours is then compared over a step that is
   {still} wide.
 - Times told to the network are rounded (Karras) or truncated (exponential, beta, flow) to integers by the multistep
@@ -153,8 +154,11 @@ These belong to grids and ends, not to samplers, and fewstep does not copy them.
 """
 
 
-def page(outcome: list[Verdict]) -> str:
-    """docs/conformance.md for these verdicts: the bounds that the tests assert, which are the same on every machine."""
+def page(outcome: list[Verdict], hosted: str = "") -> str:
+    """docs/conformance.md for these verdicts: the bounds that the tests assert, which are the same on every machine.
+
+    `hosted` is the section of `hosted_report`.
+    """
     same = [v for v in outcome if v.departure is None]
     text = _INTRO.format(
         wide=_power(BARS["float64"]),
@@ -176,7 +180,7 @@ def page(outcome: list[Verdict]) -> str:
     for (library, name, ours), group in sorted(groups.items()):
         below = [_below(group, "float64"), _below(group, "float32")]
         text += _row(f"{library} {name}", ours, _settings(group), str(len(group)), *below)
-    return text + "\n" + _departures(outcome) + _GRIDS.format(still=_power(STILL)) + _absent_peers()
+    return text + "\n" + _departures(outcome) + hosted + _GRIDS.format(still=_power(STILL)) + _absent_peers()
 
 
 def _row(*cells: str) -> str:

@@ -23,7 +23,7 @@ def in_sigma_space(coordinates: str, host: str | None, schedule: Schedule) -> bo
 
 def factor(alpha: float) -> float:
     """What a state that is shown is multiplied by to be in the schedule's coordinates."""
-    return max(alpha, LEAST)
+    return alpha if alpha > 0 else LEAST
 
 
 def alpha_before(plan: Plan, calls: list[Call], position: int) -> float:

@@ -29,7 +29,7 @@ class Levels:
         """alpha x0 + sigma noise at the times `told`, in the host's coordinates."""
         alpha, sigma = self._at(told, data, run)
         if self.shown:
-            scale = alpha.clamp(min=factor(0.0))
+            scale = torch.where(alpha > 0, alpha, factor(0.0))
             alpha, sigma = alpha / scale, sigma / scale
         return alpha * data + sigma * noise
 

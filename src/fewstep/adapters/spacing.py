@@ -47,8 +47,7 @@ def beta_points(schedule: BetaSchedule, host: str | None, settings: Settings, st
     if host in ("LCM", "TCD"):
         raise AssertionError("use skipping_points")
     spaced = _spaced(schedule, host, settings, steps)
-    sigma_end = settings.get("final_sigmas_type", "zero") == "sigma_min" or host in ("DEISMultistep", "SASolver")
-    sigma_end = sigma_end or not settings.get("set_alpha_to_one", host != "PNDM")
+    sigma_end = ends_noisy(host, settings)
     log_linear = host == "EulerDiscrete" and settings.get("interpolation_type") == "log_linear"
     names = ("karras", "exponential", "beta")
     curve = next((name for name in names if settings.get(f"use_{name}_sigmas")), None)
@@ -69,6 +68,13 @@ def beta_points(schedule: BetaSchedule, host: str | None, settings: Settings, st
     else:
         times = spaced
     return Points(_ended(times, 0.0 if sigma_end else schedule.t_clean), told)
+
+
+def ends_noisy(host: str | None, settings: Settings) -> bool:
+    """Whether a run of `host` on a beta schedule ends at the least noise of training, and not at clean data."""
+    if host in ("DEISMultistep", "SASolver") or settings.get("final_sigmas_type", "zero") == "sigma_min":
+        return True
+    return host not in ("LCM", "TCD") and not settings.get("set_alpha_to_one", host != "PNDM")
 
 
 def skipping_points(
@@ -137,7 +143,7 @@ def flow_points(
         sigmas = np.linspace(1, float(shift(np.array(least))) if static else least, n) if given is None else given
     sigmas = shift(sigmas)
     if settings.get("shift_terminal"):
-        sigmas = 1 - (1 - sigmas) * (1 - settings["shift_terminal"]) / (1 - sigmas[-1])
+        sigmas = 1 - (1 - sigmas) / ((1 - sigmas[-1]) / (1 - settings["shift_terminal"]))
     curve = next((name for name in ("karras", "exponential", "beta") if settings.get(f"use_{name}_sigmas")), None)
     if curve is not None and settings.get("use_flow_sigmas"):
         raise InvalidInput(f"use_flow_sigmas with use_{curve}_sigmas has no meaning here: give a grid, grid={curve!r}")
@@ -172,17 +178,21 @@ def first_scale(entry: float, schedule: Schedule, host: str | None, spaced: str 
     if isinstance(schedule, BetaSchedule):
         ends = spaced in CONTINUOUS and settings.get("timestep_spacing", "linspace") in ("linspace", "trailing")
         return entry if ends else 1.0
+    if host == "CMStochasticIterative":
+        return schedule.t_max
     return math.hypot(entry, 1.0) if host in PRECONDITIONED else entry
 
 
-def verbatim(schedule: Schedule, *, sigmas: Any = None, times: Any = None) -> Points:
-    """The caller's own grid as it is. Sigmas end where the run ends; times end at clean data."""
+def verbatim(schedule: Schedule, *, sigmas: Any = None, times: Any = None, end: float | None = None) -> Points:
+    """The caller's own grid as it is. Sigmas end where the run ends; times end at time `end`, or at clean data."""
     if sigmas is not None:
         values = np.asarray(sigmas, np.float64).reshape(-1)
         if isinstance(schedule, FlowSchedule) and values.size and values[-1] != 0:
             values = np.append(values, 0.0)
         return Points(given_times(schedule, sigmas=values))
     values = np.asarray(times, np.float64).reshape(-1)
+    if end is not None and values.size:
+        return Points(given_times(schedule, times=_ended(values, end)))
     return Points(given_times(schedule, times=np.append(values, schedule.t_clean)))
 
 

@@ -102,7 +102,9 @@ class Times:
     def _verbatim(self, told: np.ndarray) -> spacing.Points:
         if self.host == "CMStochasticIterative":
             return spacing.consistency_points(self.schedule, self.settings, told)
-        return spacing.verbatim(self.schedule, times=self.prediction.time_of(told))
+        noisy = self.spacing == "TCD" or spacing.ends_noisy(self.spacing, self.settings)
+        end = 0.0 if noisy and isinstance(self.schedule, BetaSchedule) else None
+        return spacing.verbatim(self.schedule, times=self.prediction.time_of(told), end=end)
 
     def _given(self, sigmas: np.ndarray, timesteps: Any, mu: float | None) -> spacing.Points:
         """Points of given sigmas, and what the network is told there where that is given, too."""

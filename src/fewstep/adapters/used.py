@@ -28,6 +28,14 @@ NETWORK = {
 FLOW = {"shift", "flow_shift", "use_dynamic_shifting", "time_shift_type", "shift_terminal", "invert_sigmas"}
 """Settings of flow schedules."""
 
+WITH_BETAS = {
+    "timestep_spacing", "steps_offset", "set_alpha_to_one", "use_lu_lambdas", "lambda_min_clipped",
+    "interpolation_type", "timestep_type", "beta_start", "beta_end", "beta_schedule", "trained_betas",
+    "rescale_betas_zero_snr", "snr_shift_scale",
+}  # fmt: skip
+"""Settings that mean nothing on a flow schedule."""
+
+CURVES = ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas")
 KNOWN = {*SPACING, *CLIPPING, *NETWORK, *FLOW, *SOLVING}
 
 
@@ -54,8 +62,8 @@ def check_used(settings: Mapping[str, Any], use: Use) -> None:
             raise InvalidInput(f"{told} means nothing to sampler={use.sampler!r}: leave it out or take another sampler")
         if name in SPACING:
             _check_spacing(name, told, theirs, use)
-        if name in FLOW and name not in theirs and not _flows({**use.base, **settings}):
-            raise InvalidInput(f"{told} is for flow schedules, and this one has betas: leave it out")
+        if name not in theirs and name not in use.base:
+            _check_schedule(name, told, use, _flows({**use.base, **settings}))
     if use.sampler is not None:
         check_identity(use.sampler, use.host, settings)
 
@@ -65,6 +73,23 @@ def _check_spacing(name: str, told: str, theirs: Mapping[str, Any], use: Use) ->
         raise InvalidInput(f"{told} places the times, and grid={use.grid!r} does, too: give one of them")
     if name in ("interpolation_type", "original_inference_steps") and name not in theirs:
         raise InvalidInput(f"{told} means nothing to sampler={use.sampler!r}: leave it out, or give a grid")
+
+
+def _check_schedule(name: str, told: str, use: Use, flow: bool) -> None:
+    """Raise `InvalidInput` for a setting that neither this class nor this noise schedule reads."""
+    peer = peer_of(use.sampler, use.host) if use.sampler else None
+    if flow and name in WITH_BETAS:
+        raise InvalidInput(f"{told} is for noise schedules with betas, and this one is a flow: leave it out")
+    if not flow and name in FLOW:
+        raise InvalidInput(f"{told} is for flow schedules, and this one has betas: leave it out")
+    if name in ("sigma_min", "sigma_max"):
+        raise InvalidInput(f"{told} bounds the levels of EulerDiscrete, UniPC and EDM only: give a grid with options")
+    if not flow and peer in ("LCM", "TCD") and name in (*CURVES, "final_sigmas_type"):
+        raise InvalidInput(
+            f"{told} has no effect on sampler={use.sampler!r}, which takes the times of its distillation"
+        )
+    if peer in ("DEISMultistep", "SASolver") and name in ("final_sigmas_type", "set_alpha_to_one"):
+        raise InvalidInput(f"{told} has no effect on sampler={use.sampler!r}, as its class in diffusers has one end")
 
 
 def _flows(config: Mapping[str, Any]) -> bool:
