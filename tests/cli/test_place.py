@@ -59,7 +59,7 @@ def test_where_a_model_runs_is_for_loading(call: Call, monkeypatch: pytest.Monke
     monkeypatch.setattr(fewstep.benchmark.subject, "load", load)
     lacking = LACKING.get(command, [])
     where = [word for name, words in OPTIONS.items() if name not in lacking for word in words]
-    result = call(command.split(",")[0], "model", *WORDS[command], *where)
+    result = call(command.split(",")[0], "org/model", *WORDS[command], *where)
     assert (result.exit_code, "seen" in result.stderr) == (2, True)
     seen.pop("cache", None)
     if command in ("bench", "choose"):
@@ -75,7 +75,7 @@ def test_where_a_model_runs_is_for_loading(call: Call, monkeypatch: pytest.Monke
         "allow_pickle": True,
     }
     wanted = {name: value for name, value in everything.items() if name not in lacking}
-    assert seen == {"source": "model", **wanted}
+    assert seen == {"source": "org/model", **wanted}
 
 
 @pytest.mark.parametrize("command", LACKING)

@@ -120,12 +120,6 @@ def test_what_only_prompts_have_is_refused_for_a_model_of_classes(call: Call, he
     assert "PROMPT is for models that take prompts, and tiny draws classes: use --labels" in result.stderr
 
 
-def test_a_command_of_classes_says_that_it_knows_no_prompts(call: Call, here: Path, model: Path) -> None:
-    result = call("doctor", model)
-    assert result.exit_code == 2
-    assert "sd draws from prompts, and `fewstep doctor` knows classes only" in result.stderr
-
-
 def test_a_folder_that_is_damaged_leaves_nothing(call: Call, here: Path, tmp_path: Path) -> None:
     tiny_diffusers.write("ddpm", tmp_path / "ddpm")
     path = tmp_path / "ddpm/unet/diffusion_pytorch_model.safetensors"

@@ -14,6 +14,7 @@ from torch import Tensor
 import fewstep as fs
 from fewstep.core.plan import TunedFor
 from fewstep.pipeline import Pipeline, load
+from fewstep.tuning.table import Table, plan_of, table_of
 
 from .tiny_diffusers import enliven
 
@@ -51,7 +52,12 @@ def fitted(
     plan: fs.Plan, by: float = 1.01, model: str | None = None, factors: Sequence[float] | None = None
 ) -> fs.Plan:
     """A plan such as tuning gives, which no recipe compiles to: its weights moved, and its guidance by row."""
+    table = table_of(plan)
+    assert table is not None
+    weights = table.weights.copy()
+    for i in range(1, len(weights)):
+        weights[i, i] += by - 1
+        weights[i, 0] -= by - 1
+    moved = plan_of(Table(table.times, weights), fs.schedules.from_spec(plan.recipe.schedule))
     tuned_for = None if model is None else TunedFor(model)
-    return replace(
-        plan, B=plan.B * by, tuned_for=tuned_for, guidance_factors=None if factors is None else tuple(factors)
-    )
+    return replace(moved, tuned_for=tuned_for, guidance_factors=None if factors is None else tuple(factors))

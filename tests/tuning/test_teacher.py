@@ -85,7 +85,7 @@ def test_a_slow_model_has_fewer_images_to_find_the_teacher_by_and_a_bounded_one(
     least = pilots * (LEAST_FINDING + len(DEFAULT.rows))
     assert finding <= max(least, 0.1 * seconds)
     assert result.each == 1
-    solved = len(result.teacher.plan.rows) * result.sizes.solved
+    solved = len(result.teacher.plan.rows) * (result.sizes.solved + result.sizes.held_out)
     assert counting.seconds - began == 2 * 16 + finding + solved
     assert result.sizes == Sizes.of(16) or solved <= 0.4 * seconds
 
@@ -106,6 +106,9 @@ def test_given_sizes_and_enough_time_decide_the_teacher(counting):
     result = lessons(counting, 1e9, sizes)
     assert result.teacher == find_plan(problem.flow, range(8), Goal(SHARE, judged=DEFAULT, objective="psnr"))
     assert torch.equal(result.train.targets, problem.solve(result.teacher.plan, range(16)))
+    own = result.teacher.plan.recipe
+    finer = fs.compile(own.sampler, schedule=LINEAR, steps=2 * own.steps, grid=own.grid)
+    assert torch.equal(result.held_out.targets, problem.solve(finer, result.held_out.numbers))
 
 
 def test_a_model_without_finite_images_is_refused_at_once():

@@ -58,13 +58,27 @@ def lessons_of(task: TuningTask) -> Lessons:
     )
     each = (time.elapsed - before) / teacher.rows
     steps = len(teacher.plan.rows)
-    sizes = sizes or Sizes.affordable(SOLVING_SHARE * time.allowed, each * steps, each * RIVALS * task.rows)
+    judging = each * (steps + RIVALS * task.rows)
+    sizes = sizes or Sizes.affordable(SOLVING_SHARE * time.allowed, each * steps, judging)
+    finer = _twice(problem.schedule, teacher.plan)
     parts = []
-    for first, count in ((TRAIN, sizes.train), (VALIDATION, sizes.validation), (HELD_OUT, sizes.held_out)):
+    for first, count, plan in (
+        (TRAIN, sizes.train, teacher.plan),
+        (VALIDATION, sizes.validation, teacher.plan),
+        (HELD_OUT, sizes.held_out, finer),
+    ):
         numbers = range(first, first + count)
-        task.watch("teacher", len(parts) + 1, 4, f"{count} images in {steps} steps")
-        parts.append(Solutions(numbers, problem.solve(teacher.plan, numbers)))
+        task.watch("teacher", len(parts) + 1, 4, f"{count} images in {len(plan.rows)} steps")
+        parts.append(Solutions(numbers, problem.solve(plan, numbers)))
     return Lessons(teacher, sizes, each, *parts)
+
+
+def _twice(schedule: Schedule, plan: Plan) -> Plan:
+    """The plan with twice as many steps. A learned plan has the teacher's own error too, as it learned it, and would be
+    judged too well by it.
+    """
+    recipe = plan.recipe
+    return compile(recipe.sampler, schedule=schedule, steps=2 * recipe.steps, grid=recipe.grid)
 
 
 def _pilots(problem: Problem, time: TimeLimit) -> int:
