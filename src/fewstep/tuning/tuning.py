@@ -27,7 +27,7 @@ from fewstep.tuning.verdict import certified
 
 FAMILIES = 4
 """Samplers whose grids are searched."""
-SEARCH_SHARE, TIMES_SHARE, INTERVAL_SHARE, RIVALS_SHARE = 0.45, 0.6, 0.7, 0.8
+SEARCH_SHARE, TIMES_SHARE, INTERVAL_SHARE, RIVALS_SHARE = 0.45, 0.6, 0.7, 1.0
 """Of the time: when the search, the moving of times, that of an interval of guidance and the measuring of rivals on
 held-out images are over.
 """
