@@ -93,6 +93,21 @@ def test_a_plan_that_was_begun_but_not_measured_on_all_images_is_missing(held_ou
             assert mixture().error(one.plan, held_out.first(FIRST)) > MARGIN * least
 
 
+def test_plans_that_drew_all_of_few_images_are_not_missing(held_out: Solutions) -> None:
+    asked = 0
+
+    def enough() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked > len(contenders)
+
+    default = fs.compile("ddim", schedule=LINEAR, steps=5)
+    contenders = contenders_of(LINEAR, 5)
+    found = standings_of(mixture(), default, contenders, (), held_out.first(16), enough=enough)
+    assert found.missing == ()
+    assert len(found.foremost) == len(contenders) + 1
+
+
 def test_the_strongest_are_compared_whatever_is_searched_among() -> None:
     settings = TuningSettings(samplers=["ddim"], sizes=Sizes.of(64), iterations=0, seconds=10_000)
     found = tune(mixture(), rows=5, settings=settings).certificate

@@ -102,7 +102,7 @@ def standings_of(
     most = MARGIN * min(errors.values())
     ahead = sorted((digest for digest, error in errors.items() if error <= most), key=errors.__getitem__)
     known = {one.plan.digest: one for one in found}
-    going = list(dict.fromkeys((default.digest, *ahead)))
+    going = list(dict.fromkeys((default.digest, *ahead))) if len(images.numbers) > FIRST else []
     late: list[str] = []
     for done, digest in enumerate(going):
         if done and enough():
