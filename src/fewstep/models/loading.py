@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -13,7 +13,7 @@ from typing import Any, TypedDict, Unpack
 import torch
 
 from fewstep import zoo
-from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.errors import InvalidInput, shown, unknown_name
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.prediction import PREDICTIONS
 from fewstep.drawing.overlay import Overlay, merged
@@ -133,7 +133,9 @@ def recommended_by(source: str) -> Overlay:
     header = _header(path) if path.is_file() else None
     if header is None or "fewstep" not in header.metadata:
         return {}
-    return merged(CLASSES, {"guidance": {"scale": CLASS_GUIDANCE}}, SHIPPED.get(source, {}))
+    training = header.document("fewstep", "a fewstep model").get("training")
+    own = recommended_in(path, training if isinstance(training, Mapping) else {})
+    return merged(CLASSES, {"guidance": {"scale": CLASS_GUIDANCE}}, SHIPPED.get(source, {}), own)
 
 
 def _place(
@@ -208,12 +210,13 @@ def _of_zoo(path: Path, name: str, place: Place, recommended: Overlay | None = N
     refuse(place.lora, name)
     loaded = zoo.load(path)
     spec = loaded.spec
+    own = recommended_in(path, spec.training)
     return class_model(
         loaded.network.to(place.device, place.dtype),
         Labels(spec.classes),
         Pixels(spec.value_range),
         spec.sample_shape,
-        recommended,
+        merged(recommended or {}, own),
         schedule=spec.schedule,
         prediction=spec.prediction,
         identity=Identity(name, loaded.digest, in_dtype(place.dtype)),
@@ -221,6 +224,15 @@ def _of_zoo(path: Path, name: str, place: Place, recommended: Overlay | None = N
         dtype=place.dtype,
         plans=plans_of(path),
     )
+
+
+def recommended_in(path: Path, training: Mapping[str, Any]) -> Overlay:
+    """What a file recommends, in its facts of training: that of a student. Empty where it says nothing."""
+    found = training.get("recommended", {})
+    known = isinstance(found, Mapping) and set(found) <= {"sampling", "guidance"}
+    if not known or not all(isinstance(value, Mapping) for value in found.values()):
+        raise InvalidInput(f"{path} recommends {shown(found)}; it may hold sampling and guidance")
+    return found
 
 
 def _of_callable(

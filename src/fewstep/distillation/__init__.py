@@ -1,0 +1,30 @@
+"""Distillation: a teacher's many evaluations become a student's few, one file a method.
+
+    from fewstep.distillation import Regression, Settings, distill
+
+    found = distill("digits", Regression(rows=1), "runs/one-step", settings=Settings(steps=800))
+    found.pipe([3, 1, 4])
+"""
+
+from fewstep.distillation.consistency import Consistency
+from fewstep.distillation.distill import Distilled, Source, Watch, distill
+from fewstep.distillation.progressive import Progressive
+from fewstep.distillation.regression import Regression
+from fewstep.distillation.report import Report
+from fewstep.training import Settings
+
+METHODS = {method.name: method for method in (Regression, Progressive, Consistency)}
+"""The methods by name."""
+
+__all__ = [
+    "METHODS",
+    "Consistency",
+    "Distilled",
+    "Progressive",
+    "Regression",
+    "Report",
+    "Settings",
+    "Source",
+    "Watch",
+    "distill",
+]

@@ -1,0 +1,168 @@
+"""Consistency distillation and training: the estimate is to be the same all along a trajectory of the flow.
+
+With k = sigma / alpha, a state at k and the state on the same trajectory at a smaller r < k are to give one estimate:
+
+    loss = w(k, r) h(f(x_k, k) - stopped f(x_r, r)),      f(x_0, 0) = x_0 exactly
+
+x_r comes from the teacher by a step from x_k (distillation: Song et al. 2023, arXiv 2303.01469, algorithm 2), or from
+the same data and noise as x_k (training, algorithm 3 there). Where r is the end of the grid the target is x_r itself,
+never an estimate. h is the square, or pseudo-Huber sqrt(|d|^2 + c^2) - c, and w = 1 / (k - r) (Song & Dhariwal 2023,
+arXiv 2310.14189, sections 3.3 to 3.5). The target has no average of the student of its own, and both sides have the
+same dropout.
+
+Levels are neighbours on a grid that gets finer while it trains, doubling its steps (eq. 8 there); or r follows k
+continuously, r = k (1 - q^-(stage + 1) n(k)), n = 1 + 8 sigmoid(-k) (Geng et al. 2024, arXiv 2406.14548), the gap
+falling by q with each stage.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.plan import Plan
+from fewstep.core.schedule import Schedule
+from fewstep.denoise.base import Denoiser, Level
+from fewstep.denoise.convert import Network
+from fewstep.solvers.compiler import compile
+from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, one_stage
+from fewstep.training.draws import Float
+from fewstep.training.levels import at_times, euler, heun, noised, time_of_ratio
+
+STEPS = {"heun": heun, "ddim": euler}
+GAPS = ("doubling", "shrinking")
+NOISIEST = 80.0
+"""The largest k of a grid on a schedule that goes on to where nothing of the data is left."""
+RHO = 7.0
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """Settings of consistency distillation and training.
+
+    Attributes:
+        step: how the teacher goes from k to r: "heun", two evaluations, or "ddim", one; None takes the data's own noise
+            in place of a teacher.
+        gap: "doubling" takes neighbours on a grid of `first` steps, which doubles `stages` - 1 times;
+            "shrinking" the continuous r, whose gap falls `stages` times by the factor `q`.
+        least: the smallest k of the grid, above 0.
+        huber: c of pseudo-Huber as a share of the root of the number of values of a sample; 0 is the square.
+        mean, deviation: of log k, from which levels are drawn; a deviation of 0 draws all steps of a grid alike.
+        rows: of the plan that the student is to be sampled with.
+    """
+
+    name: ClassVar[str] = "consistency"
+    needs: ClassVar[Needs] = Needs(images=True)
+
+    step: str | None = "heun"
+    gap: str = "doubling"
+    first: int = 10
+    stages: int = 4
+    q: float = 4.0
+    least: float = 0.002
+    huber: float = 0.00054
+    mean: float = -1.1
+    deviation: float = 2.0
+    rows: int = field(default=1)
+
+    def __post_init__(self) -> None:
+        if self.step is not None and self.step not in STEPS:
+            raise unknown_name("step of the teacher", str(self.step), STEPS)
+        if self.gap not in GAPS:
+            raise unknown_name("gap", str(self.gap), GAPS)
+        for name, lowest in (("first", 2), ("stages", 1), ("rows", 1)):
+            if type(getattr(self, name)) is not int or getattr(self, name) < lowest:
+                raise InvalidInput(f"{name} must be a whole number of at least {lowest}, got {getattr(self, name)!r}")
+        if not (self.q > 1 and self.least > 0 and self.huber >= 0 and self.deviation >= 0):
+            raise InvalidInput("q must be above 1, least above 0, huber and deviation at least 0")
+        if self.gap == "shrinking" and not self.deviation:
+            raise InvalidInput("a shrinking gap draws its levels from a normal of log k: give a deviation above 0")
+
+    def phase(self, step: int, steps: int) -> Phase:
+        return one_stage(step, steps)
+
+    def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
+        student, schedule = roles[STUDENT], roles[STUDENT].network.schedule
+        assert schedule is not None
+        turn = min(self.stages - 1, int(phase.share * self.stages))
+        k, r = self.levels(schedule, turn, draws.spread("time"))
+        here = at_times(schedule, time_of_ratio(schedule, k), batch.data)
+        ends = r <= (self.least if self.gap == "doubling" else 0.0)
+        times = np.where(r > 0, time_of_ratio(schedule, np.maximum(r, 1e-12)), schedule.t_clean)
+        there = at_times(schedule, times, batch.data)
+        noise = draws.normal("noise", batch.data.shape[1:])
+        x, denoiser = noised(batch.data, noise, here), student.answering(batch)
+        with torch.no_grad():
+            if self.step is None:
+                nearer = noised(batch.data, noise, there)
+            else:
+                nearer = STEPS[self.step](roles[TEACHER].answering(batch, guided=True), x, here, there)
+            target = ended(nearer, there, ends, masked(denoiser, nearer, there, draws))
+        distance = self.distance(masked(denoiser, x, here, draws) - target)
+        weight = torch.from_numpy(1.0 / (k - r)).to(distance)
+        yield Loss(STUDENT, (weight * distance).mean())
+
+    def levels(self, schedule: Schedule, turn: int, share: Float) -> tuple[Float, Float]:
+        """The levels k and r < k (B,) of some shares (B,) of the distribution, in the stage `turn`."""
+        if self.gap == "doubling":
+            grid = self.grid(schedule, self.first * 2**turn)
+            i = np.searchsorted(np.cumsum(self.chances(grid)), share, side="right").clip(0, len(grid) - 2)
+            return grid[i], grid[i + 1]
+        normal = torch.special.ndtri(torch.from_numpy(share.clip(1e-9, 1 - 1e-9))).numpy()
+        k = np.clip(np.exp(self.mean + self.deviation * normal), self.least, noisiest(schedule))
+        return k, np.maximum(0.0, k * (1 - self.q ** -(turn + 1.0) * (1 + 8 / (1 + np.exp(k)))))
+
+    def grid(self, schedule: Schedule, steps: int) -> Float:
+        """(steps + 1,) levels k, falling, even in k^(1 / 7) (Karras et al. 2022, arXiv 2206.00364, eq. 5)."""
+        ends = noisiest(schedule) ** (1 / RHO), self.least ** (1 / RHO)
+        return np.linspace(*ends, steps + 1) ** RHO
+
+    def chances(self, grid: Float) -> Float:
+        """(steps,) how often each step of a grid is drawn: the normal of log k between its ends."""
+        if not self.deviation:
+            return np.full(len(grid) - 1, 1.0 / (len(grid) - 1))
+        ends = torch.from_numpy((np.log(grid) - self.mean) / self.deviation)
+        mass = np.maximum(-np.diff(torch.special.ndtr(ends).numpy()), 1e-12)
+        return mass / mass.sum()
+
+    def distance(self, difference: Tensor) -> Tensor:
+        """(B,) of differences (B, ..)."""
+        squared = difference.square().flatten(1).sum(1)
+        if not self.huber:
+            return squared / difference[0].numel()
+        c = self.huber * math.sqrt(difference[0].numel())
+        return (squared + c**2).sqrt() - c
+
+    def plan(self, network: Network) -> Plan:
+        schedule = network.schedule
+        assert schedule is not None
+        top = time_of_ratio(schedule, noisiest(schedule))
+        inner = time_of_ratio(schedule, np.exp(np.linspace(math.log(noisiest(schedule)), self.mean, self.rows + 1)))
+        times = [float(top), *map(float, inner[1:-1]), schedule.t_clean]
+        return compile("consistency", schedule=schedule, times=times)
+
+
+def noisiest(schedule: Schedule) -> float:
+    """The largest k that is trained: that of the schedule, or `NOISIEST` where it goes beyond."""
+    return min(float(schedule.ratio(schedule.t_max)), NOISIEST)
+
+
+def masked(denoiser: Denoiser, x: Tensor, level: Level, draws: Draws) -> Tensor:
+    """The estimate of the data with the dropout of this step, the same whenever it is asked for."""
+    devices = [x.device] if x.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(draws.key("dropout"))
+        return denoiser.estimate(x, level)[0]
+
+
+def ended(x: Tensor, level: Level, ends: np.ndarray, estimate: Tensor) -> Tensor:
+    """The target: the state itself where the trajectory ends, as data, and else the estimate."""
+    mask = torch.from_numpy(np.asarray(ends)).to(x.device).reshape(-1, *[1] * (x.ndim - 1))
+    return torch.where(mask, x / level.alpha, estimate)

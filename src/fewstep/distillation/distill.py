@@ -1,0 +1,142 @@
+"""From a teacher and a method to a student on the disk, with a report of what it gained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fewstep.core.errors import InvalidInput
+from fewstep.core.plan import Plan
+from fewstep.denoise.convert import Network
+from fewstep.distillation import pairs as drawing
+from fewstep.distillation import student as files
+from fewstep.distillation.pairs import Pairs, Teacher
+from fewstep.distillation.report import Report, report_of
+from fewstep.pipeline import Pipeline, load
+from fewstep.run.eager import sample
+from fewstep.training import STUDENT, Method, Progress, Run, Settings, student_of, train
+
+HELD_OUT = 10**8
+"""Numbers of pairs that are held out begin here."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a teacher is asked to draw, once, for its student to learn from.
+
+    Attributes:
+        subjects: prompts or labels in turn; None is every class.
+        guidance: the scale, which the student has inside afterwards; None is what the teacher recommends.
+        steps: of the teacher's own sampler.
+        count: pictures to train on; `held_out`: pictures for the report.
+    """
+
+    subjects: Sequence[Any] | None = None
+    guidance: float | None = None
+    steps: int = 20
+    count: int = 8192
+    held_out: int = 256
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("count", 1), ("held_out", 16)):
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise InvalidInput(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+class Watch(NamedTuple):
+    """Who is told how it goes on: of the pairs that are drawn, (done, of), and of training."""
+
+    pairs: Callable[[int, int], None] = lambda done, of: None
+    training: Callable[[Progress], None] = lambda now: None
+
+
+class Distilled(NamedTuple):
+    """A student: its pipeline, where it lies, and what it gained."""
+
+    pipe: Pipeline
+    path: Path
+    report: Report
+
+
+def distill(
+    teacher: str | os.PathLike[str],
+    method: Method,
+    folder: str | os.PathLike[str],
+    *,
+    settings: Settings | None = None,
+    source: Source | None = None,
+    device: torch.device | str = "cpu",
+    watch: Watch | None = None,
+) -> Distilled:
+    """Train a student of few evaluations from a teacher of many, and write it as a model of its own.
+
+    In `folder` there are the pairs, the states from which the same call goes on, the log, and in the end the student,
+    `student` or `student.safetensors`. Interrupt it in any way: at most `settings.state_every` steps are done again.
+
+    Args:
+        teacher: a shipped model, a .safetensors file of `fewstep train`, or a folder in the format of diffusers.
+        method: one of `fewstep.distillation`, such as `Regression(rows=1)`.
+
+    Raises:
+        InvalidInput: the method does not fit the teacher, the folder belongs to another run, and what drawing refuses.
+        Diverged: a loss is not finite.
+        OSError: a file cannot be written; what was written before stays.
+    """
+    settings, source, watch = settings or Settings(), source or Source(), watch or Watch()
+    place = Path(folder)
+    origin = files.source_of(teacher)
+    pipe = load(teacher, device=device)
+    check(method, pipe)
+    of = Teacher.of(pipe, source.subjects, source.guidance, source.steps)
+    batch = min(settings.batch, 256)
+    data = drawing.drawn(of, source.count, place / "pairs", 0, batch, watch.pairs)
+    held_out = drawing.drawn(of, source.held_out, place / "pairs", HELD_OUT, batch)
+    succeeds = method.phase(0, settings.steps).stages > 1
+    roles = student_of(pipe.model.denoiser(), of.guidance, succeeds)
+    plan = method.plan(roles[STUDENT].network)
+    seconds = 0.0
+
+    def told(now: Progress) -> None:
+        nonlocal seconds
+        seconds = now.seconds
+        watch.training(now)
+
+    module = train(Run(method, roles, data, settings, place), told)
+    module.eval().requires_grad_(False)
+    found = report_of(student_draws(roles[STUDENT].network, plan, held_out), plan, held_out, seconds, batch)
+    target = files.target_of(place, origin)
+    facts = {"method": method.name, "settings": vars(settings), "teacher": pipe.model.digest, "report": found.to_json()}
+    files.write(target, origin, module, plan, facts)
+    return Distilled(load(target, device=device), target, found)
+
+
+def check(method: Method, pipe: Pipeline) -> None:
+    """Raise `InvalidInput` where a method cannot teach a student of this pipeline, before anything is drawn."""
+    model, needs = pipe.model, method.needs
+    if needs.predictions is not None and model.prediction not in needs.predictions:
+        raise InvalidInput(
+            f"{method.name} needs a network that predicts {', '.join(needs.predictions)}, and {model.name} predicts "
+            f"{model.prediction}: where nothing of the data is left that says nothing of the data. Use another method"
+        )
+    if model.conditioner.distilled:
+        raise InvalidInput(f"{model.name} is told its guidance scale, and is distilled already: give its teacher")
+    method.plan(model.denoiser())
+
+
+def student_draws(network: Network, plan: Plan, held_out: Pairs) -> Callable[[Sequence[int]], Tensor]:
+    """Draws held-out pairs with the student, by their numbers from 0."""
+
+    def draw(part: Sequence[int]) -> Tensor:
+        numbers = [held_out.first + number for number in part]
+        denoiser = network.given(held_out.conditions.of(numbers).positive)
+        noise = drawing.noise_of(numbers, held_out.states.shape[1:], held_out.teacher.pipe.model.device)
+        return sample(plan, denoiser, start=noise * plan.entry[1], seed=numbers).float().cpu()
+
+    return draw

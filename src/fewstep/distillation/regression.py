@@ -1,0 +1,98 @@
+"""Regression on the teacher's results: the student draws by its own plan, and learns to end where the teacher does.
+
+Pairs of noise and the teacher's converged image are made once. The student runs a plan of one or more rows from the
+noise, with gradients through all of them, and the mean square of the difference to the image goes down. With one row
+this is knowledge distillation (Luhman & Luhman 2021, arXiv 2101.02388).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.plan import Plan
+from fewstep.core.schedule import Schedule
+from fewstep.denoise.base import Denoiser, Level
+from fewstep.denoise.convert import Network
+from fewstep.solvers.compiler import compile
+from fewstep.solvers.registry import SAMPLERS
+from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, one_stage
+
+MOST_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Settings of regression.
+
+    Attributes:
+        rows: evaluations of the student, 1 to 8.
+        sampler, grid: of its plan; the sampler may not draw noise.
+    """
+
+    name: ClassVar[str] = "regression"
+    needs: ClassVar[Needs] = Needs(teacher=True, pairs=True)
+
+    rows: int = 1
+    sampler: str = "ddim"
+    grid: str = "trailing"
+
+    def __post_init__(self) -> None:
+        if type(self.rows) is not int or not 1 <= self.rows <= MOST_ROWS:
+            raise InvalidInput(f"rows must be a whole number from 1 to {MOST_ROWS}, got {self.rows!r}")
+        if self.sampler not in SAMPLERS:
+            raise unknown_name("sampler", str(self.sampler), SAMPLERS)
+
+    def phase(self, step: int, steps: int) -> Phase:
+        return one_stage(step, steps)
+
+    def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
+        role = roles[STUDENT]
+        plan = self.plan(role.network)
+        assert batch.noise is not None
+        drawn = unrolled(plan, role.answering(batch), batch.noise * plan.entry[1])
+        yield Loss(STUDENT, (drawn - batch.data).square().mean())
+
+    def plan(self, network: Network) -> Plan:
+        return student_plan(network.schedule, self.sampler, self.rows, self.grid)
+
+
+def student_plan(schedule: Schedule | None, sampler: str, rows: int, grid: str) -> Plan:
+    """The plan of so many rows. Raises `InvalidInput` for a sampler that draws noise or takes another number of rows."""
+    if schedule is None:
+        raise InvalidInput("a student is drawn on its noise schedule, and this one has none")
+    plan = compile(sampler, schedule=schedule, steps=rows, grid=grid)
+    if len(plan.rows) != rows or plan.s.any() or plan.outputs != 1:
+        raise InvalidInput(
+            f"{sampler} draws noise or does not take {rows} rows in {rows} steps: use one with a row a step and no "
+            "noise, such as ddim or dpmpp-2m"
+        )
+    return plan
+
+
+def unrolled(plan: Plan, denoiser: Denoiser, start: Tensor) -> Tensor:
+    """What a plan without noise makes of states (B, ..) at its entry, with gradients through all rows."""
+    registers: list[Tensor | None] = [None] * plan.registers
+    registers[0] = start
+    weights, estimates = (torch.tensor(table).to(start) for table in (plan.A, plan.B))
+    for i, row in enumerate(plan.rows):
+        x = registers[0]
+        assert x is not None
+        data, raw = denoiser.estimate(x, Level.at([(row.t, row.alpha, row.sigma)], x, (i,)))
+        sources = [*registers, data, raw]
+        factors = torch.cat([weights[i], estimates[i]], dim=1)
+        registers = [combined(line, sources) for line in factors.unbind()]
+    result = registers[0]
+    assert result is not None
+    return result
+
+
+def combined(factors: Tensor, sources: list[Tensor | None]) -> Tensor | None:
+    """The sum of factors times sources; None where all of these are zero."""
+    terms = [c * source for c, source in zip(factors.unbind(), sources, strict=True) if source is not None and c != 0]
+    return sum(terms[1:], terms[0]) if terms else None

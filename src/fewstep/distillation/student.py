@@ -1,0 +1,81 @@
+"""A student as an ordinary model: the teacher's files with the trained network, its plan and no guidance.
+
+The plan lies in what the model recommends, so nobody draws with other times by mistake.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fewstep import zoo
+from fewstep.core.errors import InvalidInput
+from fewstep.core.plan import Plan
+from fewstep.zoo.network import UNet
+
+NETWORKS = ("unet", "transformer")
+
+
+def recommendation(plan: Plan) -> dict[str, Any]:
+    """The overlay that a student recommends."""
+    return {"sampling": {"plan": json.loads(plan.to_json())}, "guidance": {"scale": 1.0}}
+
+
+def source_of(model: str | os.PathLike[str]) -> Path:
+    """The files of a teacher: a .safetensors file of `fewstep train`, or a whole model in the format of diffusers.
+
+    Raises `InvalidInput` for anything else, of which no student could be written.
+    """
+    path = zoo.shipped_path(str(model)) if model in zoo.SHIPPED else Path(model)
+    if path.is_file() and path.suffix == ".safetensors" or (path / "model_index.json").is_file():
+        return path
+    raise InvalidInput(
+        f"{model} is neither a shipped model, a .safetensors file that `fewstep train` wrote, nor a folder with "
+        "model_index.json: a student is written beside the other parts of such a model, so give one"
+    )
+
+
+def target_of(folder: Path, source: Path) -> Path:
+    """Where the student of a source lies in the folder of its training."""
+    return folder / ("student.safetensors" if source.is_file() else "student")
+
+
+def write(target: Path, source: Path, network: nn.Module, plan: Plan, facts: Mapping[str, Any]) -> None:
+    """Write a student: whole or not at all. `facts` say how it was trained."""
+    if source.is_file():
+        _write_file(target, source, network, plan, facts)
+    else:
+        _write_folder(target, source, network, plan, facts)
+
+
+def _write_file(target: Path, source: Path, network: nn.Module, plan: Plan, facts: Mapping[str, Any]) -> None:
+    if not isinstance(network, UNet):
+        raise InvalidInput(f"{source} holds a network of fewstep's, and the student is a {type(network).__name__}")
+    of = zoo.load(source).spec
+    training = {**facts, "recommended": recommendation(plan)}
+    zoo.save(target, network, zoo.Spec(of.config, of.prediction, of.schedule, of.value_range, training))
+
+
+def _write_folder(target: Path, source: Path, network: nn.Module, plan: Plan, facts: Mapping[str, Any]) -> None:
+    part = next(name for name in NETWORKS if (source / name).is_dir())
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as around:
+        made = Path(around) / target.name
+        shutil.copytree(source, made, ignore=lambda folder, names: _left_out(Path(folder), source, part, names))
+        network.save_pretrained(made / part, safe_serialization=True)  # type: ignore[operator]  # of diffusers
+        (made / "fewstep.json").write_text(json.dumps(recommendation(plan)) + "\n")
+        (made / "distillation.json").write_text(json.dumps(dict(facts), indent=1) + "\n")
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(made, target)
+
+
+def _left_out(folder: Path, source: Path, part: str, names: list[str]) -> set[str]:
+    """The teacher's own network, plans and recommendation."""
+    return {name for name in names if folder == source and name in (part, "plans", "fewstep.json")}

@@ -1,0 +1,66 @@
+"""States at levels of noise, one for each sample of a batch, in the coordinates of a noise schedule.
+
+    x = alpha x0 + sigma eps,     k = sigma / alpha,
+
+so a level is named by its time or by k, whatever the schedule. Times, alpha and sigma are float64 on the host until
+they meet a state. A step of the probability-flow ODE from a to b, with the estimate D of the data held still, is exact
+in the noise that it leaves (DDIM, Song et al. 2021, arXiv 2010.02502, eq. 13):
+
+    x_b = alpha_b D + sigma_b / sigma_a (x_a - alpha_a D)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from fewstep.core.schedule import Schedule
+from fewstep.denoise.base import Denoiser, Level
+
+
+def at_times(schedule: Schedule, t: ArrayLike, x: Tensor) -> Level:
+    """The level of states `x` (B, ..) at times (B,) of the schedule."""
+    times = np.broadcast_to(np.asarray(t, np.float64), (len(x),))
+    rows = zip(times, schedule.alpha(times), schedule.sigma(times), strict=True)
+    level = Level.at([(float(a), float(b), float(c)) for a, b, c in rows], x)
+    # One sample has a level of numbers; here all are tensors (B, 1, ..).
+    alpha, sigma = (x.new_tensor([row[i] for row in level.host]).reshape(-1, *[1] * (x.ndim - 1)) for i in (1, 2))
+    return level._replace(alpha=alpha, sigma=sigma)
+
+
+def time_of_ratio(schedule: Schedule, k: ArrayLike) -> np.ndarray:
+    """The times at which sigma / alpha is k > 0."""
+    return schedule.time_of_lambda(-np.log(np.asarray(k, np.float64)))
+
+
+def noised(x0: Tensor, noise: Tensor, level: Level) -> Tensor:
+    """alpha x0 + sigma noise."""
+    return level.alpha * x0 + level.sigma * noise
+
+
+def stepped(x: Tensor, data: Tensor, here: Level, there: Level) -> Tensor:
+    """The state at `there` of DDIM from the state `x` at `here`, where sigma is not 0."""
+    return there.alpha * data + there.sigma / here.sigma * (x - here.alpha * data)
+
+
+def euler(denoiser: Denoiser, x: Tensor, here: Level, there: Level) -> Tensor:
+    """One step of first order, DDIM, at one evaluation."""
+    return stepped(x, denoiser.estimate(x, here)[0], here, there)
+
+
+def heun(denoiser: Denoiser, x: Tensor, here: Level, there: Level) -> Tensor:
+    """One step of second order, at two evaluations: the mean of the estimates at both ends, as the slope in k.
+
+    Karras et al. 2022, arXiv 2206.00364, algorithm 1, in x / alpha, whose slope is (x / alpha - D) / k. Where `there`
+    is clean, its slope is not known, and the step is one of first order.
+    """
+    first = denoiser.estimate(x, here)[0]
+    guess = stepped(x, first, here, there)
+    second = denoiser.estimate(guess, there)[0]
+    k, r = here.sigma / here.alpha, there.sigma / there.alpha
+    clean = r == 0
+    slope = (x / here.alpha - first) / k
+    end = (guess / there.alpha - second) / r.masked_fill(clean, 1.0)
+    better = there.alpha * (x / here.alpha + (r - k) * (slope + end) / 2)
+    return guess.where(clean, better)

@@ -1,0 +1,221 @@
+"""The one loop that trains: seeded, logged, and resumable to the same bits."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import nn
+
+from fewstep.files import read_bounded, write_whole
+from fewstep.training import state as states
+from fewstep.training.average import Averages
+from fewstep.training.draws import Draws
+from fewstep.training.method import STUDENT, TEACHER, Batch, Method, Phase, Roles
+from fewstep.training.order import members
+from fewstep.training.settings import Settings
+from fewstep.training.state import Learner, Saved
+
+STATES, LOG = "states", "log.jsonl"
+MOST_LOG = 1 << 30
+
+
+class Diverged(ArithmeticError):
+    """A loss is not a finite number."""
+
+
+class Data(Protocol):
+    """Samples by their numbers 0 .. count - 1; without a count there is no end of them.
+
+    Attributes:
+        identity: plain JSON values that name the data, so that a run goes on with the same.
+    """
+
+    count: int | None
+    identity: Mapping[str, Any]
+
+    def batch(self, numbers: Sequence[int]) -> Batch:
+        """Some samples, on the device of the networks."""
+        ...
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a watcher is told at each line of the log.
+
+    Attributes:
+        step: done, of `steps`; `losses`: the mean of each since the last line, by role.
+        seconds: of the steps so far, in all sittings; `left`: what the rest will take.
+    """
+
+    step: int
+    steps: int
+    phase: Phase
+    losses: Mapping[str, float]
+    seconds: float
+    left: float
+
+
+class Run(NamedTuple):
+    """What is trained: a method, its networks, the data, the settings and the folder of states and log."""
+
+    method: Method
+    roles: Roles
+    data: Data
+    settings: Settings
+    folder: Path
+    identity: Mapping[str, Any] = {}
+
+    @property
+    def known_as(self) -> dict[str, Any]:
+        """All that decides the result, as plain JSON values."""
+        assert is_dataclass(self.method) and not isinstance(self.method, type)
+        settings = asdict(self.settings)
+        rest = {name: settings.pop(name) for name in ("state_every", "log_every")}
+        assert rest
+        own = {"method": {"name": self.method.name, **asdict(self.method)}, "settings": settings}
+        return json.loads(json.dumps({**self.identity, **own, "data": dict(self.data.identity)}, default=str))
+
+
+def train(run: Run, watch: Callable[[Progress], None] = lambda now: None) -> nn.Module:
+    """Train the student of a run, from the state saved last, and return its module with the averaged weights.
+
+    An exception of `watch`, a kill or a crash loses the steps since the last state; the same call goes on.
+
+    Raises:
+        InvalidInput: the folder holds states of a run with other settings, or a damaged one.
+        Diverged: a loss is not finite; the message names step and samples.
+        OSError: a state cannot be written; the earlier ones stay.
+    """
+    learners = {name: learner_of(role.module, run.settings) for name, role in run.roles.items() if role.trained}
+    run.folder.mkdir(parents=True, exist_ok=True)
+    saved = states.read(run.folder / STATES, run.known_as)
+    step, seconds = 0, 0.0
+    if saved is not None:
+        states.restore(saved, run.roles, learners)
+        step, seconds = saved.step, saved.seconds
+    log = _Log(run.folder / LOG, step)
+    settings = run.settings
+    while step < settings.steps:
+        began = time.perf_counter()
+        phase = run.method.phase(step, settings.steps)
+        if phase.stage and phase.step == phase.begins:
+            learners = succeed(run.roles, learners, settings)
+        with keyed(settings.seed, step):
+            losses = take_step(run, learners, phase)
+        step, seconds = step + 1, seconds + time.perf_counter() - began
+        log.add(losses)
+        if step % settings.log_every == 0 or step == settings.steps:
+            means = log.line(step, settings.learning_rate(phase), seconds)
+            watch(Progress(step, settings.steps, phase, means, seconds, seconds / step * (settings.steps - step)))
+        if step % settings.state_every == 0 or step == settings.steps:
+            tensors = states.tensors_of(run.roles, learners, phase.stage)
+            states.write(run.folder / STATES, run.known_as, Saved(step, phase.stage, seconds, tensors))
+    return averaged(run.roles[STUDENT].module, learners[STUDENT], settings)
+
+
+def learner_of(module: nn.Module, settings: Settings) -> Learner:
+    """What belongs to a module that is trained, at its beginning."""
+    weights = dict(module.named_parameters())
+    return Learner(weights, Averages(weights, settings.widths), settings.optimiser_of(module))
+
+
+def succeed(roles: Roles, learners: Mapping[str, Learner], settings: Settings) -> dict[str, Learner]:
+    """A new stage: the averaged student becomes the teacher and its own beginning, with a new optimiser and average."""
+    student = averaged(roles[STUDENT].module, learners[STUDENT], settings)
+    with torch.no_grad():
+        for old, new in zip(roles[TEACHER].module.parameters(), student.parameters(), strict=True):
+            old.copy_(new)
+    return {**learners, STUDENT: learner_of(student, settings)}
+
+
+def averaged(module: nn.Module, learner: Learner, settings: Settings) -> nn.Module:
+    """The module with the weights of the average that is the result."""
+    if settings.width:
+        average = learner.averages.by_width[settings.width]
+        with torch.no_grad():
+            for name, parameter in module.named_parameters():
+                parameter.copy_(average[name])
+    return module
+
+
+def take_step(run: Run, learners: Mapping[str, Learner], phase: Phase) -> dict[str, float]:
+    """One step of the optimisers. Returns the losses by role."""
+    settings = run.settings
+    numbers = members(run.data.count, settings.batch, phase.step, settings.seed)
+    size = settings.batch // settings.accumulate
+    totals: dict[str, float] = {}
+    for learner in learners.values():
+        learner.optimiser.zero_grad(set_to_none=True)
+    for first in range(0, settings.batch, size):
+        part = numbers[first : first + size]
+        batch = run.data.batch(part)
+        draws = Draws(settings.seed, phase.step, part, range(first, first + size), settings.batch, batch.data.device)
+        for loss in run.method.losses(run.roles, batch, phase, draws):
+            value = float(loss.value.detach())
+            if not math.isfinite(value):
+                raise Diverged(
+                    f"the loss of the {loss.role} is {value} at step {phase.step + 1}, of the samples "
+                    f"{', '.join(map(str, part[:16]))}{' ..' if len(part) > 16 else ''}: lower the rate "
+                    f"({settings.rate:g}), or look at these samples"
+                )
+            (loss.value / settings.accumulate).backward()
+            totals[loss.role] = totals.get(loss.role, 0.0) + value / settings.accumulate
+    for name, learner in learners.items():
+        if name not in totals:
+            continue
+        if settings.clip:
+            nn.utils.clip_grad_norm_(learner.weights.values(), settings.clip)
+        for group in learner.optimiser.param_groups:
+            group["lr"] = settings.learning_rate(phase)
+        learner.optimiser.step()
+        learner.averages.update(learner.weights, phase.step - phase.begins + 1)
+    return totals
+
+
+@contextmanager
+def keyed(seed: int, step: int) -> Any:
+    """Within it, torch's global generator, which dropout draws from, depends on the seed and the step alone."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(Draws(seed, step, (), (), 0).key("network"))
+        yield
+
+
+class _Log:
+    """A line of JSON every so many steps; lines after the step to go on from are dropped."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path, self.recent = path, []
+        lines = read_bounded(path, MOST_LOG).splitlines(keepends=True) if path.exists() else []
+        write_whole(path, b"".join(line for line in lines if _is_before(line, step)))
+
+    def add(self, losses: Mapping[str, float]) -> None:
+        self.recent.append(losses)
+
+    def line(self, step: int, rate: float, seconds: float) -> dict[str, float]:
+        """Write the means since the last line, and return them."""
+        names = sorted({name for losses in self.recent for name in losses})
+        means = {name: _mean([losses[name] for losses in self.recent if name in losses]) for name in names}
+        self.recent = []
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "loss": means, "rate": rate, "seconds": round(seconds, 2)}) + "\n")
+        return means
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _is_before(line: bytes, step: int) -> bool:
+    try:
+        return line.endswith(b"\n") and json.loads(line)["step"] <= step
+    except (ValueError, KeyError, TypeError):
+        return False

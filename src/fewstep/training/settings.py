@@ -1,0 +1,82 @@
+"""How long and how fast to train, whatever the method."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.training.average import WIDTHS, exponent
+from fewstep.training.method import Phase
+
+OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
+DECAYS = ("constant", "linear", "cosine")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the loop.
+
+    Attributes:
+        steps: of the optimiser, in all.
+        batch: samples of a step; it is done in `accumulate` equal parts, one after the other, to save memory.
+        rate: the learning rate at its peak. It rises over `warmup` steps, and falls to 0 by the end of a stage as
+            `decay` says: "constant" does not fall, "linear" and "cosine" do.
+        optimiser: "adam", "adamw" or "radam".
+        clip: the norm that a gradient is cut to; 0 does not cut.
+        width: of the average of the weights that is the result, a share of a stage; 0 takes the last weights.
+        seed: decides everything.
+        state_every, log_every: steps between states to go on from, and between lines of the log.
+    """
+
+    steps: int = 1000
+    batch: int = 128
+    accumulate: int = 1
+    rate: float = 1e-3
+    warmup: int = 0
+    decay: str = "cosine"
+    optimiser: str = "adam"
+    clip: float = 1.0
+    width: float = WIDTHS[0]
+    seed: int = 0
+    state_every: int = 200
+    log_every: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulate", "state_every", "log_every"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise InvalidInput(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name in ("rate", "clip", "width"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+                raise InvalidInput(f"{name} must be a number of at least 0, got {value!r}")
+        if type(self.warmup) is not int or self.warmup < 0 or type(self.seed) is not int or self.seed < 0:
+            raise InvalidInput(f"warmup and seed must be whole numbers from 0, got {self.warmup!r} and {self.seed!r}")
+        if self.batch % self.accumulate:
+            raise InvalidInput(f"a batch of {self.batch} cannot be done in {self.accumulate} equal parts")
+        if self.decay not in DECAYS:
+            raise unknown_name("decay", str(self.decay), DECAYS)
+        if self.optimiser not in OPTIMISERS:
+            raise unknown_name("optimiser", str(self.optimiser), OPTIMISERS)
+        if self.width:
+            exponent(self.width)
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """Of the averages that are kept: the result's, and the two from which others are made."""
+        return tuple(dict.fromkeys((self.width, *WIDTHS))) if self.width else WIDTHS
+
+    def learning_rate(self, phase: Phase) -> float:
+        """The rate at a step."""
+        falls = {"constant": 1.0, "linear": 1.0 - phase.share, "cosine": 0.5 * (1 + math.cos(math.pi * phase.share))}
+        rises = min(1.0, (phase.step - phase.begins + 1) / max(1, self.warmup))
+        return self.rate * rises * falls[self.decay]
+
+    def optimiser_of(self, module: nn.Module) -> Any:
+        """A new optimiser of a module's weights."""
+        return OPTIMISERS[self.optimiser](module.parameters(), lr=self.rate)
