@@ -7,7 +7,7 @@ step of DDIM from k to r multiplies by (l + r k) / (l + k^2), the flow itself by
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -91,7 +91,7 @@ class Samples:
     """Endless data, sample by number; with a `plan`, pairs of noise and what it makes of them by `network`."""
 
     count = None
-    identity = {"data": "gaussian"}
+    identity: ClassVar[dict[str, str]] = {"data": "gaussian"}
 
     def __init__(self, data: Gaussian, pairs: fs.Plan | None = None, network: fs.Network | None = None) -> None:
         self.data, self.pairs, self.network = data, pairs, network
@@ -115,7 +115,8 @@ def far(student: fs.Network, data: Gaussian, time: float, factors: Tensor) -> fl
     about the mean, in units of the state, whose variance is about 1 on the schedules of these tests.
     """
     table = student.network
-    assert isinstance(table, Table) and student.schedule is not None
+    assert isinstance(table, Table)
+    assert student.schedule is not None
     matrix, offset = table.at(time)
     alpha = float(student.schedule.alpha(time))
     wanted = data.matrix(factors) / alpha

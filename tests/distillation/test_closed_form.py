@@ -17,7 +17,7 @@ from torch import Tensor
 import fewstep as fs
 from fewstep import schedules
 from fewstep.distillation import Consistency, Progressive, Regression, consistency, progressive, regression
-from fewstep.training import STUDENT, Batch, Draws, Run, Settings, loop, student_of, train
+from fewstep.training import STUDENT, Batch, Diverged, Draws, Run, Settings, loop, student_of, train
 from fewstep.training.levels import time_of_ratio
 
 from .gaussian import DIMENSIONS, Gaussian, Samples, exact, far, product, ratios
@@ -169,35 +169,39 @@ def a_step_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def a_target_that_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "no_grad", nullcontext)
+    class Moving:
+        """torch, where nothing stops a gradient."""
+
+        no_grad = nullcontext
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(torch, name)
+
+    monkeypatch.setattr(consistency, "torch", Moving())
 
 
 FAULTS = {
     "regression": [swapped_pairs, unscaled_start],
     "progressive": [swapped_times, one_step_for_two, the_first_teacher_for_ever],
     "ddim": [no_end, the_end_everywhere, a_step_too_far],
-    "no teacher": [no_end, the_end_everywhere, a_step_too_far],
+    "no teacher": [no_end, the_end_everywhere, a_step_too_far, a_target_that_moves],
 }
 
 
 @pytest.mark.parametrize(("name", "fault"), [(name, fault) for name, faults in FAULTS.items() for fault in faults])
 def test_a_fault_is_seen(
-    name: str, fault: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    name: str,
+    fault: Callable[[pytest.MonkeyPatch], None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     request: pytest.FixtureRequest,
-) -> None:  # fmt: skip
+) -> None:
     if name == "no teacher":
         request.getfixturevalue("exact_moments")
     case = CASES[name]()
     fault(monkeypatch)
-    assert not error(case, tmp_path) < FAR
-
-
-@pytest.mark.usefixtures("exact_moments")
-def test_a_target_that_is_not_stopped_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Both sides then come nearer to each other, which without a teacher is another optimum."""
-    case = CASES["no teacher"]()
-    real = torch.no_grad
-    monkeypatch.setattr(consistency.torch, "no_grad", nullcontext)
-    losses = error(case, tmp_path)
-    monkeypatch.setattr(consistency.torch, "no_grad", real)
-    assert losses > FAR
+    try:
+        found = error(case, tmp_path)
+    except Diverged:
+        return
+    assert found > FAR

@@ -1,9 +1,9 @@
 """Distillation: a teacher's many evaluations become a student's few, one file a method.
 
-    from fewstep.distillation import Regression, Settings, distill
+from fewstep.distillation import Regression, Settings, distill
 
-    found = distill("digits", Regression(rows=1), "runs/one-step", settings=Settings(steps=800))
-    found.pipe([3, 1, 4])
+found = distill("digits", Regression(rows=1), "runs/one-step", settings=Settings(steps=800))
+found.pipe([3, 1, 4])
 """
 
 from fewstep.distillation.consistency import Consistency

@@ -32,7 +32,7 @@ from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.convert import Network
 from fewstep.solvers.compiler import compile
-from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, one_stage
+from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
 from fewstep.training.draws import Float
 from fewstep.training.levels import at_times, euler, heun, noised, time_of_ratio
 
@@ -89,8 +89,7 @@ class Consistency:
         return one_stage(step, steps)
 
     def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
-        student, schedule = roles[STUDENT], roles[STUDENT].network.schedule
-        assert schedule is not None
+        student, schedule = roles[STUDENT], schedule_of(roles[STUDENT].network)
         turn = min(self.stages - 1, int(phase.share * self.stages))
         k, r = self.levels(schedule, turn, draws.spread("time"))
         here = at_times(schedule, time_of_ratio(schedule, k), batch.data)
@@ -141,8 +140,7 @@ class Consistency:
         return (squared + c**2).sqrt() - c
 
     def plan(self, network: Network) -> Plan:
-        schedule = network.schedule
-        assert schedule is not None
+        schedule = schedule_of(network)
         top = time_of_ratio(schedule, noisiest(schedule))
         inner = time_of_ratio(schedule, np.exp(np.linspace(math.log(noisiest(schedule)), self.mean, self.rows + 1)))
         times = [float(top), *map(float, inner[1:-1]), schedule.t_clean]

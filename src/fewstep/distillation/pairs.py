@@ -1,4 +1,4 @@
-"""What a teacher makes of noise, drawn once and kept: pairs for regression and reflow, and images for the other methods.
+"""What a teacher makes of noise, drawn once and kept: pairs for regression, and images for the other methods.
 
 Pair n has noise of its own, by its number, and the condition of one of the subjects in turn. Only the teacher's states
 are kept, in parts of 512 that appear whole or not at all, so that an interrupted run goes on.
@@ -68,7 +68,7 @@ class Conditions:
 
     def __init__(self, teacher: Teacher) -> None:
         model = teacher.pipe.model
-        images = [image for image in teacher.order.drawing.each]
+        images = list(teacher.order.drawing.each)
         self.count = len(images)
         self.all = Conditioned.of(model, encode(model, images))
 

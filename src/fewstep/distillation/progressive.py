@@ -26,7 +26,7 @@ from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.convert import Network
 from fewstep.solvers.compiler import compile
-from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles
+from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, schedule_of
 from fewstep.training.levels import at_times, euler, noised
 
 WEIGHTS = ("snr+1", "truncated-snr")
@@ -83,8 +83,7 @@ class Progressive:
         return grid_times(self.grid, schedule, self.begin)[:: self.begin // steps]
 
     def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
-        student, schedule = roles[STUDENT], roles[STUDENT].network.schedule
-        assert schedule is not None
+        student, schedule = roles[STUDENT], schedule_of(roles[STUDENT].network)
         fine = self.times(schedule, self.begin >> phase.stage)
         i = 2 * np.floor(draws.spread("time") * (len(fine) // 2)).astype(int)
         here, middle, there = (at_times(schedule, fine[i + shift], batch.data) for shift in (0, 1, 2))
@@ -95,8 +94,8 @@ class Progressive:
         yield Loss(STUDENT, (weight_of(self.weight, here) * squared).mean())
 
     def plan(self, network: Network) -> Plan:
-        assert network.schedule is not None
-        return compile("ddim", schedule=network.schedule, times=self.times(network.schedule, self.end).tolist())
+        schedule = schedule_of(network)
+        return compile("ddim", schedule=schedule, times=self.times(schedule, self.end).tolist())
 
 
 def aim(teacher: Denoiser, x: Tensor, levels: tuple[Level, Level, Level]) -> Tensor:

@@ -21,7 +21,7 @@ from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.convert import Network
 from fewstep.solvers.compiler import compile
 from fewstep.solvers.registry import SAMPLERS
-from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, one_stage
+from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
 
 MOST_ROWS = 8
 
@@ -54,18 +54,20 @@ class Regression:
     def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
         role = roles[STUDENT]
         plan = self.plan(role.network)
-        assert batch.noise is not None
+        if batch.noise is None:
+            raise InvalidInput("regression learns from pairs of noise and what the teacher makes of it: give those")
         drawn = unrolled(plan, role.answering(batch), batch.noise * plan.entry[1])
         yield Loss(STUDENT, (drawn - batch.data).square().mean())
 
     def plan(self, network: Network) -> Plan:
-        return student_plan(network.schedule, self.sampler, self.rows, self.grid)
+        return student_plan(schedule_of(network), self.sampler, self.rows, self.grid)
 
 
-def student_plan(schedule: Schedule | None, sampler: str, rows: int, grid: str) -> Plan:
-    """The plan of so many rows. Raises `InvalidInput` for a sampler that draws noise or takes another number of rows."""
-    if schedule is None:
-        raise InvalidInput("a student is drawn on its noise schedule, and this one has none")
+def student_plan(schedule: Schedule, sampler: str, rows: int, grid: str) -> Plan:
+    """The plan of so many rows.
+
+    Raises `InvalidInput` for a sampler that draws noise, or that takes another number of rows.
+    """
     plan = compile(sampler, schedule=schedule, steps=rows, grid=grid)
     if len(plan.rows) != rows or plan.s.any() or plan.outputs != 1:
         raise InvalidInput(

@@ -1,4 +1,4 @@
-"""What a student gained: its error on noise that no training saw, beside that of the teacher's network without training.
+"""What a student gained: its error on noise that no training saw, beside that of the teacher's network untrained.
 
 The error of a picture is its distance to what the teacher makes of the same noise in all of its steps, and that of a
 plan is the typical one (see `fewstep.measure.distance`). Beside the student stand the strongest samplers on the

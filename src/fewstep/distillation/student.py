@@ -34,7 +34,7 @@ def source_of(model: str | os.PathLike[str]) -> Path:
     Raises `InvalidInput` for anything else, of which no student could be written.
     """
     path = zoo.shipped_path(str(model)) if model in zoo.SHIPPED else Path(model)
-    if path.is_file() and path.suffix == ".safetensors" or (path / "model_index.json").is_file():
+    if (path.is_file() and path.suffix == ".safetensors") or (path / "model_index.json").is_file():
         return path
     raise InvalidInput(
         f"{model} is neither a shipped model, a .safetensors file that `fewstep train` wrote, nor a folder with "

@@ -1,7 +1,7 @@
 """Training: one loop, the state that it goes on from, keyed draws, averages, and what a method of training says.
 
-    run = Run(method, roles, data, Settings(steps=2000), Path("runs/student"))
-    module = train(run)                                    # the same call goes on after an interruption
+run = Run(method, roles, data, Settings(steps=2000), Path("runs/student"))
+module = train(run)                                    # the same call goes on after an interruption
 """
 
 from fewstep.training.average import Averages, Snapshot, combination
@@ -18,6 +18,7 @@ from fewstep.training.method import (
     Role,
     Roles,
     one_stage,
+    schedule_of,
     student_of,
 )
 from fewstep.training.settings import Settings
@@ -42,6 +43,7 @@ __all__ = [
     "Snapshot",
     "combination",
     "one_stage",
+    "schedule_of",
     "student_of",
     "train",
 ]

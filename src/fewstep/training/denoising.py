@@ -8,7 +8,7 @@ Karras et al. 2022 (arXiv 2206.00364, eq. 8). On a flow this is flow matching (L
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,7 +23,7 @@ from fewstep.denoise.convert import Network
 from fewstep.solvers.compiler import compile
 from fewstep.training.draws import Draws
 from fewstep.training.levels import at_times, noised
-from fewstep.training.method import STUDENT, Batch, Loss, Needs, Phase, Roles, one_stage
+from fewstep.training.method import STUDENT, Batch, Loss, Needs, Phase, Roles, one_stage, schedule_of
 from fewstep.training.times import Times
 
 
@@ -45,7 +45,7 @@ class Denoising:
     name: ClassVar[str] = "denoising"
     needs: ClassVar[Needs] = Needs(images=True)
 
-    times: Times = Times()
+    times: Times = field(default_factory=Times)
     min_snr: float = 0.0
     dropped: float = 0.0
     transport: bool = False
@@ -66,9 +66,8 @@ class Denoising:
         if noise is None:
             noise = draws.normal("noise", batch.data.shape[1:])
             noise = paired(batch.data, noise, batch.condition) if self.transport else noise
-        if network.schedule is None:
-            raise InvalidInput("a network is trained on its noise schedule, and this one has none")
-        level = at_times(network.schedule, self.times.at(network.schedule, draws.spread("time")), batch.data)
+        schedule = schedule_of(network)
+        level = at_times(schedule, self.times.at(schedule, draws.spread("time")), batch.data)
         x = noised(batch.data, noise, level)
         condition = self.kept(batch, draws)
         squared, weight = errors(network.given(condition), x, batch.data, level, self.min_snr)
@@ -88,9 +87,8 @@ class Denoising:
         return found
 
     def plan(self, network: Network) -> Plan:
-        assert network.schedule is not None
         sampler = "euler" if network.prediction == "flow" else "dpmpp-2m"
-        return compile(sampler, schedule=network.schedule, steps=self.rows, grid="trailing")
+        return compile(sampler, schedule=schedule_of(network), steps=self.rows, grid="trailing")
 
 
 def errors(network: Network, x: Tensor, data: Tensor, level: Level, min_snr: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -25,6 +25,8 @@ from fewstep.training.state import Learner, Saved
 
 STATES, LOG = "states", "log.jsonl"
 MOST_LOG = 1 << 30
+HOW_OFTEN = ("state_every", "log_every")
+"""Settings that do not decide the result."""
 
 
 class Diverged(ArithmeticError):
@@ -34,12 +36,15 @@ class Diverged(ArithmeticError):
 class Data(Protocol):
     """Samples by their numbers 0 .. count - 1; without a count there is no end of them.
 
-    Attributes:
+    Properties:
         identity: plain JSON values that name the data, so that a run goes on with the same.
     """
 
-    count: int | None
-    identity: Mapping[str, Any]
+    @property
+    def count(self) -> int | None: ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         """Some samples, on the device of the networks."""
@@ -76,11 +81,9 @@ class Run(NamedTuple):
     @property
     def known_as(self) -> dict[str, Any]:
         """All that decides the result, as plain JSON values."""
-        assert is_dataclass(self.method) and not isinstance(self.method, type)
-        settings = asdict(self.settings)
-        rest = {name: settings.pop(name) for name in ("state_every", "log_every")}
-        assert rest
-        own = {"method": {"name": self.method.name, **asdict(self.method)}, "settings": settings}
+        method: Any = self.method
+        settings = {name: value for name, value in asdict(self.settings).items() if name not in HOW_OFTEN}
+        own = {"method": {"name": self.method.name, **asdict(method)}, "settings": settings}
         return json.loads(json.dumps({**self.identity, **own, "data": dict(self.data.identity)}, default=str))
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
+from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
 from fewstep.denoise.convert import Network
 from fewstep.denoise.guided import Guided
@@ -159,11 +160,18 @@ def student_of(teacher: Network, guidance: float = 1.0, succeeds: bool = False) 
     return roles
 
 
+def schedule_of(network: Network) -> Schedule:
+    """The noise schedule of a network. Raises `InvalidInput` where it has none."""
+    if network.schedule is None:
+        raise InvalidInput("a network is trained on its noise schedule, and this one has none")
+    return network.schedule
+
+
 def twin(network: Network) -> Network:
     """The same denoiser with weights of its own."""
     return Network(
         copy.deepcopy(network.network),
-        network.schedule,
+        schedule_of(network),
         network.prediction,
         condition=network.condition,
         dtype=network.dtype,

@@ -37,7 +37,7 @@ class Times:
             raise InvalidInput(f"the deviation of times must be above 0, got {self.deviation!r}")
 
     def at(self, schedule: Schedule, share: Float) -> Float:
-        """The times (B,) below which these shares (B,) of all times lie; the distribution is cut at the range's ends."""
+        """The times (B,) below which these shares (B,) of all times lie, cut at the ends of the schedule's range."""
         low, high = schedule.t_min, schedule.t_max
         if self.shape == "uniform":
             return low + (high - low) * share
