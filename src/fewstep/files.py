@@ -83,7 +83,9 @@ def read_bounded(path: str | os.PathLike[str], most: int) -> bytes:
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         # Some regular files, such as those of /proc, say 0 and hold more.
-        content = b"" if size > most else file.read(most + 1)
+        content = b"" if size > most else file.read(size + 1)
+        if len(content) > size:
+            content += file.read(most + 1 - len(content))
         if size > most or len(content) > most:
             has = f"has {size:,} bytes" if size > most else "has more"
             raise OSError(errno.EFBIG, f"{has}; at most {most:,} bytes of such a file are read", os.fspath(path))

@@ -1,0 +1,163 @@
+"""The loop learns, goes on to the same bits, and stops where a loss is not finite."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fewstep import InvalidInput
+from fewstep.training import Diverged, Progress, state, train
+
+from .linear import QUICK, Fit, Samples, run
+
+
+def weights(module: torch.nn.Module) -> list[torch.Tensor]:
+    return [p.detach().clone() for p in module.parameters()]
+
+
+def same(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(weights(first), weights(second), strict=True))
+
+
+class Killed(BaseException):
+    """Not an Exception, as a kill is none."""
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    """With dropout p the best line is 1 - p of the one without: -1.6 for -2."""
+    module = train(run(tmp_path, settings=replace(QUICK, steps=300, state_every=300)))
+    assert torch.allclose(module.line.weight, -1.6 * torch.eye(3), atol=0.2)
+
+
+@pytest.mark.parametrize("stages", [1, 3])
+@pytest.mark.parametrize("kill", ["reporting", "writing", "renaming"])
+def test_a_run_that_is_killed_again_and_again_ends_as_if_it_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stages: int, kill: str
+) -> None:
+    """With three stages, states lie at their edges too: 8 of 24 steps each, a state every 4."""
+    method = Fit(stages=stages)
+    undisturbed = Samples()
+    whole = train(run(tmp_path / "whole", method, data=undisturbed))
+    count = 0
+
+    def killed(*args: object, **more: object) -> None:
+        nonlocal count
+        count += 1
+        if count % 9 in (1, 3):
+            raise Killed
+
+    def watch(now: Progress) -> None:
+        if kill == "reporting":
+            killed()
+
+    real = {"writing": state.write_whole, "renaming": os.replace}
+    if kill == "writing":
+        monkeypatch.setattr(state, "write_whole", lambda *args: (killed(), real["writing"](*args)))
+    if kill == "renaming":
+        monkeypatch.setattr(state.os, "replace", lambda *args: (killed(), real["renaming"](*args)))
+    data, module = Samples(), None
+    for _ in range(60):
+        try:
+            module = train(run(tmp_path / "killed", method, data=data), watch)
+            break
+        except Killed:
+            continue
+    assert module is not None
+    assert count > 3
+    assert same(whole, module)
+    last = {tuple(numbers) for numbers in data.asked}
+    assert last == {tuple(numbers) for numbers in undisturbed.asked}
+    lines = [json.loads(line)["step"] for line in (tmp_path / "killed/log.jsonl").read_text().splitlines()]
+    assert lines == [6, 12, 18, 24]
+
+
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(tmp_path: Path) -> None:
+    """Without dropout, whose masks differ; to rounding."""
+    found = []
+    for parts in (1, 4):
+        one = run(tmp_path / str(parts), settings=replace(QUICK, accumulate=parts, steps=6))
+        for role in one.roles.values():
+            role.module.drop.p = 0.0
+        found.append(weights(train(one)))
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*found, strict=True))
+
+
+def test_torchs_global_generator_is_left_alone(tmp_path: Path) -> None:
+    made = run(tmp_path)
+    before = torch.get_rng_state()
+    train(made)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_later_stage_begins_from_the_averaged_student_as_teacher(tmp_path: Path) -> None:
+    """Each stage doubles what the one before answers, less the share of dropout: -1.6, -2.56, -4.1."""
+    module = train(run(tmp_path, Fit(stages=3), replace(QUICK, steps=900, batch=16, state_every=300)))
+    assert float(module.line.weight.diagonal().mean()) == pytest.approx(-4.1, abs=0.3)
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_and_samples(tmp_path: Path) -> None:
+    data = Samples()
+    with pytest.raises(Diverged, match="nan at step 6, of the samples") as caught:
+        train(run(tmp_path, Fit(nan_at=5), data=data))
+    assert ", ".join(map(str, data.asked[-1])) in str(caught.value)
+    assert (tmp_path / "states/latest").read_text() == "step-00000004"
+
+
+def test_other_settings_are_named(tmp_path: Path) -> None:
+    train(run(tmp_path))
+    with pytest.raises(InvalidInput, match=r"other settings .*'rate': 0.05.*'rate': 0.1"):
+        train(run(tmp_path, settings=replace(QUICK, rate=0.1)))
+    train(run(tmp_path, settings=replace(QUICK, state_every=7, log_every=3)))  # which decide nothing
+
+
+def test_a_damaged_state_is_refused_and_the_earlier_one_can_be_named(tmp_path: Path) -> None:
+    whole = train(run(tmp_path))
+    states = tmp_path / "states"
+    assert sorted(path.name for path in states.glob("step-*")) == ["step-00000020", "step-00000024"]
+    tensors = states / "step-00000024/state.safetensors"
+    content = bytearray(tensors.read_bytes())
+    content[-1] ^= 1
+    tensors.write_bytes(bytes(content))
+    with pytest.raises(InvalidInput, match="is damaged: write the name of an earlier state"):
+        train(run(tmp_path))
+    (states / "latest").write_text("step-00000020")
+    assert same(whole, train(run(tmp_path)))
+
+
+def test_a_full_disk_leaves_the_last_good_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = state.write_whole
+
+    def full(path: Path, content: bytes) -> None:
+        if "step-00000012" in str(path) and path.name == "manifest.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        real(path, content)
+
+    monkeypatch.setattr(state, "write_whole", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(run(tmp_path))
+    assert (tmp_path / "states/latest").read_text() == "step-00000008"
+    assert not list((tmp_path / "states").glob(".*"))
+    monkeypatch.setattr(state, "write_whole", real)
+    assert same(train(run(tmp_path)), train(run(tmp_path / "other")))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"steps": 0}, "steps"),
+        ({"rate": float("nan")}, "rate"),
+        ({"batch": 9, "accumulate": 2}, "equal parts"),
+        ({"decay": "cosin"}, "did you mean 'cosine'"),
+        ({"optimiser": "sgd"}, "optimiser"),
+        ({"width": 0.5}, "width"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(change: dict[str, object], words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        replace(QUICK, **change)
