@@ -9,35 +9,35 @@ import click
 from click.core import ParameterSource
 
 import fewstep as fs
-from fewstep.cli import delivery, options, place, source
+from fewstep.cli import delivery, memory, options, place, source
 from fewstep.cli.comparison import Comparison, Outcome, outcome
-from fewstep.cli.headings import Command, option
-from fewstep.cli.output import note, noted, progress, show_json, show_table
+from fewstep.cli.headings import DRAWN, GUIDANCE, LAST, MEASURING, SAMPLER, Command, option
+from fewstep.cli.output import JSON, note, noted, progress, show_json, show_table
 from fewstep.cli.values import Several
 from fewstep.core import InvalidInput, unknown_name
 
 NAMES, STEPS = Several(str, "a name", most=20), Several(int, "a number of steps", 1, 10_000, most=12)
-SCALES = Several(float, "a guidance scale", -1e6, 1e6, most=20)
+SCALES = Several(float, "a scale", -1e6, 1e6, most=20)
 REFERENCE, MOST = "deis-3", 1000
 """The sampler of the converged images, and most images of a run."""
 
 
 @click.command(cls=Command)
-@click.argument("model", default="digits")
+@place.MODEL
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @option(
     "--samplers",
     type=NAMES,
     default="ddim,dpmpp-2m,unipc-3,deis-3",
-    usual="ddim,dpmpp-2m,unipc-3,deis-3",
+    heading=SAMPLER,
     help="Names from `fewstep samplers`.",
 )
-@option("--steps", type=STEPS, default="4,8,16", usual="4,8,16", metavar="N,N,..", help="Steps of the time grid.")
-@option("--guidance", type=SCALES, metavar="X,X,..", help="Guidance scale, or several to compare.")
-@options.fields("labels", "negative", "seed")
+@option("--steps", type=STEPS, default="4,8,16", heading=SAMPLER, help="Steps of the time grid.")
 @option(
-    "--count", type=click.IntRange(1, 1000), default=4, metavar="N", usual="4", help="Images of each label or prompt."
+    "--guidance", type=SCALES, usual="the model's own", heading=GUIDANCE, help="Guidance scale, or several to compare."
 )
+@options.fields("labels", "negative", "seed")
+@option("--count", type=click.IntRange(1, 1000), default=4, heading=DRAWN, help="Images of each label or prompt.")
 @options.fields(
     "sampling",
     "guidance",
@@ -49,21 +49,27 @@ REFERENCE, MOST = "deis-3", 1000
 @option(
     "--held-out",
     type=click.IntRange(1, 1000),
-    metavar="N",
+    heading=MEASURING,
     help="Draw N held-out prompts of scenes, and count those that come out right.",
 )
 @option(
     "--reference-steps",
     type=click.IntRange(20, 10_000),
     default=400,
-    metavar="N",
-    usual="400",
+    heading=MEASURING,
     help=f"Steps of the converged reference, {REFERENCE}.",
 )
-@place.CACHE
+@memory.CACHE
 @place.OPTIONS
-@option("--output", type=click.Path(), default="out/compare.png", usual="out/compare.png", help="The PNG to write.")
-@option("--json", "as_json", is_flag=True, help="Print JSON.")
+@option(
+    "--output",
+    type=click.Path(),
+    default="out/compare.png",
+    metavar="FILE",
+    heading=LAST,
+    help="The PNG to write.",
+)
+@JSON
 @click.pass_context
 def compare(ctx: click.Context, model: str, prompts: tuple[str, ...], **given: Any) -> None:
     """Draw the same noise with several samplers and step counts of MODEL, and measure how far each is from converged.

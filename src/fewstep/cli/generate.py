@@ -8,22 +8,11 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import config, delivery, options, place, source
-from fewstep.cli.headings import Command, option
-from fewstep.cli.values import BatchSize
+from fewstep.cli import config, delivery, memory, options, place, source
+from fewstep.cli.headings import Command
 
 OF_EACH_CLASS = 10
 """Images of each class, and images in a row, where nobody says it."""
-BATCH = option(
-    "--batch",
-    "--batch-size",
-    "batch",
-    type=BatchSize(),
-    usual="the model's own",
-    heading="Memory",
-    help="Images that the network sees at once.",
-)
-OVERLAP = option("--overlap", is_flag=True, heading="Memory", help="Decode a batch while the next is denoised.")
 
 
 @click.command(cls=Command)
@@ -35,9 +24,9 @@ OVERLAP = option("--overlap", is_flag=True, heading="Memory", help="Decode a bat
 @options.WEAK
 @options.PRESET
 @options.FORCE
-@BATCH
-@OVERLAP
-@place.CACHE
+@memory.BATCH
+@memory.OVERLAP
+@memory.CACHE
 @place.OPTIONS
 @config.NO_CONFIG
 @delivery.SHEET

@@ -1,0 +1,32 @@
+"""On what a model is measured: options that `tune`, `bench`, `choose` and `doctor` share."""
+
+from __future__ import annotations
+
+import click
+
+from fewstep.cli.headings import DRAWN, GUIDANCE, MEASURING, Decorator, option
+
+PROMPTS = option(
+    "--prompts",
+    type=click.Path(),
+    metavar="FILE",
+    heading=DRAWN,
+    help="File with a prompt a line, for a model that takes prompts.",
+)
+SEED = option("--seed", type=click.IntRange(0, 2**20 - 1), default=0, heading=MEASURING, help="Seed of the noise.")
+
+
+def images(least: int, most: int, usual: str, words: str) -> Decorator:
+    """How many images; `words` say of what."""
+    return option("--images", type=click.IntRange(least, most), usual=usual, heading=MEASURING, help=words)
+
+
+TOLD = "A network that is told its scale, such as FLUX.1-dev, is measured without a negative branch."
+"""What the help of every scale to measure at adds."""
+
+
+def guidance(what: str) -> Decorator:
+    """The one scale of a command that measures; `what` says what is done at it."""
+    return option(
+        "--guidance", type=float, usual="the model's own", heading=GUIDANCE, help=f"Guidance scale to {what}. {TOLD}"
+    )
