@@ -75,7 +75,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"source": {"task": "img2img", "picture": "0" * 15}}, r"source\.picture"),
     ({"source": {"task": "img2img", "picture": "0" * 16, "strength": 0.0}}, r"source\.strength .*got 0\.0"),
     ({"source": {"task": "img2img", "picture": "0" * 16, "strength": True}}, r"source\.strength .*got True"),
-    ({"source": {"task": "inpaint", "picture": "0" * 16}}, "a mask belongs to inpaint"),
+    ({"source": {"task": "inpaint", "picture": "0" * 16}}, "a mask is for inpaint"),
     ({"source": {"task": "edit", "picture": "0" * 16}}, "a prompt of the picture to edit"),
     ({"labels": (1,)}, "prompts, or labels, and not both"),
     ({"prompts": None}, "prompts, or labels, and not both"),

@@ -64,7 +64,7 @@ COMPARED = ("samplers", "grids", "steps", "rows", "nfe", "guidance", "precisions
 @options.FORCE
 @option(
     "--guidance",
-    type=Several(float, "a scale", -1e6, 1e6),
+    type=Several(float, "a guidance scale", -1e6, 1e6),
     usual="the model's own",
     heading=GUIDANCE,
     help=f"Guidance scale, or several to compare. {measuring.TOLD}",
@@ -106,11 +106,12 @@ COMPARED = ("samplers", "grids", "steps", "rows", "nfe", "guidance", "precisions
 @JSON
 @click.pass_context
 def bench(ctx: click.Context, /, model: str, as_json: bool, **given: Any) -> None:
-    """Measure samplers x grids x steps x guidance x precision of MODEL on the same noise, and show which none beats.
+    """Measure samplers, grids, steps, guidance scales and precisions of MODEL, the digits by default, on the same
+    noise, and show which plans no other beats.
 
-    Each plan has the distance to the converged solution, with its interval, and what else can be read from the
-    pictures, evaluations as counted, and seconds. Results go into a folder, with a page. Ctrl-C keeps what is done, and
-    the same command goes on: nothing is measured twice. The exit code is 130 then, and 0 where --seconds are over.
+    It measures each plan's distance to the converged solution, with its interval, what else can be read from the
+    pictures, the evaluations and the seconds. Results go into a folder, with a page. Ctrl-C keeps what is done, and
+    the same command goes on: nothing is measured twice. The exit code is then 130; it is 0 where --seconds are over.
 
     \b
         fewstep bench

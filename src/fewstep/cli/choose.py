@@ -65,7 +65,8 @@ from fewstep.cli.output import JSON, note, progress, show_json, show_table
 @place.IN_FLOAT32
 @JSON
 def choose(model: str, as_json: bool, **given: Any) -> None:
-    """Choose a sampler and steps for MODEL by measurements: the best within a budget, or the cheapest of a quality.
+    """Choose a sampler and steps for MODEL, the digits by default, by measurements: the best within a budget, or the
+    cheapest that reaches a quality.
 
     It reads the results of `fewstep bench` and the plans of `fewstep tune` for this model, and quickly measures what
     they lack. Without any measurement it gives the field's advice, and says so.
@@ -180,7 +181,7 @@ def _say_differences(choice: fs.benchmark.Choice, measure: str) -> None:
         assert name is not None
         own, other = choice.chosen.figures[name], one.figures[name]
         if other.low <= own.high and own.low <= other.high:
-            click.echo(f"The next {what} one may be as good: the intervals of {name} meet")
+            click.echo(f"The next {what} one may be as good: the intervals of {name} overlap")
     if choice.tied is not None:
         click.echo(
             f"{choice.tied.name} with {choice.tied.plan.rows} rows has a little less error, by less than 1%: the "

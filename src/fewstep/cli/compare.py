@@ -17,7 +17,7 @@ from fewstep.cli.values import Several
 from fewstep.core import InvalidInput, unknown_name
 
 NAMES, STEPS = Several(str, "a name", most=20), Several(int, "a number of steps", 1, 10_000, most=12)
-SCALES = Several(float, "a scale", -1e6, 1e6, most=20)
+SCALES = Several(float, "a guidance scale", -1e6, 1e6, most=20)
 REFERENCE, MOST = "deis-3", 1000
 """The sampler of the converged images, and most images of a run."""
 
@@ -72,7 +72,8 @@ REFERENCE, MOST = "deis-3", 1000
 @JSON
 @click.pass_context
 def compare(ctx: click.Context, model: str, prompts: tuple[str, ...], **given: Any) -> None:
-    """Draw the same noise with several samplers and step counts of MODEL, and measure how far each is from converged.
+    """Draw the same noise of MODEL, the digits by default, with several samplers and step counts, and measure how far
+    each is from converged.
 
     The distance is the root mean square over all pixels (data from -1 to 1) to the solution of the probability-flow
     ODE from the same noise. Stochastic samplers draw other images, so theirs does not vanish with more steps.
@@ -146,7 +147,7 @@ def _refuse(ctx: click.Context, over_scales: bool) -> None:
         raise click.UsageError("--reference-steps is for comparing samplers: guidance scales have no reference")
     for name in ("samplers", "steps"):
         if _said(ctx, name) and len(given[name]) > 1:
-            raise click.UsageError(f"give one of --{name} where several guidance scales are compared")
+            raise click.UsageError(f"--{name} takes one value where several guidance scales are compared")
 
 
 def _said(ctx: click.Context, name: str) -> bool:
@@ -262,7 +263,7 @@ def _check(work: _Query, plans: Sequence[fs.Plan]) -> None:
     except InvalidInput as error:
         by_row = getattr(work.call.get("guidance", {}).get("scale"), "values", None) is not None
         instead = "give --guidance-schedule linear:NOISY,CLEAN" if by_row else "compare guidance scales"
-        raise click.UsageError(f"the converged reference cannot be drawn so ({error}); {instead}") from None
+        raise click.UsageError(f"the converged reference cannot be drawn in this way ({error}); {instead}") from None
 
 
 def _reference(work: _Query, steps: int, bar: Any) -> tuple[fs.pipeline.Images, float]:

@@ -41,7 +41,7 @@ PROMPTS = (
 @JSON
 @click.pass_context
 def doctor(ctx: click.Context, model: str, fix: bool, as_json: bool, **given: Any) -> None:
-    """Test which prediction type and noise schedule the outputs of MODEL are consistent with.
+    """Test which prediction type and noise schedule the outputs of MODEL, the digits by default, are consistent with.
 
     With the wrong one a network draws noise, and no error says so. This tests every reading on clean images that the
     network draws under it; the right one removes noise better than any linear filter. Where the files of MODEL clearly

@@ -58,7 +58,8 @@ def generate(ctx: click.Context, model: str | None, prompts: tuple[str, ...], **
     layout.size(len(order.drawing), order.drawing.height, order.drawing.width)
     path = given["output"] or fs.drawing.names.picture(pipe.name, order.drawing)
     delivery.check_place(path, room=delivery.room_of(order.drawing))
-    what = f"{delivery.count_of(len(order.drawing))}, {order.plan.recipe.sampler} in {order.plan.steps} steps "
+    steps = f"{order.plan.steps} step{'' if order.plan.steps == 1 else 's'}"
+    what = f"{delivery.count_of(len(order.drawing))}, {order.plan.recipe.sampler} in {steps} "
     found = delivery.drawn(lambda on_row: pipe.draw(replace(order, run=replace(order.run, on_row=on_row))), what)
     delivery.deliver(found, path, given, layout, delivery.cache_of(pipe))
 

@@ -89,7 +89,8 @@ from fewstep.cli.values import Several
 @JSON
 @click.pass_context
 def tune(ctx: click.Context, **given: Any) -> None:
-    """Find a better plan of few rows for MODEL: search, then learn times and weights by gradient.
+    """Find a better plan of few rows for MODEL, the digits by default: search, then learn times and weights by
+    gradient.
 
     It writes the plan as a file for `generate --plan` and `PlanScheduler.from_plan`, with a certificate beside it, as
     JSON and as a page: what it compared on noise that the tuning never saw, the gain with its interval, and what it
@@ -114,8 +115,8 @@ def tune(ctx: click.Context, **given: Any) -> None:
         fs.files.check_writable(file)
     note(
         f"Tuning {pipe.name} for {budget.rows} rows, {budget.nfe:g} evaluations an image: about {settings.seconds:g} "
-        "s. At most half of them find converged solutions and compare every sampler on every grid; the rest learns. "
-        "Ctrl-C keeps the best so far"
+        "s. At most half of that goes into converged solutions and into comparing every sampler on every grid, the "
+        "rest into learning. Ctrl-C keeps the best so far"
     )
     cost: dict[str, Any] = {"nfe": budget.nfe} if settings.interval else {"rows": budget.rows}
     with progress("tuning", 1) as bar:

@@ -12,7 +12,7 @@ import click
 import fewstep as fs
 from fewstep.core import unknown_name
 
-LETTERS = {"a label": "L", "a seed": "S", "a weight": "W", "a scale": "X", "a start": "X"}
+LETTERS = {"a label": "L", "a seed": "S", "a weight": "W", "a guidance scale": "X", "a start": "X"}
 """What values of a list are called in the help; others are N."""
 Context = click.Context | None
 Parameter = click.Parameter | None

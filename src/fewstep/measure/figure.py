@@ -65,7 +65,8 @@ class Figure:
         known = {each.name for each in fields(cls)}
         if set(document) != known:
             raise InvalidInput(
-                f"no figure: it lacks {sorted(known - set(document))} and has unknown {sorted(set(document) - known)}"
+                f"not a figure: it lacks {sorted(known - set(document))} and has unknown "
+                f"{sorted(set(document) - known)}"
             )
         return cls(**document)
 

@@ -80,7 +80,7 @@ def load_model(
     if place.config is not None:
         raise InvalidInput(
             "config is for an original checkpoint, one .safetensors file with all parts, and "
-            f"{str(source)[:200]} is none of these: leave it out"
+            f"{str(source)[:200]} is not one: leave it out"
         )
     if callable(source):
         refuse(place.lora, "a callable")
