@@ -76,7 +76,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"source": {"task": "img2img", "picture": "0" * 16, "strength": 0.0}}, r"source\.strength .*got 0\.0"),
     ({"source": {"task": "img2img", "picture": "0" * 16, "strength": True}}, r"source\.strength .*got True"),
     ({"source": {"task": "inpaint", "picture": "0" * 16}}, "a mask is for inpaint"),
-    ({"source": {"task": "edit", "picture": "0" * 16}}, "a prompt of the picture to edit"),
+    ({"source": {"task": "edit", "picture": "0" * 16}}, "a prompt of the picture for edit"),
     ({"labels": (1,)}, "prompts, or labels, and not both"),
     ({"prompts": None}, "prompts, or labels, and not both"),
     ({"negative": ("a", "b")}, "one negative, or one for each of the 1 subjects, got 2"),

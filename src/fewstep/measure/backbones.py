@@ -135,9 +135,7 @@ class _Inception:
 
 def _inception(file: Path) -> _Inception:
     if not file.is_file():
-        raise InvalidInput(
-            f"there is no file {file} with the weights of Inception-v3: fewstep does not download weights"
-        )
+        raise InvalidInput(f"there is no file {file} with the weights of Inception-v3: fewstep never downloads weights")
     try:
         from torchmetrics.image.fid import NoTrainInceptionV3  # pyright: ignore[reportMissingImports]
 
