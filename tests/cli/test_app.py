@@ -134,7 +134,7 @@ def test_memory_that_does_not_suffice_is_one_line(
     monkeypatch.setattr("fewstep.cli.lists.show_table", fail)
     result = call("samplers")
     assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
-    assert "the memory does not suffice" in result.stderr
+    assert "out of memory" in result.stderr
 
 
 @pytest.mark.parametrize("word", ["9" * 5000, "x" * 5000, "x y " * 3000, "a\nb\x1b[31m", "\udcff", "\u2028"])

@@ -59,7 +59,13 @@ COMPARED = ("samplers", "grids", "steps", "rows", "nfe", "guidance", "precisions
     help="In place of --steps: network evaluations of an image, of which a guided row takes two.",
 )
 @option(
-    "--plan", "plans", type=click.Path(), multiple=True, heading=SAMPLER, help="A plan to compare. May be repeated."
+    "--plan",
+    "plans",
+    type=click.Path(),
+    multiple=True,
+    metavar="FILE",
+    heading=SAMPLER,
+    help="A plan to compare. May be repeated.",
 )
 @options.FORCE
 @option(
@@ -72,12 +78,7 @@ COMPARED = ("samplers", "grids", "steps", "rows", "nfe", "guidance", "precisions
 @measuring.PROMPTS
 @measuring.images(2, 100_000, "64, or 16 from prompts", "Images of each plan.")
 @measuring.SEED
-@option(
-    "--seconds",
-    type=click.FloatRange(0, min_open=True),
-    heading=MEASURING,
-    help="About how many seconds to measure; the same command goes on later.",
-)
+@measuring.seconds("to measure; the same command goes on later")
 @option(
     "--clip",
     type=click.Path(),

@@ -28,7 +28,7 @@ from fewstep.cli.output import JSON, note, progress, show_json, show_table
 )
 @option(
     "--budget-ms",
-    type=click.FloatRange(0, min_open=True),
+    type=measuring.POSITIVE,
     heading=MEASURING,
     help="Most milliseconds an image may take here.",
 )
@@ -49,14 +49,7 @@ from fewstep.cli.output import JSON, note, progress, show_json, show_table
     heading=MEASURING,
     help="A folder of `fewstep bench`, or a tuned plan. May be repeated.",
 )
-@option(
-    "--measure-seconds",
-    "seconds",
-    type=click.FloatRange(0, min_open=True),
-    default=60.0,
-    heading=MEASURING,
-    help="About how many seconds to measure what is missing.",
-)
+@measuring.seconds("to measure what is missing", "--measure-seconds", default=60.0)
 @option(
     "--no-measure", is_flag=True, heading=MEASURING, help="Measure nothing; without any measurement you get advice."
 )

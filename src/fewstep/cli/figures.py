@@ -176,7 +176,7 @@ def schedules(schedules: tuple[Any, ...], grids: tuple[str, ...] | None, steps: 
 @_problem(32)
 @written("steps")
 def steps(samplers: tuple[Any, ...] | None, grid: str, error: float, limit: int, **given: Any) -> None:
-    """Draw how many evaluations each sampler, on its grid, needs to come as near to the exact data as asked."""
+    """Draw how many evaluations each sampler needs, on its grid, to come within --error of the exact data."""
     check(given)
 
     chosen = samplers or tuple((name, {}, at) for name, at in fs.show.effort.DEFAULTS)

@@ -188,7 +188,7 @@ def invert(ctx: click.Context, model: str, image: str, prompt: str, **given: Any
 @JSON
 @click.pass_context
 def interpolate(ctx: click.Context, model: str, prompts: tuple[str, ...], **given: Any) -> None:
-    """Draw the pictures between two PROMPTs, two seeds, or both, as a .png with all or as a .gif.
+    """Draw the pictures between two PROMPTs, two seeds, or both, as one .png or as a .gif.
 
     \b
         fewstep interpolate stable-diffusion/ "a cat" "a lion" --seed 1,2 --frames 16 --output way.gif

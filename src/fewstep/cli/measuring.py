@@ -13,6 +13,9 @@ PROMPTS = option(
     heading=DRAWN,
     help="File with a prompt a line, for a model that takes prompts.",
 )
+TOLD = "A network that is told its scale, such as FLUX.1-dev, is measured without a negative branch."
+"""What the help of every scale to measure at adds."""
+POSITIVE = click.FloatRange(0, min_open=True)
 SEED = option("--seed", type=click.IntRange(0, 2**20 - 1), default=0, heading=MEASURING, help="Seed of the noise.")
 
 
@@ -21,8 +24,13 @@ def images(least: int, most: int, usual: str, words: str) -> Decorator:
     return option("--images", type=click.IntRange(least, most), usual=usual, heading=MEASURING, help=words)
 
 
-TOLD = "A network that is told its scale, such as FLUX.1-dev, is measured without a negative branch."
-"""What the help of every scale to measure at adds."""
+def seconds(
+    words: str, name: str = "--seconds", default: float | None = None, kind: click.FloatRange = POSITIVE
+) -> Decorator:
+    """About how long something may take; `words` say what."""
+    return option(
+        name, "seconds", type=kind, default=default, heading=MEASURING, help=f"About how many seconds {words}."
+    )
 
 
 def guidance(what: str) -> Decorator:

@@ -27,17 +27,11 @@ from fewstep.cli.values import Several
 )
 @option(
     "--ms",
-    type=click.FloatRange(0, min_open=True),
+    type=measuring.POSITIVE,
     heading=SEARCH,
     help="In place of --rows: milliseconds an image may take here. What fits is measured.",
 )
-@option(
-    "--seconds",
-    type=click.FloatRange(1),
-    default=120.0,
-    heading=SEARCH,
-    help="About how many seconds the tuning may take.",
-)
+@measuring.seconds("the tuning may take", default=120.0, kind=click.FloatRange(1))
 @measuring.guidance("tune for")
 @measuring.PROMPTS
 @option(
