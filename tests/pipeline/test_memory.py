@@ -1,6 +1,8 @@
 """Images that cannot fit into memory are refused before anything is taken."""
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ import torch
 import fewstep as fs
 from fewstep.models.codec import Pixels
 from fewstep.pipeline import Pipeline, memory
-from fewstep.run.memory import free_bytes
+from fewstep.run.memory import UNKNOWN, free_bytes
 from models.tiny_diffusers import Twins
 
 Models = Callable[..., Twins]
@@ -50,5 +52,12 @@ def test_a_plan_of_many_registers_takes_more_states(pipe: Pipeline, monkeypatch:
         pipe.draw(many)
 
 
-def test_the_host_has_memory() -> None:
+def test_the_host_has_memory_and_one_that_does_not_say_how_much_refuses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert 1 << 20 < free_bytes(torch.device("cpu")) < 1 << 50
+    monkeypatch.setattr("fewstep.run.memory.Path", lambda name: Path("nowhere"))
+    installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert free_bytes() == installed // 2
+    monkeypatch.delattr(os, "sysconf")
+    assert free_bytes() == UNKNOWN
