@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import config, delivery, memory, options, place, source
+from fewstep.cli import config, delivery, memory, options, place, sampling, source
 from fewstep.cli.app import Failure
 from fewstep.cli.generate import generate
 from fewstep.cli.headings import DRAWN, LAST, Command, option
@@ -33,7 +33,7 @@ from fewstep.cli.values import SEEDS
 @options.SCHEDULE
 @options.WEAK
 @options.PRESET
-@options.FORCE
+@sampling.FORCE
 @memory.BATCH_OR_AUTO
 @memory.CACHE
 @place.OPTIONS

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import measuring, memory, options, place
+from fewstep.cli import measuring, memory, place, sampling
 from fewstep.cli.headings import GUIDANCE, LAST, LOADING, MEASURING, SAMPLER, Command, option
 from fewstep.cli.output import JSON, note, progress, show_json, show_table
 from fewstep.cli.values import CountList, Several
@@ -67,7 +67,7 @@ COMPARED = ("samplers", "grids", "steps", "rows", "nfe", "guidance", "precisions
     heading=SAMPLER,
     help="A plan to compare. May be repeated.",
 )
-@options.FORCE
+@sampling.FORCE
 @option(
     "--guidance",
     type=Several(float, "a guidance scale", -1e6, 1e6),

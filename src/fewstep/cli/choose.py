@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import measuring, options, place
+from fewstep.cli import measuring, place, sampling
 from fewstep.cli.bench import announce, watcher
 from fewstep.cli.headings import MEASURING, Command, option
 from fewstep.cli.output import JSON, note, progress, show_json, show_table
@@ -40,7 +40,7 @@ from fewstep.cli.output import JSON, note, progress, show_json, show_table
 )
 @measuring.guidance("draw with")
 @measuring.PROMPTS
-@options.FORCE
+@sampling.FORCE
 @option(
     "--results",
     type=click.Path(),

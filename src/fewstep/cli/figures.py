@@ -11,8 +11,8 @@ import click
 
 import fewstep as fs
 from fewstep.cli.headings import DATA, LAST, SAMPLER, Command, option, several
-from fewstep.cli.options import NOISE_SCHEDULE
 from fewstep.cli.output import JSON, note, progress, show_json, show_table
+from fewstep.cli.sampling import NOISE_SCHEDULE
 from fewstep.cli.values import ScheduleName, Several, Strategies
 
 COUNTS = Several(int, "a number of evaluations", 1, 10_000, most=40)

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import config, delivery, memory, options, place, source
+from fewstep.cli import config, delivery, memory, options, place, sampling, source
 from fewstep.cli.headings import Command
 
 OF_EACH_CLASS = 10
@@ -23,7 +23,7 @@ OF_EACH_CLASS = 10
 @options.SCHEDULE
 @options.WEAK
 @options.PRESET
-@options.FORCE
+@sampling.FORCE
 @memory.BATCH
 @memory.OVERLAP
 @memory.CACHE

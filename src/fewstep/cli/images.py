@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import delivery, memory, options, place, source
+from fewstep.cli import delivery, memory, options, place, sampling, source
 from fewstep.cli.headings import DRAWN, LAST, MOST_USED, PICTURE, Command, Decorator, option, several
 from fewstep.cli.output import JSON, note, noted, progress, show_json
 from fewstep.cli.values import Several
@@ -28,7 +28,7 @@ def _drawing(*without: str, usual: Mapping[str, str] | None = None) -> Decorator
         options.SCHEDULE,
         options.WEAK,
         options.PRESET,
-        options.FORCE,
+        sampling.FORCE,
         memory.BATCH,
         memory.OVERLAP,
         memory.CACHE,

@@ -32,7 +32,7 @@ from fewstep.cli.headings import (
 )
 from fewstep.cli.output import note
 from fewstep.cli.source import is_prompt
-from fewstep.cli.values import LABELS, NUMBERS, SEED, WEIGHTS, Pair, PlanFile, ScheduleName, Span, mapping
+from fewstep.cli.values import LABELS, NUMBERS, SEED, WEIGHTS, Pair, PlanFile, Span, mapping
 
 Path = tuple[str, ...]
 
@@ -105,24 +105,11 @@ WEAK = option(
     heading=GUIDANCE,
     help="The weaker model of autoguidance.",
 )
-NOISE_SCHEDULE = option(
-    "--schedule",
-    type=ScheduleName(),
-    default="linear",
-    heading=SAMPLER,
-    help="The noise schedule: linear, scaled_linear, cosine, edm or flow, with parameters as in flow:shift=3.",
-)
 PRESET = option(
     "--preset",
     metavar="NAME",
     heading=DRAWN,
     help=f"Options by use: {', '.join(fs.drawing.PRESETS)}. Prints what they are.",
-)
-FORCE = option(
-    "--force",
-    is_flag=True,
-    heading=SAMPLER,
-    help="Accept a plan that was tuned for another model.",
 )
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import options
+from fewstep.cli import options, sampling
 from fewstep.cli.headings import LAST, SAMPLER, Command, option
 from fewstep.cli.output import JSON, note, show_table
 
 
 @click.command(cls=Command)
 @click.argument("sampler")
-@options.NOISE_SCHEDULE
+@sampling.NOISE_SCHEDULE
 @options.fields("sampling", without=("sampler", "plan"), usual={"grid": "trailing", "steps": ""})
 @option(
     "--reverse",

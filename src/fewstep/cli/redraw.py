@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import delivery, memory, options, place
+from fewstep.cli import delivery, memory, options, place, sampling
 from fewstep.cli.app import Failure
 from fewstep.cli.headings import PICTURE, SAMPLER, Command, option
 from fewstep.cli.output import JSON, note
@@ -27,7 +27,7 @@ from fewstep.cli.values import PlanFile
     heading=SAMPLER,
     help="The plan of PICTURE, where it was too long to keep.",
 )
-@options.FORCE
+@sampling.FORCE
 @options.WEAK
 @memory.CACHE
 @place.OPTIONS
