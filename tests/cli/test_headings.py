@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
+import fewstep as fs
 from fewstep.cli.app import COMMANDS, app
 from fewstep.cli.headings import FIRST, LAST, ORDER, Command, Option
 
@@ -112,6 +113,17 @@ def test_what_measures_takes_the_same_seeds_and_batches() -> None:
         assert (seed.help, seed.type.min, seed.type.max) == ("Seed of the noise.", 0, 2**20 - 1)  # type: ignore[attr-defined]
     helps = {param.help for name in ("generate", "tune", "bench") for param in options(name) if param.name == "batch"}
     assert helps == {"Images that the network sees at once."}
+
+
+def test_the_defaults_in_the_help_of_bench_are_those_of_a_sweep() -> None:
+    usual = {param.name: param.usual for param in options("bench")}
+    sweep = fs.benchmark.Sweep()
+    assert (usual["samplers"], usual["grids"]) == (",".join(sweep.samplers), ",".join(sweep.grids))
+    steps = next(param for param in options("bench") if param.name == "steps")
+    assert list(steps.type.convert(usual["steps"], steps, None)) == list(sweep.counts)
+    settings = fs.tuning.TuningSettings()
+    found = {param.name: param.default for param in options("tune")}
+    assert (found["seconds"], found["iterations"]) == (settings.seconds, settings.iterations)
 
 
 def test_an_option_without_a_heading_cannot_be_made() -> None:

@@ -33,8 +33,13 @@ def seconds(
     )
 
 
-def guidance(what: str) -> Decorator:
-    """The one scale of a command that measures; `what` says what is done at it."""
+def guidance(what: str, kind: click.ParamType = click.FLOAT) -> Decorator:
+    """The scale of a command that measures at one; `what` says what is done at it, `kind` reads it."""
     return option(
-        "--guidance", type=float, usual="the model's own", heading=GUIDANCE, help=f"Guidance scale to {what}. {TOLD}"
+        "--guidance",
+        type=kind,
+        metavar="X",
+        usual="the model's own",
+        heading=GUIDANCE,
+        help=f"Guidance scale to {what}. {TOLD}",
     )
