@@ -10,7 +10,7 @@ import click
 
 import fewstep as fs
 from fewstep.cli import measuring, memory, place, sampling
-from fewstep.cli.headings import GUIDANCE, LAST, LOADING, MEASURING, SAMPLER, Command, option
+from fewstep.cli.headings import GUIDANCE, LAST, LOADING, SAMPLER, Command, option
 from fewstep.cli.output import JSON, note, progress, show_json, show_table
 from fewstep.cli.values import CountList, Several
 
@@ -79,13 +79,7 @@ COMPARED = ("samplers", "grids", "steps", "rows", "nfe", "guidance", "precisions
 @measuring.images(2, 100_000, "64, or 16 from prompts", "Images of each plan.")
 @measuring.SEED
 @measuring.seconds("to measure; the same command goes on later")
-@option(
-    "--clip",
-    type=click.Path(),
-    metavar="FOLDER",
-    heading=MEASURING,
-    help="Folder with CLIP's weights: measure its score, how well pictures fit their prompts.",
-)
+@measuring.CLIP
 @memory.batch("16, or 4 from prompts")
 @option(
     "--precision",

@@ -15,6 +15,13 @@ PROMPTS = option(
 )
 TOLD = "A network that is told its scale, such as FLUX.1-dev, is measured without a negative branch."
 """What the help of every scale to measure at adds."""
+CLIP = option(
+    "--clip",
+    type=click.Path(),
+    metavar="FOLDER",
+    heading=MEASURING,
+    help="Folder with CLIP's weights: measure by its score how well pictures fit their prompts.",
+)
 POSITIVE = click.FloatRange(0, min_open=True)
 SEED = option("--seed", type=click.IntRange(0, 2**20 - 1), default=0, heading=MEASURING, help="Seed of the noise.")
 
