@@ -61,7 +61,7 @@ def test_every_option_stands_under_a_heading_on_purpose_and_in_one_order(name: s
     command = EVERY[name]
     assert isinstance(command, Command)
     assert {param.heading for param in options(name)} <= set(ORDER)
-    with click.Context(command, info_name=name, terminal_width=100) as ctx:
+    with click.Context(command, info_name=name, terminal_width=100, **app.context_settings) as ctx:
         text = command.get_help(ctx)
     found = headings(text.split("Options:")[-1])
     assert found == [heading for heading in ORDER if heading in found]
