@@ -44,7 +44,7 @@ _VARIANCE = ("variance_type",)
 def sampler_of(host: str | None, config: Settings) -> Choice:
     """The sampler that the diffusers class `host` is under `config`, and its options.
 
-    Raises `InvalidInput` where the class is not known or is no sampler of fewstep.
+    Raises `InvalidInput` where the class is not known or has no sampler here.
     """
     if host is None:
         raise InvalidInput(

@@ -43,7 +43,7 @@ def noted() -> Iterator[None]:
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print a table on stdout, as wide as it needs where that is no terminal. Columns named in `right` hold numbers."""
+    """Print a table on stdout, as wide as it has to be off a terminal; columns in `right` hold numbers."""
     from rich import box
     from rich.console import Console
     from rich.table import Table

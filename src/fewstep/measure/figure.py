@@ -161,7 +161,7 @@ def _resampling(n: int, replicates: int, seed: int, different: int) -> Tensor:
 
 
 def check_bootstrap(replicates: int, confidence: float) -> None:
-    """Raise `InvalidInput` for too few replicates or a confidence that is no share."""
+    """Raise `InvalidInput` for too few replicates or a confidence that is not a share."""
     if not 20 <= replicates <= 100_000:
         raise InvalidInput(f"replicates must lie in 20 to 100000, got {replicates}")
     if not 0.5 <= confidence < 1:
