@@ -1,0 +1,192 @@
+"""`fewstep distill`: a student of few evaluations, trained from a model of many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+import fewstep as fs
+from fewstep.cli.app import Failure
+from fewstep.cli.headings import DRAWN, GUIDANCE, LAST, LOADING, MEASURING, TRAINING, Command, option
+from fewstep.cli.output import JSON, note, progress, show_json, show_table
+from fewstep.cli.values import LABELS, Pair, mapping
+from fewstep.core import InvalidInput, unknown_name
+
+USUAL = fs.distillation.Settings()
+SOURCE = fs.distillation.Source()
+
+
+@click.command(cls=Command, most_used=("option", "steps", "guidance", "prompts", "output"))
+@click.argument("method", type=click.Choice(tuple(fs.distillation.METHODS)))
+@click.argument("teacher", default="digits")
+@option(
+    "--option",
+    type=Pair(),
+    multiple=True,
+    heading=TRAINING,
+    help="Option of the method, such as rows=2 or begin=32. May be repeated; see docs/distill.md.",
+)
+@option("--steps", type=click.IntRange(1), default=USUAL.steps, heading=TRAINING, help="Steps of the optimiser.")
+@option("--batch", type=click.IntRange(1), default=USUAL.batch, heading=TRAINING, help="Samples of a step.")
+@option(
+    "--accumulate",
+    type=click.IntRange(1),
+    default=USUAL.accumulate,
+    heading=TRAINING,
+    help="Equal parts in which a batch is done, one after the other, to save memory.",
+)
+@option("--rate", type=click.FloatRange(0), default=USUAL.rate, heading=TRAINING, help="Learning rate at its peak.")
+@option(
+    "--optimiser",
+    type=click.Choice(fs.training.OPTIMISERS),
+    default=USUAL.optimiser,
+    heading=TRAINING,
+    help="What moves the weights.",
+)
+@option(
+    "--width",
+    type=click.FloatRange(0),
+    default=USUAL.width,
+    heading=TRAINING,
+    help="Width of the average of the weights that is kept, a share of the training; 0 keeps the last ones.",
+)
+@option("--seed", type=click.IntRange(0), default=USUAL.seed, heading=TRAINING, help="Decides everything.")
+@option(
+    "--save-every",
+    "state_every",
+    type=click.IntRange(1),
+    default=USUAL.state_every,
+    heading=TRAINING,
+    help="Steps between states to go on from.",
+)
+@option("--prompts", type=click.Path(), metavar="FILE", heading=DRAWN, help="File with a prompt a line, to learn.")
+@option("--labels", type=LABELS, metavar="N,N,..", usual="every class", heading=DRAWN, help="Classes to learn.")
+@option(
+    "--pairs",
+    "count",
+    type=click.IntRange(1),
+    default=SOURCE.count,
+    heading=DRAWN,
+    help="Pictures that the teacher draws first, to learn from.",
+)
+@option(
+    "--teacher-steps",
+    type=click.IntRange(1),
+    default=SOURCE.steps,
+    heading=DRAWN,
+    help="Steps of the teacher's own sampler, for these.",
+)
+@option(
+    "--guidance",
+    type=click.FLOAT,
+    usual="the teacher's own",
+    heading=GUIDANCE,
+    help="Guidance scale of the teacher, which the student then has inside.",
+)
+@option(
+    "--held-out",
+    type=click.IntRange(16),
+    default=SOURCE.held_out,
+    heading=MEASURING,
+    help="Pictures of other noise that the report is measured on.",
+)
+@option("--device", default="cpu", metavar="NAME", heading=LOADING, help="Where to train, such as cuda.")
+@option(
+    "--output",
+    type=click.Path(file_okay=False),
+    usual="runs/TEACHER-METHOD",
+    heading=LAST,
+    help="Folder for pairs, states, log, report and student.",
+)
+@JSON
+def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
+    """Train a student of few evaluations from TEACHER, the digits by default, with guidance inside.
+
+    METHOD is regression (the student draws by its own plan of 1 to 8 rows and ends where the teacher does), progressive
+    (two steps become one, again and again) or consistency (one estimate all along a trajectory). The teacher draws what
+    is learned from, once. Ctrl-C stops; the same command goes on to the same weights. In the end a report says how
+    near the student is to the teacher on other noise, beside the strongest samplers without training.
+
+    \b
+        fewstep distill regression
+        fewstep generate runs/digits-regression/student.safetensors --labels 0-9
+        fewstep distill progressive --option begin=16 --option end=4 --steps 4000
+        fewstep distill regression scenes --prompts prompts.txt --option rows=4
+    """
+    made = method_of(method, mapping(given["option"], "--option"))
+    settings = fs.distillation.Settings(
+        **{one.name: given[one.name] for one in fields(USUAL) if one.name in given},
+    )
+    name = Path(teacher).stem or teacher
+    folder = Path(given["output"] or f"runs/{name}-{method}")
+    fs.files.check_writable(folder / "log.jsonl", parents=True)
+    source = fs.distillation.Source(
+        subjects(given), given["guidance"], given["teacher_steps"], given["count"], given["held_out"]
+    )
+    note(f"The teacher draws {source.count} pictures, then {settings.steps} steps. Ctrl-C stops; the same command goes on")
+    with progress("distilling", 1) as bar:
+
+        def pairs(done: int, of: int) -> None:
+            bar(done, of=of, words="drawing with the teacher")
+
+        def training(now: fs.training.Progress) -> None:
+            loss = ", ".join(f"{value:.4g}" for value in now.losses.values())
+            line = f"step {now.step} of {now.steps}: loss {loss}, {now.left:.0f} s left" if now.ends_stage else ""
+            bar(now.step, of=now.steps, words=f"loss {loss}", line=line)
+
+        try:
+            found = fs.distillation.distill(
+                teacher,
+                made,
+                folder,
+                settings=settings,
+                source=source,
+                device=given["device"],
+                watch=fs.distillation.Watch(pairs, training),
+            )
+        except fs.training.Diverged as error:
+            raise Failure(str(error)) from error
+    if as_json:
+        show_json({"path": str(found.path), **found.report.to_json()})
+        return
+    show(found.report)
+    click.echo()
+    click.echo(found.path)
+
+
+def method_of(name: str, options: Mapping[str, Any]) -> fs.training.Method:
+    """A method with some of its options. Raises `InvalidInput` for those that it has not."""
+    kind = fs.distillation.METHODS[name]
+    known = [one.name for one in fields(kind)]
+    for option_name in options:
+        if option_name not in known:
+            raise unknown_name(f"option of {name}", option_name, known)
+    return kind(**options)
+
+
+def subjects(given: Mapping[str, Any]) -> list[Any] | None:
+    """What the teacher draws: the prompts of a file, or labels."""
+    if given["prompts"] is not None and given["labels"] is not None:
+        raise InvalidInput("--prompts are for a model that takes words, --labels for one of classes: give one of them")
+    if given["prompts"] is not None:
+        return fs.batch.subjects(given["prompts"])
+    return None if given["labels"] is None else list(given["labels"])
+
+
+def show(report: fs.distillation.Report) -> None:
+    """Print the report for people."""
+    columns = ["what draws", "NFE", "error", "95% interval"]
+    lines = [
+        [line.who, f"{line.nfe:g}", f"{line.error:.4g}", f"{line.low:.4g} to {line.high:.4g}"] for line in report.lines
+    ]
+    show_table(columns, lines, right=columns[1:])
+    click.echo()
+    click.echo(report.verdict)
+    note(
+        f"{report.images} pictures of held-out noise; the best of {report.compared} plans without training; "
+        f"{report.seconds:.0f} s of training"
+    )
