@@ -20,8 +20,11 @@ from fewstep.benchmark.pareto import ComparisonGroup, Front, front_of, groups, t
 from fewstep.benchmark.planner import Budget, Choice, decide, deciding, fits
 from fewstep.benchmark.results import read_results
 from fewstep.benchmark.runner import Bench, bench
+from fewstep.benchmark.scale import Rung, Verdict, told
+from fewstep.benchmark.search import ScaleChoice, ScaleSearch
 from fewstep.benchmark.settings import Forecast, Loading, Pictures, Reporter, Stage
 from fewstep.benchmark.sweep import Sweep
+from fewstep.benchmark.yardstick import Yardstick, shows_digits, signed, yardstick_of
 
 __all__ = [
     "ADVICE",
@@ -42,8 +45,13 @@ __all__ = [
     "Pictures",
     "PlanFacts",
     "Reporter",
+    "Rung",
+    "ScaleChoice",
+    "ScaleSearch",
     "Stage",
     "Sweep",
+    "Verdict",
+    "Yardstick",
     "advice_for",
     "bench",
     "choose",
@@ -55,5 +63,9 @@ __all__ = [
     "lacking",
     "meaning",
     "read_results",
+    "shows_digits",
+    "signed",
     "table",
+    "told",
+    "yardstick_of",
 ]

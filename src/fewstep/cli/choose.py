@@ -11,6 +11,7 @@ import fewstep as fs
 from fewstep.cli import place
 from fewstep.cli.bench import announce, watcher
 from fewstep.cli.output import note, progress, show_json, show_table
+from fewstep.cli.values import ScaleOrSearch
 
 
 @click.command()
@@ -35,7 +36,21 @@ from fewstep.cli.output import note, progress, show_json, show_table
     help="Least share of the variance of the converged images, such as 0.95; takes the cheapest.",
 )
 @click.option("--measure", default="quality", show_default=True, metavar="NAME", help="The figure that decides.")
-@click.option("--guidance", type=float, metavar="S", help="The scale you draw with.  [default: the model's own]")
+@click.option(
+    "--guidance",
+    type=ScaleOrSearch(),
+    metavar="S",
+    help="The scale you draw with; auto, or several such as 1,3,5, chooses it by measurement.  [default: the model's "
+    "own]",
+)
+@click.option(
+    "--negative",
+    multiple=True,
+    metavar="TEXT",
+    help="For --guidance auto: a negative prompt to try. May be repeated.  [default: some usual ones]",
+)
+@click.option("--clip", type=click.Path(), help="For --guidance auto: a folder with CLIP's weights, for its score.")
+@click.option("--data", type=click.Path(), help="For --guidance auto: a folder of real pictures to come near to.")
 @click.option("--prompts", type=click.Path(), help="File with a prompt a line: the prompts of the measurements.")
 @click.option(
     "--results",
@@ -71,6 +86,7 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
     \b
         fewstep choose --budget-rows 8
         fewstep choose scenes --budget-ms 400 --measure adherence
+        fewstep choose scenes --budget-nfe 16 --guidance auto
         fewstep choose digits --quality 0.95 --results out/bench-digits --results out/digits-6-rows.json
     """
     limits = [given["budget_rows"], given["budget_nfe"], given["budget_ms"], given["quality"]]
@@ -89,7 +105,7 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
             model,
             fs.benchmark.Budget(*limits),
             measure=given["measure"],
-            guidance=given["guidance"],
+            guidance=_scale(given),
             evidence=fs.benchmark.Evidence(seconds=seconds, **rest),
             loading=place.loading(given),
             reporter=fs.benchmark.Reporter(begin, announce, watcher(bar, solving)),
@@ -100,14 +116,27 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
         show(answer)
 
 
+def _scale(given: dict[str, Any]) -> float | fs.benchmark.ScaleSearch | None:
+    """The scale, or how to look for it."""
+    scale, how = given["guidance"], {name: given[name] for name in ("negative", "clip", "data")}
+    if scale == "auto" or isinstance(scale, tuple):
+        return fs.benchmark.ScaleSearch(scale if isinstance(scale, tuple) else (), **how)
+    for name, value in how.items():
+        if value:
+            raise click.UsageError(f"--{name} is for a scale that is chosen: give --guidance auto with it")
+    return scale
+
+
 def solving(now: fs.benchmark.Stage) -> str:
     """A word for the stage that takes long; "" for others."""
-    return "Measuring" if now.words.startswith("converged") else ""
+    return "Measuring" if now.words.startswith(("converged", "guidance")) else ""
 
 
 def show(answer: fs.benchmark.Answer) -> None:
     """Print the answer for people."""
     chosen = answer.chosen
+    if answer.guidance is not None:
+        _show_scales(answer.guidance)
     if answer.advice is not None:
         _show_advice(answer.advice, chosen)
     if answer.choice is not None:
@@ -120,6 +149,27 @@ def show(answer: fs.benchmark.Answer) -> None:
             click.echo(f"{'in ' if what == 'diffusers' else ''}{what}: {line}")
     for words in answer.notes:
         note(words)
+
+
+def _show_scales(found: fs.benchmark.ScaleChoice) -> None:
+    """The guidance scales that were tried, and what is made of them."""
+    verdict = found.verdict
+    if verdict is not None:
+        click.echo(f"Guidance scales by {verdict.name}, drawn by {found.sampler}")
+        columns = ["guidance", "rows", "NFE", "images", verdict.name, "behind the best by", "saturated"]
+        show_table(columns, [_rung(verdict, rung) for rung in verdict.rungs], right=columns)
+    for words in found.words:
+        click.echo(words)
+    click.echo()
+
+
+def _rung(verdict: fs.benchmark.Verdict, rung: fs.benchmark.Rung) -> list[str]:
+    """A scale as cells of the table."""
+    taken = " *" if rung.scale == verdict.scale else ""
+    saturated = "" if rung.saturated is None else f"{rung.saturated:.1%}"
+    figure = "not finite" if rung.lost else fs.benchmark.told(verdict.name, rung.figure)
+    behind = "" if rung.scale == verdict.best else fs.benchmark.told(verdict.name, rung.behind)
+    return [f"{rung.scale:g}{taken}", f"{rung.rows}", f"{rung.nfe:g}", f"{rung.images}", figure, behind, saturated]
 
 
 def count(one: fs.benchmark.Measured) -> str:
