@@ -16,6 +16,7 @@ from fewstep.benchmark.choice import Answer, Evidence, choose
 from fewstep.benchmark.commands import Lines
 from fewstep.benchmark.glossary import lacking, meaning
 from fewstep.benchmark.measured import Machine, Measured, ModelFacts, PlanFacts
+from fewstep.benchmark.negative import Negative, Negatives
 from fewstep.benchmark.pareto import ComparisonGroup, Front, front_of, groups, table
 from fewstep.benchmark.planner import Budget, Choice, decide, deciding, fits
 from fewstep.benchmark.results import read_results
@@ -42,6 +43,8 @@ __all__ = [
     "Machine",
     "Measured",
     "ModelFacts",
+    "Negative",
+    "Negatives",
     "Pictures",
     "PlanFacts",
     "Reporter",

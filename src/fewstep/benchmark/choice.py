@@ -157,8 +157,8 @@ def _scale_for(
 
 @dataclass(frozen=True)
 class _Question:
-    """What is asked of a model, see `choose`; `scale` is the guidance, None where there is nothing to guide. Its seconds
-    count from `began`.
+    """What is asked of a model, see `choose`; `scale` is the guidance, None where there is nothing to guide. The time
+    counts from `began`.
 
     With seconds to spend, the measurements that count are of the prompts, and of at least as many images, as new ones
     would have.

@@ -1,7 +1,7 @@
 """What is kept of the images that a guidance scale drew, so that they are never drawn twice.
 
-FOLDER/guidance/KEY.safetensors holds those of one scale. The figures of a bench are a line of numbers each. To compare two scales image by image takes what was read of every
-image, so these lie in files of their own.
+FOLDER/guidance/KEY.safetensors holds those of one scale. The figures of a bench are a line of numbers each. To compare
+two scales image by image takes what was read of every image, so these lie in files of their own.
 """
 
 from __future__ import annotations

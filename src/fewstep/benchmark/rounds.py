@@ -27,8 +27,8 @@ from fewstep.measure.saturation import saturation
 from fewstep.measure.standing import advantage, always_better, standing
 from fewstep.tuning import Problem
 
-EACH = 16
-"""After so many images more, those that are behind are looked for."""
+EACH, SURE = 16, Bootstrap(4000)
+"""After so many images more, those that are behind are looked for, by so many samples of the bootstrap."""
 
 
 @dataclass(eq=False)
@@ -85,9 +85,7 @@ class Rounds:
         return cost * len(case.plan.rows) if factors is None else len(case.plan.rows)
 
     def pilot(self, cases: Sequence[Case]) -> float:
-        """Find the seconds of an evaluation by some short drawings; returns those of all images that are missing."""
-        if not any(len(case.kept) < self.subject.count for case in cases):
-            return 0.0
+        """Find the seconds of an evaluation by some short drawings; returns those of the images of all cases."""
         case = max(cases, key=self.evaluations)
         part = case.problem.parts(self.subject.numbers)[0]
         plan = self.subject.plan(1, "ddim")
@@ -95,6 +93,11 @@ class Rounds:
         self.seconds = min(one.seconds / one.evaluations for one in found)
         missing = (max(0, self.subject.count - len(case.kept)) * self.evaluations(case) for case in cases)
         return self.seconds * sum(missing)
+
+    def lacking(self, cases: Sequence[Case], base: Case | None = None) -> list[Case]:
+        """The cases that have to draw more, as far as what is kept tells; those that are behind in it are dropped."""
+        self._rounds(cases, None, base)
+        return [case for case in cases if case.dropped is None and len(case.kept) < self.subject.count]
 
     def run(self, cases: Sequence[Case], end: float, base: Case | None = None) -> int:
         """Draw until all images are there, or the time is at `end`, in seconds of `time.monotonic`.
@@ -105,6 +108,10 @@ class Rounds:
         Returns:
             How many images each case has that was not dropped.
         """
+        return self._rounds(cases, end, base)
+
+    def _rounds(self, cases: Sequence[Case], end: float | None, base: Case | None) -> int:
+        """See `run`; without an end, until the first image that is not there."""
         numbers, batch = self.subject.numbers, self.subject.batch
         total = float(sum(self.evaluations(case) for case in cases))
         for start in range(0, len(numbers), batch):
@@ -113,7 +120,7 @@ class Rounds:
                 if len(case.kept) >= start + len(part):
                     continue
                 takes = self.seconds * self.evaluations(case) * len(part)
-                if self.drew and time.monotonic() + takes > end:
+                if end is None or (self.drew and time.monotonic() + takes > end):
                     return min(len(case.kept) for case in cases if case.dropped is None)
                 self.reporter.watch(Stage(case.words, self.done, max(total, self.done)))
                 self._draw(case, part, start)
@@ -169,10 +176,11 @@ class Rounds:
             return
         if images >= self.subject.count:
             return
-        figures = {case: self.figure(case, images) for case in known}
+        figures = {case: self.figure(case, images, SURE) for case in known}
         best = base if base is not None else known[standing(list(figures.values())).best]
         if best not in figures:
             return
         for case in known:
             if case is not best and always_better(figures[best], figures[case]):
-                case.dropped, case.behind = images, advantage(figures[best], figures[case])
+                case.dropped = images
+                case.behind = advantage(self.figure(best, images), self.figure(case, images))

@@ -31,7 +31,7 @@ LADDER = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0)
 """The scales that are tried, beside the model's own; 1 is no guidance."""
 IMAGES, LEAST = 64, 16
 """Images at each scale where nobody says how many, and fewest that decide anything."""
-SHARE, FIRST = 0.5, 0.6
+SHARE, FIRST = 0.5, 2 / 3
 """The share of the time of a choice that goes to the scale and the negative prompts, and of that to the scale."""
 
 
@@ -142,9 +142,8 @@ def find_scale(
         rounds = Rounds(subject, folder, yardstick, reporter)
         ladder = [rounds.case(scale, _plan(subject, budget, scale)) for scale in affordable]
         texts = _negatives(subject, search, yardstick)
-        takes = rounds.pilot(ladder)
-        if takes:
-            _announce(rounds, ladder, texts, takes, place)
+        if lacking := rounds.lacking(ladder):
+            _announce(rounds, ladder, lacking, texts, place)
         folder.describe()
         images = rounds.run(ladder, end - (1 - FIRST) * seconds if texts else end)
         found = _decided(rounds, ladder, images, own, seconds)
@@ -204,23 +203,22 @@ def _negatives(subject: Subject, search: ScaleSearch, yardstick: Yardstick) -> t
     return tuple(dict.fromkeys(search.negative)) or usual
 
 
-def _announce(rounds: Rounds, ladder: Sequence[Case], texts: Sequence[str], takes: float, place: Path) -> None:
-    """Say why, and what it will cost."""
-    count, rows = rounds.subject.count, max(len(case.plan.rows) for case in ladder)
-    left = sum(len(case.kept) < count for case in ladder)
-    own = max(map(rounds.evaluations, ladder))
-    what = "guidance scales" + (f" and {len(texts)} negative prompts" if texts else "")
+def _announce(
+    rounds: Rounds, cases: Sequence[Case], lacking: Sequence[Case], texts: Sequence[str], place: Path
+) -> None:
+    """Say why, and what it will cost: of the scales, and of the negative prompts that come after them."""
+    seconds, subject = rounds.pilot(lacking), rounds.subject
+    case = max(lacking, key=rounds.evaluations)
+    seconds += rounds.seconds * rounds.evaluations(case) * subject.count * len(texts)
+    kind = "guidance scales" if case.negative is None else "negative prompts"
+    what = kind + (f" and {len(texts)} negative prompts" if texts else "")
     rounds.reporter.begin(
-        f"the guidance scale is not known with {rows} rows by {rounds.yardstick.name}, and takes half of the time at "
-        "most",
-        place,
+        f"not all {kind} are measured by {rounds.yardstick.name}, which takes half of the time at most", place
     )
-    seconds = takes + rounds.seconds * own * count * len(texts)
-    guided = max(case.scale for case in ladder)
-    row: dict[tuple[float | None, str], float] = {
-        (guided, "float32"): rounds.seconds * rounds.subject.target(guided).cost
-    }
-    rounds.reporter.announce(Forecast(left, len(ladder) - left, count, seconds, row, what))
+    row: dict[tuple[float | None, str], float] = {}
+    row[case.scale, "float32"] = rounds.seconds * subject.target(case.scale).cost
+    kept = sum(case not in lacking for case in cases)
+    rounds.reporter.announce(Forecast(len(lacking), kept, subject.count, seconds, row, what))
 
 
 def _decided(rounds: Rounds, ladder: Sequence[Case], images: int, own: float, seconds: float) -> ScaleChoice:
@@ -260,6 +258,8 @@ def _tried(
         rounds.reporter,
     )
     own.seconds, own.drew = rounds.seconds, rounds.drew
+    if (lacking := own.lacking([base, *cases], base)) and not rounds.drew:
+        _announce(own, cases, lacking, (), rounds.folder.path)
     reached = own.run([base, *cases], end, base)
     cut = "" if reached >= images else f"{reached} of {images} images were drawn with each within the time"
     if reached < max(LEAST, rounds.yardstick.least):

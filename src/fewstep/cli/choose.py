@@ -158,9 +158,23 @@ def _show_scales(found: fs.benchmark.ScaleChoice) -> None:
         click.echo(f"Guidance scales by {verdict.name}, drawn by {found.sampler}")
         columns = ["guidance", "rows", "NFE", "images", verdict.name, "behind the best by", "saturated"]
         show_table(columns, [_rung(verdict, rung) for rung in verdict.rungs], right=columns)
+    if found.negatives is not None and found.negatives.tried:
+        name = found.negatives.name
+        columns = ["negative prompt", "images", name, "gain"]
+        click.echo()
+        cells = [[one.text, f"{one.images}", *_gain(name, one)] for one in found.negatives.tried]
+        show_table(columns, cells, right=columns[1:])
+    click.echo()
     for words in found.words:
         click.echo(words)
     click.echo()
+
+
+def _gain(name: str, one: fs.benchmark.Negative) -> list[str]:
+    """What a negative prompt does, as cells of the table."""
+    if one.figure is None:
+        return ["not finite", ""]
+    return [fs.benchmark.told(name, one.figure), fs.benchmark.told(name, one.gain)]
 
 
 def _rung(verdict: fs.benchmark.Verdict, rung: fs.benchmark.Rung) -> list[str]:
