@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -109,7 +110,7 @@ def test_time_that_is_short_costs_images_and_claims_no_best_scale(place: Path, d
     found = search(of_classes(), place, data=real(3 * MEAN), seconds=1e-9)
     assert (found.scale, found.verdict) == (own, None)
     assert draws == [16]
-    assert found.why.startswith("No guidance scale is chosen: 0 of 32 images were drawn at each scale within 1e-09 s")
+    assert found.why.startswith("No guidance scale is chosen: 0 of 32 images were drawn at each scale in the time")
     assert "missing at 1.5, 2, 3, 4, 5, 7.5, 10" in found.why
     assert search(of_classes(), place, data=real(3 * MEAN), seconds=1e-9).verdict is None
     assert draws == [16, 16]  # one batch a call, so that the same limit ends
@@ -132,7 +133,32 @@ def test_a_search_that_is_cut_short_keeps_the_models_own_scale_unless_it_is_sure
         assert found.verdict.cut
         assert found.scale == scale
         said = next(words for words in found.words if words.startswith("This is not the best for sure: "))
-        assert "of 64 images were drawn at each scale within 600 s" in said
+        assert "of 64 images were drawn at each scale in the time that there was" in said
+
+
+def test_a_search_that_was_interrupted_goes_on_in_the_folder_that_was_given(
+    place: Path, draws: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = ScaleSearch((2, 3), data=real(3 * MEAN))
+    evidence = Evidence(results=["new"], images=16, seconds=600)
+
+    def stop(*_: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fewstep.benchmark.choice.measure_sweep", stop)
+        with pytest.raises(KeyboardInterrupt):
+            choose(of_classes(), Budget(rows=2), guidance=how, evidence=evidence)
+    assert draws == [16, 16]
+    draws.clear()
+    answer = choose(of_classes(), Budget(rows=2), guidance=how, evidence=evidence)
+    assert answer.guidance is not None
+    assert answer.guidance.scale == answer.chosen.guidance == 3.0
+    assert draws.count(16) == len(draws)
+    swept = len(draws)
+    choose(of_classes(), Budget(rows=2), guidance=how, evidence=evidence)
+    assert len(draws) == swept  # nothing twice
+    assert sorted(path.name for path in Path("new").iterdir() if path.is_dir()) == ["converged", "guidance", "pictures"]
 
 
 class Peak:
@@ -183,6 +209,11 @@ def test_a_negative_prompt_that_helps_is_offered_and_others_are_not(place: Path)
     without = search(of_words(), place, **{**words, "negative": ("same", "higher")})
     assert without.negative is None
     assert without.words[-1].startswith("No negative prompt helps: none of the intervals of their gains lies above 0")
+    told = replace(of_words().model, conditioner=replace(of_words().model.conditioner, distilled=True))  # type: ignore[type-var]
+    with pytest.raises(fs.InvalidInput, match=r"--negative cannot act on .*, which is told its guidance scale"):
+        search(replace(of_words(), model=told), place / "told", **words)
+    own = search(replace(of_words(), model=told), place / "told", **{**words, "negative": ()})
+    assert own.words[-1] == "Nothing is guided away from: the network is told its guidance scale"
     at_one = search(of_words(), place, **{**words, "data": real(0.1), "scales": (1, 2)})
     assert (at_one.scale, at_one.negative) == (1.0, None)
     assert at_one.words[-1] == "Guidance 1 guides away from nothing: no negative prompt acts"

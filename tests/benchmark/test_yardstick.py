@@ -12,11 +12,12 @@ from PIL import Image
 import fewstep as fs
 from fewstep.benchmark.real import real_pictures
 from fewstep.benchmark.yardstick import Adherence, Distance, yardstick_of
-from fewstep.measure import Summary, frechet_distance, kernel_distance
+from fewstep.measure import ClipScore, Summary, frechet_distance, kernel_distance
 from fewstep.zoo.scenes.picture import picture
 from fewstep.zoo.scenes.scene import placed
+from models.tiny_diffusers import tiny_clip
 
-from .guided import MEAN, SHAPE, of_classes, real
+from .guided import MEAN, SHAPE, of_classes, of_words, real
 
 
 def test_adherence_is_the_share_that_the_reader_of_scenes_finds_right() -> None:
@@ -73,3 +74,21 @@ def test_pictures_of_a_folder_are_fitted_to_the_size_and_the_colours(tmp_path: P
     (tmp_path / "empty").mkdir()
     with pytest.raises(fs.InvalidInput, match="empty holds no pictures"):
         list(real_pictures(tmp_path / "empty", SHAPE))
+
+
+def test_with_a_folder_of_clip_its_score_or_its_features_decide(tmp_path: Path) -> None:
+    clip = tiny_clip(tmp_path / "clip")
+    pipe, texts = of_words(), ["a red circle", "a blue square"]
+    pictures = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    own = yardstick_of(pipe, clip=clip)
+    values = own.read(pictures, texts)
+    assert values[:, 0].tolist() == ClipScore(clip)(pictures, texts).tolist()
+    figure = own.figure(values, texts)
+    assert (own.name, figure.better, figure.value) == ("clip", "more", pytest.approx(float(values.mean())))
+    near = yardstick_of(of_classes(), clip=clip, data=real(MEAN))
+    assert isinstance(near, Distance)
+    assert (near.features.name, near.name, near.read(real(0.2, 3), [0] * 3).shape) == (
+        "clip",
+        "kernel distance",
+        (3, 12),
+    )

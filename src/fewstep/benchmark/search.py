@@ -146,7 +146,7 @@ def find_scale(
             _announce(rounds, ladder, lacking, texts, place)
         folder.describe()
         images = rounds.run(ladder, end - (1 - FIRST) * seconds if texts else end)
-        found = _decided(rounds, ladder, images, own, seconds)
+        found = _decided(rounds, ladder, images, own)
         if len(affordable) < len(scales):
             out = ", ".join(exact(scale) for scale in scales if scale not in affordable)
             found = replace(found, notes=[f"Guidance {out} does not fit {budget}, as a guided row takes 2 evaluations"])
@@ -163,6 +163,11 @@ def _checked(subject: Subject, search: ScaleSearch) -> float:
         )
     if search.negative and not subject.words:
         raise InvalidInput(f"--negative is for models that take prompts, and {subject.model.name} draws classes")
+    if search.negative and subject.pipe.model.conditioner.distilled:
+        raise InvalidInput(
+            f"--negative cannot act on {subject.model.name}, which is told its guidance scale and guides away from "
+            "nothing: leave it out"
+        )
     subject.conditions  # noqa: B018  refuses a model of words without prompts
     return scale_of(subject.pipe, None)
 
@@ -221,11 +226,11 @@ def _announce(
     rounds.reporter.announce(Forecast(len(lacking), kept, subject.count, seconds, row, what))
 
 
-def _decided(rounds: Rounds, ladder: Sequence[Case], images: int, own: float, seconds: float) -> ScaleChoice:
+def _decided(rounds: Rounds, ladder: Sequence[Case], images: int, own: float) -> ScaleChoice:
     """The verdict, as far as the images decide one."""
     count, recipe = rounds.subject.count, ladder[-1].plan.recipe
     sampler = f"{recipe.sampler} on {recipe.grid}"
-    cut = "" if images >= count else f"{images} of {count} images were drawn at each scale within {seconds:g} s"
+    cut = "" if images >= count else f"{images} of {count} images were drawn at each scale in the time that there was"
     if images < max(LEAST, rounds.yardstick.least):
         few = [exact(case.scale) for case in ladder if len(case.kept) < max(LEAST, rounds.yardstick.least)]
         why = (
@@ -261,7 +266,7 @@ def _tried(
     if (lacking := own.lacking([base, *cases], base)) and not rounds.drew:
         _announce(own, cases, lacking, (), rounds.folder.path)
     reached = own.run([base, *cases], end, base)
-    cut = "" if reached >= images else f"{reached} of {images} images were drawn with each within the time"
+    cut = "" if reached >= images else f"{reached} of {images} images were drawn with each in the time that there was"
     if reached < max(LEAST, rounds.yardstick.least):
         return Negatives(name, why=f"No negative prompt is offered: {cut}, too few to decide; allow more seconds")
     bootstrap = bootstrap_of(len(cases))

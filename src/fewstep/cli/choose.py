@@ -155,7 +155,8 @@ def _show_scales(found: fs.benchmark.ScaleChoice) -> None:
     """The guidance scales that were tried, and what is made of them."""
     verdict = found.verdict
     if verdict is not None:
-        click.echo(f"Guidance scales by {verdict.name}, drawn by {found.sampler}")
+        own = "" if verdict.own is None else f", the model's own is {verdict.own:g}"
+        click.echo(f"Guidance scales by {verdict.name}, drawn by {found.sampler} (* is taken{own})")
         columns = ["guidance", "rows", "NFE", "images", verdict.name, "behind the best by", "saturated"]
         show_table(columns, [_rung(verdict, rung) for rung in verdict.rungs], right=columns)
     if found.negatives is not None and found.negatives.tried:
