@@ -206,6 +206,8 @@ def test_a_negative_prompt_that_helps_is_offered_and_others_are_not(place: Path)
     assert [one.helps for one in found.negatives.tried] == [False, False, True]
     assert found.negatives.confidence == pytest.approx(1 - 0.05 / 3)
     assert found.words[-1].startswith('The negative prompt "lower" helps: kernel distance is better by ')
+    late = search(of_words(), place / "late", seconds=1e-9, **words)
+    assert late.words[-1] == "No negative prompt was measured, as the scales took all of the time"
     without = search(of_words(), place, **{**words, "negative": ("same", "higher")})
     assert without.negative is None
     assert without.words[-1].startswith("No negative prompt helps: none of the intervals of their gains lies above 0")

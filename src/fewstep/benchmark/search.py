@@ -31,8 +31,8 @@ LADDER = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0)
 """The scales that are tried, beside the model's own; 1 is no guidance."""
 IMAGES, LEAST = 64, 16
 """Images at each scale where nobody says how many, and fewest that decide anything."""
-SHARE, FIRST = 0.5, 2 / 3
-"""The share of the time of a choice that goes to the scale and the negative prompts, and of that to the scale."""
+SHARE = 0.5
+"""Of the time of a choice for the scale, and then the negative prompts."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +145,7 @@ def find_scale(
         if lacking := rounds.lacking(ladder):
             _announce(rounds, ladder, lacking, texts, place)
         folder.describe()
-        images = rounds.run(ladder, end - (1 - FIRST) * seconds if texts else end)
+        images = rounds.run(ladder, end)
         found = _decided(rounds, ladder, images, own)
         if len(affordable) < len(scales):
             out = ", ".join(exact(scale) for scale in scales if scale not in affordable)
@@ -250,8 +250,8 @@ def _tried(
     name, ladder, images = rounds.yardstick.name, *drawn
     if not texts:
         return Negatives(name, why="Nothing is guided away from: the network is told its guidance scale")
-    if found.verdict is None:
-        return Negatives(name, why="No negative prompt was measured, as no guidance scale is chosen yet")
+    if found.verdict is None or found.verdict.cut:
+        return Negatives(name, why="No negative prompt was measured, as the scales took all of the time")
     if rounds.subject.target(found.scale).cost == 1:
         return Negatives(name, why=f"Guidance {exact(found.scale)} guides away from nothing: no negative prompt acts")
     base = next(case for case in ladder if case.scale == found.scale)
