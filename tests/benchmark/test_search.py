@@ -70,8 +70,8 @@ def test_the_lowest_of_the_scales_that_are_as_good_is_taken(place: Path) -> None
     found = search(of_classes(), place, data=real(2.5 * MEAN), scales=(1, 2, 3))
     assert found.verdict.as_good == (2.0, 3.0)
     assert found.scale == 2.0
-    assert found.words[1].startswith("As good within noise, by paired differences of the same 32 images: ")
-    assert found.words[2] == "The lowest of these is taken: guidance 2"
+    assert found.words[1].startswith("As good within noise, by paired differences of the same 32 images, at 95%: ")
+    assert found.words[2] == "Guidance 2 is taken, the lowest of them"
 
 
 def test_scales_that_are_far_behind_are_not_drawn_further(place: Path, draws: list[int]) -> None:

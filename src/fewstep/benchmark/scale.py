@@ -108,17 +108,19 @@ class Verdict:
         """What to tell people, a sentence each."""
         rung = next(rung for rung in self.rungs if rung.scale == self.best)
         others = [exact(scale) for scale in self.as_good if scale != self.best]
-        images = f"{rung.images} images"
+        images, paired = f"{rung.images} images", f"by paired differences of the same {rung.images} images, at 95%"
         said = [f"Guidance {exact(self.best)} has the best {self.name}, {told(self.name, rung.figure)}"]
         if others:
-            said.append(f"As good within noise, by paired differences of the same {images}: {', '.join(others)}")
-        else:
-            said.append(f"No other scale is as good: each is surely worse, by paired differences of the same {images}")
+            said.append(f"As good within noise, {paired}: {', '.join(others)}")
+        elif len(self.rungs) > 1:
+            said.append(f"No other scale is as good, {paired}")
         if self.cut:
-            stays = "stays, as none is surely better" if self.scale == self.own else "is the lowest of these"
+            stays = "stays, as none is surely better" if self.scale == self.own else "is the lowest of them"
             said.append(f"This is not the best for sure: {self.cut}. Guidance {exact(self.scale)} {stays}")
         elif others:
-            said.append(f"The lowest of these is taken: guidance {exact(self.scale)}")
+            said.append(f"Guidance {exact(self.scale)} is taken, the lowest of them")
+        if far := [exact(rung.scale) for rung in self.rungs if rung.dropped and not rung.lost]:
+            said.append(f"Far behind after fewer images, and not drawn further: {', '.join(far)}")
         if len(self.as_good) == len(self.rungs) > 1:
             said.append(f"{images} cannot tell any of these scales apart: draw more")
         if len(self.rungs) > 1 and self.rungs[-1].scale in self.as_good and not self.cut:
