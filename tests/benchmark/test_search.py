@@ -74,6 +74,13 @@ def test_the_lowest_of_the_scales_that_are_as_good_is_taken(place: Path) -> None
     assert found.words[2] == "Guidance 2 is taken, the lowest of them"
 
 
+def test_the_models_own_scale_stays_where_no_scale_is_told_from_another(place: Path) -> None:
+    found = search(of_classes(), place, data=real(2 * MEAN), scales=(1.99, 2.01))
+    assert found.verdict.as_good == (1.99, 2.0, 2.01)
+    assert (found.scale, found.verdict.own) == (2.0, 2.0)
+    assert found.words[-1] == "32 images cannot tell any of these scales apart: guidance 2 stays; draw more"
+
+
 def test_scales_that_are_far_behind_are_not_drawn_further(place: Path, draws: list[int]) -> None:
     found = search(of_classes(), place, data=real(3 * MEAN), images=64)
     rungs = {rung.scale: rung for rung in found.verdict.rungs}

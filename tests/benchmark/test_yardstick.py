@@ -84,7 +84,7 @@ def test_with_a_folder_of_clip_its_score_or_its_features_decide(tmp_path: Path) 
     values = own.read(pictures, texts)
     assert values[:, 0].tolist() == ClipScore(clip)(pictures, texts).tolist()
     figure = own.figure(values, texts)
-    assert (own.name, figure.better, figure.value) == ("clip", "more", pytest.approx(float(values.mean())))
+    assert (own.name, figure.better, figure.value) == ("clip score", "more", pytest.approx(float(values.mean())))
     near = yardstick_of(of_classes(), clip=clip, data=real(MEAN))
     assert isinstance(near, Distance)
     assert (near.features.name, near.name, near.read(real(0.2, 3), [0] * 3).shape) == (

@@ -64,8 +64,9 @@ class Verdict:
         rungs: all scales, from low to high.
         best: the scale with the best figure; as_good: those that are as good within noise, it among them.
         scale: the one to take.
-        own: the model's own scale.
-        cut: what was not measured for want of time, or "": then the model's own scale stays unless it is surely worse.
+        own: the model's own scale. It stays where nothing speaks against it: where no scale is told from another, and
+            where it is as good as the best of a measurement that was cut short.
+        cut: what was not measured for want of time, or "".
     """
 
     name: str
@@ -94,14 +95,19 @@ class Verdict:
         for i, behind in zip(known, found.behind, strict=True):
             rungs[i] = replace(rungs[i], behind=behind)
         as_good = tuple(rungs[known[i]].scale for i in found.as_good)
-        scale = own if cut and own in as_good else as_good[0]
-        assert scale is not None
+        blind = len(as_good) == len(rungs) > 1
+        scale = own if own is not None and own in as_good and (cut or blind) else as_good[0]
         return Verdict(name, tuple(rungs), rungs[known[found.best]].scale, as_good, scale, own, cut)
 
     @property
     def rung(self) -> Rung:
         """Of the scale to take."""
         return next(rung for rung in self.rungs if rung.scale == self.scale)
+
+    @property
+    def blind(self) -> bool:
+        """Whether no scale is told from another."""
+        return len(self.as_good) == len(self.rungs) > 1
 
     @property
     def words(self) -> list[str]:
@@ -117,13 +123,14 @@ class Verdict:
         if self.cut:
             stays = "stays, as none is surely better" if self.scale == self.own else "is the lowest of them"
             said.append(f"This is not the best for sure: {self.cut}. Guidance {exact(self.scale)} {stays}")
+        elif self.blind:
+            stays = f"{exact(self.scale)} {'stays' if self.scale == self.own else 'is taken, the lowest'}"
+            said.append(f"{images} cannot tell any of these scales apart: guidance {stays}; draw more")
         elif others:
             said.append(f"Guidance {exact(self.scale)} is taken, the lowest of them")
         if far := [exact(rung.scale) for rung in self.rungs if rung.dropped and not rung.lost]:
             said.append(f"Far behind after fewer images, and not drawn further: {', '.join(far)}")
-        if len(self.as_good) == len(self.rungs) > 1:
-            said.append(f"{images} cannot tell any of these scales apart: draw more")
-        if len(self.rungs) > 1 and self.rungs[-1].scale in self.as_good and not self.cut:
+        if not self.blind and not self.cut and len(self.rungs) > 1 and self.rungs[-1].scale in self.as_good:
             said.append("The highest scale is among them: what is beyond it was not tried")
         return said
 

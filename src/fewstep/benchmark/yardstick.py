@@ -86,7 +86,7 @@ class Adherence:
 class ClipScores:
     """CLIP's score of pictures under their prompts, of weights in a folder."""
 
-    name, least = "clip", 2
+    name, least = ClipScore.name, 2
 
     def __init__(self, clip: ClipScore):
         self.clip, self.digest = clip, clip.digest
