@@ -324,7 +324,10 @@ def test_what_cannot_be_chosen_is_refused_and_leaves_nothing(
     assert not os.path.exists(place)
 
 
-@pytest.mark.parametrize("given", [{"scales": (float("nan"),)}, {"scales": (None,)}, {"negative": (" ",)}])
+@pytest.mark.parametrize(
+    "given",
+    [{"scales": (float("nan"),)}, {"scales": (None,)}, {"negative": (" ",)}, {"negative": "blue"}, {"scales": 3.0}],
+)
 def test_a_search_holds_scales_and_words(given: dict[str, Any]) -> None:
-    with pytest.raises(fs.InvalidInput, match=r"a guidance scale is a finite number|numbers|not empty"):
+    with pytest.raises(fs.InvalidInput, match=r"a guidance scale is a finite number|numbers|not empty|several to try"):
         ScaleSearch(**given)

@@ -52,6 +52,9 @@ class ScaleSearch:
     data: str | os.PathLike[str] | Tensor | None = None
 
     def __post_init__(self) -> None:
+        for name, several in (("scales", self.scales), ("negative", self.negative)):
+            if isinstance(several, str) or not isinstance(several, Sequence):
+                raise InvalidInput(f"{name} of a search are several to try, such as a list, got {several!r:.60}")
         for scale in self.scales:
             check_scale(scale)
             if scale is None:
