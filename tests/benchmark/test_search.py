@@ -65,6 +65,25 @@ def test_the_scale_whose_pictures_are_those_of_the_data_is_taken(place: Path, ri
     assert found.verdict.words[0].startswith(f"Guidance {right:g} has the best kernel distance")
 
 
+def test_the_intervals_hold_on_other_noise(place: Path) -> None:
+    """Of 24 measurements of 32 images, against one of 1,024: intervals of 95%."""
+    pipe, data, held, sure = of_classes(), real(2.6 * MEAN), 0, 0
+    large = search(pipe, place, images=1024, data=data, scales=(3,))
+    truth = {rung.scale: rung for rung in large.verdict.rungs}
+    assert large.verdict.as_good == (3.0,)  # which few images seldom tell from 2, the model's own
+    assert truth[2.0].images < 1024
+    for seed in range(1, 25):
+        subject = Subject(pipe, Pictures(32, 16, seed))
+        verdict = find_scale(subject, BUDGET, ScaleSearch((3,), data=data), place, 600.0, SILENT).verdict
+        assert verdict is not None
+        figure = verdict.rungs[1].figure
+        assert figure is not None
+        held += figure.low <= truth[3.0].figure.value <= figure.high
+        sure += 3.0 in verdict.as_good
+    assert held >= 21
+    assert sure >= 22
+
+
 def test_the_lowest_of_the_scales_that_are_as_good_is_taken(place: Path) -> None:
     """Data between two scales is as near to both."""
     found = search(of_classes(), place, data=real(2.5 * MEAN), scales=(1, 2, 3))

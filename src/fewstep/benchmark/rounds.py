@@ -27,8 +27,9 @@ from fewstep.measure.saturation import saturation
 from fewstep.measure.standing import advantage, always_better, standing
 from fewstep.tuning import Problem
 
-EACH, SURE = 16, Bootstrap(4000)
-"""After so many images more, those that are behind are looked for, by so many samples of the bootstrap."""
+FIRST, SURE = 16, Bootstrap(4000)
+"""After so many images, and after twice as many each time, those that are behind are looked for, by so many samples of
+the bootstrap."""
 
 
 @dataclass(eq=False)
@@ -167,14 +168,13 @@ class Rounds:
         case.kept.save(case.file)
 
     def _drop(self, cases: Sequence[Case], before: int, images: int, base: Case | None) -> None:
-        """Give up cases that lost images, and after each `EACH` images those that are surely behind."""
+        """Give up cases that lost images, and after `FIRST` images, and each doubling, those that are surely behind."""
         for case in cases:
             if case.dropped is None and bool(case.kept.first(images).lost.any()) and case is not base:
                 case.dropped = images
         known = [case for case in cases if case.dropped is None]
-        if images // EACH == before // EACH or images < max(EACH, self.yardstick.least) or not known:
-            return
-        if images >= self.subject.count:
+        doubled = (images // FIRST).bit_length() > (before // FIRST).bit_length()
+        if not doubled or not known or not self.yardstick.least <= images < self.subject.count:
             return
         figures = {case: self.figure(case, images, SURE) for case in known}
         best = base if base is not None else known[standing(list(figures.values())).best]
