@@ -115,8 +115,8 @@ def test_a_scale_that_is_not_finite_is_reported_as_such(call: Call, here: Path) 
     [
         (["--guidance", "1,x"], "'x' in the list is not a guidance scale"),
         (["--guidance", "1,nan"], "outside"),
-        (["--guidance", "1,2", "--steps", "2,3"], "give one of --steps"),
-        (["--guidance", "1,2", "--samplers", "ddim,heun"], "give one of --samplers"),
+        (["--guidance", "1,2", "--steps", "2,3"], "--steps takes one value"),
+        (["--guidance", "1,2", "--samplers", "ddim,heun"], "--samplers takes one value"),
         (["--guidance", "1,2", "--reference-steps", "50"], "guidance scales have no reference"),
         (["--guidance", "1,2", "--negative", "blue"], "'blue' in the list is not a label"),
         (["lion"], "PROMPT is for models that take prompts"),

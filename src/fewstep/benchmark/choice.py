@@ -261,8 +261,8 @@ class _Question:
         rows = self.budget.most_rows(cost)
         if rows is None:
             raise InvalidInput(
-                f"nothing is measured of {model.name}, and advice knows no milliseconds and no quality: leave out "
-                "--no-measure, or run `fewstep bench`; for --budget-rows and --budget-nfe there is advice"
+                f"{model.name} has no measurements, and without them there is advice for --budget-rows and "
+                "--budget-nfe only: leave out --no-measure, or run `fewstep bench`"
             )
         if self.budget.nfe is not None and self.budget.nfe < cost:
             raise InvalidInput(f"guidance takes {cost} network evaluations a row: allow NFE {cost}, or --guidance 1")

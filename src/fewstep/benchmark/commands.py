@@ -57,8 +57,8 @@ def generate_command(
 class Lines(NamedTuple):
     """The same choice three times.
 
-    `diffusers` is None for models that are no pipeline of diffusers, and for plans with guidance by row at a scale that
-    its pipelines do not guide by; both it and `command` for a model that is there in Python alone.
+    `diffusers` is None for models that are not a pipeline of diffusers, and for plans with guidance by row at a scale
+    that its pipelines do not guide by; both it and `command` for a model that is there in Python alone.
     """
 
     command: str | None

@@ -56,13 +56,11 @@ class Subject:
             return
         if not self.is_loaded and callable(self.source):
             raise InvalidInput(
-                f"a {type(self.source).__name__} says nothing of itself: make a pipeline of it first, "
+                f"a {type(self.source).__name__} does not say how to read it: make a pipeline of it first, "
                 "fewstep.load(network, spec=fewstep.NetworkSpec(schedule, prediction, sample_shape)), and give that"
             )
         if self.is_loaded and self.loading.given:
-            raise InvalidInput(
-                f"{' and '.join(self.loading.given)}: for loading a model, and this one is loaded: leave it out"
-            )
+            raise InvalidInput(f"this model is loaded already: leave out {' and '.join(self.loading.given)}")
         self._loaded["float32"] = self.source if isinstance(self.source, Pipeline) else self._load()
         if lower := sorted(str(dtype) for dtype in self.pipe.model.dtypes - {torch.float32}):
             raise InvalidInput(

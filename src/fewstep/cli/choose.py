@@ -8,77 +8,76 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import place
+from fewstep.cli import measuring, place, sampling
 from fewstep.cli.bench import announce, watcher
-from fewstep.cli.output import note, progress, show_json, show_table
+from fewstep.cli.headings import GUIDANCE, MEASURING, Command, option
+from fewstep.cli.output import JSON, note, progress, show_json, show_table
 from fewstep.cli.values import ScaleOrSearch
 
 
-@click.command()
-@click.argument("model", default="digits")
-@click.option("--budget-rows", type=click.IntRange(1, 10_000), metavar="N", help="Most rows of the plan.")
-@click.option(
+@click.command(
+    cls=Command,
+    most_used=("budget_rows", "budget_nfe", "budget_ms", "quality", "guidance", "prompts", "results", "seconds"),
+)
+@place.MODEL
+@option("--budget-rows", type=click.IntRange(1, 10_000), heading=MEASURING, help="Most rows of the plan.")
+@option(
     "--budget-nfe",
     type=click.IntRange(1, 20_000),
-    metavar="N",
-    help="Most network evaluations of an image, guidance counted.",
+    heading=MEASURING,
+    help="Most network evaluations of an image, of which a guided row takes two.",
 )
-@click.option(
+@option(
     "--budget-ms",
-    type=click.FloatRange(0, min_open=True),
-    metavar="MS",
-    help="Most milliseconds an image, on this machine.",
+    type=measuring.POSITIVE,
+    heading=MEASURING,
+    help="Most milliseconds an image may take here.",
 )
-@click.option(
+@option(
     "--quality",
     type=click.FloatRange(0, 1, min_open=True),
-    metavar="Q",
+    heading=MEASURING,
     help="Least share of the variance of the converged images, such as 0.95; takes the cheapest.",
 )
-@click.option("--measure", default="quality", show_default=True, metavar="NAME", help="The figure that decides.")
-@click.option(
+@option(
     "--guidance",
     type=ScaleOrSearch(),
-    metavar="S",
-    help="The scale you draw with; auto, or several such as 1,3,5, chooses it by measurement.  [default: the model's "
-    "own]",
+    usual="the model's own",
+    metavar="X",
+    heading=GUIDANCE,
+    help="Guidance scale to draw with; auto, or several such as 1,3,5, chooses it by measurement. " + measuring.TOLD,
 )
-@click.option(
+@option(
     "--negative",
     multiple=True,
+    usual="some usual ones",
     metavar="TEXT",
-    help="For --guidance auto: a negative prompt to try. May be repeated.  [default: some usual ones]",
+    heading=GUIDANCE,
+    help="For a scale that is chosen: a negative prompt to try. May be repeated.",
 )
-@click.option("--clip", type=click.Path(), help="For --guidance auto: a folder with CLIP's weights, for its score.")
-@click.option("--data", type=click.Path(), help="For --guidance auto: a folder of real pictures to come near to.")
-@click.option("--prompts", type=click.Path(), help="File with a prompt a line: the prompts of the measurements.")
-@click.option(
+@measuring.CLIP
+@measuring.DATA
+@measuring.PROMPTS
+@sampling.FORCE
+@option(
     "--results",
     type=click.Path(),
     multiple=True,
-    help="A folder of `fewstep bench`, or a tuned plan. May be repeated.  [default: what is in out/]",
+    usual="what is in out/",
+    heading=MEASURING,
+    help="A folder of `fewstep bench`, or a tuned plan. May be repeated.",
 )
-@click.option(
-    "--measure-seconds",
-    "seconds",
-    type=click.FloatRange(0, min_open=True),
-    default=60.0,
-    show_default=True,
-    metavar="S",
-    help="About how long to measure what is missing.",
+@measuring.seconds("to measure what is missing", "--measure-seconds", default=60.0)
+@option(
+    "--no-measure", is_flag=True, heading=MEASURING, help="Measure nothing; without any measurement you get advice."
 )
-@click.option(
-    "--images",
-    type=click.IntRange(2, 100_000),
-    metavar="N",
-    help="Least images of each plan.  [default: as in the results, else 64, or 16 from prompts]",
-)
-@click.option("--no-measure", is_flag=True, help="Measure nothing; without any measurement you get advice.")
-@click.option("--force", is_flag=True, help="Accept plans that were tuned for another model.")
+@option("--measure", default="quality", metavar="NAME", heading=MEASURING, help="The figure that decides.")
+@measuring.images(2, 100_000, "as in the results, else 64, or 16 from prompts", "Least images of each plan.")
 @place.IN_FLOAT32
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@JSON
 def choose(model: str, as_json: bool, **given: Any) -> None:
-    """Choose a sampler and steps for MODEL by measurements: the best within a budget, or the cheapest of a quality.
+    """Choose a sampler and steps for MODEL, the digits by default, by measurements: the best within a budget, or the
+    cheapest that reaches a quality.
 
     It reads the results of `fewstep bench` and the plans of `fewstep tune` for this model, and quickly measures what
     they lack. Without any measurement it gives the field's advice, and says so.
@@ -243,7 +242,7 @@ def _say_differences(choice: fs.benchmark.Choice, measure: str) -> None:
         assert name is not None
         own, other = choice.chosen.figures[name], one.figures[name]
         if other.low <= own.high and own.low <= other.high:
-            click.echo(f"The next {what} one may be as good: the intervals of {name} meet")
+            click.echo(f"The next {what} one may be as good: the intervals of {name} overlap")
     if choice.tied is not None:
         click.echo(
             f"{choice.tied.name} with {choice.tied.plan.rows} rows has a little less error, by less than 1%: the "

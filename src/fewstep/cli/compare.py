@@ -9,10 +9,10 @@ import click
 from click.core import ParameterSource
 
 import fewstep as fs
-from fewstep.cli import delivery, options, place, source
+from fewstep.cli import delivery, measuring, memory, options, place, source
 from fewstep.cli.comparison import Comparison, Outcome, outcome
-from fewstep.cli.headings import Command, option
-from fewstep.cli.output import note, noted, progress, show_json, show_table
+from fewstep.cli.headings import DRAWN, GUIDANCE, LAST, MEASURING, SAMPLER, Command, option
+from fewstep.cli.output import JSON, note, noted, progress, show_json, show_table
 from fewstep.cli.values import Several
 from fewstep.core import InvalidInput, unknown_name
 
@@ -23,21 +23,21 @@ REFERENCE, MOST = "deis-3", 1000
 
 
 @click.command(cls=Command)
-@click.argument("model", default="digits")
+@place.MODEL
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @option(
     "--samplers",
     type=NAMES,
     default="ddim,dpmpp-2m,unipc-3,deis-3",
-    usual="ddim,dpmpp-2m,unipc-3,deis-3",
+    heading=SAMPLER,
     help="Names from `fewstep samplers`.",
 )
-@option("--steps", type=STEPS, default="4,8,16", usual="4,8,16", metavar="N,N,..", help="Steps of the time grid.")
-@option("--guidance", type=SCALES, metavar="X,X,..", help="Guidance scale, or several to compare.")
-@options.fields("labels", "negative", "seed")
+@option("--steps", type=STEPS, default="4,8,16", heading=SAMPLER, help="Steps of the time grid.")
 @option(
-    "--count", type=click.IntRange(1, 1000), default=4, metavar="N", usual="4", help="Images of each label or prompt."
+    "--guidance", type=SCALES, usual="the model's own", heading=GUIDANCE, help="Guidance scale, or several to compare."
 )
+@options.fields("labels", "negative", "seed")
+@option("--count", type=click.IntRange(1, 1000), default=4, heading=DRAWN, help="Images of each label or prompt.")
 @options.fields(
     "sampling",
     "guidance",
@@ -49,26 +49,33 @@ REFERENCE, MOST = "deis-3", 1000
 @option(
     "--held-out",
     type=click.IntRange(1, 1000),
-    metavar="N",
+    heading=MEASURING,
     help="Draw N held-out prompts of scenes, and count those that come out right.",
 )
 @option(
     "--reference-steps",
     type=click.IntRange(20, 10_000),
     default=400,
-    metavar="N",
-    usual="400",
+    heading=MEASURING,
     help=f"Steps of the converged reference, {REFERENCE}.",
 )
-@option("--clip", type=click.Path(), help="A folder with CLIP's weights: its score tells the better scale.")
-@option("--data", type=click.Path(), help="A folder of real pictures: the distance to them tells the better scale.")
-@place.CACHE
+@measuring.CLIP
+@measuring.DATA
+@memory.CACHE
 @place.OPTIONS
-@option("--output", type=click.Path(), default="out/compare.png", usual="out/compare.png", help="The PNG to write.")
-@option("--json", "as_json", is_flag=True, help="Print JSON.")
+@option(
+    "--output",
+    type=click.Path(),
+    default="out/compare.png",
+    metavar="FILE",
+    heading=LAST,
+    help="The PNG to write.",
+)
+@JSON
 @click.pass_context
 def compare(ctx: click.Context, model: str, prompts: tuple[str, ...], **given: Any) -> None:
-    """Draw the same noise with several samplers and step counts of MODEL, and measure how far each is from converged.
+    """Draw the same noise of MODEL, the digits by default, with several samplers and step counts, and measure how far
+    each is from converged.
 
     The distance is the root mean square over all pixels (data from -1 to 1) to the solution of the probability-flow
     ODE from the same noise. Stochastic samplers draw other images, so theirs does not vanish with more steps.
@@ -145,7 +152,7 @@ def _refuse(ctx: click.Context, over_scales: bool) -> None:
         raise click.UsageError("--reference-steps is for comparing samplers: guidance scales have no reference")
     for name in ("samplers", "steps"):
         if _said(ctx, name) and len(given[name]) > 1:
-            raise click.UsageError(f"give one of --{name} where several guidance scales are compared")
+            raise click.UsageError(f"--{name} takes one value where several guidance scales are compared")
 
 
 def _said(ctx: click.Context, name: str) -> bool:
@@ -304,7 +311,7 @@ def _check(work: _Query, plans: Sequence[fs.Plan]) -> None:
     except InvalidInput as error:
         by_row = getattr(work.call.get("guidance", {}).get("scale"), "values", None) is not None
         instead = "give --guidance-schedule linear:NOISY,CLEAN" if by_row else "compare guidance scales"
-        raise click.UsageError(f"the converged reference cannot be drawn so ({error}); {instead}") from None
+        raise click.UsageError(f"the converged reference cannot be drawn in this way ({error}); {instead}") from None
 
 
 def _reference(work: _Query, steps: int, bar: Any) -> tuple[fs.pipeline.Images, float]:
