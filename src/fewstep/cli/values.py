@@ -89,10 +89,10 @@ class ScaleOrSearch(click.ParamType):
         if value == "auto" or not isinstance(value, str):
             return value
         try:
-            found = tuple(float(part) for part in value.split(","))
+            found = [float(part) for part in value.split(",")]
         except ValueError:
             self.fail(f"{value!r} is not a number, several with commas between them, or auto", param, ctx)
-        return found if len(found) > 1 else found[0]
+        return tuple(found) if len(found) > 1 else found[0]
 
 
 class Ranges(Several):
