@@ -20,6 +20,9 @@ OWN = {
     ("batch", "--prompts"): "its file may be .jsonl",
     ("autoencoder", "--device"): "it is where training runs",
     ("scenes", "--device"): "it is where training runs",
+    ("choose", "--negative"): "it is tried, and taken only where it helps",
+    ("choose", "--data"): "it is real pictures, where `show` writes numbers",
+    ("compare", "--data"): "it is real pictures, where `show` writes numbers",
 }
 """Those that say more in one command, and why."""
 SEEDS = {"tune", "bench", "doctor"}

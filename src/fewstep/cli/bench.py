@@ -138,7 +138,7 @@ def bench(ctx: click.Context, /, model: str, as_json: bool, **given: Any) -> Non
 def announce(forecast: fs.benchmark.Forecast) -> None:
     """Say what it will cost."""
     if not forecast.left:
-        note(f"Nothing is left to measure: all {forecast.kept} plans are measured")
+        note(f"Nothing is left to measure: all {forecast.kept} {forecast.what} are measured")
         return
     again = f", {forecast.kept} are measured already" if forecast.kept else ""
     each = ", ".join(
@@ -147,8 +147,8 @@ def announce(forecast: fs.benchmark.Forecast) -> None:
         for (scale, precision), seconds in forecast.row.items()
     )
     note(
-        f"{forecast.left} plans of {forecast.images} images{again}: about {duration(forecast.seconds)}, as a row of an "
-        f"image takes {each}. Ctrl-C keeps what is done"
+        f"{forecast.left} {forecast.what} of {forecast.images} images{again}: about {duration(forecast.seconds)}, as a "
+        f"row of an image takes {each}. Ctrl-C keeps what is done"
     )
 
 

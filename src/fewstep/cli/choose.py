@@ -10,8 +10,9 @@ import click
 import fewstep as fs
 from fewstep.cli import measuring, place, sampling
 from fewstep.cli.bench import announce, watcher
-from fewstep.cli.headings import MEASURING, Command, option
+from fewstep.cli.headings import GUIDANCE, MEASURING, Command, option
 from fewstep.cli.output import JSON, note, progress, show_json, show_table
+from fewstep.cli.values import ScaleOrSearch
 
 
 @click.command(
@@ -38,7 +39,24 @@ from fewstep.cli.output import JSON, note, progress, show_json, show_table
     heading=MEASURING,
     help="Least share of the variance of the converged images, such as 0.95; takes the cheapest.",
 )
-@measuring.guidance("draw with")
+@option(
+    "--guidance",
+    type=ScaleOrSearch(),
+    usual="the model's own",
+    metavar="X",
+    heading=GUIDANCE,
+    help="Guidance scale to draw with; auto, or several such as 1,3,5, chooses it by measurement. " + measuring.TOLD,
+)
+@option(
+    "--negative",
+    multiple=True,
+    usual="some usual ones",
+    metavar="TEXT",
+    heading=GUIDANCE,
+    help="For a scale that is chosen: a negative prompt to try. May be repeated.",
+)
+@measuring.CLIP
+@measuring.DATA
 @measuring.PROMPTS
 @sampling.FORCE
 @option(
@@ -67,6 +85,7 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
     \b
         fewstep choose --budget-rows 8
         fewstep choose scenes --budget-ms 400 --measure adherence
+        fewstep choose scenes --budget-nfe 16 --guidance auto
         fewstep choose digits --quality 0.95 --results out/bench-digits --results out/digits-6-rows.json
     """
     limits = [given["budget_rows"], given["budget_nfe"], given["budget_ms"], given["quality"]]
@@ -85,7 +104,7 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
             model,
             fs.benchmark.Budget(*limits),
             measure=given["measure"],
-            guidance=given["guidance"],
+            guidance=_scale(given),
             evidence=fs.benchmark.Evidence(seconds=seconds, **rest),
             loading=place.loading(given),
             reporter=fs.benchmark.Reporter(begin, announce, watcher(bar, solving)),
@@ -96,14 +115,27 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
         show(answer)
 
 
+def _scale(given: dict[str, Any]) -> float | fs.benchmark.ScaleSearch | None:
+    """The scale, or how to look for it."""
+    scale, how = given["guidance"], {name: given[name] for name in ("negative", "clip", "data")}
+    if scale == "auto" or isinstance(scale, tuple):
+        return fs.benchmark.ScaleSearch(scale if isinstance(scale, tuple) else (), **how)
+    for name, value in how.items():
+        if value:
+            raise click.UsageError(f"--{name} is for a scale that is chosen: give --guidance auto with it")
+    return scale
+
+
 def solving(now: fs.benchmark.Stage) -> str:
     """A word for the stage that takes long; "" for others."""
-    return "Measuring" if now.words.startswith("converged") else ""
+    return "Measuring" if now.words.startswith(("converged", "guidance")) else ""
 
 
 def show(answer: fs.benchmark.Answer) -> None:
     """Print the answer for people."""
     chosen = answer.chosen
+    if answer.guidance is not None:
+        _show_scales(answer.guidance)
     if answer.advice is not None:
         _show_advice(answer.advice, chosen)
     if answer.choice is not None:
@@ -116,6 +148,42 @@ def show(answer: fs.benchmark.Answer) -> None:
             click.echo(f"{'in ' if what == 'diffusers' else ''}{what}: {line}")
     for words in answer.notes:
         note(words)
+
+
+def _show_scales(found: fs.benchmark.ScaleChoice) -> None:
+    """The guidance scales that were tried, and what is made of them."""
+    verdict = found.verdict
+    if verdict is not None:
+        own = "" if verdict.own is None else f", the model's own is {verdict.own:g}"
+        click.echo(f"Guidance scales by {verdict.name}, drawn by {found.sampler} (* is taken{own})")
+        columns = ["guidance", "rows", "NFE", "images", verdict.name, "behind the best by", "saturated"]
+        show_table(columns, [_rung(verdict, rung) for rung in verdict.rungs], right=columns)
+    if found.negatives is not None and found.negatives.tried:
+        name = found.negatives.name
+        columns = ["negative prompt", "images", name, "gain"]
+        click.echo()
+        cells = [[one.text, f"{one.images}", *_gain(name, one)] for one in found.negatives.tried]
+        show_table(columns, cells, right=columns[1:])
+    click.echo()
+    for words in found.words:
+        click.echo(words)
+    click.echo()
+
+
+def _gain(name: str, one: fs.benchmark.Negative) -> list[str]:
+    """What a negative prompt does, as cells of the table."""
+    if one.figure is None:
+        return ["not finite", ""]
+    return [fs.benchmark.told(name, one.figure), fs.benchmark.told(name, one.gain)]
+
+
+def _rung(verdict: fs.benchmark.Verdict, rung: fs.benchmark.Rung) -> list[str]:
+    """A scale as cells of the table."""
+    taken = " *" if rung.scale == verdict.scale else ""
+    saturated = "" if rung.saturated is None else f"{rung.saturated:.1%}"
+    figure = "not finite" if rung.lost else fs.benchmark.told(verdict.name, rung.figure)
+    behind = "" if rung.scale == verdict.best else fs.benchmark.told(verdict.name, rung.behind)
+    return [f"{rung.scale:g}{taken}", f"{rung.rows}", f"{rung.nfe:g}", f"{rung.images}", figure, behind, saturated]
 
 
 def count(one: fs.benchmark.Measured) -> str:

@@ -22,6 +22,13 @@ CLIP = option(
     heading=MEASURING,
     help="Folder with CLIP's weights: measure by its score how well pictures fit their prompts.",
 )
+DATA = option(
+    "--data",
+    type=click.Path(),
+    metavar="FOLDER",
+    heading=MEASURING,
+    help="Folder of real pictures: measure by the distance to them.",
+)
 POSITIVE = click.FloatRange(0, min_open=True)
 SEED = option("--seed", type=click.IntRange(0, 2**20 - 1), default=0, heading=MEASURING, help="Seed of the noise.")
 

@@ -80,6 +80,21 @@ class Several(click.ParamType):
         return found
 
 
+class ScaleOrSearch(click.ParamType):
+    """A guidance scale; `auto`, or several scales, of which measurement chooses one."""
+
+    name = "a guidance scale"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> float | str | tuple[float, ...]:
+        if value == "auto" or not isinstance(value, str):
+            return value
+        try:
+            found = [float(part) for part in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is not a number, several with commas between them, or auto", param, ctx)
+        return tuple(found) if len(found) > 1 else found[0]
+
+
 class Ranges(Several):
     """Whole numbers; `2-5` means 2, 3, 4, 5."""
 
