@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fewstep import (
         batch,
         benchmark,
+        distillation,
         doctor,
         drawing,
         files,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         pipeline,
         schedules,
         show,
+        training,
         tuning,
         zoo,
     )
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from fewstep.denoise.pag import PAG
     from fewstep.denoise.project import clip, dynamic_threshold
     from fewstep.denoise.scale import GuidanceSchedule, check_negative
+    from fewstep.distillation import distill
     from fewstep.doctor import diagnose
     from fewstep.drawing import PRESETS, Decode, Drawing, Estimate, Guidance, Sampling, preset
     from fewstep.measure.saturation import saturation
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
 _ROOMS = {
     "batch": "fewstep.batch",
     "benchmark": "fewstep.benchmark",
+    "distillation": "fewstep.distillation",
     "doctor": "fewstep.doctor",
     "drawing": "fewstep.drawing",
     "files": "fewstep.files",
@@ -72,6 +76,7 @@ _ROOMS = {
     "scenes": "fewstep.zoo.scenes",
     "schedules": "fewstep.schedules",
     "show": "fewstep.show",
+    "training": "fewstep.training",
     "tuning": "fewstep.tuning",
     "zoo": "fewstep.zoo",
 }
@@ -93,6 +98,7 @@ _HOMES = {
     "fewstep.denoise.pag": ["PAG"],
     "fewstep.denoise.project": ["clip", "dynamic_threshold"],
     "fewstep.denoise.scale": ["GuidanceSchedule", "check_negative"],
+    "fewstep.distillation": ["distill"],
     "fewstep.doctor": ["diagnose"],
     "fewstep.measure.saturation": ["saturation"],
     "fewstep.drawing": ["PRESETS", "Decode", "Drawing", "Estimate", "Guidance", "Sampling", "preset"],
@@ -148,6 +154,8 @@ __all__ = [
     "clip",
     "compile",
     "diagnose",
+    "distill",
+    "distillation",
     "doctor",
     "drawing",
     "dynamic_threshold",
@@ -166,6 +174,7 @@ __all__ = [
     "schedules",
     "show",
     "solver_of",
+    "training",
     "tune",
     "tuning",
     "zoo",

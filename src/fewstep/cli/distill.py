@@ -10,18 +10,22 @@ from typing import Any
 import click
 
 import fewstep as fs
+from fewstep.cli import measuring, place
 from fewstep.cli.app import Failure
-from fewstep.cli.headings import DRAWN, GUIDANCE, LAST, LOADING, MEASURING, TRAINING, Command, option
+from fewstep.cli.headings import DRAWN, GUIDANCE, LAST, MEASURING, TRAINING, Command, option
 from fewstep.cli.output import JSON, note, progress, show_json, show_table
 from fewstep.cli.values import LABELS, Pair, mapping
 from fewstep.core import InvalidInput, unknown_name
 
-USUAL = fs.distillation.Settings()
-SOURCE = fs.distillation.Source()
+LINE_EVERY = 500
+"""Steps between lines where there is no terminal for a bar."""
+METHODS = ("regression", "progressive", "consistency", "reflow")
+OPTIMISERS = ("adam", "adamw", "radam")
+"""Here too, so that the help needs no torch."""
 
 
 @click.command(cls=Command, most_used=("option", "steps", "guidance", "prompts", "output"))
-@click.argument("method", type=click.Choice(tuple(fs.distillation.METHODS)))
+@click.argument("method", type=click.Choice(METHODS))
 @click.argument("teacher", default="digits")
 @option(
     "--option",
@@ -30,53 +34,54 @@ SOURCE = fs.distillation.Source()
     heading=TRAINING,
     help="Option of the method, such as rows=2 or begin=32. May be repeated; see docs/distill.md.",
 )
-@option("--steps", type=click.IntRange(1), default=USUAL.steps, heading=TRAINING, help="Steps of the optimiser.")
-@option("--batch", type=click.IntRange(1), default=USUAL.batch, heading=TRAINING, help="Samples of a step.")
+@option("--steps", type=click.IntRange(1), default=1000, heading=TRAINING, help="Steps of the optimiser.")
+@option("--batch", type=click.IntRange(1), default=128, heading=TRAINING, help="Samples of a step.")
 @option(
     "--accumulate",
     type=click.IntRange(1),
-    default=USUAL.accumulate,
+    default=1,
     heading=TRAINING,
     help="Equal parts in which a batch is done, one after the other, to save memory.",
 )
-@option("--rate", type=click.FloatRange(0), default=USUAL.rate, heading=TRAINING, help="Learning rate at its peak.")
+@option("--rate", type=click.FloatRange(0), default=1e-3, heading=TRAINING, help="Learning rate at its peak.")
 @option(
     "--optimiser",
-    type=click.Choice(fs.training.OPTIMISERS),
-    default=USUAL.optimiser,
+    type=click.Choice(OPTIMISERS),
+    default="adam",
     heading=TRAINING,
     help="What moves the weights.",
 )
 @option(
-    "--width",
+    "--average",
+    "width",
     type=click.FloatRange(0),
-    default=USUAL.width,
+    default=0.05,
     heading=TRAINING,
     help="Width of the average of the weights that is kept, a share of the training; 0 keeps the last ones.",
 )
-@option("--seed", type=click.IntRange(0), default=USUAL.seed, heading=TRAINING, help="Decides everything.")
+@option("--seed", type=click.IntRange(0), default=0, heading=TRAINING, help="Decides everything.")
 @option(
     "--save-every",
     "state_every",
-    type=click.IntRange(1),
-    default=USUAL.state_every,
+    type=click.IntRange(1, 100_000_000),
+    default=200,
     heading=TRAINING,
-    help="Steps between states to go on from.",
+    help="Steps between the states that it can go on from.",
 )
-@option("--prompts", type=click.Path(), metavar="FILE", heading=DRAWN, help="File with a prompt a line, to learn.")
+@measuring.PROMPTS
 @option("--labels", type=LABELS, metavar="N,N,..", usual="every class", heading=DRAWN, help="Classes to learn.")
 @option(
     "--pairs",
     "count",
     type=click.IntRange(1),
-    default=SOURCE.count,
+    default=8192,
     heading=DRAWN,
     help="Pictures that the teacher draws first, to learn from.",
 )
 @option(
     "--teacher-steps",
     type=click.IntRange(1),
-    default=SOURCE.steps,
+    default=20,
     heading=DRAWN,
     help="Steps of the teacher's own sampler, for these.",
 )
@@ -90,11 +95,11 @@ SOURCE = fs.distillation.Source()
 @option(
     "--held-out",
     type=click.IntRange(16),
-    default=SOURCE.held_out,
+    default=256,
     heading=MEASURING,
     help="Pictures of other noise that the report is measured on.",
 )
-@option("--device", default="cpu", metavar="NAME", heading=LOADING, help="Where to train, such as cuda.")
+@place.options("device")
 @option(
     "--output",
     type=click.Path(file_okay=False),
@@ -107,7 +112,8 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
     """Train a student of few evaluations from TEACHER, the digits by default, with guidance inside.
 
     METHOD is regression (the student draws by its own plan of 1 to 8 rows and ends where the teacher does), progressive
-    (two steps become one, again and again) or consistency (one estimate all along a trajectory). The teacher draws what
+    (two steps become one, again and again), consistency (one estimate all along a trajectory) or reflow (a flow's own
+    ways made straight). The teacher draws what
     is learned from, once. Ctrl-C stops; the same command goes on to the same weights. In the end a report says how
     near the student is to the teacher on other noise, beside the strongest samplers without training.
 
@@ -119,7 +125,7 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
     """
     made = method_of(method, mapping(given["option"], "--option"))
     settings = fs.distillation.Settings(
-        **{one.name: given[one.name] for one in fields(USUAL) if one.name in given},
+        **{one.name: given[one.name] for one in fields(fs.distillation.Settings) if one.name in given}
     )
     name = Path(teacher).stem or teacher
     folder = Path(given["output"] or f"runs/{name}-{method}")
@@ -127,7 +133,10 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
     source = fs.distillation.Source(
         subjects(given), given["guidance"], given["teacher_steps"], given["count"], given["held_out"]
     )
-    note(f"The teacher draws {source.count} pictures, then {settings.steps} steps. Ctrl-C stops; the same command goes on")
+    note(
+        f"The teacher draws {source.count} pictures, then the student learns for {settings.steps} steps. Ctrl-C stops; "
+        "the same command goes on"
+    )
     with progress("distilling", 1) as bar:
 
         def pairs(done: int, of: int) -> None:
@@ -135,7 +144,11 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
 
         def training(now: fs.training.Progress) -> None:
             loss = ", ".join(f"{value:.4g}" for value in now.losses.values())
-            line = f"step {now.step} of {now.steps}: loss {loss}, {now.left:.0f} s left" if now.ends_stage else ""
+            line = (
+                f"step {now.step} of {now.steps}: loss {loss}, {now.left:.0f} s left"
+                if now.step % LINE_EVERY == 0 or now.step == now.steps
+                else ""
+            )
             bar(now.step, of=now.steps, words=f"loss {loss}", line=line)
 
         try:

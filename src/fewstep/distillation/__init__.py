@@ -9,11 +9,12 @@ found.pipe([3, 1, 4])
 from fewstep.distillation.consistency import Consistency
 from fewstep.distillation.distill import Distilled, Source, Watch, distill
 from fewstep.distillation.progressive import Progressive
+from fewstep.distillation.reflow import Reflow
 from fewstep.distillation.regression import Regression
 from fewstep.distillation.report import Report
 from fewstep.training import Settings
 
-METHODS = {method.name: method for method in (Regression, Progressive, Consistency)}
+METHODS = {method.name: method for method in (Regression, Progressive, Consistency, Reflow)}
 """The methods by name."""
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Consistency",
     "Distilled",
     "Progressive",
+    "Reflow",
     "Regression",
     "Report",
     "Settings",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,10 +19,12 @@ from fewstep.distillation import pairs as drawing
 from fewstep.distillation import student as files
 from fewstep.distillation.pairs import Pairs, Teacher
 from fewstep.distillation.report import Report, report_of
+from fewstep.files import write_whole
 from fewstep.pipeline import Pipeline, load
 from fewstep.run.eager import sample
 from fewstep.training import STUDENT, Method, Progress, Run, Settings, student_of, train
 
+REPORT = "report.json"
 HELD_OUT = 10**8
 """Numbers of pairs that are held out begin here."""
 
@@ -77,8 +80,9 @@ def distill(
 ) -> Distilled:
     """Train a student of few evaluations from a teacher of many, and write it as a model of its own.
 
-    In `folder` there are the pairs, the states from which the same call goes on, the log, and in the end the student,
-    `student` or `student.safetensors`. Interrupt it in any way: at most `settings.state_every` steps are done again.
+    In `folder` there are the pairs, the states from which the same call goes on, the log, and in the end `report.json`
+    and the student, `student` or `student.safetensors`. Interrupt it in any way: at most `settings.state_every` steps
+    are done again.
 
     Args:
         teacher: a shipped model, a .safetensors file of `fewstep train`, or a folder in the format of diffusers.
@@ -94,11 +98,11 @@ def distill(
     origin = files.source_of(teacher)
     pipe = load(teacher, device=device)
     check(method, pipe)
+    succeeds = method.phase(0, settings.steps).stages > 1
     of = Teacher.of(pipe, source.subjects, source.guidance, source.steps)
     batch = min(settings.batch, 256)
     data = drawing.drawn(of, source.count, place / "pairs", 0, batch, watch.pairs)
     held_out = drawing.drawn(of, source.held_out, place / "pairs", HELD_OUT, batch)
-    succeeds = method.phase(0, settings.steps).stages > 1
     roles = student_of(pipe.model.denoiser(), of.guidance, succeeds)
     plan = method.plan(roles[STUDENT].network)
     seconds = 0.0
@@ -108,12 +112,13 @@ def distill(
         seconds = now.seconds
         watch.training(now)
 
-    module = train(Run(method, roles, data, settings, place), told)
+    run = Run(method, roles, data, settings, place)
+    module = train(run, told)
     module.eval().requires_grad_(False)
     found = report_of(student_draws(roles[STUDENT].network, plan, held_out), plan, held_out, seconds, batch)
     target = files.target_of(place, origin)
-    facts = {"method": method.name, "settings": vars(settings), "teacher": pipe.model.digest, "report": found.to_json()}
-    files.write(target, origin, module, plan, facts)
+    files.write(target, origin, module, plan, run.known_as)
+    write_whole(place / REPORT, json.dumps(found.to_json(), indent=1).encode())
     return Distilled(load(target, device=device), target, found)
 
 

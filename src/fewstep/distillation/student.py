@@ -18,6 +18,7 @@ from torch import nn
 from fewstep import zoo
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
+from fewstep.models.quiet import quiet
 from fewstep.zoo.network import UNet
 
 NETWORKS = ("unet", "transformer")
@@ -68,7 +69,8 @@ def _write_folder(target: Path, source: Path, network: nn.Module, plan: Plan, fa
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as around:
         made = Path(around) / target.name
         shutil.copytree(source, made, ignore=lambda folder, names: _left_out(Path(folder), source, part, names))
-        network.save_pretrained(made / part, safe_serialization=True)  # type: ignore[operator]  # of diffusers
+        with quiet():
+            network.save_pretrained(made / part, safe_serialization=True)  # type: ignore[operator]  # of diffusers
         (made / "fewstep.json").write_text(json.dumps(recommendation(plan)) + "\n")
         (made / "distillation.json").write_text(json.dumps(dict(facts), indent=1) + "\n")
         if target.exists():

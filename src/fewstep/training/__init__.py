@@ -21,9 +21,10 @@ from fewstep.training.method import (
     schedule_of,
     student_of,
 )
-from fewstep.training.settings import Settings
+from fewstep.training.settings import OPTIMISERS, Settings
 
 __all__ = [
+    "OPTIMISERS",
     "STUDENT",
     "TEACHER",
     "Averages",

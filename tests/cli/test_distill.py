@@ -1,0 +1,64 @@
+"""`fewstep distill` trains a student that `generate` takes, and says what it gained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+import fewstep as fs
+from fewstep.cli import distill as command
+
+Call = Callable[..., Result]
+SHORT = ("--steps", 6, "--batch", 8, "--pairs", 16, "--held-out", 16, "--teacher-steps", 4)
+
+
+def test_a_student_is_trained_reported_and_drawn_with(call: Call, here: Path) -> None:
+    done = call("distill", "regression", "tiny.safetensors", *SHORT, "--option", "rows=2")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1] == "runs/tiny-regression/student.safetensors"
+    assert "the student" in done.stdout
+    drawn = call("generate", "runs/tiny-regression/student.safetensors", "--labels", "0", "--json")
+    assert json.loads(drawn.stdout)["nfe"] == 2
+    again = call("distill", "regression", "tiny.safetensors", *SHORT, "--option", "rows=2", "--json")
+    found = json.loads(again.stdout)
+    assert found["verdict"] in done.stdout
+    assert found["path"] == "runs/tiny-regression/student.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("regression", "--option", "row=2"), "unknown option of regression 'row': did you mean 'rows'"),
+        (("progresive",), "progressive"),
+        (("progressive", "--option", "begin=5"), "begin must be end times 2, 4, 8"),
+        (("reflow",), "reflow needs a network that predicts flow"),
+        (("regression", "--prompts", "none.txt"), "none.txt"),
+        (("regression", "--labels", "7"), "has no label 7"),
+        (("regression", "--batch", "9", "--accumulate", "2"), "equal parts"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_line_before_anything_is_written(
+    call: Call, here: Path, words: tuple[str, ...], said: str
+) -> None:
+    method, *more = words
+    done = call("distill", method, "tiny.safetensors", *more)
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert len(done.stderr.strip().splitlines()[-1]) < 900
+    assert not (here / "runs/tiny-regression/log.jsonl").exists()
+
+
+def test_the_defaults_in_the_help_are_those_of_the_settings() -> None:
+    usual = {param.name: param.default for param in command.distill.params}
+    settings, source = fs.distillation.Settings(), fs.distillation.Source()
+    own = {one.name: getattr(settings, one.name) for one in fields(settings) if one.name in usual}
+    assert len(own) == 8
+    assert {name: usual[name] for name in own} == own
+    assert (usual["count"], usual["teacher_steps"], usual["held_out"]) == (source.count, source.steps, source.held_out)
+    assert set(command.METHODS) == set(fs.distillation.METHODS)
+    assert set(command.OPTIMISERS) == set(fs.training.OPTIMISERS)
