@@ -10,6 +10,8 @@ from literature.record import Record
 from literature.subject import MODELS, WHAT
 
 COMMAND = "python benchmarks/claims.py"
+WORD = re.compile(r"(?:\[[^\]]*\]\([^)]*\)|`[^`]*`|\S)+")
+"""A word, a link or code, which stay on one line."""
 OUTCOMES = {True: "yes", False: "no", None: "not decided"}
 
 
@@ -69,7 +71,7 @@ def _checks(claim: Claim, record: Record, models: Sequence[str]) -> list[Check]:
 
 def _summary(claim: Claim, record: Record, models: Sequence[str]) -> tuple[str, ...]:
     figures = record.figures(claim, models)
-    here = "; ".join(f"{model} {claim.short(own)}" for model, own in figures.items())
+    here = "; ".join(f"{model}: {claim.short(own)}" for model, own in figures.items())
     link = f"[{claim.title}](#{anchor(claim.title)})"
     return link, linked("; ".join(re.sub(r", section.*", "", one) for one in claim.sources)), here, verdict(
         _checks(claim, record, models)
@@ -105,7 +107,7 @@ def _wrapped(part: str) -> str:
     if part.startswith(("|", "-", " ", "#")) or "\n" in part:
         return part
     lines, line = [], ""
-    for word in part.split(" "):
+    for word in WORD.findall(part):
         if line and len(line) + 1 + len(word) > 120:
             lines.append(line)
             line = word

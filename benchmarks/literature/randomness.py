@@ -91,8 +91,8 @@ CLAIMS = (
             "(arXiv 1904.06991)."
         ),
         rule=(
-            f"The diversity of DDIM must be surely less than that of DDPM, in {FEW} steps each and in {CONVERGED['ddim']} "
-            f"of DDIM against {CONVERGED['ddpm']} of DDPM."
+            f"The diversity of DDIM must be surely less than that of DDPM, in {FEW} steps each and in "
+            f"{CONVERGED['ddim']} of DDIM against {CONVERGED['ddpm']} of DDPM."
         ),
         columns=("sampler", "steps", "mean distance of two images", "recall"),
         models=("digits", "mixture"),

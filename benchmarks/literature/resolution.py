@@ -105,9 +105,8 @@ CLAIMS = (
         models=("pictures",),
         measure=resolution,
         checks=resolution_checks,
-        short=lambda figures: ", ".join(
-            f"{name}: at 8 pixels {number(figures[f'{name}, 8 steps'].value)} times the error at 64" for name in SCHEDULES[:2]
-        ),
+        short=lambda figures: "at 8 pixels the error at 64 times "
+        + ", ".join(f"{number(figures[f'{name}, 8 steps'].value)} ({name})" for name in SCHEDULES[:2]),
         missing="No network that ships is trained for two sizes, so a network's part in this is not measured.",
     ),
 )  # fmt: skip

@@ -26,7 +26,7 @@ END, POINTS = 8.0, 40_001
 
 
 class Coupled(fs.Denoiser):
-    """The flow whose noise is coupled to the data by optimal transport: x = (1 - t) T(e) + t e, coordinate by coordinate.
+    """The flow whose noise is coupled to the data by optimal transport: x = (1 - t) T(e) + t e in each coordinate.
 
     T takes the quantile of the noise to that of the data, so paths never cross, and each is straight. It is a table of
     `POINTS` points, linear between them. The estimate of the data is T(e), with the e that x belongs to.
@@ -137,19 +137,19 @@ CLAIMS = (
     Claim(
         key="straight",
         title="Straight flows need 4 to 10 steps",
-        says="Where the paths of a flow are straight, a few steps of Euler's method draw as well as many, even a single one.",
+        says="Where the paths of a flow are straight, a few steps of Euler draw as well as many, even a single one.",
         sources=("Rectified flow, arXiv 2209.03003", "SD3, arXiv 2403.03206"),
         method=(
             "Two couplings of the same data, eight coordinates around -1 or 1. By transport each noise belongs to the "
-            "data of its quantile, which makes paths exactly straight, as rectifying does in its limit. At random is how "
-            "flows are first trained; their paths bend. Both denoisers are closed forms; the error is the root mean "
-            "square distance to the converged solution. Beside them the mixture of digits on the flow schedule, coupled "
-            "at random: its Fréchet distance to the data on the pixels."
+            "data of its quantile, which makes paths exactly straight, as rectifying does in its limit. At random is "
+            "how flows are first trained; their paths bend. Both denoisers are closed forms; the error is the root "
+            "mean square distance to the converged solution. Beside them the mixture of digits on the flow schedule, "
+            "coupled at random: its Fréchet distance to the data on the pixels."
         ),
         rule=(
-            f"By transport in 4 steps and at random in 10, the error must be below {EXACT:.0%} of the data's spread. The "
-            f"distance of the digits in 10 steps must be at most {AS_WELL:g} times that in {MANY}. All by the whole "
-            "interval."
+            f"By transport in 4 steps and at random in 10, the error must be below {EXACT:.0%} of the data's spread. "
+            f"The distance of the digits in 10 steps must be at most {AS_WELL:g} times that in {MANY}. All by "
+            "the whole interval."
         ),
         columns=("data", "steps of Euler", "figure", f"times that in {MANY}"),
         models=("couplings", "flow"),
