@@ -189,7 +189,7 @@ CLAIMS = (
     Claim(
         key="halving",
         title="Half the steps, twice the error, at first order",
-        says="The error of a method of first order is proportional to the width of its steps: twice the steps, half of it.",
+        says="The error of a method of first order is proportional to the step: twice the steps, half of it.",
         sources=("DPM-Solver, arXiv 2206.00927, section 3", "EDM, arXiv 2206.00364, section 3"),
         method=f"{ERROR} On even steps in time (`trailing`); DDIM is Euler's method.",
         rule=(
