@@ -14,11 +14,12 @@ from fewstep.measure import Goal, converge
 from literature import intervals
 from literature.claim import Check, Claim, Figures, Found, Interval, number
 from literature.quality import counted, distances
+from literature.speed import AS_WELL
 from literature.subject import plan
 
 STEPS, MANY = (1, 2, 4, 6, 10, 25), 200
-AS_WELL, EXACT = 1.5, 0.01
-"""Times the distance of many steps, and share of the data's spread, that count as drawing as well."""
+EXACT = 0.01
+"""The share of the data's spread that counts as drawing as well."""
 CENTRE, STD, COORDINATES = 1.0, 0.2, 8
 """Each coordinate of the data is -1 or 1 with noise around it."""
 END, POINTS = 8.0, 40_001
