@@ -10,8 +10,8 @@ from torch import Tensor
 from fewstep.measure import Bootstrap, Figure
 from literature.claim import Interval
 
-LEAST = 1e-24
-"""Mean squared error of an image that counts as exact."""
+LEAST, RESOLVED = 1e-24, 3.0
+"""Mean squared error of an image that counts as exact; and times the error of the reference that one is resolved."""
 
 
 def interval(value: float, replicates: Tensor | Sequence[float], confidence: float = 0.95) -> Interval:
@@ -28,9 +28,14 @@ def typical(errors: Tensor) -> Interval:
     return interval(float(logs.mean().exp()), (Bootstrap().weights(len(logs)) @ logs).exp())
 
 
-def ratio(above: Tensor, below: Tensor) -> Interval:
-    """The typical error of `above` (B,) over that of `below` (B,), the same images of both."""
-    logs = (above.clamp_min(LEAST).log() - below.clamp_min(LEAST).log()) / 2
+def ratio(above: Tensor, below: Tensor, reference: float = 0.0) -> Interval:
+    """The typical error of `above` (B,) over that of `below` (B,), the same images of both.
+
+    Errors below `RESOLVED` times that of the reference itself are raised to it. So a ratio never claims more than the
+    converged solution can tell: two errors that it does not resolve have the ratio 1.
+    """
+    least = max(LEAST, (RESOLVED * reference) ** 2)
+    logs = (above.clamp_min(least).log() - below.clamp_min(least).log()) / 2
     return interval(float(logs.mean().exp()), (Bootstrap().weights(len(logs)) @ logs).exp())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from literature import intervals
 from literature.claim import Check, Claim, Figures, Found, number
 from literature.solvers import ERROR
-from literature.subject import errors, judged, plan
+from literature.subject import converged, errors, judged, plan
 
 STEPS, BIASES, SAMPLERS = 10, (-2.0, -1.0, 0.0, 1.0, 2.0), ("ddim", "dpmpp-2m")
 BASES = {"trailing": "even in time", "exponential": "even in lambda"}
@@ -23,7 +23,7 @@ def placement(model: str, images: int) -> Found:
                 bias: errors(plan(model, sampler, STEPS, base, grid_bias=bias, **whole), model, count)
                 for bias in BIASES
             }
-            both = intervals.ratio(wrong[-1.0], wrong[1.0])
+            both = intervals.ratio(wrong[-1.0], wrong[1.0], converged(model, count).error)
             if sampler == JUDGED:
                 figures[words] = both
             rows.append([words, f"`{sampler}`", *(number(intervals.typical(wrong[b]).value) for b in BIASES), both])

@@ -142,6 +142,8 @@ def test_a_ratio_of_errors_is_paired_over_images():
     found = intervals.ratio(9 * below, below)
     assert found.value == pytest.approx(3.0)
     assert found.high - found.low < 1e-9
+    assert intervals.ratio(9 * below, below, reference=10.0) == (1.0, 1.0, 1.0)
+    assert 1 < intervals.ratio(9 * below, below, reference=0.01).value < 3
     assert intervals.typical(below).high > 2 * intervals.typical(below).low
 
 
