@@ -26,7 +26,7 @@ WHAT = {
 }
 DISTANCES = {"digits": 1, "mixture": 8, "flow": 8}
 """Distances to data are measured on so many times the images asked for: those of a mixture cost nearly nothing."""
-STEPS = {"digits": 384, "scenes": 96, "mixture": 384, "flow": 384}
+STEPS = {"digits": 384, "scenes": 192, "mixture": 384, "flow": 384}
 """Steps of the converged solution: deis-3 on quadratic; half of them tell its error."""
 SHARE = {"digits": 4, "scenes": 25, "mixture": 1, "flow": 1}
 """Errors are measured on one in so many of the images asked for, as they need fewer than distances do."""
