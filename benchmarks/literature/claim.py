@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -75,7 +75,7 @@ class Claim:
         columns: of the table, after the model's name.
         models: which it is measured on, of `literature.subject.MODELS`.
         measure: (model, images) to what was found.
-        short: a phrase with the main figure of each model, for the table at the top.
+        here: what is measured in a phrase, for the table at the top; `short` is its figures on one model.
         missing: what of the claim cannot be measured with what ships, and why; empty where all can.
     """
 
@@ -90,15 +90,15 @@ class Claim:
     measure: Callable[[str, int], Found]
     checks: Callable[[Figures], list[Check]]
     short: Callable[[Figures], str]
+    here: str = ""
     missing: str = ""
 
 
 def verdict(checks: Sequence[Check]) -> str:
     """The word for a claim whose conditions came out so.
 
-    It holds where all are met, and does not hold where none is. It holds in part where some are met and others are not
-    or are not decided. Where none is met and some are not decided, neither is the claim. Without conditions there was
-    nothing to measure.
+    It holds where all are met, in part where some are. Where none is met, it does not hold if one is surely not, and is
+    not decided otherwise. Without conditions there was nothing to measure.
     """
     if not checks:
         return MISSING
@@ -107,7 +107,12 @@ def verdict(checks: Sequence[Check]) -> str:
         return HOLDS
     if True in outcomes:
         return PART
-    return OPEN if None in outcomes else FAILS
+    return FAILS if False in outcomes else OPEN
+
+
+def numbers(figures: Figures, names: Iterable[str] | None = None) -> str:
+    """Some figures, or all, without their intervals."""
+    return ", ".join(number(figures[name].value) for name in names or figures)
 
 
 def number(value: float) -> str:
@@ -118,9 +123,16 @@ def number(value: float) -> str:
     return whole if "e" not in whole else f"{float(whole):.0f}"
 
 
+def _rounded(value: float) -> float:
+    """To six digits, which is more than a bootstrap tells."""
+    return float(f"{value:.6g}")
+
+
 def plain(value: Any) -> Any:
     """A cell or figure as JSON holds it."""
-    return {"value": value.value, "low": value.low, "high": value.high} if isinstance(value, Interval) else value
+    if isinstance(value, Interval):
+        return dict(zip(value._fields, map(_rounded, value), strict=True))
+    return _rounded(value) if isinstance(value, float) else value
 
 
 def read(value: Any) -> Any:

@@ -64,14 +64,10 @@ def gain_checks(figures: Figures) -> list[Check]:
 
 
 def gain_short(figures: Figures) -> str:
-    """What is left to gain."""
-    parts = []
-    for name, left in figures.items():
-        if name.endswith("right"):
-            parts.append(f"{name.removesuffix(', right')}: {100 * left.value:+.0f} points")
-        else:
-            parts.append(f"{name}: distance {number(left.value)} times")
-    return ", ".join(parts)
+    """What is left to gain: times the distance, or points of right pictures."""
+    points = any(name.endswith("right") for name in figures)
+    values = [f"{100 * left.value:+.0f}" if points else number(left.value) for left in figures.values()]
+    return ", ".join(values) + (" points" if points else " times")
 
 
 CLAIMS = (
@@ -93,6 +89,7 @@ CLAIMS = (
         models=("digits", "scenes", "mixture"),
         measure=gain_beyond,
         checks=gain_checks,
+        here="left to gain after 50 steps of `ddim`, 25 of `dpmpp-2m`",
         short=gain_short,
     ),
 )

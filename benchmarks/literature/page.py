@@ -12,6 +12,14 @@ from literature.subject import MODELS, WHAT
 COMMAND = "python benchmarks/claims.py"
 WORD = re.compile(r"(?:\[[^\]]*\]\([^)]*\)|`[^`]*`|\S)+")
 """A word, a link or code, which stay on one line."""
+MEANING = (
+    "Intervals, in brackets, are of 95% by the bootstrap over images, and ratios are paired: both sides start from the "
+    "same noise. Errors below three times that of the converged solution itself cannot be told apart, and ratios take "
+    "them as equal.",
+    "*Holds* means that every condition of the rule is met, *in part* that some are, *does not hold* that none is and "
+    "one is surely not, *not decided* that intervals reach over the bounds. These models are small: a claim that fails "
+    "here may hold for large ones.",
+)
 OUTCOMES = {True: "yes", False: "no", None: "not decided"}
 
 
@@ -31,10 +39,7 @@ def render(claims: Sequence[Claim], record: Record, models: Sequence[str] = MODE
         *([f"Left out, as their models were: {'; '.join(left)}."] if left else []),
         f"`{made}` took {sum(entry.seconds for entry in entries):.0f} seconds of one core. The models:",
         _table(("model", "what it is"), [(model, WHAT[model]) for model in used]),
-        "Intervals, in brackets, are of 95% by the bootstrap over images, and ratios are paired: both sides start from "
-        "the same noise. *Holds* means that every condition of the rule is met, *in part* that some are, *not decided* "
-        "that an interval reaches over the bound. These models are small: a claim that fails here may hold for large "
-        "ones.",
+        *MEANING,
         *(section(claim, record, models) for claim in shown),
     ]
     return "\n\n".join(_wrapped(part) for part in parts) + "\n"
@@ -71,7 +76,8 @@ def _checks(claim: Claim, record: Record, models: Sequence[str]) -> list[Check]:
 
 def _summary(claim: Claim, record: Record, models: Sequence[str]) -> tuple[str, ...]:
     figures = record.figures(claim, models)
-    here = "; ".join(f"{model}: {claim.short(own)}" for model, own in figures.items())
+    here = "; ".join(f"{model} {claim.short(own)}" for model, own in figures.items())
+    here = f"{claim.here}: {here}" if claim.here else here
     link = f"[{claim.title}](#{anchor(claim.title)})"
     return link, linked("; ".join(re.sub(r", section.*", "", one) for one in claim.sources)), here, verdict(
         _checks(claim, record, models)
@@ -103,14 +109,18 @@ def _cell(cell: Cell) -> str:
 
 
 def _wrapped(part: str) -> str:
-    """Lines of text of at most 120 columns; tables, lists and code stay."""
-    if part.startswith(("|", "-", " ", "#")) or "\n" in part:
-        return part
+    """Lines of text and of points of at most 120 columns; tables and code stay."""
+    if part.startswith("- "):
+        return "\n".join(_filled(point, "  ") for point in part.split("\n"))
+    return part if part.startswith(("|", " ", "#")) or "\n" in part else _filled(part)
+
+
+def _filled(text: str, indent: str = "") -> str:
     lines, line = [], ""
-    for word in WORD.findall(part):
+    for word in WORD.findall(text):
         if line and len(line) + 1 + len(word) > 120:
             lines.append(line)
-            line = word
+            line = indent + word
         else:
-            line = f"{line} {word}".lstrip()
+            line = f"{line} {word}" if line else word
     return "\n".join([*lines, line])

@@ -52,13 +52,15 @@ class Record:
         return Record(entries, path)
 
     def save(self) -> None:
-        """Write it whole, where it has a path."""
+        """Write it whole, where it has a path: one line for each claim on each model, so that changes can be read."""
         if self.path is None:
             return
-        claims: dict[str, dict[str, Any]] = {}
-        for (claim, model), entry in self.entries.items():
-            claims.setdefault(claim, {})[model] = _document(entry)
-        write_whole(self.path, (json.dumps({"format": FORMAT, "claims": claims}, indent=1) + "\n").encode())
+        claims: dict[str, list[str]] = {}
+        for (claim, model), entry in sorted(self.entries.items()):
+            claims.setdefault(claim, []).append(f"{json.dumps(model)}: {json.dumps(_document(entry))}")
+        parts = [f"{json.dumps(claim)}: {{\n" + ",\n".join(models) + "\n}" for claim, models in claims.items()]
+        text = f'{{"format": {FORMAT}, "claims": {{\n' + ",\n".join(parts) + "\n}}\n"
+        write_whole(self.path, text.encode())
 
     def has(self, claim: str, model: str, images: int, digest: str) -> bool:
         """Whether this was measured with these settings."""
@@ -91,7 +93,8 @@ def measure(
             began = clock()
             found = claim.measure(model, images)
             seconds = clock() - began
-            record.entries[claim.key, model] = Entry(images, models[model], round(seconds, 1), found)
+            entry = Entry(images, models[model], round(seconds, 1), found)
+            record.entries[claim.key, model] = _entry(_document(entry))  # a page is the same from the file
             record.save()
             said(f"{claim.key} on {model}: {seconds:.0f} s")
 

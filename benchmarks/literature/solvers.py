@@ -8,7 +8,7 @@ import fewstep as fs
 from fewstep import InvalidInput
 from fewstep.measure.distance import overall
 from literature import intervals
-from literature.claim import Check, Claim, Figures, Found, number
+from literature.claim import Check, Claim, Figures, Found, numbers
 from literature.subject import FEWEST, converged, errors, judged, plan, problem
 
 GRIDS = ("trailing", "quadratic", "karras", "exponential")
@@ -162,10 +162,8 @@ CLAIMS = (
         models=("digits", "scenes", "mixture", "flow"),
         measure=heun,
         checks=heun_checks,
-        short=lambda figures: (
-            f"{number(figures['20 on karras'].value)} times less, "
-            f"{number(figures['20 each at its best'].value)} each at its best"
-        ),
+        here="error of Euler over Heun on `karras`, each at its best",
+        short=lambda figures: numbers(figures, ("20 on karras", "20 each at its best")),
     ),
     Claim(
         key="rk4",
@@ -175,19 +173,14 @@ CLAIMS = (
             "evaluations, and ahead where a precise solution is wanted."
         ),
         sources=("EDM, arXiv 2206.00364", "PNDM, arXiv 2202.09778"),
-        method=(
-            f"{ERROR} Each on the best of {', '.join(GRIDS)}, Runge-Kutta methods in the better coordinate. Ratios "
-            "take errors below three times that of the converged solution, which cannot be told apart, as equal."
-        ),
+        method=f"{ERROR} Each on the best of {', '.join(GRIDS)}, Runge-Kutta methods in the better coordinate.",
         rule="At 20 evaluations RK4 must have surely more error than `dpmpp-2m`; at 160 surely less than Heun.",
         columns=("evaluations", "Euler", "Heun", "RK4", "`dpmpp-2m`", "RK4 on"),
         models=("digits", "mixture", "flow"),
         measure=rk4,
         checks=rk4_checks,
-        short=lambda figures: (
-            f"{number(figures['rk4 over dpmpp-2m 20'].value)} times the error at 20, "
-            f"{number(figures['rk4 over heun 160'].value)} at 160"
-        ),
+        here="error over `dpmpp-2m` at 20 evaluations, over Heun at 160",
+        short=lambda figures: numbers(figures, ("rk4 over dpmpp-2m 20", "rk4 over heun 160")),
         missing="The scenes are left out: 160 guided evaluations of several plans take too long on a CPU.",
     ),
     Claim(
@@ -204,6 +197,7 @@ CLAIMS = (
         models=("digits", "scenes", "mixture", "flow"),
         measure=halving,
         checks=halving_checks,
-        short=lambda figures: ", ".join(number(times.value) for times in figures.values()) + " times",
+        here="error over that in twice the steps, from 10 on",
+        short=numbers,
     ),
 )

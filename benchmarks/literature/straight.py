@@ -130,8 +130,8 @@ def straight_short(figures: Figures) -> str:
     """The main figure."""
     if "by transport 4" in figures:
         by, own = figures["by transport 1"].value, figures["at random 10"].value
-        return f"error {by:.1%} of the spread in 1 step if straight, {own:.1%} in 10 if not"
-    return f"{number(figures['distance 10'].value)} times the distance in 10 steps"
+        return f"error in 1 step if straight {by:.1%} of the spread, in 10 if not {own:.1%}"
+    return f"distance in 10 over {MANY} steps {number(figures['distance 10'].value)}"
 
 
 CLAIMS = (

@@ -27,6 +27,12 @@ def sure(value):
     return claim.Interval(value, value * 0.999, value * 1.001)
 
 
+def churned(*amounts):
+    """The figures of three amounts of churn at each number of evaluations."""
+    names = [f"{n} {amount}" for n in (17, 35, 49) for amount in ("little", "medium", "most")]
+    return dict(zip(names, (value for three in amounts for value in three), strict=True))
+
+
 MADE_UP = {
     "ddim": (
         {"ddim 100": 1.1, "ddim 50": 1.2, "ddpm over ddim 50": 2.0},
@@ -63,8 +69,8 @@ MADE_UP = {
     ),
     "diversity": ({"few": 0.9, "many": 0.9}, {"few": 1.1, "many": 1.02}),
     "churn": (
-        {"35 little": 0.8, "35 medium": 1.2, "35 most": 1.3, "49 little": 1.1, "49 medium": 0.9, "49 most": 1.3},
-        {"35 little": 1.1, "35 medium": 1.2, "35 most": 1.3, "49 little": 1.1, "49 medium": 1.2, "49 most": 1.3},
+        churned((1.2, 1.1, 1.3), (0.8, 1.2, 1.3), (1.1, 0.9, 1.3)),
+        churned((0.9, 1.1, 1.3), (1.1, 1.2, 1.3), (1.1, 1.2, 1.3)),
     ),
 }
 """For each claim figures that it holds by, and figures that it fails by."""
@@ -125,7 +131,8 @@ def test_verdicts_tell_what_is_met_from_what_is_open_and_what_was_not_measured()
         return claim.verdict([claim.Check("", one) for one in met])
 
     assert outcome(True, None) == outcome(True, False) == "holds in part"
-    assert outcome(None, False) == "not decided"
+    assert outcome(None, False) == "does not hold here"
+    assert outcome(None, None) == "not decided"
     assert outcome() == "not measurable with what ships"
 
 
@@ -158,7 +165,10 @@ def counting(calls, fails=()):
 
     known = BY_KEY["diversity"]
     return claim.Claim(
-        **{name: getattr(known, name) for name in ("title", "says", "sources", "method", "rule", "checks", "short")},
+        **{
+            name: getattr(known, name)
+            for name in ("title", "says", "sources", "method", "rule", "checks", "here", "short")
+        },
         key="made-up",
         columns=("what", "figure"),
         models=("digits", "mixture"),
