@@ -55,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     models = names(given.models, MODELS, "model")
     keys = names(given.claims, [claim.key for claim in CLAIMS], "claim") if given.claims else None
     claims = [claim for claim in CLAIMS if keys is None or claim.key in keys]
+    if not any(set(claim.models) & set(models) for claim in claims):
+        needed = sorted({model for claim in claims for model in claim.models}, key=MODELS.index)
+        raise SystemExit(f"{given.claims} is not measured on {given.models}: choose from {', '.join(needed)}")
     torch.set_num_threads(given.threads)
     try:
         record = Record.load(given.json) if given.json else Record()

@@ -102,6 +102,13 @@ def test_every_link_in_the_table_at_the_top_leads_to_a_section():
     assert [page.anchor(title) for title in re.findall(r"^## (.+)$", text, re.MULTILINE)] == links
 
 
+def test_a_page_of_some_models_says_which_claims_are_left_out():
+    text = page.render(catalogue.CLAIMS, record.Record.load(FIGURES), ["couplings"])
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Straight flows need 4 to 10 steps"]
+    assert "Left out, as their models were: DDIM needs 10 to 20 times fewer" in text
+    assert "distance in 10 over 200" not in text
+
+
 @pytest.mark.parametrize("key", list(BY_KEY))
 def test_a_claim_holds_by_figures_that_meet_its_rule_and_fails_by_others(key):
     good, bad = (BY_KEY[key].checks(made_up(values)) for values in MADE_UP[key])
@@ -225,6 +232,7 @@ def test_an_interrupted_command_leaves_the_page_as_it_was(tmp_path, monkeypatch)
         (["--models", "digit"], "unknown model 'digit': choose from digits"),
         (["--claims", "huen"], "unknown claim 'huen': choose from ddim"),
         (["--images", "3"], "at least 16, got 3"),
+        (["--claims", "heun", "--models", "pictures"], "choose from digits, scenes, mixture, flow"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(arguments, said):
