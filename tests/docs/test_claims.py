@@ -54,7 +54,10 @@ MADE_UP = {
         {"rk4 over dpmpp-2m 20": 3.0, "rk4 over heun 160": 0.1},
         {"rk4 over dpmpp-2m 20": 0.5, "rk4 over heun 160": 2.0},
     ),
-    "halving": ({"10 to 20": 1.95, "20 to 40": 2.1}, {"10 to 20": 1.2, "20 to 40": 4.0}),
+    "halving": (
+        {"even in time, 10 to 20": 1.95, "even in its root, 20 to 40": 2.1},
+        {"even in time, 10 to 20": 1.2, "even in its root, 20 to 40": 4.0},
+    ),
     "placement": (
         {"even in time": 1.3, "even in lambda": 1.2},
         {"even in time": 0.3, "even in lambda": 0.9},
