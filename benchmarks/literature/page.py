@@ -37,7 +37,8 @@ def render(claims: Sequence[Claim], record: Record, models: Sequence[str] = MODE
         "and writes this page; the verdicts follow from the figures by the rules in the sections.",
         _table(("claim", "source", "here", "verdict"), [_summary(claim, record, models) for claim in shown]),
         *([f"Left out, as their models were: {'; '.join(left)}."] if left else []),
-        f"`{made}` took {sum(entry.seconds for entry in entries):.0f} seconds of one core. The models:",
+        f"`{made}` writes it. The figures took {sum(entry.seconds for entry in entries):.0f} seconds of one core. The "
+        "models:",
         _table(("model", "what it is"), [(model, WHAT[model]) for model in used]),
         *MEANING,
         *(section(claim, record, models) for claim in shown),

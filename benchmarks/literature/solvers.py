@@ -9,7 +9,7 @@ import fewstep as fs
 from fewstep import InvalidInput
 from fewstep.measure.distance import overall
 from literature import intervals
-from literature.claim import Check, Claim, Figures, Found, number, numbers
+from literature.claim import Check, Claim, Figures, Found, Interval, number, numbers
 from literature.subject import FEWEST, converged, errors, judged, plan, problem
 
 GRIDS = ("trailing", "quadratic", "karras", "exponential")
@@ -144,20 +144,28 @@ def even(model: str, sampler: str, steps: int, grid: str) -> fs.Plan:
 
 
 def halving_checks(figures: Figures) -> list[Check]:
-    """A factor of about two at each doubling of the steps."""
-    return [
-        Check(f"steps {name}: the error becomes {times} times smaller", times.within(*ABOUT_TWO))
-        for name, times in figures.items()
-    ]
+    """A factor of about two at each doubling of the steps, on each grid."""
+    checks = []
+    for words, factors in by_grid(figures).items():
+        met = [times.within(*ABOUT_TWO) for times in factors]
+        all_of_them = False if False in met else None if None in met else True
+        checks.append(Check(f"steps {words}: {', '.join(map(str, factors))} times smaller", all_of_them))
+    return checks
 
 
 def halving_short(figures: Figures) -> str:
     """The least and the greatest factor of each grid."""
-    parts = []
-    for words in EVEN.values():
-        values = [times.value for name, times in figures.items() if name.startswith(words)]
-        parts.append(f"{number(min(values))} to {number(max(values))}")
-    return ", ".join(parts)
+    values = [[times.value for times in factors] for factors in by_grid(figures).values()]
+    return ", ".join(f"{number(min(one))} to {number(max(one))}" for one in values)
+
+
+def by_grid(figures: Figures) -> dict[str, list[Interval]]:
+    """The factors of each grid, in the order of its steps."""
+    return {
+        words: [times for name, times in figures.items() if name.startswith(words)]
+        for words in EVEN.values()
+        if any(name.startswith(words) for name in figures)
+    }
 
 
 CLAIMS = (
