@@ -10,7 +10,7 @@ from literature.record import Record
 from literature.subject import MODELS, WHAT
 
 COMMAND = "python benchmarks/claims.py"
-WORD = re.compile(r"(?:\[[^\]]*\]\([^)]*\)|`[^`]*`|\S)+")
+WORD = re.compile(r"(?:\[[^\]]*\]\([^)]*\)|`[^`]*`|\*\*[^*]*\*\*|\S)+")
 """A word, a link or code, which stay on one line."""
 MEANING = (
     "Intervals, in brackets, are of 95% by the bootstrap over images, and ratios are paired: both sides start from the "
