@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from literature import intervals
 from literature.claim import Check, Claim, Figures, Found, Interval, number
-from literature.quality import counted, distances, read_right
-from literature.subject import plan
+from literature.quality import distances, read_right
+from literature.subject import distances_on, plan
 
 BEYOND = (("ddim", 50, 200), ("dpmpp-2m", 25, 100))
 """A sampler, the steps beyond which nothing is to be gained, and as many as are tried."""
@@ -19,7 +19,7 @@ def gain_beyond(model: str, images: int) -> Found:
     """Distances or adherence with more and more steps, and what is left to gain beyond 25 and 50."""
     if model == "scenes":
         return adherence_beyond(images)
-    count = counted(model, images)
+    count = distances_on(model, images)
     rows, figures = [], {}
     for sampler, enough, most in BEYOND:
         last = distances(plan(model, sampler, most, "trailing"), model, count)

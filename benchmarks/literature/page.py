@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from literature.claim import Cell, Check, Claim, Interval, number, verdict
 from literature.record import Record
-from literature.subject import MODELS, WHAT
+from literature.subject import MODELS, WHAT, counts
 
 COMMAND = "python benchmarks/claims.py"
 WORD = re.compile(r"(?:\[[^\]]*\]\([^)]*\)|`[^`]*`|\*\*[^*]*\*\*|\S)+")
@@ -40,6 +40,7 @@ def render(claims: Sequence[Claim], record: Record, models: Sequence[str] = MODE
         f"`{made}` writes it. The figures took {sum(entry.seconds for entry in entries):.0f} seconds of one core. The "
         "models:",
         _table(("model", "what it is"), [(model, WHAT[model]) for model in used]),
+        *([counts(images[0])] if len(images) == 1 else []),
         *MEANING,
         *(section(claim, record, models) for claim in shown),
     ]

@@ -16,13 +16,11 @@ from fewstep.zoo import classifier, digits
 from fewstep.zoo.scenes.check import adheres, read_picture
 from literature import intervals
 from literature.claim import Interval
-from literature.subject import ADHERENCE, DISTANCES, FEWEST, pipeline, prompt, states
+from literature.subject import adherence_on, pipeline, prompt, states
 
 PIXELS = PixelFeatures((1, 8, 8))
 TRUE, NEIGHBOURS = 20_000, 1_000
 """Images drawn from the mixture itself to measure against, and how many of each side recall looks at."""
-LEAST_DISTANCES = PIXELS.width + 16
-"""A distance on d features needs more than d images."""
 
 
 class Distances(NamedTuple):
@@ -39,11 +37,6 @@ class Reference(NamedTuple):
     labels: Tensor
     pixels: Summary
     classes: Summary
-
-
-def counted(model: str, images: int) -> int:
-    """On how many images distances are measured where so many are asked for."""
-    return max(LEAST_DISTANCES, images * DISTANCES[model])
 
 
 @lru_cache
@@ -118,8 +111,8 @@ def labels_of(model: str, count: int) -> Tensor:
 
 
 def read_right(own: fs.Plan, images: int) -> Tensor:
-    """1 for each scene that is right in every attribute that its prompt names, else 0; one in `ADHERENCE` images."""
-    count = max(FEWEST, images // ADHERENCE)
+    """1 for each scene that is right in every attribute that its prompt names, else 0."""
+    count = adherence_on(images)
     pipe = pipeline("scenes")
     pictures = [pipe.decode(part) for part in states(own, "scenes", count).split(32)]
     shown = pixels_of(torch.cat(pictures), pipe.value_range)

@@ -6,15 +6,15 @@ import math
 
 from literature import intervals
 from literature.claim import Check, Claim, Figures, Found, numbers
-from literature.quality import counted, distances, diversities, drawn, labels_of, recall, reference
-from literature.subject import plan
+from literature.quality import distances, diversities, drawn, labels_of, recall, reference
+from literature.subject import distances_on, plan
 
 FEW, CONVERGED = 50, {"ddpm": 1000, "ddim": 200}
 
 
 def diversity(model: str, images: int) -> Found:
     """How far apart images are, with DDPM and DDIM in few and in many steps, and in the data."""
-    count, data = counted(model, images), reference(model)
+    count, data = distances_on(model, images), reference(model)
     labels = labels_of(model, count)
     rows, figures, kept = [], {}, {}
     for sampler, steps in [(s, n) for s in ("ddpm", "ddim") for n in (10, FEW, CONVERGED[s])]:
@@ -48,7 +48,7 @@ SURE = 1 - 0.05 / (len(AMOUNTS) - 1)
 
 def churn(model: str, images: int) -> Found:
     """Distances with each amount of churn."""
-    count = counted(model, images)
+    count = distances_on(model, images)
     rows, figures = [], {}
     for evaluations in EVALUATIONS:
         steps = (evaluations + 1) // 2

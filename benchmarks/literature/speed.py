@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from literature import intervals
 from literature.claim import Check, Claim, Figures, Found
-from literature.quality import counted, distances
-from literature.subject import plan
+from literature.quality import distances
+from literature.subject import distances_on, plan
 
 AS_WELL = 2.0
 """Times the distance of DDPM in 1000 steps that still counts as drawing as well: see `RULE`."""
@@ -36,7 +36,7 @@ SOLVERS = (
 
 def speed(model: str, images: int, plans: tuple[tuple[str, int, str], ...]) -> Found:
     """Distances of plans, and how many times that of DDPM in 1000 steps they are."""
-    count = counted(model, images)
+    count = distances_on(model, images)
     usual = distances(plan(model, "ddpm", TRAIN, "trailing"), model, count)
     rows, figures = [], {}
     for sampler, steps, grid in plans:
@@ -55,7 +55,7 @@ def ddim(model: str, images: int) -> Found:
     """DDPM and DDIM, and DDPM in as few steps as DDIM."""
     plans = tuple(("ddpm", n, "trailing") for n in DDPM) + tuple(("ddim", n, "trailing") for n in DDIM)
     found = speed(model, images, plans)
-    count = counted(model, images)
+    count = distances_on(model, images)
     figures = dict(found.figures)
     for steps in (100, 50):
         both = [distances(plan(model, sampler, steps, "trailing"), model, count) for sampler in ("ddpm", "ddim")]

@@ -13,9 +13,9 @@ from fewstep.denoise.base import Level
 from fewstep.measure import Goal, converge
 from literature import intervals
 from literature.claim import Check, Claim, Figures, Found, Interval, number
-from literature.quality import counted, distances
+from literature.quality import distances
 from literature.speed import AS_WELL
-from literature.subject import plan
+from literature.subject import distances_on, plan
 
 STEPS, MANY = (1, 2, 4, 6, 10, 25), 200
 EXACT = 0.01
@@ -102,7 +102,7 @@ def straight(model: str, images: int) -> Found:
     """Euler in few steps."""
     if model == "couplings":
         return couplings(images)
-    count = counted(model, images)
+    count = distances_on(model, images)
     last = distances(plan(model, "euler", MANY, "trailing"), model, count).pixels
     rows, figures = [], {}
     for steps in (*STEPS, MANY):

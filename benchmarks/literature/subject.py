@@ -32,8 +32,8 @@ SHARE = {"digits": 4, "scenes": 25, "mixture": 1, "flow": 1}
 """Errors are measured on one in so many of the images asked for, as they need fewer than distances do."""
 ADHERENCE = 8
 """Scenes are read on one in so many."""
-FEWEST = 8
-"""Images at least."""
+FEWEST, LEAST_DISTANCES = 8, 80
+"""Images at least; a distance on 64 pixels needs more than 64."""
 
 
 @lru_cache
@@ -78,6 +78,26 @@ def prompt(image: int) -> Prompt:
 def judged(model: str, images: int) -> int:
     """On how many images errors are measured where so many are asked for."""
     return max(FEWEST, images // SHARE[model])
+
+
+def distances_on(model: str, images: int) -> int:
+    """On how many images distances to data are measured where so many are asked for."""
+    return max(LEAST_DISTANCES, images * DISTANCES[model])
+
+
+def adherence_on(images: int) -> int:
+    """On how many scenes adherence is measured where so many images are asked for."""
+    return max(FEWEST, images // ADHERENCE)
+
+
+def counts(images: int) -> str:
+    """What all figures rest on, in words."""
+    digits, scenes, mixture = (judged(model, images) for model in ("digits", "scenes", "mixture"))
+    return (
+        f"Distances to data are of {distances_on('digits', images)} digits and {distances_on('mixture', images)} "
+        f"images of the mixtures, errors of {digits} digits, {scenes} scenes and {mixture} images of the mixtures, and "
+        f"adherence is of {adherence_on(images)} scenes."
+    )
 
 
 @dataclass(frozen=True, eq=False)
