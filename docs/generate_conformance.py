@@ -8,7 +8,7 @@ from diffusers.utils import logging
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from conformance.hosted_report import section  # noqa: E402  (the tests are no installed package)
+from conformance.hosted_report import section  # noqa: E402  (the tests are not an installed package)
 from conformance.report import page, verdicts  # noqa: E402
 
 

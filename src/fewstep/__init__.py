@@ -11,8 +11,9 @@ Names are imported when they are first used, so that `fewstep --help` needs no t
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from fewstep.lazy import importer
 
 if TYPE_CHECKING:
     from fewstep import (
@@ -171,15 +172,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        value = importlib.import_module(_ROOMS[name])
-    elif name in _HOME:
-        value = getattr(importlib.import_module(_HOME[name]), name)
-    else:
-        raise AttributeError(f"module 'fewstep' has no attribute {name!r}; it has {', '.join(__all__)}")
-    globals()[name] = value
-    return value
+__getattr__ = importer(__name__, _HOME, _ROOMS)
 
 
 def __dir__() -> list[str]:

@@ -48,7 +48,7 @@ def test_an_eta_that_a_sampler_takes_from_the_start_only_is_refused_in_a_call() 
     for scheduler in (
         ancestral, PlanScheduler.from_config(own, sampler="unipc-3"), PlanScheduler.from_plan(plan, own),
     ):  # fmt: skip
-        with pytest.raises(fs.InvalidInput, match=r"eta=0.5 is not for step"):
+        with pytest.raises(fs.InvalidInput, match=r"step does not take eta=0.5"):
             draw("StableDiffusion", scheduler, eta=0.5)
 
 
@@ -101,9 +101,9 @@ def test_noise_that_is_given_takes_the_place_of_drawn_noise(own: Any, more: dict
     [
         ("lms-3", {"order": 4}, "sampler='lms-4'"),
         ("euler", {"order": 2}, "sampler='lms-2'"),
-        ("euler", {"s_churn": 4.0}, r"s_churn=4.0 is not for step"),
+        ("euler", {"s_churn": 4.0}, r"step does not take s_churn=4.0"),
         ("euler", {"per_token_timesteps": torch.ones(3)}, "per_token_timesteps"),
-        ("euler", {"eta": -1.0}, r"eta=-1.0 is not for step"),
+        ("euler", {"eta": -1.0}, r"step does not take eta=-1.0"),
         ("ddim", {"eta": 1.5}, "eta must lie in"),
         ("ddim", {"etaa": 1.0}, "did you mean 'eta'"),
     ],

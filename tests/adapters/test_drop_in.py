@@ -90,7 +90,7 @@ def test_a_callback_that_cannot_guide_by_row_says_why(models: Callable[..., Twin
         hosted(own, by_row.plan)(PROMPTS, guidance_scale=3.0, **given)
     with pytest.raises(fs.InvalidInput, match="the pipeline runs another plan"):
         own(PROMPTS, guidance_scale=4.0, **given)
-    with pytest.raises(fs.InvalidInput, match="list keeps no guidance scale"):
+    with pytest.raises(fs.InvalidInput, match="list has no guidance scale that can be set"):
         by_row([], 0, 0, {})
     with pytest.raises(fs.InvalidInput, match="has no guidance by row: give it to"):
         GuidanceByRow(by_row.plan, 4.0)

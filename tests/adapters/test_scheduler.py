@@ -535,7 +535,7 @@ def test_wrong_steps_are_refused_and_leave_the_run_as_it_was():
         scheduler.step(torch.zeros(1, 3, 5), 999, x)
     with pytest.raises(fs.InvalidInput, match="unknown argument of step"):
         scheduler.step(x, 999, x, generators=None)
-    with pytest.raises(fs.InvalidInput, match=r"eta=1\.0 is not for step"):
+    with pytest.raises(fs.InvalidInput, match=r"step does not take eta=1\.0"):
         scheduler.step(x, 999, x, eta=1.0)
     x = scheduler.step(x, scheduler.timesteps[0], x, eta=0.0).prev_sample
     with pytest.raises(fs.InvalidInput, match="the run began with"):

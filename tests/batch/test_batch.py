@@ -68,7 +68,7 @@ def test_everything_that_decides_an_image_is_in_the_identity(pipe: Pipeline) -> 
         ([line(0)], {"size": 0}, "batch must be"),
         ([line(0)], {"size": 1025}, "batch must be"),
         ([line(0)], {"scale": 5000}, "use a lower one"),
-        ([line(0)], {"height": 8}, "tiny makes images of 4 x 4 pixels alone"),
+        ([line(0)], {"height": 8}, "tiny makes only images of 4 x 4 pixels"),
         ([line(0)], {"hight": 8}, "unknown argument 'hight': did you mean 'height'"),
         ([line(3)], {}, "no label 3"),
         ([line(0), line(3)], {}, "no label 3"),

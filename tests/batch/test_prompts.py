@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_named_with_its_line(tmp_path: Path, name: str, t
         ('"steps": 2.0', "line 2 of .*steps has to be"),
         ('"preset": "bst"', "line 2 of .*did you mean 'best'"),
         ('"preset": ["best"]', "line 2 of .*unknown preset"),
-        ('"height": 3', "line 2 of .*tiny makes images of 4 x 4 pixels alone"),
+        ('"height": 3', "line 2 of .*tiny makes only images of 4 x 4 pixels"),
         ('"estimate": {"clip": 1}', r"line 2 of .*estimate\.clip has to be"),
         ('"decode": 3', "line 2 of .*decode is a mapping of its fields"),
         ('"guidance": {"method": "apq"}', "line 2 of .*did you mean 'apg'"),

@@ -74,6 +74,6 @@ def test_a_module_in_lower_precision_is_not_measured_as_float32(tmp_path: Path) 
 
 
 def test_a_module_that_is_no_pipeline_is_told_how_to_become_one(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"a Net says nothing of itself: make a pipeline of it first, fewstep\.load"):
+    with pytest.raises(InvalidInput, match=r"a Net does not say how to read it: make a pipeline of it first"):
         bench(Net(), ONE, output=tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -34,6 +34,14 @@ def test_a_sampler_on_a_grid_with_its_options() -> None:
     )
 
 
+def test_a_negative_prompt_stands_in_all_three() -> None:
+    found = lines_of(row("ddim", 4), True, negative='no "stars"')
+    assert shlex.split(str(found.command))[-4:] == ["--guidance", "2", "--negative", 'no "stars"']
+    assert found.python.endswith(', guidance=2.0, negative="no \\"stars\\"")')
+    assert found.diffusers is not None
+    assert 'pipe("PROMPT", negative_prompt="no \\"stars\\"", num_inference_steps=4' in found.diffusers
+
+
 @pytest.mark.parametrize("source", ["digits", "folder/mine.safetensors"])
 def test_a_plan_file_that_was_tuned_for_another_model_without_prompts(source: str) -> None:
     tuned = row("learned", 4, kind="tuned", file="out/bench/plans/p.json", guidance=None, tuned_for="0" * 16)

@@ -104,7 +104,7 @@ def _changed(document: dict[str, Any], where: str, value: Any) -> dict[str, Any]
         ("seconds.low", None, "seconds.low: Input should be a valid number, got None"),
         ("figures", [], r"figures: Input should be an object, got \[\]"),
         ("figures.error", 1, "figures.error: .*a figure is an object, got 1"),
-        ("figures.error.n", ..., r"figures.error: .*no figure: it lacks \['n'\]"),
+        ("figures.error.n", ..., r"figures.error: .*not a figure: it lacks \['n'\]"),
         ("figures.error.value", None, "figures.error: .*value of a figure must be a finite number, got None"),
         ("figures.error.better", "big", "figures.error: .*better must be one of 'less', 'more', got 'big'"),
         ("key", "12", "key: String should match pattern .*, got '12'"),

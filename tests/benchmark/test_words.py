@@ -45,6 +45,7 @@ def test_pictures_of_scenes_are_read_for_what_their_own_prompts_name() -> None:
     subject = Subject("scenes")
     known = subject.known_prompts
     assert known is not None
+    assert all(prompt.description.held_out for prompt in known)
     rng = np.random.default_rng(0)
     painted = np.stack([picture(placed(prompt.description, rng)) for prompt in known[:6]])
     pictures = torch.from_numpy(painted).permute(0, 3, 1, 2).float() / 127.5 - 1

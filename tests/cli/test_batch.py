@@ -236,7 +236,7 @@ def test_a_folder_with_other_files_or_in_use_is_refused(call: Call, here: Path) 
         (["--seeds", "0", "--labels", "7", "--output", "a"], "no label 7"),
         (["--seeds", "0", "--negative", "9", "--output", "a"], "no label 9"),
         (["--seeds", "0", "--negative", "1", "--guidance", 1, "--output", "a"], "negative"),
-        (["--seeds", "0", "--height", "8", "--output", "a"], "tiny makes images of 4 x 4 pixels alone"),
+        (["--seeds", "0", "--height", "8", "--output", "a"], "tiny makes only images of 4 x 4 pixels"),
         (["--prompts", "p.txt", "--output", "a"], "tiny draws classes, and 'lion' is words"),
         (["--prompts", "absent.txt", "--output", "a"], "absent.txt"),
         (["--prompts", "p.txt", "--labels", "1", "--output", "a"], "not both"),

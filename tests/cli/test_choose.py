@@ -106,11 +106,23 @@ def test_a_plan_tuned_for_another_model_is_refused(call: Call, here: Path) -> No
         ((), "give --budget-rows N, --budget-nfe N, --budget-ms MS or --quality Q"),
         (("--budget-rows", 0), "1<=x<=10000"),
         (("--quality", 1.5), "0<x<=1"),
-        (("--budget-ms", 5, "--no-measure"), "advice knows no milliseconds"),
+        (("--budget-ms", 5, "--no-measure"), "tiny has no measurements, and without them there is advice for"),
         (("--budget-rows", 4, "--results", "nowhere.json"), "nothing is there: nowhere.json"),
         (("--budget-rows", 4, "--guidance", "nan", "--no-measure"), "a guidance scale is a finite number, got nan"),
         (("--budget-rows", 4, "--guidance", "inf"), "a guidance scale is a finite number, got inf"),
         (("--budget-rows", 4, "--prompts", "p.txt", "--no-measure"), "--prompts is for models that take prompts"),
+        (("--budget-rows", 4, "--guidance", "auto", "--no-measure"), "leave out --no-measure, or give a scale"),
+        (("--budget-rows", 4, "--guidance", "auto"), "nothing is known of tiny that tells a better guidance scale"),
+        (("--budget-rows", 4, "--guidance", "1,x"), "'1,x' is not a number, several with commas between them, or auto"),
+        (("--budget-rows", 4, "--guidance", "1,nan"), "a guidance scale is a finite number, got nan"),
+        (("--budget-rows", 4, "--guidance", "auto", "--data", "none"), "none is not a folder of real pictures"),
+        (
+            ("--budget-rows", 4, "--guidance", "auto", "--negative", "blue"),
+            "--negative is for models that take prompts",
+        ),
+        (("--budget-rows", 4, "--negative", "blue"), "--negative is for a scale that is chosen: give --guidance auto"),
+        (("--budget-rows", 4, "--data", "real"), "--data is for a scale that is chosen"),
+        (("--budget-rows", 4, "--clip", "clip", "--guidance", 2), "--clip is for a scale that is chosen"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(call: Call, here: Path, words: tuple[object, ...], message: str) -> None:
@@ -137,6 +149,31 @@ def test_ctrl_c_while_measuring_keeps_the_rows_and_says_interrupted(
     assert len(rows()) == 1
 
 
+def test_the_guidance_scale_is_chosen_by_the_distance_to_real_pictures(call: Call, here: Path) -> None:
+    """The real pictures are drawn at scale 1, from other noise."""
+    Path("real").mkdir()
+    for n, picture in enumerate(fs.load("tiny.safetensors")(count=40, steps=3, guidance=1.0).images):
+        picture.save(f"real/{n}.png")
+    words = ("choose", "tiny.safetensors", "--budget-rows", 3, "--guidance", "1,3,60", "--data", "real")
+    words = (*words, "--measure-seconds", 600, "--images", 64)
+    result = call(*words)
+    assert result.exit_code == 0, result.stderr
+    assert "guidance scales of 64 images: about" in result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("Guidance scales by kernel distance, drawn by ")
+    assert [line.split()[0] for line in lines[3:7]] == ["1", "2", "3", "60"]  # 2 is the model's own
+    assert any(line.startswith("Guidance ") and "has the best kernel distance" in line for line in lines)
+    again = call(*words, "--json")
+    assert "measuring" not in again.stderr
+    found = json.loads(again.stdout)
+    scale = found["guidance"]["scale"]
+    assert scale in found["guidance"]["verdict"]["as_good"]
+    assert 60.0 not in found["guidance"]["verdict"]["as_good"]
+    assert found["chosen"]["guidance"] == scale
+    assert f"--guidance {scale:g}" in found["lines"]["command"]
+    assert found["guidance"]["negatives"] is None
+
+
 def test_after_a_tuning_alone_its_certificate_speaks(call: Call, here: Path) -> None:
     schedule = fs.load("tiny.safetensors").model.schedule
     digest = fs.load("tiny.safetensors").model.digest
@@ -158,7 +195,7 @@ def test_after_a_tuning_alone_its_certificate_speaks(call: Call, here: Path) -> 
     result = call(*words)
     assert result.exit_code == 0, result.stderr
     assert "the plan out/mine.json" in result.stdout
-    assert "The next cheaper one may be as good: the intervals of error meet" in result.stdout
+    assert "The next cheaper one may be as good: the intervals of error overlap" in result.stdout
     assert "out/mine.json: from its certificate" in result.stderr
     found = json.loads(call(*words, "--json").stdout)
     assert (found["kind"], found["cheaper"]["figures"]["error"]["high"]) == ("measured", None)

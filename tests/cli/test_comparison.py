@@ -69,8 +69,36 @@ def test_held_out_prompts_of_scenes_are_checked(call: Call, here: Path, tmp_path
     result = call(*words)
     assert result.exit_code == 0, result.stderr
     rows = [line.split() for line in result.stdout.splitlines()]
-    assert rows[0] == ["guidance", "NFE", "saturated", "chroma", "adherence", "seconds"]
+    heads = ("guidance", "NFE", "saturated", "chroma", "adherence", "behind the best by", "seconds")
+    assert rows[0] == " ".join(heads).split()
     assert [row[4] for row in rows[2:4]] == ["0.0%", "0.0%"]  # a random network draws no scene
+    said = "3 images cannot tell any of these scales apart: guidance 1 is taken, the lowest; draw more"
+    assert said in result.stderr
+    found = json.loads(call(*words, "--json").stdout)
+    assert [row["adherence"] for row in found["results"]] == [0.0, 0.0]
+    assert (found["verdict"]["scale"], found["verdict"]["as_good"]) == (1.0, [1.0, 2.0])
+
+
+def test_the_distance_to_real_pictures_tells_the_better_scale(call: Call, here: Path) -> None:
+    (here / "real").mkdir()
+    for n, picture in enumerate(load(here / "tiny.safetensors")(count=40, steps=3, guidance=1.0).images):
+        picture.save(here / f"real/{n}.png")
+    words = ("compare", "tiny.safetensors", "--steps", 3, "--count", 40, "--guidance", "1,3,60", "--data", "real")
+    result = call(*words)
+    assert result.exit_code == 0, result.stderr
+    assert "kernel distance" in result.stdout
+    verdict = json.loads(call(*words, "--json").stdout)["verdict"]
+    assert [rung["scale"] for rung in verdict["scales"]] == [1.0, 3.0, 60.0]
+    assert (verdict["scale"], verdict["as_good"]) == (1.0, [1.0])
+    assert all(words in result.stderr for words in verdict["words"])
+
+
+def test_where_nothing_tells_the_better_scale_it_is_said_what_would(call: Call, here: Path) -> None:
+    result = call(*QUICK, "--guidance", "1,3")
+    assert "No scale is said to be better: nothing is known of tiny that tells a better guidance scale" in result.stderr
+    assert "give --data FOLDER of real pictures" in result.stderr
+    few = call("compare", "digits", "--steps", 1, "--count", 1, "--guidance", "1,3")
+    assert "10 images are too few for the distance, which needs 320: give --count 32" in few.stderr
 
 
 def test_a_scale_that_is_not_finite_is_reported_as_such(call: Call, here: Path) -> None:
@@ -87,8 +115,8 @@ def test_a_scale_that_is_not_finite_is_reported_as_such(call: Call, here: Path) 
     [
         (["--guidance", "1,x"], "'x' in the list is not a guidance scale"),
         (["--guidance", "1,nan"], "outside"),
-        (["--guidance", "1,2", "--steps", "2,3"], "give one of --steps"),
-        (["--guidance", "1,2", "--samplers", "ddim,heun"], "give one of --samplers"),
+        (["--guidance", "1,2", "--steps", "2,3"], "--steps takes one value"),
+        (["--guidance", "1,2", "--samplers", "ddim,heun"], "--samplers takes one value"),
         (["--guidance", "1,2", "--reference-steps", "50"], "guidance scales have no reference"),
         (["--guidance", "1,2", "--negative", "blue"], "'blue' in the list is not a label"),
         (["lion"], "PROMPT is for models that take prompts"),
@@ -97,6 +125,9 @@ def test_a_scale_that_is_not_finite_is_reported_as_such(call: Call, here: Path) 
         (["--guidance", "1,2", "--count", "400"], "more than 1000"),
         (["--held-out", "3"], "--held-out is for several guidance scales"),
         (["--negative", "3"], "no label 3"),
+        (["--data", "real"], "--data is for several guidance scales"),
+        (["--guidance", "1,2", "--data", "nowhere"], "nowhere is not a folder of real pictures"),
+        (["--guidance", "1,2", "--clip", "clip"], "--clip scores pictures under prompts"),
     ],
 )
 def test_bad_values_are_named(call: Call, here: Path, words: list[str], message: str) -> None:

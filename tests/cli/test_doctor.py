@@ -39,6 +39,16 @@ def test_a_variant_of_the_files_is_tested(call: Call, here: Path) -> None:
     assert json.loads(half.stdout)["readings"] == json.loads(whole.stdout)["readings"]
 
 
+def test_a_lower_precision_is_tested_and_reads_nearly_the_same(call: Call, here: Path) -> None:
+    full, half = (
+        json.loads(call("doctor", "--images", 8, "--json", *words).stdout)["readings"][0]
+        for words in ([], ["--dtype", "bfloat16"])
+    )
+    assert (half["prediction"], half["schedule"]) == (full["prediction"], full["schedule"])
+    assert half["denoising"] != full["denoising"]
+    assert half["denoising"] == pytest.approx(full["denoising"], rel=0.1)
+
+
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two readings alone, for models that take long."""

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from fewstep.cli import output
-from fewstep.cli.output import EVERY, Lines, progress, waiting
+from fewstep.cli.output import EVERY, GROWTH, SELDOM, Lines, progress, waiting
 
 
 class Clock:
@@ -33,9 +33,25 @@ def test_silence_ends_after_two_seconds(said: list[str]) -> None:
     lines.update(3, of=20, words="batch 1")
     assert (lines.beat(), said) == (0.5, [])
     clock.now += 0.5
-    assert (lines.beat(), said) == (EVERY, ["drawing, 3 of 20, batch 1, 2 s"])
-    clock.now += 2.25
-    assert (lines.beat(), said[1:]) == (EVERY, ["drawing, 3 of 20, batch 1, 4 s"])
+    assert (lines.beat(), said) == (GROWTH * EVERY, ["drawing, 3 of 20, batch 1, 2 s"])
+    clock.now += GROWTH * EVERY
+    assert (lines.beat(), said[1:]) == (GROWTH**2 * EVERY, ["drawing, 3 of 20, batch 1, 4 s"])
+
+
+def test_an_hour_of_work_has_less_than_a_hundred_lines_and_none_is_a_minute_late(said: list[str]) -> None:
+    clock = Clock()
+    lines, waits = Lines("training", 1, clock), []
+    wait = lines.beat()
+    while clock.now < 3700:
+        waits.append(wait)
+        clock.now += wait + 1e-6
+        wait = lines.beat()
+    assert waits[0] == EVERY
+    assert waits == sorted(waits)
+    assert waits[-1] == SELDOM == max(waits)
+    assert 60 < len(said) < 100
+    assert sum(wait < 10 for wait in waits) >= 6  # short work is as lively as before
+    assert said[-1].endswith(f"{clock.now - 100:.0f} s")
 
 
 def test_a_line_that_is_given_is_said_at_once_and_puts_off_the_next(said: list[str]) -> None:

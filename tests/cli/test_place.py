@@ -36,9 +36,9 @@ OPTIONS = {
 LACKING = {
     "bench": ["dtype"],
     "choose": ["dtype"],
-    "doctor": ["device", "dtype", "config", "prediction", "zero_snr", "lora"],
+    "doctor": ["prediction", "zero_snr", "lora"],
 }
-"""What measures in float32 has no --dtype, and what draws on the processor alone no --device; doctor finds the rest."""
+"""What measures in float32 has no --dtype; doctor finds what a network predicts, and tests it without LoRAs."""
 
 
 def errors(result: Result) -> list[str]:

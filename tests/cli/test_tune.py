@@ -20,7 +20,7 @@ def test_a_plan_and_its_certificate_are_written_and_generate_draws_with_it(call:
     result = call("tune", "tiny.safetensors", "--rows", 2, *QUICK, "--output", "new/plan.json")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "new/plan.json"
-    assert "the rest learns" in result.stderr
+    assert "the rest into learning" in result.stderr
     plan = fs.Plan.load("new/plan.json")
     found = json.loads(Path("new/plan.certificate.json").read_text())
     assert found["plan"] == plan.digest
@@ -61,9 +61,9 @@ def test_some_rows_alone_can_be_guided(call: Call, here: Path) -> None:
     drawn = call("generate", "tiny.safetensors", "--plan", "out/tiny-6-nfe.json", "--guidance", 3, "--json")
     assert json.loads(drawn.stdout)["nfe"] == 6
     for words, message in (
-        (["--guidance", 1], "an interval is of classifier-free guidance"),
+        (["--guidance", 1], "interval needs classifier-free guidance"),
         (["--constant-guidance"], "give one of them"),
-        (["--nfe", 7, "--guidance", 3], "a row of tiny costs 2 evaluations, and 7 are no multiple of it"),
+        (["--nfe", 7, "--guidance", 3], "a row of tiny costs 2 evaluations, and 7 is not a multiple of that"),
     ):
         refused = call("tune", "tiny.safetensors", "--nfe", 6, *QUICK, "--interval", *words)
         assert (refused.exit_code, message in refused.stderr) == (2, True), refused.stderr

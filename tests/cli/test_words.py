@@ -110,7 +110,7 @@ def test_bad_values_are_named(call: Call, here: Path, model: Path, words: list[s
 def test_what_only_prompts_have_is_refused_for_a_model_of_classes(call: Call, here: Path) -> None:
     write(here / "tiny.safetensors")
     for words, message in (
-        (("--height", 8), "tiny makes images of 4 x 4 pixels alone"),
+        (("--height", 8), "tiny makes only images of 4 x 4 pixels"),
         (("--clip-skip", 2), "clip_skip needs a model that takes prompts"),
     ):
         refused = call("generate", "tiny.safetensors", *words)

@@ -45,7 +45,7 @@ NAMED = (
         "away at 5 steps).",
     ),
     Named(
-        "PNDM where half a stride is no whole number",
+        "PNDM where half a stride is not a whole number",
         lambda name, config, found: (
             name == "PNDM" and config.get("num_train_timesteps", 1000) // (found.steps or 1) % 2 == 1
         ),

@@ -107,7 +107,7 @@ def test_samplers_that_would_remember_the_noise_as_data_are_refused():
         with pytest.raises(fs.InvalidInput, match=f"{name} remembers the data estimates of its first rows"):
             fs.sample(plan, zero_star(3.0, zero_init=rows), shape=SHAPE)
         fs.sample(plan, zero_star(3.0), shape=SHAPE)
-    with pytest.raises(fs.InvalidInput, match="zero_init 6 leaves no row of this plan of 6"):
+    with pytest.raises(fs.InvalidInput, match="zero_init=6 leaves none of the 6 rows"):
         fs.sample(fs.compile("euler", schedule=FLOW, steps=6), zero_star(3.0, zero_init=6), shape=SHAPE)
     with pytest.raises(fs.InvalidInput, match="counts or remembers the rows"):
         fs.sample_adaptive(zero_star(3.0, zero_init=1), shape=SHAPE)

@@ -113,3 +113,16 @@ def test_epsilon_without_any_signal_at_the_end_fits_nothing():
     found = diagnosed("v_prediction", ended, Claim("epsilon", ended))
     assert found.claimed.score == float("inf")
     assert found.fitting.prediction == "v_prediction"
+
+
+def test_a_hosted_network_runs_in_its_dtype_and_answers_in_that_of_the_states():
+    seen = []
+
+    def network(x, time, label):
+        seen.append((x.dtype, time.dtype, label))
+        return (x.double() + 1,)
+
+    answer = fs.doctor.hosted(network, "cpu", torch.bfloat16)(torch.zeros(2, 3), torch.full((2,), 750.0), label=4)
+    assert seen == [(torch.bfloat16, torch.float32, 4)]
+    assert answer.dtype == torch.float32
+    assert answer.tolist() == [[1.0] * 3] * 2

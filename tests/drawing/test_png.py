@@ -166,7 +166,7 @@ EDITS: list[tuple[str, Callable[[Content], None], str]] = [
     ("a plan of text", drawing(lambda d: d["sampling"].update(plan="text")), r"sampling\.plan"),
     ("a plan and a sampler", drawing(lambda d: d["sampling"].update(plan="0" * 16)), "already decides sampler"),
     ("an unknown task", drawing(lambda d: d.update(source={"task": "copy", "picture": "0" * 16})), r"source\.task"),
-    ("a mask alone", drawing(lambda d: d.update(source=MASKED)), "a mask belongs to inpaint"),
+    ("a mask alone", drawing(lambda d: d.update(source=MASKED)), "a mask is for inpaint"),
 ]  # fmt: skip
 MASKED = {"task": "img2img", "picture": "0" * 16, "mask": "0" * 16}
 

@@ -10,7 +10,7 @@ import torch
 
 from fewstep.core.errors import InvalidInput
 from fewstep.measure import Bootstrap, ClipScore, Summary, backbone, mean_score
-from models.tiny_diffusers import clip_tokenizer
+from models.tiny_diffusers import clip_tokenizer, tiny_clip
 
 transformers = pytest.importorskip("transformers")
 
@@ -132,7 +132,7 @@ def test_inception_is_given_bytes_by_a_library_that_has_to_be_there(tmp_path, mo
 
 
 def test_the_clip_score_is_the_cosine_of_image_and_prompt_times_100(tmp_path):
-    folder, prompts = scored(tmp_path), ["a red circle", "a blue square"]
+    folder, prompts = tiny_clip(tmp_path), ["a red circle", "a blue square"]
     score = ClipScore(folder)
     x = images(2, 3, 16, 16)
     found = score(x, prompts)
@@ -148,7 +148,7 @@ def test_the_clip_score_is_the_cosine_of_image_and_prompt_times_100(tmp_path):
 
 
 def test_a_prompt_that_is_cut_is_named_and_one_that_is_missing_refused(tmp_path):
-    score = ClipScore(scored(tmp_path))
+    score = ClipScore(tiny_clip(tmp_path))
     with pytest.warns(UserWarning, match="1 prompts are longer than CLIP's 16 tokens and were cut"):
         score(images(1, 3, 16, 16), ["red " * 40])
     with pytest.raises(InvalidInput, match="got 1 for 2"):
@@ -163,20 +163,6 @@ def test_a_prompt_that_is_cut_is_named_and_one_that_is_missing_refused(tmp_path)
         (tmp_path / name).unlink(missing_ok=True)
     with pytest.raises(InvalidInput, match="no tokenizer of CLIP"):
         ClipScore(tmp_path)
-
-
-def scored(folder):
-    """A tiny CLIP with a tokenizer of its own."""
-    tokenizer = clip_tokenizer(folder)
-    image = {**SMALL, "intermediate_size": 16, "image_size": 16, "patch_size": 8}
-    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": 1}
-    text = {**SMALL, "intermediate_size": 16, "vocab_size": len(tokenizer), "max_position_embeddings": 16, **ids}
-    torch.manual_seed(0)
-    config = transformers.CLIPConfig(vision_config=image, text_config=text, projection_dim=12)
-    transformers.CLIPModel(config).save_pretrained(folder)
-    scale = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
-    (folder / "preprocessor_config.json").write_text(json.dumps(scale))
-    return folder
 
 
 def test_any_score_has_a_mean_with_an_interval():

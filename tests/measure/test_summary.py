@@ -111,7 +111,7 @@ def test_features_that_break_their_word_are_refused():
             Summary(FunctionFeatures(function, "f", 9, "1")).update(x)
     with pytest.raises(InvalidInput, match="need digest="):
         FunctionFeatures(lambda x: x, "f", 9)
-    with pytest.raises(InvalidInput, match="a function has not: wrap a callable in FunctionFeatures"):
+    with pytest.raises(InvalidInput, match="a function does not: wrap a callable in FunctionFeatures"):
         Summary(lambda x: x)
     with pytest.raises(InvalidInput, match="knows only the id"):
         summed(gaussian(5, 9, 0)).update(x)

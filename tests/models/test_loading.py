@@ -1,6 +1,7 @@
 """Loading: every kind of source, and files that are missing, damaged, hostile or of another kind."""
 
 import json
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -211,6 +212,19 @@ def test_a_missing_part_is_named(folder: Path, part: str) -> None:
     path = folder / part
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(fs.InvalidInput, match=part.split("/")[0].replace("_index.json", "_index")):
+        load(folder)
+
+
+def test_a_tokenizer_without_its_words_is_refused_with_what_it_needs(folder: Path) -> None:
+    tokenizer = folder / "tokenizer"
+    (tokenizer / "tokenizer.json").unlink()
+    (tokenizer / "vocab.json").write_text("{}")
+    needed = r"it needs tokenizer.json, or vocab.json and merges.txt, and has .*vocab.json"
+    with pytest.raises(fs.InvalidInput, match=f"lacks its words: {needed}"):
+        load(folder)
+    for file in tokenizer.iterdir():
+        file.unlink()
+    with pytest.raises(fs.InvalidInput, match=r"lacks its words: .* and has no files. Fetch it again"):
         load(folder)
 
 
@@ -454,4 +468,10 @@ def test_a_recommendation_that_cannot_be_followed_is_refused_where_it_is_read(
 ) -> None:
     (folder / "fewstep.json").write_text(json.dumps(overlay))
     with pytest.raises(fs.InvalidInput, match=rf"fewstep\.json.*({message})"):
+        load(folder)
+
+
+def test_a_recommendation_that_is_a_pipe_is_refused_and_not_waited_for(folder: Path) -> None:
+    os.mkfifo(folder / "fewstep.json")
+    with pytest.raises(OSError, match=r"a named pipe, and only regular files are read: .*fewstep\.json"):
         load(folder)

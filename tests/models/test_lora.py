@@ -399,5 +399,5 @@ def test_models_that_take_no_lora_say_so(models: Models, tmp_path: Path) -> None
     for source, more in ((models("ddpm").folder, {}), ("digits", {}), (lambda x, t: x, {"spec": spec})):
         with pytest.raises(fs.InvalidInput, match="takes no LoRA, which changes text-to-image models of diffusers"):
             load(source, lora=path, **more)
-    with pytest.raises(fs.InvalidInput, match="diffusers loads no LoRA into a model of the kind pixart"):
+    with pytest.raises(fs.InvalidInput, match="a model of the kind pixart takes no LoRA in diffusers, nor here"):
         load(models("pixart").folder, lora=path)

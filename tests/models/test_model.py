@@ -55,7 +55,7 @@ def test_sizes_are_refused_by_name_with_what_is_allowed() -> None:
     fixed.check("tiny", 8, 8)
     free.check("sd", 128, 16)
     for sizes, size, message in (
-        (fixed, (8, 9), "tiny makes images of 8 x 8 pixels alone: leave the size out"),
+        (fixed, (8, 9), "tiny makes only images of 8 x 8 pixels: leave the size out"),
         (free, (64, 72), "width is 72; tiny makes multiples of 16 up to 128 pixels"),
         (free, (144, 64), "height is 144"),
         (free, (0, 64), "height is 0"),

@@ -202,7 +202,7 @@ def test_files_that_are_damaged_or_of_another_kind_are_refused(
     with pytest.raises(fs.InvalidInput, match=r"cut.safetensors .*truncated or damaged"):
         load(cut, config=config)
     unknown = originals.write(tmp_path / "unknown.safetensors", net__={"layers.0.weight": torch.zeros(4)})
-    with pytest.raises(fs.InvalidInput, match=r"config is for an original checkpoint.*unknown.safetensors is none"):
+    with pytest.raises(fs.InvalidInput, match=r"config is for an original checkpoint.*unknown.safetensors is not one"):
         load(unknown, config=config)
     with pytest.raises(fs.InvalidInput, match=r"without a configuration beside it, of no layout that is known"):
         load(unknown)

@@ -101,7 +101,7 @@ def test_a_file_is_what_it_says(read: Any, metadata: Any, tensors: Any, expected
         ({"tensors": {"alphas_cumprod": ALPHAS**2}}, "of another noise schedule than that of config.json"),
         ({"tensors": {"alphas_cumprod": ALPHAS[:500]}}, "of another noise schedule than that of config.json"),
         ({"tensors": {"alphas_cumprod": ALPHAS * float("nan")}}, "of another noise schedule"),
-        ({"tensors": {"alphas_cumprod": torch.zeros(2, 3)}}, r"of shape \(2, 3\), which is no noise schedule"),
+        ({"tensors": {"alphas_cumprod": torch.zeros(2, 3)}}, r"of shape \(2, 3\), which is not a noise schedule"),
         ({"tensors": {"edm_vpred.sigma_max": torch.zeros(1)}}, "as CosXL does: fewstep does not know such a model"),
         ({"prediction": "v"}, "unknown prediction type 'v'"),
         ({"zero_snr": 1}, "zero_snr is True, False or None, got 1"),

@@ -68,6 +68,22 @@ def clip_text(tokenizer: Any, width: int = 32, projection: int | None = None) ->
     return (CLIPTextModel if projection is None else CLIPTextModelWithProjection)(config).eval()
 
 
+def tiny_clip(folder: Path) -> Path:
+    """A folder with a whole CLIP, of pictures of 16 x 16, and a tokenizer of its own."""
+    from transformers import CLIPConfig, CLIPModel
+
+    tokenizer = clip_tokenizer(folder)
+    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    image = {**small, "image_size": 16, "patch_size": 8, "projection_dim": 12}
+    ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": 1}
+    text = {**small, "vocab_size": len(tokenizer), "max_position_embeddings": 16, **ids}
+    torch.manual_seed(0)
+    CLIPModel(CLIPConfig(vision_config=image, text_config=text, projection_dim=12)).save_pretrained(folder)
+    scale = {"image_mean": [0.5] * 3, "image_std": [0.25] * 3}
+    (folder / "preprocessor_config.json").write_text(json.dumps(scale))
+    return folder
+
+
 def t5_text(tokenizer: Any, width: int = 32) -> Any:
     from transformers import T5Config, T5EncoderModel
 

@@ -66,7 +66,7 @@ def test_images_are_printed_in_one_line(pipe: Pipeline) -> None:
 
 
 def test_a_picture_too_large_for_memory_is_refused() -> None:
-    with pytest.raises(fs.InvalidInput, match="use a scale below 64, or fewer images"):
+    with pytest.raises(fs.InvalidInput, match="use a scale below 64, or draw fewer or smaller images"):
         Layout(columns=100, scale=64).size(10_000, 8, 8)
 
 

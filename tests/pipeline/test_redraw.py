@@ -120,7 +120,7 @@ def test_a_complete_drawing_is_drawn_as_the_call_that_made_it(models: Models) ->
     [
         ({"labels": [0, 7]}, "no label 7"),
         ({"negative": [7]}, "no label 7"),
-        ({"height": 5}, "tiny makes images of 4 x 4 pixels alone"),
+        ({"height": 5}, "tiny makes only images of 4 x 4 pixels"),
         (
             {"sampling": {"sampler": "ddim", "steps": 2, "grid": "trailing", "options": {"nonsense": 1}}},
             "unknown option",

@@ -1,8 +1,11 @@
 """What is imported when: heavy packages only by those who ask for them."""
 
+import ast
+import importlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,11 +50,31 @@ def test_sampling_needs_torch_and_numpy_only():
     assert not packages & (EXTRAS | {"click", "typer", "PIL", "safetensors"})
 
 
+def test_a_room_is_there_before_others_have_loaded_it():
+    assert "torch" in loaded_by(
+        "import fewstep as fs; fs.scenes.held_out_prompts(1); assert fs.scenes is fs.zoo.scenes"
+    )
+
+
 def test_every_public_name_is_there_and_no_other():
     import fewstep as fs
 
     assert sorted(fs.__all__) == sorted(set(fs.__all__)) == sorted(dir(fs))
     for name in fs.__all__:
         assert getattr(fs, name) is not None
-    with pytest.raises(AttributeError, match="has no attribute 'sampel'"):
+    with pytest.raises(AttributeError, match="has no attribute 'sampel'; it has APG, "):
         fs.sampel  # noqa: B018
+
+
+@pytest.mark.parametrize("package", ["fewstep", "fewstep.core", "fewstep.denoise", "fewstep.run"])
+def test_editors_and_python_find_the_same_names_in_the_same_places(package):
+    """Type checkers read the imports under TYPE_CHECKING and a plain `__all__`, Python the homes of names."""
+    module = importlib.import_module(package)
+    tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
+    checked = next(node for node in tree.body if isinstance(node, ast.If))
+    rooms = getattr(module, "_ROOMS", {})
+    seen = {name.name: f"{one.module}.{name.name}" for one in checked.body for name in one.names}
+    homes = {name: f"{home}.{name}" for name, home in module._HOME.items()} | rooms
+    assert seen == homes
+    plain = {name.name for one in tree.body if isinstance(one, ast.ImportFrom) for name in one.names}
+    assert set(homes) <= set(module.__all__) <= set(homes) | plain

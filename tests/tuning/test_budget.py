@@ -50,7 +50,9 @@ def test_evaluations_become_rows_by_what_a_row_of_this_model_costs():
     given = guided.denoiser([0]).network, {"few": torch.ones(1)}, {"few": torch.zeros(1)}
     apg = fs.Guided(*given, 3.0, method=fs.APG(momentum=0.0))
     assert budget_of(Problem.of(apg, (6,)), nfe=12).rows == 6
-    with pytest.raises(fs.InvalidInput, match=r"a row of model costs 2 evaluations, and 13 are no multiple.*12 or 14"):
+    with pytest.raises(
+        fs.InvalidInput, match=r"a row of model costs 2 evaluations, and 13 is not a multiple.*12 or 14"
+    ):
         budget_of(guided, nfe=13)
 
 

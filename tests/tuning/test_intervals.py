@@ -131,10 +131,10 @@ def test_an_interval_that_no_time_was_left_for_is_said():
 
 @pytest.mark.parametrize(("scale", "factors"), [(1.0, True), (3.0, False)])
 def test_an_interval_without_factors_to_learn_is_refused(scale, factors):
-    with pytest.raises(fs.InvalidInput, match="an interval is of classifier-free guidance by a constant scale"):
+    with pytest.raises(fs.InvalidInput, match="interval needs classifier-free guidance at a constant scale"):
         tune(problem(scale), nfe=6, settings=TuningSettings(**MORE, interval=True, factors=factors))
 
 
 def test_an_interval_finds_the_rows_itself():
-    with pytest.raises(fs.InvalidInput, match="an interval spends evaluations on more rows: give nfe="):
+    with pytest.raises(fs.InvalidInput, match="with interval, the number of rows is found: give nfe="):
         tune(problem(), rows=3, settings=TuningSettings(interval=True))

@@ -9,8 +9,9 @@ import fewstep as fs
 from fewstep import zoo
 from fewstep.benchmark.subject import Subject
 from fewstep.tuning.settings import HELD_OUT
-from fewstep.tuning.subject import TUNED_ON, problem_of
+from fewstep.tuning.subject import TUNED_ON, problem_of, scale_of
 from fewstep.zoo.scenes.prompts import held_out_prompts, training_prompts
+from models import tiny_diffusers
 
 
 def test_training_prompts_are_of_the_part_that_training_uses():
@@ -45,3 +46,13 @@ def test_another_model_of_that_name_is_asked_for_prompts(tmp_path: Path) -> None
         problem_of(other, 3.0)
     with pytest.raises(fs.InvalidInput, match="scenes draws from words: give --prompts FILE"):
         Subject(other).conditions  # noqa: B018
+
+
+def test_a_recommended_scale_of_a_negative_branch_is_refused_and_not_dropped(tmp_path: Path) -> None:
+    tiny_diffusers.write("flux", tmp_path / "flux")
+    assert scale_of(fs.load(tmp_path / "flux"), 2.0) == 2.0
+    (tmp_path / "flux/fewstep.json").write_text('{"guidance": {"scale": 3.5, "true_cfg": 4.0}}')
+    pipe = fs.load(tmp_path / "flux")
+    for measured in (lambda: problem_of(pipe), lambda: Subject(pipe).scale(None)):
+        with pytest.raises(fs.InvalidInput, match=r"flux recommends true_cfg, .* Take true_cfg out of a copy"):
+            measured()

@@ -150,7 +150,7 @@ def test_a_problem_needs_a_schedule_a_shape_and_a_seed_in_range():
         Problem.of(lambda x, t: x, (0,), LINEAR)
     with pytest.raises(fs.InvalidInput, match="seed must be a whole number"):
         mixture(seed=-1)
-    with pytest.raises(fs.InvalidInput, match="are of the 16 training images"):
+    with pytest.raises(fs.InvalidInput, match="at most the 16 training images"):
         Sizes(train=16)
     with pytest.raises(fs.InvalidInput, match="gives no finite images"):
         tune(Problem.of(lambda x, t: x * float("nan"), (6,), LINEAR), rows=4, settings=TuningSettings(samplers=FEW))

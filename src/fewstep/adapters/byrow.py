@@ -45,7 +45,7 @@ class GuidanceByRow:
                 f"the plan {plan.digest} has no guidance by row: give it to PlanScheduler.from_plan as it is"
             )
         if isinstance(scale, bool) or not isinstance(scale, int | float) or not 1 < scale < math.inf:
-            raise InvalidInput(f"scale must be a number above 1, as pipelines guide by none else, got {scale!r:.60}")
+            raise InvalidInput(f"scale must be a number above 1, got {scale!r:.60}: pipelines do not guide at others")
         followed: GuidanceSchedule = GuidanceSchedule.following(float(scale), plan)
         self.weights = tuple(max(w, LEAST) for w in followed.over(plan))
         self.plan = replace(plan, guidance_factors=None)
@@ -64,7 +64,7 @@ class GuidanceByRow:
         own = getattr(pipe, "_guidance_scale", None)
         if own is None:
             raise InvalidInput(
-                f"{type(pipe).__name__} keeps no guidance scale that could be set: tune with `fewstep tune "
+                f"{type(pipe).__name__} has no guidance scale that can be set: tune with `fewstep tune "
                 "--constant-guidance`, or draw with fewstep.load"
             )
         if getattr(pipe.scheduler, "plan", None) != self.plan:

@@ -26,7 +26,7 @@ def refuse(host: Mapping[str, Any], sampler: str, options: Mapping[str, Any]) ->
         if name not in IDLE:
             raise unknown_name("argument of step", name, [*IDLE, "eta", "use_clipped_model_output", "variance_noise"])
         if name == "order" and value is not None and sampler != f"lms-{value}":
-            raise InvalidInput(f"order={value!r} is not for step: give sampler='lms-{value}' from the start")
+            raise InvalidInput(f"step does not take order={value!r}: make the scheduler with sampler='lms-{value}'")
         asks = value is not None and (isinstance(value, Tensor) or value not in (IDLE[name], options.get(name)))
         if name != "order" and asks:
             raise _from_the_start(name, value)
@@ -64,6 +64,6 @@ def check_clipped(use_clipped: bool, sampler: str) -> None:
 
 def _from_the_start(name: str, value: Any) -> InvalidInput:
     return InvalidInput(
-        f"{name}={value!r:.60} is not for step: a plan has its options from the start, such as "
+        f"step does not take {name}={value!r:.60}: give options when you make the scheduler, such as "
         f"PlanScheduler.from_config(config, sampler=.., {name}=..)"
     )

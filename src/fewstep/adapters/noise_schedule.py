@@ -26,7 +26,7 @@ def schedule_of(config: Settings, host: str | None = None) -> Schedule:
     if host == "CosineDPMSolverMultistep":
         return schedules.edm(config.get("sigma_max", 500.0), config.get("sigma_min", 0.3))
     if host == "IPNDM" or config.get("prediction_type") == "trigflow":
-        raise InvalidInput(f"{host}Scheduler is not on a noise schedule that fewstep has; give a plan or another host")
+        raise InvalidInput(f"fewstep does not have the noise schedule of {host}Scheduler: give a plan or another host")
     name = None if host is None else f"{host}Scheduler"
     schedule = schedules.from_diffusers({**config, "_class_name": name})
     shift = config.get("snr_shift_scale")

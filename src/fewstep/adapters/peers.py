@@ -44,7 +44,7 @@ _VARIANCE = ("variance_type",)
 def sampler_of(host: str | None, config: Settings) -> Choice:
     """The sampler that the diffusers class `host` is under `config`, and its options.
 
-    Raises `InvalidInput` where the class is not known or is no sampler of fewstep.
+    Raises `InvalidInput` where the class is not known or has no sampler here.
     """
     if host is None:
         raise InvalidInput(
@@ -52,7 +52,7 @@ def sampler_of(host: str | None, config: Settings) -> Choice:
             "as sampler='dpmpp-2m', or pass the scheduler itself, PlanScheduler.from_config(pipe.scheduler)"
         )
     if host not in SAMPLERS_OF:
-        raise InvalidInput(f"{host}Scheduler is no sampler of fewstep: give one, such as sampler='dpmpp-2m'")
+        raise InvalidInput(f"fewstep has no sampler for {host}Scheduler: give one, such as sampler='dpmpp-2m'")
     return SAMPLERS_OF[host](config)
 
 
@@ -147,7 +147,8 @@ def _dpm_multistep(config: Settings) -> Choice:
     known = {"dpmsolver": "dpm", "dpmsolver++": "dpmpp", "sde-dpmsolver++": "sde-dpmpp", "deis": "dpmpp"}
     if algorithm not in known or order not in (1, 2, 3):
         raise InvalidInput(
-            f"no sampler is algorithm_type={algorithm!r} of solver_order={order}; give one, such as sampler='dpmpp-2m'"
+            f"no sampler has algorithm_type={algorithm!r} with solver_order={order}: give one, such as "
+            "sampler='dpmpp-2m'"
         )
     family = known[algorithm]
     if order == 1:
@@ -163,7 +164,7 @@ def _cosine(config: Settings) -> Choice:
 def _dpm_singlestep(config: Settings) -> Choice:
     algorithm = config.get("algorithm_type", "dpmsolver++")
     if algorithm == "sde-dpmsolver++":
-        raise InvalidInput("no sampler is a singlestep sde-dpmsolver++; give one, such as sampler='dpmpp-sde'")
+        raise InvalidInput("there is no singlestep sde-dpmsolver++: give a sampler, such as sampler='dpmpp-sde'")
     options = _given(config, solver_order="order") | _variant(config)
     if "lower_order_final" in config:
         ends = config.get("final_sigmas_type", "zero") == "zero"

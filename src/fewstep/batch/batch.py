@@ -127,7 +127,7 @@ class Batch:
         Eager parts share the kind of negative condition; parts in slots share the size and the weaker model.
         """
         if self.size is None:
-            raise InvalidInput("the batch size is still to be found: give one")
+            raise InvalidInput("the batch size is not known yet: give one")
         groups: dict[Any, list[int]] = {}
         for index, item in enumerate(self.items):
             drawing = self.orders[item.order].drawing

@@ -7,10 +7,8 @@ are counted, and the batch has as many images as fit into half of the free memor
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fewstep.core.errors import InvalidInput
+from fewstep.run.memory import free_bytes
 
 T = TypeVar("T")
 MOST, SHARE = 64, 0.5
@@ -87,23 +86,6 @@ def halved(size: int, draw: Callable[[int], T]) -> tuple[int, T]:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         size //= 2
-
-
-def free_bytes() -> int:
-    """Bytes of the host's memory that can be had: what Linux says is available, less where a control group has less;
-    elsewhere half of what is installed.
-    """
-    try:
-        table = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        free = int(table["MemAvailable"].split()[0]) * 1024
-    except (OSError, ValueError, KeyError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return free if limit == "max" else max(0, min(free, int(limit) - int(used)))
-    except (OSError, ValueError):
-        return free
 
 
 def _address(tensor: Tensor) -> int:

@@ -16,12 +16,16 @@ from fewstep.benchmark.choice import Answer, Evidence, choose
 from fewstep.benchmark.commands import Lines
 from fewstep.benchmark.glossary import lacking, meaning
 from fewstep.benchmark.measured import Machine, Measured, ModelFacts, PlanFacts
+from fewstep.benchmark.negative import Negative, Negatives
 from fewstep.benchmark.pareto import ComparisonGroup, Front, front_of, groups, table
 from fewstep.benchmark.planner import Budget, Choice, decide, deciding, fits
 from fewstep.benchmark.results import read_results
 from fewstep.benchmark.runner import Bench, bench
+from fewstep.benchmark.scale import Rung, Verdict, told
+from fewstep.benchmark.search import ScaleChoice, ScaleSearch
 from fewstep.benchmark.settings import Forecast, Loading, Pictures, Reporter, Stage
 from fewstep.benchmark.sweep import Sweep
+from fewstep.benchmark.yardstick import Yardstick, shows_digits, signed, yardstick_of
 
 __all__ = [
     "ADVICE",
@@ -39,11 +43,18 @@ __all__ = [
     "Machine",
     "Measured",
     "ModelFacts",
+    "Negative",
+    "Negatives",
     "Pictures",
     "PlanFacts",
     "Reporter",
+    "Rung",
+    "ScaleChoice",
+    "ScaleSearch",
     "Stage",
     "Sweep",
+    "Verdict",
+    "Yardstick",
     "advice_for",
     "bench",
     "choose",
@@ -55,5 +66,9 @@ __all__ = [
     "lacking",
     "meaning",
     "read_results",
+    "shows_digits",
+    "signed",
     "table",
+    "told",
+    "yardstick_of",
 ]

@@ -17,7 +17,7 @@ class Advice(NamedTuple):
     """What to take for plans of `least` to `most` rows, None for no end.
 
     Attributes:
-        distilled: what the field takes for models that were distilled to few steps; "" where that is no matter.
+        distilled: what the field takes for models that were distilled to few steps; "" where that does not matter.
         others: samplers for all other models, the first of which `fewstep choose` proposes.
         grid: of the proposal; `options` of its sampler.
         expect: what a model that is not distilled gives, in words.

@@ -18,10 +18,14 @@ from fewstep.benchmark.missing import Missing, missing
 from fewstep.benchmark.pareto import ComparisonGroup, group_of
 from fewstep.benchmark.planner import Budget, Choice, decide
 from fewstep.benchmark.runner import measure as measure_sweep
+from fewstep.benchmark.search import SHARE, ScaleChoice, ScaleSearch, find_scale, search_of
 from fewstep.benchmark.settings import PLAIN, SILENT, Loading, Pictures, Reporter
 from fewstep.benchmark.subject import Source, Subject
 from fewstep.core.errors import InvalidInput
 from fewstep.tuning.rivals import fitting
+
+LEAST_SECONDS = 1e-3
+"""For a sweep where none are left: it measures one plan whatever it takes."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,7 @@ class Answer:
         choice: with its neighbours; None where it is advice.
         lines: what to type.
         notes: what to know of it.
+        guidance: how the guidance scale was found; None where it was given.
     """
 
     budget: Budget
@@ -67,6 +72,7 @@ class Answer:
     advice: Advice | None
     lines: Lines
     notes: Sequence[str]
+    guidance: ScaleChoice | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `kind` is "measured" or "advice"."""
@@ -81,6 +87,7 @@ class Answer:
             "advice": None if self.advice is None else {**self.advice._asdict(), "options": dict(self.advice.options)},
             "lines": self.lines._asdict(),
             "notes": list(self.notes),
+            "guidance": None if self.guidance is None else self.guidance.to_json(),
         }
 
 
@@ -89,7 +96,7 @@ def choose(
     budget: Budget,
     *,
     measure: str = "quality",
-    guidance: float | None = None,
+    guidance: float | str | ScaleSearch | None = None,
     evidence: Evidence = KNOWN,
     loading: Loading = PLAIN,
     reporter: Reporter = SILENT,
@@ -100,16 +107,23 @@ def choose(
         pipe: a pipeline in float32, with which the lines to type begin; or a name, path or id as `fewstep.load` takes
             them, which the lines load.
         measure: the figure that decides, such as "quality" or "adherence".
-        guidance: the scale that is drawn with; None is the model's own.
+        guidance: the scale that is drawn with; None is the model's own. "auto" chooses it by measurement, and a
+            `ScaleSearch` says how; a negative prompt that helps comes with it.
         evidence: what the choice may rest on, and what may be spent to measure more.
         loading: where a model that is not loaded yet runs, and how its files are read.
         reporter: told why is measured, and into which folder, what it will cost, and what goes on.
 
     Raises:
-        InvalidInput: nothing meets the budget, or a file cannot be used.
+        InvalidInput: nothing meets the budget, or a file cannot be used; nothing tells a better guidance scale, or
+            nothing may be measured, where the scale is to be chosen.
     """
+    search, began = search_of(guidance), time.monotonic()
+    if search is not None and evidence.seconds is None:
+        raise InvalidInput('guidance "auto" is chosen by measurement: leave out --no-measure, or give a scale')
     subject = Subject(pipe, Pictures(evidence.images, prompts=evidence.prompts), loading)
-    question = _Question(subject, budget, measure, subject.scale(guidance), evidence)
+    found = None if search is None else _scale_for(subject, budget, search, evidence, reporter)
+    scale = subject.scale(guidance if found is None else found.scale)  # type: ignore[arg-type]
+    question = _Question(subject, budget, measure, scale, evidence, began)
     findings = question.answered(reporter)
     choice, advice, notes = None, None, [*findings.notes, *filter(None, [findings.unfinished])]
     if findings.measured:
@@ -125,13 +139,26 @@ def choose(
         chosen, advice = question.advised()
         if budget.ms is not None or budget.quality is not None:
             notes.append("of the milliseconds and the quality that you ask for nothing is known without measuring")
-    lines = lines_of(chosen, subject.words, subject.is_loaded)
-    return Answer(budget, measure, chosen, choice, advice, lines, notes)
+    negative = None if found is None else found.negative
+    if negative is not None:
+        notes.append("the samplers were compared without the negative prompt")
+    lines = lines_of(chosen, subject.words, subject.is_loaded, negative)
+    return Answer(budget, measure, chosen, choice, advice, lines, notes, found)
+
+
+def _scale_for(
+    subject: Subject, budget: Budget, search: ScaleSearch, evidence: Evidence, reporter: Reporter
+) -> ScaleChoice:
+    """The guidance scale, found in its share of the time."""
+    model, seconds = subject.model, evidence.seconds or 0.0
+    place = folder_for(model.name, model.digest, subject.here, evidence.results)
+    return find_scale(subject, budget, search, place, SHARE * seconds, reporter)
 
 
 @dataclass(frozen=True)
 class _Question:
-    """What is asked of a model, see `choose`; `scale` is the guidance, None where there is nothing to guide.
+    """What is asked of a model, see `choose`; `scale` is the guidance, None where there is nothing to guide. The time
+    counts from `began`.
 
     With seconds to spend, the measurements that count are of the prompts, and of at least as many images, as new ones
     would have.
@@ -142,6 +169,7 @@ class _Question:
     measure: str
     scale: float | None
     evidence: Evidence
+    began: float
 
     @property
     def cost(self) -> int:
@@ -190,7 +218,7 @@ class _Question:
             elif need is not None and seconds is not None:
                 self.subject.conditions  # noqa: B018  refuses
             return found
-        end, tried, folders = time.monotonic() + seconds, list[tuple[Missing, ComparisonGroup | None]](), list[Path]()
+        end, tried, folders = self.began + seconds, list[tuple[Missing, ComparisonGroup | None]](), list[Path]()
         while need is not None and (need, found.group) not in tried:
             left = end - time.monotonic()
             if tried and left <= 0:
@@ -200,7 +228,7 @@ class _Question:
             reporter.begin(need.why, folder)
             bench = measure_sweep(
                 self._comparable(group), need.sweep(self.scale, self.evidence.force), folder,
-                seconds=left, reporter=reporter,
+                seconds=max(left, LEAST_SECONDS), reporter=reporter,
             )  # fmt: skip
             if bench.stopped == "interrupted":
                 raise KeyboardInterrupt
@@ -233,8 +261,8 @@ class _Question:
         rows = self.budget.most_rows(cost)
         if rows is None:
             raise InvalidInput(
-                f"nothing is measured of {model.name}, and advice knows no milliseconds and no quality: leave out "
-                "--no-measure, or run `fewstep bench`; for --budget-rows and --budget-nfe there is advice"
+                f"{model.name} has no measurements, and without them there is advice for --budget-rows and "
+                "--budget-nfe only: leave out --no-measure, or run `fewstep bench`"
             )
         if self.budget.nfe is not None and self.budget.nfe < cost:
             raise InvalidInput(f"guidance takes {cost} network evaluations a row: allow NFE {cost}, or --guidance 1")

@@ -32,9 +32,11 @@ def bench_command(subject: Subject, sweep: Sweep, clip: str | os.PathLike[str] |
     return shlex.join(words + subject.model.loading.words)
 
 
-def generate_command(one: Measured, folder: str | os.PathLike[str] = "", prompted: bool = False) -> str:
+def generate_command(
+    one: Measured, folder: str | os.PathLike[str] = "", prompted: bool = False, negative: str | None = None
+) -> str:
     """The `fewstep generate` that draws with a plan, whose file lies in a folder, and where the model is `prompted`,
-    with a PROMPT.
+    with a PROMPT; away from a `negative` one.
     """
     plan = one.plan
     words = ["fewstep", "generate", one.model.source, *["PROMPT"] * prompted]
@@ -45,6 +47,8 @@ def generate_command(one: Measured, folder: str | os.PathLike[str] = "", prompte
         words += _pairs("--grid-option", plan.grid_options) + _pairs("--option", plan.options)
     if one.guidance is not None:
         words += ["--guidance", exact(one.guidance)]
+    if negative is not None:
+        words += ["--negative", negative]
     if one.precision != "float32":
         words += ["--dtype", one.precision]
     return shlex.join(words + one.model.loading.words)
@@ -53,8 +57,8 @@ def generate_command(one: Measured, folder: str | os.PathLike[str] = "", prompte
 class Lines(NamedTuple):
     """The same choice three times.
 
-    `diffusers` is None for models that are no pipeline of diffusers, and for plans with guidance by row at a scale that
-    its pipelines do not guide by; both it and `command` for a model that is there in Python alone.
+    `diffusers` is None for models that are not a pipeline of diffusers, and for plans with guidance by row at a scale
+    that its pipelines do not guide by; both it and `command` for a model that is there in Python alone.
     """
 
     command: str | None
@@ -62,8 +66,10 @@ class Lines(NamedTuple):
     diffusers: str | None
 
 
-def lines_of(one: Measured, prompted: bool, loaded: bool = False) -> Lines:
-    """The lines that draw with a plan; `prompted`: whether from prompts, `loaded`: by a pipeline that is there."""
+def lines_of(one: Measured, prompted: bool, loaded: bool = False, negative: str | None = None) -> Lines:
+    """The lines that draw with a plan; `prompted`: whether from prompts, `loaded`: by a pipeline that is there,
+    `negative`: away from this prompt.
+    """
     plan, model = one.plan, one.model
     arguments = ['"PROMPT"'] * prompted
     if plan.file is not None:
@@ -72,7 +78,7 @@ def lines_of(one: Measured, prompted: bool, loaded: bool = False) -> Lines:
         arguments += _named({"sampler": plan.sampler, "steps": plan.steps, "grid": plan.grid})
         more = {"grid_options": dict(plan.grid_options), "options": dict(plan.options)}
         arguments += _named({"sampling": {name: value for name, value in more.items() if value}})
-    drawn = ", ".join([*arguments, *_named({"guidance": one.guidance})])
+    drawn = ", ".join([*arguments, *_named({"guidance": one.guidance, "negative": negative})])
     if loaded:
         return Lines(None, f"images = pipe({drawn})", None)
     dtype = None if one.precision == "float32" else one.precision
@@ -80,7 +86,8 @@ def lines_of(one: Measured, prompted: bool, loaded: bool = False) -> Lines:
     idle = plan.guidance_factors is not None and (one.guidance is None or one.guidance <= 1)
     theirs = (is_folder(model) or prompted) and not idle
     python = f"images = fs.load({source})({drawn})"
-    return Lines(generate_command(one, prompted=prompted), python, _diffusers(one, prompted) if theirs else None)
+    command = generate_command(one, prompted=prompted, negative=negative)
+    return Lines(command, python, _diffusers(one, prompted, negative) if theirs else None)
 
 
 def is_folder(model: ModelFacts) -> bool:
@@ -88,10 +95,11 @@ def is_folder(model: ModelFacts) -> bool:
     return model.source != "digits" and Path(model.source).suffix != ".safetensors"
 
 
-def _diffusers(one: Measured, prompted: bool) -> str:
+def _diffusers(one: Measured, prompted: bool, negative: str | None = None) -> str:
     """Lines for a pipeline `pipe`, which says itself what its network predicts."""
     plan = one.plan
     call = ['"PROMPT"'] if prompted else ["class_labels=[0]"] * (one.guidance is not None)
+    call += _named({"negative_prompt": negative})
     call.append(f"num_inference_steps={plan.steps}")
     if plan.file is not None and plan.guidance_factors is not None:
         drawn = ", ".join([*call, "guidance_scale=by_row.first", "callback_on_step_end=by_row"])

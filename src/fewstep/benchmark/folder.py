@@ -4,6 +4,7 @@ FOLDER/runs.jsonl           a measurement a line
 FOLDER/bench.json           the model, and the commands that measured
 FOLDER/plans/DIGEST.json    plans that came from files
 FOLDER/converged/KEY.safetensors, FOLDER/pictures/KEY.png
+FOLDER/guidance/KEY.safetensors  what was read of the images of a guidance scale
 FOLDER/index.html           the page
 
 out/bench-NAME              the usual folder
@@ -77,6 +78,10 @@ class Folder:
         """Where the small picture of a measurement, or of a converged solution, lies."""
         return self._inner("pictures") / f"{key}.png"
 
+    def scale(self, key: str) -> Path:
+        """Where what was read of the images of a guidance scale lies."""
+        return self._inner("guidance") / f"{key}.safetensors"
+
     def keep(self, plan: Plan) -> str:
         """Put a plan beside the results; returns its place in the folder."""
         file = self._inner("plans") / f"{plan.digest}.json"
@@ -89,6 +94,10 @@ class Folder:
         if command in self.commands and (self.path / DESCRIPTION).exists():
             return
         self.commands = [*self.commands, command]
+        self.describe()
+
+    def describe(self) -> None:
+        """Write whose bench it is."""
         document = _DESCRIPTION.dump_json(_Description(self.model, self.commands), indent=2)
         write_whole(self.path / DESCRIPTION, document)
 

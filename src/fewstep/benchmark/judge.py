@@ -12,24 +12,19 @@ import torch
 from torch import Tensor
 
 from fewstep.benchmark.subject import FIRST, Subject
+from fewstep.benchmark.yardstick import FRECHET_WIDTHS, Adherence, real_digits, signed, thumbnails
 from fewstep.core.errors import InvalidInput
-from fewstep.measure.adherence import ClipScore, mean_score, prompts_digest
+from fewstep.measure.adherence import ClipScore, mean_score
 from fewstep.measure.converged import Converged
 from fewstep.measure.distance import LEAST_ERROR
-from fewstep.measure.features import Features, FunctionFeatures
+from fewstep.measure.features import Features
 from fewstep.measure.figure import REPLICATES, Figure, figure_of, resampling
 from fewstep.measure.frechet import frechet_distance
 from fewstep.measure.saturation import saturation
 from fewstep.measure.spread import diversity
 from fewstep.measure.summary import Summary
-from fewstep.pipeline.images import pixels_of
-from fewstep.zoo import classifier, digits
-from fewstep.zoo.scenes.check import adheres, read_picture
-from fewstep.zoo.trainclassifier import HELD_OUT, SPLIT_SEED
+from fewstep.zoo import classifier
 
-FRECHET_WIDTHS = 10
-"""A Frechet distance needs so many images for each number of the features: that of fewer is mostly their number."""
-THUMBNAIL = 8
 FLOOR = 1e-20
 
 
@@ -43,7 +38,7 @@ class Judge:
 
     def __init__(self, subject: Subject, clip: str | os.PathLike[str] | None = None):
         self.subject, self.no_distance, self.reference = subject, "", None
-        self.features: Features = _thumbnails(subject)
+        self.features: Features = thumbnails(subject.pixel_shape)
         if subject.shows_digits:
             self._use_digits()
         else:
@@ -51,6 +46,7 @@ class Judge:
         if clip is not None and not subject.words:
             raise InvalidInput(f"--clip scores pictures under prompts, and {subject.model.name} draws classes")
         self.clip = None if clip is None else ClipScore(clip, device=subject.device)
+        self.adherence = None if subject.known_prompts is None else Adherence(subject.known_prompts)
 
     def _use_digits(self) -> None:
         images = self.subject.count
@@ -60,12 +56,9 @@ class Judge:
             self.no_distance = f"{images} images are too few for a distance, which needs {least}: use --images"
             return
         try:
-            real = digits.load().split(HELD_OUT, SPLIT_SEED)[0].images
+            self.reference = real_digits()
         except InvalidInput as error:
             self.no_distance = str(error)
-            return
-        self.reference = Summary(self.features)
-        self.reference.update(real)
 
     @cached_property
     def facts(self) -> list[str]:
@@ -106,14 +99,12 @@ class Tally:
             self._score("squares", (states.cpu()[good].double() - solution.double()).square().flatten(1).mean(dim=1))
             self._score("pictures", (pictures.double() - wanted[good].double()).square().flatten(1).mean(dim=1))
         self._score("saturation", saturation(pictures, low, high).share)
-        signed = ((pictures - low) * (2 / (high - low)) - 1).clamp(-1, 1)
-        self.summary.update(signed)
-        if subject.known_prompts is not None:
-            self._score(
-                "adherence", torch.tensor([_right(subject, n, one) for n, one in zip(kept, signed, strict=True)])
-            )
+        shown = signed(pictures, subject.value_range)
+        self.summary.update(shown)
+        if self.judge.adherence is not None:
+            self._score("adherence", self.judge.adherence.read(shown, [subject.condition(n) for n in kept])[:, 0])
         if self.judge.clip is not None:
-            self._score("clip", self.judge.clip(signed, [subject.condition(n) for n in kept]))
+            self._score("clip", self.judge.clip(shown, [subject.condition(n) for n in kept]))
 
     def _score(self, name: str, values: Tensor) -> None:
         self.scores.setdefault(name, []).append(values.double().cpu())
@@ -129,8 +120,8 @@ class Tally:
         found["diversity"] = diversity(self.summary)
         found["saturation"] = mean_score("saturation", scores["saturation"], better="less")
         if "adherence" in scores:
-            words = prompts_digest(self._prompts())
-            found["adherence"] = mean_score("adherence", scores["adherence"], reference=words)
+            assert self.judge.adherence is not None
+            found["adherence"] = self.judge.adherence.figure(scores["adherence"][:, None], self._prompts())
         if self.judge.clip is not None:
             found["clip"] = self.judge.clip.figure(scores["clip"], self._prompts())
         if self.judge.reference is not None:
@@ -168,22 +159,3 @@ class Tally:
             name: figure_of(*values, better=better[name], settings=settings.get(name, ""), **facts)
             for name, values in found.items()
         }
-
-
-def _thumbnails(subject: Subject) -> Features:
-    """Pictures at a size of 8 x 8, or their own where that is less."""
-    shape = subject.pixel_shape
-    channels, sides = shape[0], (min(shape[1], THUMBNAIL), min(shape[2], THUMBNAIL))
-    return FunctionFeatures(
-        lambda pictures: torch.nn.functional.adaptive_avg_pool2d(pictures, sides),
-        f"thumbnails {channels}x{sides[0]}x{sides[1]}",
-        channels * sides[0] * sides[1],
-        "thumbnails-1",
-    )
-
-
-def _right(subject: Subject, number: int, picture: Tensor) -> float:
-    """1 where the picture (3, H, W) in [-1, 1] shows all that its prompt names, and nothing else."""
-    known = subject.known_prompts or []
-    prompt = known[(number - FIRST) % len(known)]
-    return float(adheres(read_picture(pixels_of(picture[None], (-1.0, 1.0))[0]), prompt.description))

@@ -104,6 +104,7 @@ class Forecast:
         left, kept: plans that are to be measured, and those that are measured already.
         images: that each draws.
         seconds: in all; `row`: those that one row takes for one image, by (guidance, precision).
+        what: is measured, in words.
     """
 
     left: int
@@ -111,6 +112,7 @@ class Forecast:
     images: int
     seconds: float
     row: dict[tuple[float | None, str], float]
+    what: str = "plans"
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,11 @@ from torch import Tensor
 from fewstep.benchmark.measured import Machine, ModelFacts, Precision, key_of, machine_of
 from fewstep.benchmark.settings import PLAIN, USUAL, Loading, Pictures
 from fewstep.benchmark.sweep import Target
+from fewstep.benchmark.yardstick import SCENE, shows_digits
 from fewstep.core.errors import InvalidInput, one_of
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
+from fewstep.denoise.base import Denoiser
 from fewstep.pipeline import Pipeline, load
 from fewstep.tuning import Problem
 from fewstep.tuning.settings import HELD_OUT
@@ -32,8 +34,6 @@ one figure for one plan, and no tuning learns from their noise.
 """
 PROMPTS, PROMPTS_SEED = 64, 1
 """Prompts of scenes where none are given; no tuning meets these words."""
-SCENE, DIGIT = (3, 64, 64), (1, 8, 8)
-"""Pictures that can be read for what their prompts name, and those that the shipped classifier knows."""
 
 Source = str | os.PathLike[str] | Pipeline
 """A name, path or id as `fewstep.load` takes them, or a pipeline that it made, in float32."""
@@ -56,13 +56,11 @@ class Subject:
             return
         if not self.is_loaded and callable(self.source):
             raise InvalidInput(
-                f"a {type(self.source).__name__} says nothing of itself: make a pipeline of it first, "
+                f"a {type(self.source).__name__} does not say how to read it: make a pipeline of it first, "
                 "fewstep.load(network, spec=fewstep.NetworkSpec(schedule, prediction, sample_shape)), and give that"
             )
         if self.is_loaded and self.loading.given:
-            raise InvalidInput(
-                f"{' and '.join(self.loading.given)}: for loading a model, and this one is loaded: leave it out"
-            )
+            raise InvalidInput(f"this model is loaded already: leave out {' and '.join(self.loading.given)}")
         self._loaded["float32"] = self.source if isinstance(self.source, Pipeline) else self._load()
         if lower := sorted(str(dtype) for dtype in self.pipe.model.dtypes - {torch.float32}):
             raise InvalidInput(
@@ -187,7 +185,7 @@ class Subject:
     @property
     def shows_digits(self) -> bool:
         """Whether its pictures are digits as the shipped classifier knows them."""
-        return len(self.pipe.model.conditioner.subjects) == 10 and tuple(self.pixel_shape) == DIGIT
+        return shows_digits(self.pipe)
 
     @property
     def pixel_shape(self) -> tuple[int, ...]:
@@ -240,8 +238,16 @@ class Subject:
         given: dict[str, Any] = {"device": "cpu", **self.loading.given}
         return load(self.source, dtype=precision, **given)
 
-    def problem(self, scale: float | None, precision: str = "float32") -> Problem:
-        """What is drawn, at a guidance scale, in a precision; images are numbered from `FIRST`."""
-        pipe = self.loaded(precision)
-        problem = drawing(pipe, self.condition, scale_of(pipe, scale))
-        return replace(problem, seed=self.pictures.seed, batch=self.batch)
+    def problem(self, scale: float | None, precision: str = "float32", negative: str | None = None) -> Problem:
+        """What is drawn, at a guidance scale, in a precision; images are numbered from `FIRST`. `negative` is a prompt
+        that all of them are guided away from.
+        """
+        pipe, at = self.loaded(precision), scale_of(self.pipe, scale)
+        problem = replace(drawing(pipe, self.condition, at), seed=self.pictures.seed, batch=self.batch)
+        if negative is None:
+            return problem
+
+        def away(numbers: Sequence[int]) -> Denoiser:
+            return pipe.denoiser([self.condition(n) for n in numbers], guidance=at, negative=negative)
+
+        return replace(problem, denoiser=away)

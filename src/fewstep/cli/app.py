@@ -90,7 +90,7 @@ class App(Commands):
             if isinstance(error, ArithmeticError) and isinstance(error, fs.NonFinite):
                 _fail(str(error), FAILED)
             if _out_of_memory(error):
-                _fail(f"the memory does not suffice ({error}): ask for fewer or smaller images at once", FAILED)
+                _fail(f"out of memory ({error}): draw fewer or smaller images at once", FAILED)
             library = _library(error)
             if library is None or os.environ.get("FEWSTEP_TRACEBACK"):
                 raise

@@ -8,40 +8,40 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import config, delivery, options, place, source
+from fewstep.cli import config, delivery, memory, options, place, sampling, source
 from fewstep.cli.app import Failure
 from fewstep.cli.generate import generate
-from fewstep.cli.headings import Command, option
-from fewstep.cli.output import note, noted, progress, show_json
-from fewstep.cli.values import SEEDS, BatchSize
+from fewstep.cli.headings import DRAWN, LAST, Command, option
+from fewstep.cli.output import JSON, note, noted, progress, show_json
+from fewstep.cli.values import SEEDS
 
 
 @click.command(cls=Command)
 @click.argument("model", required=False)
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...", callback=source.split)
-@option("--prompts", "prompt_file", type=click.Path(), metavar="FILE", help="File with a prompt a line, or .jsonl.")
-@option("--seeds", type=SEEDS, metavar="S,S,..", usual="0", help="Seeds for each prompt, such as 0-9,42.")
+@option(
+    "--prompts",
+    "prompt_file",
+    type=click.Path(),
+    metavar="FILE",
+    heading=DRAWN,
+    help="File with a prompt a line, or .jsonl.",
+)
+@option("--seeds", type=SEEDS, usual="0", heading=DRAWN, help="Seeds for each prompt, such as 0-9,42.")
 @options.fields(without=("seed", "count"))
 @options.RESCALE
 @options.SCHEDULE
 @options.WEAK
 @options.PRESET
-@options.FORCE
-@option(
-    "--batch",
-    "--batch-size",
-    "batch",
-    type=BatchSize(),
-    usual="the model's own",
-    help="Images that the network sees at once; auto: what fits.",
-)
-@place.CACHE
+@sampling.FORCE
+@memory.BATCH_OR_AUTO
+@memory.CACHE
 @place.OPTIONS
 @config.NO_CONFIG
-@option("--output", type=click.Path(), required=True, metavar="FOLDER", help="Folder for the pictures.")
-@option("--scale", type=click.IntRange(1, 64), metavar="N", usual="1", help="Enlarge each pixel N times.")
+@option("--output", type=click.Path(), required=True, metavar="FOLDER", heading=LAST, help="Folder for the pictures.")
+@delivery.scale("1")
 @delivery.TIMINGS
-@option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 @click.pass_context
 def batch(ctx: click.Context, model: str | None, prompts: tuple[str, ...], **_: Any) -> None:
     """Draw each PROMPT, or each label, with each seed into a folder: a PNG for each image, and a manifest. After Ctrl-C

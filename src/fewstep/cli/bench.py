@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import place
-from fewstep.cli.output import note, progress, show_json, show_table
+from fewstep.cli import measuring, memory, place, sampling
+from fewstep.cli.headings import GUIDANCE, LAST, LOADING, SAMPLER, Command, option
+from fewstep.cli.output import JSON, note, progress, show_json, show_table
 from fewstep.cli.values import CountList, Several
 
 NAMES, COUNTS = Several(str, "a name", most=100), CountList(1, 1000)
@@ -18,67 +19,94 @@ COMPARED = ("samplers", "grids", "steps", "rows", "nfe", "guidance", "precisions
 """Options that say what is compared; those that are left out are as `Sweep` has them."""
 
 
-@click.command()
-@click.argument("model", default="digits")
-@click.option(
+@click.command(
+    cls=Command,
+    most_used=(
+        "samplers",
+        "grids",
+        "steps",
+        "rows",
+        "nfe",
+        "guidance",
+        "plans",
+        "prompts",
+        "images",
+        "seconds",
+        "output",
+    ),
+)
+@place.MODEL
+@option(
     "--samplers",
     type=NAMES,
-    metavar="NAME,..",
-    help="Names from `fewstep samplers`, or none.  [default: ddim,dpmpp-2m,unipc-3,deis-3,heun]",
+    usual="ddim,dpmpp-2m,unipc-3,deis-3,heun",
+    heading=SAMPLER,
+    help="Names from `fewstep samplers`; none measures only what --plan names.",
 )
-@click.option("--grids", type=NAMES, metavar="NAME,..", help="[default: trailing,quadratic,karras]")
-@click.option(
-    "--steps", type=COUNTS, metavar="N,..", help="Steps of the grid, such as 4-10,15,20.  [default: 4-6,8,10,12,15,20]"
+@option("--grids", type=NAMES, usual="trailing,quadratic,karras", heading=SAMPLER, help="Names from `fewstep grids`.")
+@option(
+    "--steps",
+    type=COUNTS,
+    usual="4-6,8,10,12,15,20",
+    heading=SAMPLER,
+    help="Steps of the time grid, such as 4-10,15,20.",
 )
-@click.option("--rows", type=COUNTS, metavar="N,..", help="In place of --steps: rows of a plan, as many steps as fit.")
-@click.option(
-    "--nfe", type=COUNTS, metavar="N,..", help="In place of --steps: evaluations of an image, guidance counted."
+@option("--rows", type=COUNTS, heading=SAMPLER, help="In place of --steps: rows of a plan, as many steps as fit.")
+@option(
+    "--nfe",
+    type=COUNTS,
+    heading=SAMPLER,
+    help="In place of --steps: network evaluations of an image, of which a guided row takes two.",
 )
-@click.option(
+@option(
+    "--plan",
+    "plans",
+    type=click.Path(),
+    multiple=True,
+    metavar="FILE",
+    heading=SAMPLER,
+    help="A plan to compare. May be repeated.",
+)
+@sampling.FORCE
+@option(
     "--guidance",
-    type=Several(float, "a scale", -1e6, 1e6),
-    metavar="S,..",
-    help="Guidance scales.  [default: the model's own]",
+    type=Several(float, "a guidance scale", -1e6, 1e6),
+    usual="the model's own",
+    heading=GUIDANCE,
+    help=f"Guidance scale, or several to compare. {measuring.TOLD}",
 )
-@click.option(
+@measuring.PROMPTS
+@measuring.images(2, 100_000, "64, or 16 from prompts", "Images of each plan.")
+@measuring.SEED
+@measuring.seconds("to measure; the same command goes on later")
+@measuring.CLIP
+@memory.batch("16, or 4 from prompts")
+@option(
     "--precision",
     "precisions",
     type=NAMES,
     default="float32",
-    show_default=True,
-    metavar="NAME,..",
-    help="What the network computes in: float32, bfloat16.",
+    heading=LOADING,
+    help="What the network computes in: float32, bfloat16, or both to compare.",
 )
-@click.option("--plan", "plans", type=click.Path(), multiple=True, help="A plan to compare. May be repeated.")
-@click.option("--force", is_flag=True, help="Accept plans that were tuned for another model.")
-@click.option("--prompts", type=click.Path(), help="File with a prompt a line, for a model that takes prompts.")
-@click.option(
-    "--images",
-    type=click.IntRange(2, 100_000),
-    metavar="N",
-    help="Images of each plan.  [default: 64, or 16 from prompts]",
-)
-@click.option(
-    "--batch",
-    type=click.IntRange(1, 1024),
-    metavar="N",
-    help="Images that the network sees at once.  [default: 16, or 4]",
-)
-@click.option(
-    "--seed", type=click.IntRange(0, 2**20 - 1), default=0, show_default=True, metavar="N", help="Seed of the noise."
-)
-@click.option("--seconds", type=click.FloatRange(0, min_open=True), metavar="S", help="Stop after about so long.")
-@click.option("--clip", type=click.Path(), help="A folder with CLIP's weights, for its score.")
 @place.IN_FLOAT32
-@click.option("--output", type=click.Path(file_okay=False), help="Folder for the results.  [default: out/bench-MODEL]")
-@click.option("--json", "as_json", is_flag=True, help="Print all results as JSON.")
+@option(
+    "--output",
+    type=click.Path(file_okay=False),
+    metavar="FOLDER",
+    usual="out/bench-MODEL",
+    heading=LAST,
+    help="Folder for the results.",
+)
+@JSON
 @click.pass_context
 def bench(ctx: click.Context, /, model: str, as_json: bool, **given: Any) -> None:
-    """Measure samplers x grids x steps x guidance x precision of MODEL on the same noise, and show which none beats.
+    """Measure samplers, grids, steps, guidance scales and precisions of MODEL, the digits by default, on the same
+    noise, and show which plans no other beats.
 
-    Each plan has the distance to the converged solution, with its interval, and what else can be read from the
-    pictures, evaluations as counted, and seconds. Results go into a folder, with a page. Ctrl-C keeps what is done, and
-    the same command goes on: nothing is measured twice. The exit code is 130 then, and 0 where --seconds are over.
+    It measures each plan's distance to the converged solution, with its interval, what else can be read from the
+    pictures, the evaluations and the seconds. Results go into a folder, with a page. Ctrl-C keeps what is done, and
+    the same command goes on: nothing is measured twice. The exit code is then 130; it is 0 where --seconds are over.
 
     \b
         fewstep bench
@@ -110,7 +138,7 @@ def bench(ctx: click.Context, /, model: str, as_json: bool, **given: Any) -> Non
 def announce(forecast: fs.benchmark.Forecast) -> None:
     """Say what it will cost."""
     if not forecast.left:
-        note(f"Nothing is left to measure: all {forecast.kept} plans are measured")
+        note(f"Nothing is left to measure: all {forecast.kept} {forecast.what} are measured")
         return
     again = f", {forecast.kept} are measured already" if forecast.kept else ""
     each = ", ".join(
@@ -119,8 +147,8 @@ def announce(forecast: fs.benchmark.Forecast) -> None:
         for (scale, precision), seconds in forecast.row.items()
     )
     note(
-        f"{forecast.left} plans of {forecast.images} images{again}: about {duration(forecast.seconds)}, as a row of an "
-        f"image takes {each}. Ctrl-C keeps what is done"
+        f"{forecast.left} {forecast.what} of {forecast.images} images{again}: about {duration(forecast.seconds)}, as a "
+        f"row of an image takes {each}. Ctrl-C keeps what is done"
     )
 
 

@@ -8,62 +8,76 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import place
+from fewstep.cli import measuring, place, sampling
 from fewstep.cli.bench import announce, watcher
-from fewstep.cli.output import note, progress, show_json, show_table
+from fewstep.cli.headings import GUIDANCE, MEASURING, Command, option
+from fewstep.cli.output import JSON, note, progress, show_json, show_table
+from fewstep.cli.values import ScaleOrSearch
 
 
-@click.command()
-@click.argument("model", default="digits")
-@click.option("--budget-rows", type=click.IntRange(1, 10_000), metavar="N", help="Most rows of the plan.")
-@click.option(
+@click.command(
+    cls=Command,
+    most_used=("budget_rows", "budget_nfe", "budget_ms", "quality", "guidance", "prompts", "results", "seconds"),
+)
+@place.MODEL
+@option("--budget-rows", type=click.IntRange(1, 10_000), heading=MEASURING, help="Most rows of the plan.")
+@option(
     "--budget-nfe",
     type=click.IntRange(1, 20_000),
-    metavar="N",
-    help="Most network evaluations of an image, guidance counted.",
+    heading=MEASURING,
+    help="Most network evaluations of an image, of which a guided row takes two.",
 )
-@click.option(
+@option(
     "--budget-ms",
-    type=click.FloatRange(0, min_open=True),
-    metavar="MS",
-    help="Most milliseconds an image, on this machine.",
+    type=measuring.POSITIVE,
+    heading=MEASURING,
+    help="Most milliseconds an image may take here.",
 )
-@click.option(
+@option(
     "--quality",
     type=click.FloatRange(0, 1, min_open=True),
-    metavar="Q",
+    heading=MEASURING,
     help="Least share of the variance of the converged images, such as 0.95; takes the cheapest.",
 )
-@click.option("--measure", default="quality", show_default=True, metavar="NAME", help="The figure that decides.")
-@click.option("--guidance", type=float, metavar="S", help="The scale you draw with.  [default: the model's own]")
-@click.option("--prompts", type=click.Path(), help="File with a prompt a line: the prompts of the measurements.")
-@click.option(
+@option(
+    "--guidance",
+    type=ScaleOrSearch(),
+    usual="the model's own",
+    metavar="X",
+    heading=GUIDANCE,
+    help="Guidance scale to draw with; auto, or several such as 1,3,5, chooses it by measurement. " + measuring.TOLD,
+)
+@option(
+    "--negative",
+    multiple=True,
+    usual="some usual ones",
+    metavar="TEXT",
+    heading=GUIDANCE,
+    help="For a scale that is chosen: a negative prompt to try. May be repeated.",
+)
+@measuring.CLIP
+@measuring.DATA
+@measuring.PROMPTS
+@sampling.FORCE
+@option(
     "--results",
     type=click.Path(),
     multiple=True,
-    help="A folder of `fewstep bench`, or a tuned plan. May be repeated.  [default: what is in out/]",
+    usual="what is in out/",
+    heading=MEASURING,
+    help="A folder of `fewstep bench`, or a tuned plan. May be repeated.",
 )
-@click.option(
-    "--measure-seconds",
-    "seconds",
-    type=click.FloatRange(0, min_open=True),
-    default=60.0,
-    show_default=True,
-    metavar="S",
-    help="About how long to measure what is missing.",
+@measuring.seconds("to measure what is missing", "--measure-seconds", default=60.0)
+@option(
+    "--no-measure", is_flag=True, heading=MEASURING, help="Measure nothing; without any measurement you get advice."
 )
-@click.option(
-    "--images",
-    type=click.IntRange(2, 100_000),
-    metavar="N",
-    help="Least images of each plan.  [default: as in the results, else 64, or 16 from prompts]",
-)
-@click.option("--no-measure", is_flag=True, help="Measure nothing; without any measurement you get advice.")
-@click.option("--force", is_flag=True, help="Accept plans that were tuned for another model.")
+@option("--measure", default="quality", metavar="NAME", heading=MEASURING, help="The figure that decides.")
+@measuring.images(2, 100_000, "as in the results, else 64, or 16 from prompts", "Least images of each plan.")
 @place.IN_FLOAT32
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+@JSON
 def choose(model: str, as_json: bool, **given: Any) -> None:
-    """Choose a sampler and steps for MODEL by measurements: the best within a budget, or the cheapest of a quality.
+    """Choose a sampler and steps for MODEL, the digits by default, by measurements: the best within a budget, or the
+    cheapest that reaches a quality.
 
     It reads the results of `fewstep bench` and the plans of `fewstep tune` for this model, and quickly measures what
     they lack. Without any measurement it gives the field's advice, and says so.
@@ -71,6 +85,7 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
     \b
         fewstep choose --budget-rows 8
         fewstep choose scenes --budget-ms 400 --measure adherence
+        fewstep choose scenes --budget-nfe 16 --guidance auto
         fewstep choose digits --quality 0.95 --results out/bench-digits --results out/digits-6-rows.json
     """
     limits = [given["budget_rows"], given["budget_nfe"], given["budget_ms"], given["quality"]]
@@ -89,7 +104,7 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
             model,
             fs.benchmark.Budget(*limits),
             measure=given["measure"],
-            guidance=given["guidance"],
+            guidance=_scale(given),
             evidence=fs.benchmark.Evidence(seconds=seconds, **rest),
             loading=place.loading(given),
             reporter=fs.benchmark.Reporter(begin, announce, watcher(bar, solving)),
@@ -100,14 +115,27 @@ def choose(model: str, as_json: bool, **given: Any) -> None:
         show(answer)
 
 
+def _scale(given: dict[str, Any]) -> float | fs.benchmark.ScaleSearch | None:
+    """The scale, or how to look for it."""
+    scale, how = given["guidance"], {name: given[name] for name in ("negative", "clip", "data")}
+    if scale == "auto" or isinstance(scale, tuple):
+        return fs.benchmark.ScaleSearch(scale if isinstance(scale, tuple) else (), **how)
+    for name, value in how.items():
+        if value:
+            raise click.UsageError(f"--{name} is for a scale that is chosen: give --guidance auto with it")
+    return scale
+
+
 def solving(now: fs.benchmark.Stage) -> str:
     """A word for the stage that takes long; "" for others."""
-    return "Measuring" if now.words.startswith("converged") else ""
+    return "Measuring" if now.words.startswith(("converged", "guidance")) else ""
 
 
 def show(answer: fs.benchmark.Answer) -> None:
     """Print the answer for people."""
     chosen = answer.chosen
+    if answer.guidance is not None:
+        _show_scales(answer.guidance)
     if answer.advice is not None:
         _show_advice(answer.advice, chosen)
     if answer.choice is not None:
@@ -120,6 +148,42 @@ def show(answer: fs.benchmark.Answer) -> None:
             click.echo(f"{'in ' if what == 'diffusers' else ''}{what}: {line}")
     for words in answer.notes:
         note(words)
+
+
+def _show_scales(found: fs.benchmark.ScaleChoice) -> None:
+    """The guidance scales that were tried, and what is made of them."""
+    verdict = found.verdict
+    if verdict is not None:
+        own = "" if verdict.own is None else f", the model's own is {verdict.own:g}"
+        click.echo(f"Guidance scales by {verdict.name}, drawn by {found.sampler} (* is taken{own})")
+        columns = ["guidance", "rows", "NFE", "images", verdict.name, "behind the best by", "saturated"]
+        show_table(columns, [_rung(verdict, rung) for rung in verdict.rungs], right=columns)
+    if found.negatives is not None and found.negatives.tried:
+        name = found.negatives.name
+        columns = ["negative prompt", "images", name, "gain"]
+        click.echo()
+        cells = [[one.text, f"{one.images}", *_gain(name, one)] for one in found.negatives.tried]
+        show_table(columns, cells, right=columns[1:])
+    click.echo()
+    for words in found.words:
+        click.echo(words)
+    click.echo()
+
+
+def _gain(name: str, one: fs.benchmark.Negative) -> list[str]:
+    """What a negative prompt does, as cells of the table."""
+    if one.figure is None:
+        return ["not finite", ""]
+    return [fs.benchmark.told(name, one.figure), fs.benchmark.told(name, one.gain)]
+
+
+def _rung(verdict: fs.benchmark.Verdict, rung: fs.benchmark.Rung) -> list[str]:
+    """A scale as cells of the table."""
+    taken = " *" if rung.scale == verdict.scale else ""
+    saturated = "" if rung.saturated is None else f"{rung.saturated:.1%}"
+    figure = "not finite" if rung.lost else fs.benchmark.told(verdict.name, rung.figure)
+    behind = "" if rung.scale == verdict.best else fs.benchmark.told(verdict.name, rung.behind)
+    return [f"{rung.scale:g}{taken}", f"{rung.rows}", f"{rung.nfe:g}", f"{rung.images}", figure, behind, saturated]
 
 
 def count(one: fs.benchmark.Measured) -> str:
@@ -178,7 +242,7 @@ def _say_differences(choice: fs.benchmark.Choice, measure: str) -> None:
         assert name is not None
         own, other = choice.chosen.figures[name], one.figures[name]
         if other.low <= own.high and own.low <= other.high:
-            click.echo(f"The next {what} one may be as good: the intervals of {name} meet")
+            click.echo(f"The next {what} one may be as good: the intervals of {name} overlap")
     if choice.tied is not None:
         click.echo(
             f"{choice.tied.name} with {choice.tied.plan.rows} rows has a little less error, by less than 1%: the "

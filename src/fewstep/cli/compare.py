@@ -9,10 +9,10 @@ import click
 from click.core import ParameterSource
 
 import fewstep as fs
-from fewstep.cli import delivery, options, place, source
+from fewstep.cli import delivery, measuring, memory, options, place, source
 from fewstep.cli.comparison import Comparison, Outcome, outcome
-from fewstep.cli.headings import Command, option
-from fewstep.cli.output import note, noted, progress, show_json, show_table
+from fewstep.cli.headings import DRAWN, GUIDANCE, LAST, MEASURING, SAMPLER, Command, option
+from fewstep.cli.output import JSON, note, noted, progress, show_json, show_table
 from fewstep.cli.values import Several
 from fewstep.core import InvalidInput, unknown_name
 
@@ -23,21 +23,21 @@ REFERENCE, MOST = "deis-3", 1000
 
 
 @click.command(cls=Command)
-@click.argument("model", default="digits")
+@place.MODEL
 @click.argument("prompts", nargs=-1, metavar="[PROMPT]...")
 @option(
     "--samplers",
     type=NAMES,
     default="ddim,dpmpp-2m,unipc-3,deis-3",
-    usual="ddim,dpmpp-2m,unipc-3,deis-3",
+    heading=SAMPLER,
     help="Names from `fewstep samplers`.",
 )
-@option("--steps", type=STEPS, default="4,8,16", usual="4,8,16", metavar="N,N,..", help="Steps of the time grid.")
-@option("--guidance", type=SCALES, metavar="X,X,..", help="Guidance scale, or several to compare.")
-@options.fields("labels", "negative", "seed")
+@option("--steps", type=STEPS, default="4,8,16", heading=SAMPLER, help="Steps of the time grid.")
 @option(
-    "--count", type=click.IntRange(1, 1000), default=4, metavar="N", usual="4", help="Images of each label or prompt."
+    "--guidance", type=SCALES, usual="the model's own", heading=GUIDANCE, help="Guidance scale, or several to compare."
 )
+@options.fields("labels", "negative", "seed")
+@option("--count", type=click.IntRange(1, 1000), default=4, heading=DRAWN, help="Images of each label or prompt.")
 @options.fields(
     "sampling",
     "guidance",
@@ -49,31 +49,41 @@ REFERENCE, MOST = "deis-3", 1000
 @option(
     "--held-out",
     type=click.IntRange(1, 1000),
-    metavar="N",
+    heading=MEASURING,
     help="Draw N held-out prompts of scenes, and count those that come out right.",
 )
 @option(
     "--reference-steps",
     type=click.IntRange(20, 10_000),
     default=400,
-    metavar="N",
-    usual="400",
+    heading=MEASURING,
     help=f"Steps of the converged reference, {REFERENCE}.",
 )
-@place.CACHE
+@measuring.CLIP
+@measuring.DATA
+@memory.CACHE
 @place.OPTIONS
-@option("--output", type=click.Path(), default="out/compare.png", usual="out/compare.png", help="The PNG to write.")
-@option("--json", "as_json", is_flag=True, help="Print JSON.")
+@option(
+    "--output",
+    type=click.Path(),
+    default="out/compare.png",
+    metavar="FILE",
+    heading=LAST,
+    help="The PNG to write.",
+)
+@JSON
 @click.pass_context
 def compare(ctx: click.Context, model: str, prompts: tuple[str, ...], **given: Any) -> None:
-    """Draw the same noise with several samplers and step counts of MODEL, and measure how far each is from converged.
+    """Draw the same noise of MODEL, the digits by default, with several samplers and step counts, and measure how far
+    each is from converged.
 
     The distance is the root mean square over all pixels (data from -1 to 1) to the solution of the probability-flow
     ODE from the same noise. Stochastic samplers draw other images, so theirs does not vanish with more steps.
 
     With several scales in --guidance, it draws the same seeds with each, by one sampler in one number of steps, and
-    measures how saturated the images are. --held-out takes prompts of scenes that no training saw, and counts the
-    pictures that are right in all that is named.
+    measures how saturated the images are. Where something tells which scale is the better one, it says which are as
+    good as the best: --held-out takes prompts of scenes that no training saw, and counts the pictures that are right in
+    all that is named; --clip and --data measure other models.
 
     \b
         fewstep compare
@@ -130,8 +140,10 @@ def _refuse(ctx: click.Context, over_scales: bool) -> None:
     if given["guidance"] is not None and given["guidance_schedule"] is not None:
         raise click.UsageError("--guidance is one scale for all rows, --guidance-schedule is in its place: give one")
     if not over_scales:
-        if given["held_out"] is not None:
-            raise click.UsageError("--held-out is for several guidance scales, such as --guidance 1,3,5")
+        for name in ("held_out", "clip", "data"):
+            if given[name] is not None:
+                word = name.replace("_", "-")
+                raise click.UsageError(f"--{word} is for several guidance scales, such as --guidance 1,3,5")
         for name in given["samplers"]:
             if name not in fs.SAMPLERS:
                 raise unknown_name("sampler", name, fs.SAMPLERS)
@@ -140,7 +152,7 @@ def _refuse(ctx: click.Context, over_scales: bool) -> None:
         raise click.UsageError("--reference-steps is for comparing samplers: guidance scales have no reference")
     for name in ("samplers", "steps"):
         if _said(ctx, name) and len(given[name]) > 1:
-            raise click.UsageError(f"give one of --{name} where several guidance scales are compared")
+            raise click.UsageError(f"--{name} takes one value where several guidance scales are compared")
 
 
 def _said(ctx: click.Context, name: str) -> bool:
@@ -219,12 +231,15 @@ def _over_scales(ctx: click.Context, work: _Query, scales: Sequence[float]) -> C
     given = ctx.params
     sampler = given["samplers"][:1] if _said(ctx, "samplers") else ()
     plan = work.plan(*sampler, steps=given["steps"][0] if _said(ctx, "steps") else None)
-    pipe, known = work.pipe, work.known
+    pipe, (yardstick, why) = work.pipe, _yardstick(ctx, work)
 
-    def figures(images: fs.pipeline.Images) -> dict[str, float | None]:
+    def figures(images: fs.pipeline.Images) -> dict[str, Any]:
         share, chroma = fs.saturation(images.tensor, *images.value_range)
-        right = None if known is None else fs.scenes.adherence(list(images.pixels), known)
-        return {"saturated": float(share.mean()), "chroma": float(chroma.mean()), "adherence": right}
+        found: dict[str, Any] = {"saturated": float(share.mean()), "chroma": float(chroma.mean())}
+        if yardstick is not None:
+            values = yardstick.read(fs.benchmark.signed(images.tensor, images.value_range), work.subjects)
+            found["figure"] = yardstick.figure(values, work.subjects)
+        return found
 
     outcomes: list[Outcome] = []
     with progress("comparing", len(scales)) as bar, noted():
@@ -240,7 +255,47 @@ def _over_scales(ctx: click.Context, work: _Query, scales: Sequence[float]) -> C
         f"{len(work.subjects)} images a scale, {name} in {steps} steps. Saturated: pixels at or beyond the range in "
         "some channel; chroma: largest channel less the smallest, in shares of the range"
     ]
-    return Comparison(pipe, outcomes, head, notes)
+    verdict = None
+    if yardstick is not None:
+        rungs = [_rung(one, plan) for one in outcomes]
+        if any(rung.figure is not None for rung in rungs):
+            verdict = fs.benchmark.Verdict.of(yardstick.name, rungs, pipe.model.recommended["guidance"]["scale"])
+            notes += verdict.words
+    else:
+        notes.append(f"No scale is said to be better: {why}")
+    return Comparison(pipe, outcomes, head, notes, verdict=verdict)
+
+
+def _yardstick(ctx: click.Context, work: _Query) -> tuple[fs.benchmark.Yardstick | None, str]:
+    """What tells the better scale; or why nothing does, where nothing was given to tell it."""
+    given, pipe = ctx.params, work.pipe
+    asked = given["clip"] is not None or given["data"] is not None
+    try:
+        found = fs.benchmark.yardstick_of(pipe, work.known, given["clip"], given["data"])
+    except InvalidInput as error:
+        if asked:
+            raise
+        return None, str(error).removesuffix(", or a scale")
+    count = len(work.subjects)
+    classes = pipe.model.conditioner.subjects
+    if not asked and classes and {work.subjects.count(label) for label in classes} != {given["count"]}:
+        return None, f"the {found.name} is to pictures of all classes: leave out --labels"
+    if count >= found.least:
+        return found, ""
+    each = -(-found.least * given["count"] // count)
+    more = f"--held-out {found.least}" if work.known is not None else f"--count {each}"
+    why = f"{count} images are too few for the {found.name}, which needs {found.least}: give {more}"
+    if asked:
+        raise click.UsageError(why)
+    return None, why
+
+
+def _rung(one: Outcome, plan: fs.Plan) -> fs.benchmark.Rung:
+    """A scale as it is judged."""
+    found, images = one.figures or {}, one.images
+    lost = 0 if one.figures is not None else int((~images.tensor.isfinite().flatten(1).all(dim=1)).sum())
+    figure, saturated = found.get("figure"), found.get("saturated")
+    return fs.benchmark.Rung(one.facts["guidance"], len(plan.rows), images.nfe, len(images), lost, figure, saturated)
 
 
 def _check(work: _Query, plans: Sequence[fs.Plan]) -> None:
@@ -256,7 +311,7 @@ def _check(work: _Query, plans: Sequence[fs.Plan]) -> None:
     except InvalidInput as error:
         by_row = getattr(work.call.get("guidance", {}).get("scale"), "values", None) is not None
         instead = "give --guidance-schedule linear:NOISY,CLEAN" if by_row else "compare guidance scales"
-        raise click.UsageError(f"the converged reference cannot be drawn so ({error}); {instead}") from None
+        raise click.UsageError(f"the converged reference cannot be drawn in this way ({error}); {instead}") from None
 
 
 def _reference(work: _Query, steps: int, bar: Any) -> tuple[fs.pipeline.Images, float]:

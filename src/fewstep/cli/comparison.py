@@ -18,7 +18,9 @@ SHOWN, TILE = 6, 48
 """Images in each strip of several columns, and about how many pixels wide each is."""
 SHOWN_ALONE, TILE_ALONE = 12, 64
 """The same where there is one column."""
-FORMATS = {"distance": ".4f", "saturated": ".2%", "chroma": ".4f", "adherence": ".1%"}
+FORMATS = {"distance": ".4f", "saturated": ".2%", "chroma": ".4f"}
+BEHIND = "behind the best by"
+"""The column of paired differences."""
 
 
 class Outcome(NamedTuple):
@@ -26,13 +28,13 @@ class Outcome(NamedTuple):
 
     facts: Mapping[str, Any]
     images: fs.pipeline.Images
-    figures: Mapping[str, float | None] | None
+    figures: Mapping[str, Any] | None
 
 
 def outcome(
     draw: Callable[[], fs.pipeline.Images],
     facts: Mapping[str, Any],
-    figures: Callable[[fs.pipeline.Images], Mapping[str, float | None]],
+    figures: Callable[[fs.pipeline.Images], Mapping[str, Any]],
 ) -> Outcome:
     """What `draw` gives, measured by `figures` where all of it is finite."""
     try:
@@ -49,6 +51,7 @@ class Comparison:
     Attributes:
         head: of the JSON; `notes`: for people.
         count: images of each subject; `reference`: the converged images, where the runs are measured against some.
+        verdict: on guidance scales, where something tells the better one.
     """
 
     pipe: fs.Pipeline
@@ -57,23 +60,27 @@ class Comparison:
     notes: Sequence[str]
     count: int = 1
     reference: fs.pipeline.Images | None = None
+    verdict: fs.benchmark.Verdict | None = None
 
     @property
-    def measured(self) -> list[str]:
+    def measured(self) -> tuple[str, ...]:
         """The names of figures that are there."""
-        names = ("saturated", "chroma", "adherence") if self.reference is None else ("distance",)
-        known = [one.figures for one in self.outcomes if one.figures is not None]
-        return [name for name in names if name != "adherence" or any(each[name] is not None for each in known)]
+        return ("saturated", "chroma") if self.reference is None else ("distance",)
 
     def table(self) -> tuple[list[str], list[list[str]], list[str]]:
         """Columns, rows, and the columns of numbers."""
         told = [name for name in self.outcomes[0].facts if name != "stochastic"]
-        heads = [*told, "NFE", *self.measured, "seconds"]
-        return heads, [[_cell(one, head) for head in heads] for one in self.outcomes], heads[told[0] == "sampler" :]
+        judged = [] if self.verdict is None else [self.verdict.name, BEHIND]
+        heads = [*told, "NFE", *self.measured, *judged, "seconds"]
+        return (
+            heads,
+            [[self._cell(one, head) for head in heads] for one in self.outcomes],
+            heads[told[0] == "sampler" :],
+        )
 
     def report(self) -> dict[str, Any]:
         """Plain JSON values."""
-        names = ("saturated", "chroma", "adherence") if self.reference is None else ("distance",)
+        verdict = {} if self.verdict is None else {"verdict": self.verdict.to_json()}
         return {
             "model": self.pipe.name,
             "model_digest": self.pipe.model.digest,
@@ -83,11 +90,13 @@ class Comparison:
                 {
                     **one.facts,
                     "nfe": one.images.nfe,
-                    **{name: (one.figures or {}).get(name) for name in names},
+                    **{name: (one.figures or {}).get(name) for name in self.measured},
+                    **({"adherence": _adherence(one)} if self.reference is None else {}),
                     "seconds": round(one.images.seconds, 4),
                 }
                 for one in self.outcomes
             ],
+            **verdict,
         }
 
     def picture(self) -> Image.Image:
@@ -108,6 +117,18 @@ class Comparison:
         ]
         return draw(names, [*map(_steps, steps), f"converged ({self.head['reference']['steps']} steps)"], cells)
 
+    def _cell(self, one: Outcome, head: str) -> str:
+        """What stands in a column of a run."""
+        if self.verdict is None or head not in (self.verdict.name, BEHIND):
+            return _cell(one, head)
+        rung = next(rung for rung in self.verdict.rungs if rung.scale == one.facts["guidance"])
+        if rung.figure is None:
+            return "not finite"
+        found = rung.figure if head == self.verdict.name else rung.behind
+        return fs.benchmark.told(
+            self.verdict.name, found if rung.scale != self.verdict.best or head != BEHIND else None
+        )
+
     def _strip(self, images: fs.pipeline.Images) -> Image.Image:
         """One image of some subjects, evenly picked."""
         most, tile = (SHOWN_ALONE, TILE_ALONE) if self.reference is None else (SHOWN, TILE)
@@ -123,6 +144,12 @@ def _steps(steps: int) -> str:
     return f"{steps} step{'' if steps == 1 else 's'}"
 
 
+def _adherence(one: Outcome) -> float | None:
+    """The share of pictures that are right, where that was measured."""
+    figure = (one.figures or {}).get("figure")
+    return figure.value if figure is not None and figure.measure == "adherence" else None
+
+
 def _cell(one: Outcome, head: str) -> str:
     if head in one.facts:
         value = one.facts[head]
@@ -134,14 +161,17 @@ def _cell(one: Outcome, head: str) -> str:
         return f"{one.images.seconds:.3f}"
     if one.figures is None:
         return "not finite"
-    return format(one.figures[head] or 0.0, FORMATS[head])
+    return format(one.figures[head], FORMATS[head])
 
 
 def _caption(one: Outcome) -> str:
     if one.figures is None:
         return f"NFE {one.images.nfe:g}   not finite"
-    short = {"distance": ".3f", "saturated": ".1%", "chroma": ".3f", "adherence": ".0%"}
-    words = [f"{name} {format(value, short[name])}" for name, value in one.figures.items() if value is not None]
+    short = {"distance": ".3f", "saturated": ".1%", "chroma": ".3f"}
+    words = [f"{name} {format(value, short[name])}" for name, value in one.figures.items() if name in short]
+    figure = one.figures.get("figure")
+    if figure is not None:
+        words.append(f"{figure.measure} {figure.value:{'.0%' if figure.measure == 'adherence' else '.3g'}}")
     return "   ".join([f"NFE {one.images.nfe:g}", *words])
 
 

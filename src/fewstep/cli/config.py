@@ -22,7 +22,7 @@ from click.core import ParameterSource
 
 import fewstep as fs
 from fewstep.cli import options
-from fewstep.cli.headings import LAST, Option
+from fewstep.cli.headings import LAST, Option, option
 from fewstep.cli.output import note
 from fewstep.core import InvalidInput, shown, unknown_name
 
@@ -30,7 +30,7 @@ FILE_LIMIT = 1 << 20
 TABLES = ("generate",)
 FOR_WORDS = ("negative", "height", "width", "clip_skip")
 """What means nothing to a model of classes, whose negative is a label."""
-NO_CONFIG = options.option("--no-config", is_flag=True, help="Leave out the defaults of your configuration file.")
+NO_CONFIG = option("--no-config", is_flag=True, heading=LAST, help="Leave out the defaults of your configuration file.")
 
 
 @dataclass(frozen=True)

@@ -11,22 +11,32 @@ import click
 
 import fewstep as fs
 from fewstep.cli.app import Failure
-from fewstep.cli.headings import option, several
-from fewstep.cli.output import note, noted, progress, show_json
+from fewstep.cli.headings import LAST, Decorator, option, several
+from fewstep.cli.output import JSON, note, noted, progress, show_json
 
-OUTPUT = option("--output", type=click.Path(), usual="in out/, named by what is drawn", help="The PNG to write.")
-SCALE = option(
-    "--scale",
-    type=click.IntRange(1, 64),
-    metavar="N",
-    usual="images 64 wide, one alone 512",
-    help="Enlarge each pixel N times.",
+
+def output(words: str = "The PNG to write.", usual: str = "in out/, named by what is drawn") -> Decorator:
+    """The file that a command writes."""
+    return option("--output", type=click.Path(), metavar="FILE", usual=usual, heading=LAST, help=words)
+
+
+def scale(usual: str) -> Decorator:
+    """How large a pixel is drawn."""
+    return option("--scale", type=click.IntRange(1, 64), usual=usual, heading=LAST, help="Enlarge each pixel N times.")
+
+
+def columns(usual: str, most: int = 10_000, words: str = "Images in a row.") -> Decorator:
+    """How many images stand side by side."""
+    return option("--columns", type=click.IntRange(1, most), usual=usual, heading=LAST, help=words)
+
+
+EACH = option(
+    "--each", is_flag=True, heading=LAST, help="Write each image as a PNG of its own too, in a folder beside."
 )
-COLUMNS = option("--columns", type=click.IntRange(1, 10_000), metavar="N", usual="--count", help="Images in a row.")
-EACH = option("--each", is_flag=True, help="Write each image as a PNG of its own too, in a folder beside.")
-TIMINGS = option("--timings", is_flag=True, help="Print the seconds of each stage, and what the cache saved.")
-JSON = option("--json", "as_json", is_flag=True, help="Print JSON, with the drawing.")
-SHEET = several(OUTPUT, SCALE, COLUMNS, EACH, TIMINGS, JSON)
+TIMINGS = option(
+    "--timings", is_flag=True, heading=LAST, help="Print the seconds of each stage, and what the cache saved."
+)
+SHEET = several(output(), scale("images 64 wide, one alone 512"), columns("--count"), EACH, TIMINGS, JSON)
 """Where a picture of several images goes, and what is said of it."""
 
 Drawn = tuple["fs.pipeline.Images", "fs.pipeline.LostImages | None"]

@@ -9,10 +9,10 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import place
+from fewstep.cli import measuring, place
 from fewstep.cli.app import FAILED, Failure
-from fewstep.cli.headings import Command
-from fewstep.cli.output import note, progress, show_json, show_table
+from fewstep.cli.headings import LAST, Command, option
+from fewstep.cli.output import JSON, note, progress, show_json, show_table
 from fewstep.core import InvalidInput
 
 IMAGES, OF_WORDS = 64, 16
@@ -26,28 +26,22 @@ PROMPTS = (
 """What a model of words draws where no prompts are given."""
 
 
-@click.command(cls=Command)
-@click.argument("model", default="digits")
-@click.option(
-    "--images",
-    type=click.IntRange(2, 1024),
-    metavar="N",
-    help=f"Images to test each reading with.  [default: {IMAGES}, or {OF_WORDS} from prompts]",
+@click.command(cls=Command, most_used=("fix", "prompts"))
+@place.MODEL
+@measuring.PROMPTS
+@measuring.images(2, 1024, f"{IMAGES}, or {OF_WORDS} from prompts", "Images to test each reading with.")
+@measuring.SEED
+@place.options("device", "dtype", "variant", "config", "allow_pickle")
+@option(
+    "--fix",
+    is_flag=True,
+    heading=LAST,
+    help="Correct `prediction_type` in scheduler_config.json where it is contradicted.",
 )
-@click.option(
-    "--seed", type=click.IntRange(0, 2**63), default=0, show_default=True, metavar="N", help="Seed of the noise."
-)
-@click.option(
-    "--prompts", type=click.Path(), metavar="FILE", help="File with a prompt a line, such as it was trained on."
-)
-@click.option(
-    "--fix", is_flag=True, help="Correct `prediction_type` in scheduler_config.json where it is contradicted."
-)
-@place.options("variant", "allow_pickle")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@JSON
 @click.pass_context
 def doctor(ctx: click.Context, model: str, fix: bool, as_json: bool, **given: Any) -> None:
-    """Test which prediction type and noise schedule the outputs of MODEL are consistent with.
+    """Test which prediction type and noise schedule the outputs of MODEL, the digits by default, are consistent with.
 
     With the wrong one a network draws noise, and no error says so. This tests every reading on clean images that the
     network draws under it; the right one removes noise better than any linear filter. Where the files of MODEL clearly
@@ -87,7 +81,7 @@ def _diagnosed(pipe: fs.Pipeline, model: str, given: dict[str, Any]) -> fs.docto
     conditions = own.conditioner.encode(list(pipe.order(drawn).drawing.each))
     with progress("testing", 1) as bar:
         return fs.diagnose(
-            own.network,
+            fs.doctor.hosted(own.network, own.device, own.dtype),
             (images, *pipe.state_shape()),
             condition=own.placed([one.positive for one in conditions]),
             seed=given["seed"],

@@ -8,22 +8,22 @@ import click
 
 import fewstep as fs
 from fewstep.cli.figures import check, deliver, written
+from fewstep.cli.headings import DATA, Command, option
 from fewstep.cli.values import Several
 
 STARTS = Several(float, "a start", most=20)
 
 
-@click.command()
-@click.option(
-    "--step", type=click.FloatRange(0, 100, min_open=True), default=0.5, show_default=True, help="Size of a step."
-)
-@click.option(
-    "--end", type=click.FloatRange(0, 100, min_open=True), default=3.0, show_default=True, help="Time at the end."
-)
-@click.option(
-    "--starts", type=STARTS, default="0.5,1.5,2.5,3", metavar="X,..", show_default=True,
+@click.command(cls=Command, most_used=("step", "output"))
+@option("--step", type=click.FloatRange(0, 100, min_open=True), default=0.5, heading=DATA, help="Size of a step.")
+@option("--end", type=click.FloatRange(0, 100, min_open=True), default=3.0, heading=DATA, help="Time at the end.")
+@option(
+    "--starts",
+    type=STARTS,
+    default="0.5,1.5,2.5,3",
+    heading=DATA,
     help="Where paths begin at time 0, between -pi and pi.",
-)  # fmt: skip
+)
 @written("ode")
 def ode(step: float, end: float, starts: tuple[float, ...], **given: Any) -> None:
     """Draw dx/dt = -sin(x) t by Euler and by Heun, beside the exact paths.

@@ -10,77 +10,79 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli.headings import several
-from fewstep.cli.output import note, progress, show_json, show_table
+from fewstep.cli.headings import DATA, LAST, SAMPLER, Command, option, several
+from fewstep.cli.output import JSON, note, progress, show_json, show_table
+from fewstep.cli.sampling import NOISE_SCHEDULE
 from fewstep.cli.values import ScheduleName, Several, Strategies
 
 COUNTS = Several(int, "a number of evaluations", 1, 10_000, most=40)
 GRIDS = Several(str, "a grid", most=20)
-GIVEN = "NAME,.."
+MOST_USED = ("samplers", "grids", "nfe", "steps", "output")
 NUMERIC = ("NFE", "order", "fitted", "error", "steps", "evaluations")
 
 
 def written(name: str) -> Callable[[Any], Any]:
     """What every figure takes last."""
     return several(
-        click.option(
+        option(
             "--output",
             type=click.Path(dir_okay=False),
             default=f"out/{name}.svg",
-            show_default=True,
+            heading=LAST,
             help="The figure, .svg or .png.",
         ),
-        click.option(
-            "--data", type=click.Path(dir_okay=False), help="Its numbers, .json or .csv.  [default: beside it]"
+        option(
+            "--data",
+            type=click.Path(dir_okay=False),
+            usual="beside the figure, .json",
+            heading=LAST,
+            help="Its numbers, .json or .csv.",
         ),
-        click.option("--no-figure", is_flag=True, help="Write the numbers alone; needs no matplotlib."),
-        click.option("--json", "as_json", is_flag=True, help="Print all numbers as JSON."),
+        option("--no-figure", is_flag=True, heading=LAST, help="Write the numbers alone; needs no matplotlib."),
+        JSON,
     )
 
 
 def _problem(noises: int, most: int = 4096) -> Callable[[Any], Any]:
     """The data, the schedule and the noise."""
     return several(
-        click.option(
-            "--schedule",
-            type=ScheduleName(),
-            default="linear",
-            show_default=True,
-            help="linear, scaled_linear, cosine, edm or flow, with parameters as in flow:shift=3.",
+        NOISE_SCHEDULE,
+        option(
+            "--modes", type=click.IntRange(1, 64), default=5, heading=DATA, help="Gaussians of the data, on a ring."
         ),
-        click.option(
-            "--modes",
-            type=click.IntRange(1, 64),
-            default=5,
-            show_default=True,
-            help="Gaussians of the data, on a ring.",
-        ),
-        click.option(
+        option(
             "--std",
             type=click.FloatRange(0.01, 10),
             default=0.4,
-            show_default=True,
+            heading=DATA,
             help="Standard deviation of each Gaussian; the ring's radius is 2.2.",
         ),
-        click.option(
-            "--noises", type=click.IntRange(1, most), default=noises, show_default=True, help="Points to start from."
-        ),
-        click.option(
-            "--seed", type=click.IntRange(0, 2**63), default=0, show_default=True, help="Seed of the first point."
-        ),
+        option("--noises", type=click.IntRange(1, most), default=noises, heading=DATA, help="Points to start from."),
+        option("--seed", type=click.IntRange(0, 2**63), default=0, heading=DATA, help="Seed of the first point."),
     )
 
 
-SAMPLERS = "Each with options after colons and a grid after @, as in ddim:eta=0.5@karras."
+def _grid(default: str) -> Callable[[Any], Any]:
+    """The grid of samplers that name none."""
+    return option("--grid", default=default, metavar="NAME", heading=SAMPLER, help="A name from `fewstep grids`.")
 
 
-@click.command()
-@click.option(
-    "--samplers", type=Strategies(), default="ddim,heun,dpmpp-2m,unipc-3,euler-a", metavar=GIVEN, show_default=True,
-    help=SAMPLERS,
-)  # fmt: skip
-@click.option("--nfe", type=click.IntRange(1, 1000), default=10, show_default=True, help="Most evaluations.")
-@click.option("--grid", default="trailing", show_default=True, help="A name from `fewstep grids`.")
+def _samplers(default: str | None, usual: str = "") -> Callable[[Any], Any]:
+    """What is drawn side by side."""
+    return option(
+        "--samplers",
+        type=Strategies(),
+        default=default,
+        usual=usual,
+        heading=SAMPLER,
+        help="Each with options after colons and a grid after @, as in ddim:eta=0.5@karras.",
+    )
+
+
+@click.command(cls=Command, most_used=MOST_USED)
+@_samplers("ddim,heun,dpmpp-2m,unipc-3,euler-a")
+@option("--nfe", type=click.IntRange(1, 1000), default=10, heading=SAMPLER, help="Most evaluations.")
+@_grid("trailing")
 @_problem(10, most=100)
 @written("trajectories")
 def trajectories(samplers: tuple[Any, ...], nfe: int, grid: str, **given: Any) -> None:
@@ -101,13 +103,10 @@ def trajectories(samplers: tuple[Any, ...], nfe: int, grid: str, **given: Any) -
     deliver(found, ["sampler", "grid", "NFE", "error"], rows, given)
 
 
-@click.command("solver-error")
-@click.option(
-    "--samplers", type=Strategies(), default="euler,heun,dpmpp-2m,dpmpp-3m,unipc-2,unipc-3", metavar=GIVEN,
-    show_default=True, help=SAMPLERS,
-)  # fmt: skip
-@click.option("--nfe", type=COUNTS, metavar="N,..", help="Evaluations, increasing.  [default: 13 numbers, 8 to 512]")
-@click.option("--grid", default="exponential", show_default=True, help="A name from `fewstep grids`.")
+@click.command("solver-error", cls=Command, most_used=MOST_USED)
+@_samplers("euler,heun,dpmpp-2m,dpmpp-3m,unipc-2,unipc-3")
+@option("--nfe", type=COUNTS, usual="13 numbers, 8 to 512", heading=SAMPLER, help="Evaluations, increasing.")
+@_grid("exponential")
 @_problem(32)
 @written("solver-error")
 def solver_error(samplers: tuple[Any, ...], nfe: tuple[int, ...] | None, grid: str, **given: Any) -> None:
@@ -141,16 +140,19 @@ def solver_error(samplers: tuple[Any, ...], nfe: tuple[int, ...] | None, grid: s
     deliver(found, ["sampler", "grid", "order", "fitted", "least error"], rows, given)
 
 
-@click.command()
-@click.option(
-    "--schedule", "schedules", type=ScheduleName(), multiple=True, metavar="NAME",
-    help="A schedule, with parameters as in flow:shift=3. May be repeated.  [default: five usual ones]",
-)  # fmt: skip
-@click.option("--grids", type=GRIDS, metavar=GIVEN, help="Names from `fewstep grids`.  [default: all]")
-@click.option("--steps", type=click.IntRange(2, 1000), default=10, show_default=True, help="Steps of each grid.")
-@click.option(
-    "--on", type=ScheduleName(), default="linear", show_default=True, metavar="NAME", help="Schedule of the grids."
+@click.command(cls=Command, most_used=("schedules", *MOST_USED))
+@option(
+    "--schedule",
+    "schedules",
+    type=ScheduleName(),
+    multiple=True,
+    usual="five usual ones",
+    heading=DATA,
+    help="A noise schedule, with parameters as in flow:shift=3. May be repeated.",
 )
+@option("--grids", type=GRIDS, usual="all", heading=SAMPLER, help="Names from `fewstep grids`.")
+@option("--steps", type=click.IntRange(2, 1000), default=10, heading=SAMPLER, help="Steps of each grid.")
+@option("--on", type=ScheduleName(), default="linear", heading=SAMPLER, help="Noise schedule of the grids.")
 @written("schedules")
 def schedules(schedules: tuple[Any, ...], grids: tuple[str, ...] | None, steps: int, on: Any, **given: Any) -> None:
     """Draw alpha, sigma and lambda of noise schedules over time, and where each grid puts its steps."""
@@ -166,15 +168,15 @@ def schedules(schedules: tuple[Any, ...], grids: tuple[str, ...] | None, steps: 
     deliver(found, ["grid", "lambda < 0", "lambda >= 0", "times"], rows, given)
 
 
-@click.command()
-@click.option("--samplers", type=Strategies(), metavar=GIVEN, help=f"{SAMPLERS}  [default: ten usual ones]")
-@click.option("--grid", default="exponential", show_default=True, help="Grid of samplers that name none.")
-@click.option("--error", type=click.FloatRange(1e-8, 10), default=0.02, show_default=True, help="Error to reach.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=500, show_default=True, help="Most evaluations.")
+@click.command(cls=Command, most_used=("error", *MOST_USED))
+@_samplers(None, "ten usual ones")
+@_grid("exponential")
+@option("--error", type=click.FloatRange(1e-8, 10), default=0.02, heading=DATA, help="Error to reach.")
+@option("--limit", type=click.IntRange(1, 10_000), default=500, heading=DATA, help="Most evaluations.")
 @_problem(32)
 @written("steps")
 def steps(samplers: tuple[Any, ...] | None, grid: str, error: float, limit: int, **given: Any) -> None:
-    """Draw how many evaluations each sampler, on its grid, needs to come as near to the exact data as asked."""
+    """Draw how many evaluations each sampler needs, on its grid, to come within --error of the exact data."""
     check(given)
 
     chosen = samplers or tuple((name, {}, at) for name, at in fs.show.effort.DEFAULTS)

@@ -8,22 +8,11 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import config, delivery, options, place, source
-from fewstep.cli.headings import Command, option
-from fewstep.cli.values import BatchSize
+from fewstep.cli import config, delivery, memory, options, place, sampling, source
+from fewstep.cli.headings import Command
 
 OF_EACH_CLASS = 10
 """Images of each class, and images in a row, where nobody says it."""
-BATCH = option(
-    "--batch",
-    "--batch-size",
-    "batch",
-    type=BatchSize(),
-    usual="the model's own",
-    heading="Memory",
-    help="Images that the network sees at once.",
-)
-OVERLAP = option("--overlap", is_flag=True, heading="Memory", help="Decode a batch while the next is denoised.")
 
 
 @click.command(cls=Command)
@@ -34,10 +23,10 @@ OVERLAP = option("--overlap", is_flag=True, heading="Memory", help="Decode a bat
 @options.SCHEDULE
 @options.WEAK
 @options.PRESET
-@options.FORCE
-@BATCH
-@OVERLAP
-@place.CACHE
+@sampling.FORCE
+@memory.BATCH
+@memory.OVERLAP
+@memory.CACHE
 @place.OPTIONS
 @config.NO_CONFIG
 @delivery.SHEET
@@ -69,7 +58,8 @@ def generate(ctx: click.Context, model: str | None, prompts: tuple[str, ...], **
     layout.size(len(order.drawing), order.drawing.height, order.drawing.width)
     path = given["output"] or fs.drawing.names.picture(pipe.name, order.drawing)
     delivery.check_place(path, room=delivery.room_of(order.drawing))
-    what = f"{delivery.count_of(len(order.drawing))}, {order.plan.recipe.sampler} in {order.plan.steps} steps "
+    steps = f"{order.plan.steps} step{'' if order.plan.steps == 1 else 's'}"
+    what = f"{delivery.count_of(len(order.drawing))}, {order.plan.recipe.sampler} in {steps} "
     found = delivery.drawn(lambda on_row: pipe.draw(replace(order, run=replace(order.run, on_row=on_row))), what)
     delivery.deliver(found, path, given, layout, delivery.cache_of(pipe))
 

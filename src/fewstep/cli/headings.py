@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,24 +13,36 @@ Usual = str | Callable[[click.Context], str]
 
 TYPED = "fewstep.typed"
 FIRST, LAST = "Most used", "Output"
-MOST_USED = (
-    "prompt_file", "labels", "negative", "sampler", "steps", "guidance", "strength", "seed", "seeds", "count", "height",
-    "width", "preset", "batch", "output",
+PICTURE, DRAWN, DATA = "The picture it starts from", "What is drawn", "Data and noise"
+SAMPLER, GUIDANCE, ESTIMATES = "Sampler and time grid", "Guidance", "Estimates of pixels"
+TRAINING, SEARCH, MEASURING = "Training", "Search and learning", "Measuring"
+MEMORY, LOADING = "Memory", "Loading the model"
+ORDER = (
+    FIRST, PICTURE, DRAWN, DATA, SAMPLER, GUIDANCE, ESTIMATES, TRAINING, SEARCH, MEASURING, MEMORY, LOADING, LAST,
 )  # fmt: skip
-"""What most people need, by the names of parameters, in the order of the help."""
+"""All headings, in the order in which every command has those that it needs."""
+MOST_USED = (
+    "prompt_file", "labels", "negative", "samplers", "sampler", "steps", "guidance", "strength", "seed", "seeds",
+    "count", "height", "width", "preset", "batch", "output",
+)  # fmt: skip
+"""What most people need of a command that draws, by the names of parameters, in the order of the help."""
 
 
 class Option(click.Option):
     """An option under a heading.
 
     Attributes:
+        heading: one of `ORDER`.
         path: the field of a drawing that it fills in, if any.
-        usual: what it is where nobody gives it, for the help.
+        usual: what it is where nobody gives it, for the help; the default, where that says it.
     """
 
-    def __init__(self, *args: Any, heading: str = LAST, path: tuple[str, ...] = (), usual: Usual = "", **settings: Any):
+    def __init__(self, *args: Any, heading: str, path: tuple[str, ...] = (), usual: Usual = "", **settings: Any):
         super().__init__(*args, **settings)
-        self.heading, self.path, self.usual = heading, path, usual
+        self.heading, self.path, self.usual = heading, path, usual or shown(settings.get("default"))
+        if self.metavar is None:
+            kinds = {click.types.IntParamType: "N", click.types.FloatParamType: "X"}
+            self.metavar = next((letter for kind, letter in kinds.items() if isinstance(self.type, kind)), None)
 
     def get_help_extra(self, ctx: click.Context) -> click.types.OptionHelpExtra:
         extra = super().get_help_extra(ctx)
@@ -46,7 +58,11 @@ class Option(click.Option):
 
 
 class Command(click.Command):
-    """A command whose help has headings."""
+    """A command whose help has headings; under the first stands what is `most_used`, by the names of parameters."""
+
+    def __init__(self, *args: Any, most_used: Sequence[str] = MOST_USED, **settings: Any):
+        super().__init__(*args, **settings)
+        self.most_used = tuple(most_used)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if any("\0" in word for word in args):  # which the system refuses of paths, as a ValueError
@@ -56,13 +72,22 @@ class Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
-        for param in sorted(self.get_params(ctx), key=_place):
+        for param in sorted(self.get_params(ctx), key=self._place):
             record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
             if record is not None:
-                sections.setdefault(_heading(param), []).append(record)
+                sections.setdefault(self.heading(param), []).append(record)
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
+
+    def heading(self, param: click.Parameter) -> str:
+        """What a parameter stands under; --help, which click adds, is the last of all."""
+        return FIRST if param.name in self.most_used else getattr(param, "heading", LAST)
+
+    def _place(self, param: click.Parameter) -> tuple[int, int]:
+        """By the order of headings; what is used most in its own order, all else in that of the command."""
+        used = self.most_used.index(param.name) if param.name in self.most_used else 0
+        return ORDER.index(self.heading(param)), used
 
 
 def argument(ctx: click.Context, name: str) -> str | None:
@@ -86,12 +111,8 @@ def several(*options: Decorator) -> Decorator:
     return add
 
 
-def _heading(param: click.Parameter) -> str:
-    return FIRST if param.name in MOST_USED else getattr(param, "heading", LAST)
-
-
-def _place(param: click.Parameter) -> int:
-    """What is used most comes first, the output last, all else in the order of the command."""
-    if param.name in MOST_USED:
-        return MOST_USED.index(param.name)
-    return len(MOST_USED) + (_heading(param) == LAST)
+def shown(value: Any) -> str:
+    """A default in words: "" for none, and for a flag, which is off."""
+    if value is None or isinstance(value, bool):
+        return ""
+    return f"{value:g}" if isinstance(value, float) else str(value)

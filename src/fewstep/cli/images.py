@@ -10,10 +10,9 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import delivery, options, place, source
-from fewstep.cli.generate import BATCH, OVERLAP
-from fewstep.cli.headings import Command, Decorator, option, several
-from fewstep.cli.output import note, noted, progress, show_json
+from fewstep.cli import delivery, memory, options, place, sampling, source
+from fewstep.cli.headings import DRAWN, LAST, MOST_USED, PICTURE, Command, Decorator, option, several
+from fewstep.cli.output import JSON, note, noted, progress, show_json
 from fewstep.cli.values import Several
 from fewstep.core import InvalidInput, shown
 
@@ -29,17 +28,15 @@ def _drawing(*without: str, usual: Mapping[str, str] | None = None) -> Decorator
         options.SCHEDULE,
         options.WEAK,
         options.PRESET,
-        options.FORCE,
-        BATCH,
-        OVERLAP,
-        place.CACHE,
+        sampling.FORCE,
+        memory.BATCH,
+        memory.OVERLAP,
+        memory.CACHE,
         place.OPTIONS,
     )
 
 
 FIT = options.fields("source", without=("strength", "strength-of"))
-INVERSION = {"sampler": "ddim", "steps": "50", "grid": "trailing"}
-"""What is run up and down where nobody says otherwise."""
 
 
 @click.command(cls=Command)
@@ -70,7 +67,7 @@ def img2img(ctx: click.Context, model: str, image: str, prompts: tuple[str, ...]
 @option(
     "--no-paste",
     is_flag=True,
-    heading=options.HEADINGS["source"],
+    heading=PICTURE,
     help="Leave the kept pixels as the VAE decodes them.",
 )
 @options.fields("source")
@@ -128,10 +125,10 @@ def edit(ctx: click.Context, model: str, image: str, shown: str, prompts: tuple[
 )
 @options.RESCALE
 @options.WEAK
-@place.CACHE
+@memory.CACHE
 @place.OPTIONS
-@delivery.OUTPUT
-@delivery.JSON
+@delivery.output()
+@JSON
 @click.pass_context
 def invert(ctx: click.Context, model: str, image: str, prompt: str, **given: Any) -> None:
     """Find the noise that draws the picture IMAGE, draw it again, and print how near that comes, in decibels. PROMPT
@@ -160,7 +157,7 @@ def invert(ctx: click.Context, model: str, image: str, prompt: str, **given: Any
     )
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, most_used=("frames", *MOST_USED))
 @click.argument("model")
 @click.argument("prompts", nargs=-1, required=True, metavar="PROMPT [PROMPT]")
 @option(
@@ -168,27 +165,30 @@ def invert(ctx: click.Context, model: str, image: str, prompt: str, **given: Any
     type=Several(int, "a seed", 0, 2**64 - 1, most=2),
     default="0",
     metavar="S[,S]",
-    usual="0",
+    heading=DRAWN,
     help="Seeds of the ends.",
 )
 @option(
     "--frames",
     type=click.IntRange(2, 1000),
     default=8,
-    metavar="N",
-    usual="8",
+    heading=DRAWN,
     help="Number of pictures, the ends included.",
 )
 @_drawing("seed", "count")
-@option("--output", type=click.Path(), usual="in out/, named by what is drawn", help="The .png or .gif to write.")
-@option("--columns", type=click.IntRange(1, 1000), metavar="N", usual="8", help="Frames in a row of a .png.")
+@delivery.output("The .png or .gif to write.")
+@delivery.columns("8", 1000, "Frames in a row of a .png.")
 @option(
-    "--milliseconds", type=click.IntRange(10, 60_000), default=100, usual="100", help="Time of each frame of a .gif."
+    "--milliseconds",
+    type=click.IntRange(10, 60_000),
+    default=100,
+    heading=LAST,
+    help="Time of each frame of a .gif.",
 )
-@delivery.JSON
+@JSON
 @click.pass_context
 def interpolate(ctx: click.Context, model: str, prompts: tuple[str, ...], **given: Any) -> None:
-    """Draw the pictures between two PROMPTs, two seeds, or both, as a .png with all or as a .gif.
+    """Draw the pictures between two PROMPTs, two seeds, or both, as one .png or as a .gif.
 
     \b
         fewstep interpolate stable-diffusion/ "a cat" "a lion" --seed 1,2 --frames 16 --output way.gif

@@ -7,13 +7,14 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli.output import show_json, show_table
+from fewstep.cli.headings import Command
+from fewstep.cli.output import JSON, show_json, show_table
 from fewstep.core import unknown_name
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, with the options of every sampler.")
+@JSON
 def samplers(name: str | None, as_json: bool) -> None:
     """List the samplers: order of convergence, network evaluations (NFE) a step, source.
 
@@ -55,8 +56,8 @@ def samplers(name: str | None, as_json: bool) -> None:
             click.echo(f"{name} has no options")
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.command(cls=Command)
+@JSON
 def grids(as_json: bool) -> None:
     """List the time grids. Every grid also takes `bias` (-20 to 20), `start` (above 0, to 1) and `final` (clean or
     sigma_min).

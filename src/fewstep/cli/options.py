@@ -16,7 +16,20 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 import fewstep as fs
-from fewstep.cli.headings import Decorator, Option, argument, option, several
+from fewstep.cli.headings import (
+    DRAWN,
+    ESTIMATES,
+    GUIDANCE,
+    MEMORY,
+    PICTURE,
+    SAMPLER,
+    Decorator,
+    Option,
+    argument,
+    option,
+    several,
+    shown,
+)
 from fewstep.cli.output import note
 from fewstep.cli.source import is_prompt
 from fewstep.cli.values import LABELS, NUMBERS, SEED, WEIGHTS, Pair, PlanFile, Span, mapping
@@ -33,6 +46,8 @@ NAMES = {
     "estimate.threshold": "dynamic-threshold",
 }
 """Options with another name than their field."""
+METAVARS = {"sampling.sampler": "NAME", "sampling.grid": "NAME", "guidance.method": "NAME"}
+"""Options that take a name of a list, for the help."""
 TYPES = {"seed": (SEED, "S[,S,..]")}
 """Options that take more than the first kind of what their field holds: the type, and how the help writes it."""
 NO_OPTIONS = (
@@ -41,15 +56,14 @@ NO_OPTIONS = (
 )  # fmt: skip
 """Fields that commands take as arguments, or find out."""
 HEADINGS = {
-    "sampling": "Sampler and time grid",
-    "guidance": "Guidance",
-    "estimate": "Estimates of pixels",
-    "source": "The picture it starts from",
-    "decode": "Memory",
+    "sampling": SAMPLER,
+    "guidance": GUIDANCE,
+    "estimate": ESTIMATES,
+    "source": PICTURE,
+    "decode": MEMORY,
 }
 """Of the options of each part."""
 RECOMMENDED = "fewstep.recommended"
-WHAT = "What is drawn"
 OWN = ("height", "width", "sampling.sampler", "sampling.steps", "sampling.grid", "guidance.scale")
 """Fields for which each model has a value of its own."""
 
@@ -73,7 +87,7 @@ RESCALE = option(
     type=click.FloatRange(0, 1),
     metavar="X",
     path=("guidance", "options", "rescale"),
-    heading=HEADINGS["guidance"],
+    heading=GUIDANCE,
     help="Take back this share of the contrast that cfg adds, 0 to 1.",
 )
 SCHEDULE = option(
@@ -81,24 +95,21 @@ SCHEDULE = option(
     type=WEIGHTS,
     metavar="W,W,..",
     path=("guidance", "scale"),
-    heading=HEADINGS["guidance"],
+    heading=GUIDANCE,
     help="In place of --guidance: a scale for each row, W,W,.., or linear:NOISY,CLEAN or cosine:NOISY,CLEAN.",
 )
 WEAK = option(
     "--weak",
     type=click.Path(),
     metavar="MODEL",
-    heading=HEADINGS["guidance"],
+    heading=GUIDANCE,
     help="The weaker model of autoguidance.",
 )
 PRESET = option(
-    "--preset", heading=WHAT, help=f"Options by use: {', '.join(fs.drawing.PRESETS)}. Prints what they are."
-)
-FORCE = option(
-    "--force",
-    is_flag=True,
-    heading=HEADINGS["sampling"],
-    help="Accept a plan that was tuned for another model.",
+    "--preset",
+    metavar="NAME",
+    heading=DRAWN,
+    help=f"Options by use: {', '.join(fs.drawing.PRESETS)}. Prints what they are.",
 )
 
 
@@ -168,7 +179,7 @@ def _settings(path: Path, info: FieldInfo, usual: str | None) -> dict[str, Any]:
     kind, bounds = _kind(info.annotation, info.metadata)
     settings: dict[str, Any] = {
         "path": path,
-        "heading": HEADINGS.get(path[0], WHAT),
+        "heading": HEADINGS.get(path[0], DRAWN),
         "help": info.description,
         "usual": _usual(path, info) if usual is None else usual,
     }
@@ -179,7 +190,7 @@ def _settings(path: Path, info: FieldInfo, usual: str | None) -> dict[str, Any]:
     if ".".join(path) in TYPES:
         own, metavar = TYPES[".".join(path)]
         return {**settings, "type": own, "metavar": metavar}
-    return {**settings, "type": _type(kind, bounds), "metavar": {int: "N", float: "X"}.get(kind)}
+    return {**settings, "type": _type(kind, bounds), "metavar": METAVARS.get(".".join(path))}
 
 
 def _kind(annotation: Any, bounds: list[Any]) -> tuple[Any, list[Any]]:
@@ -195,7 +206,7 @@ def _kind(annotation: Any, bounds: list[Any]) -> tuple[Any, list[Any]]:
 def _type(kind: Any, bounds: list[Any]) -> Any:
     """The type of an option that holds what a field holds; of several texts one is given."""
     if kind is fs.Plan:
-        return PlanFile()
+        return PlanFile(dir_okay=False)
     if get_origin(kind) is Literal:
         return click.Choice(get_args(kind))
     if get_origin(kind) is tuple:
@@ -225,9 +236,9 @@ def _limits(bounds: list[Any]) -> Iterator[tuple[str, Any]]:
 def _usual(path: Path, info: FieldInfo) -> Any:
     """What a field is where nobody says it, for the help: of the model in hand, or by default."""
     if ".".join(path) in OWN:
-        return lambda ctx: _shown(at(_recommended(ctx), path)) or "the model's own"
+        return lambda ctx: shown(at(_recommended(ctx), path)) or "the model's own"
     plain = isinstance(info.default, str | int | float) and not isinstance(info.default, bool)
-    return _shown(info.default) if plain else ""
+    return shown(info.default) if plain else ""
 
 
 def _recommended(ctx: click.Context) -> Mapping[str, Any]:
@@ -237,7 +248,3 @@ def _recommended(ctx: click.Context) -> Mapping[str, Any]:
         model = "scenes" if is_prompt(model) else model
         ctx.meta[RECOMMENDED] = fs.models.recommended_by(model) if model else {}
     return ctx.meta[RECOMMENDED]
-
-
-def _shown(value: Any) -> str:
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

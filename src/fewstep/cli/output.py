@@ -13,8 +13,13 @@ from typing import Any
 
 import click
 
-EVERY = 2.0
-"""Most seconds without a line, where there is no bar."""
+from fewstep.cli.headings import LAST, option
+
+JSON = option("--json", "as_json", is_flag=True, heading=LAST, help="Print the result as JSON.")
+EVERY, SELDOM = 2.0, 60.0
+"""Most seconds without a line where there is no bar: at first, and after long work."""
+GROWTH = 1.25
+"""By how much the next wait is longer, after each line that came of waiting."""
 
 
 def show_json(value: Any) -> None:
@@ -38,7 +43,7 @@ def noted() -> Iterator[None]:
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print a table on stdout, as wide as it needs where that is no terminal. Columns named in `right` hold numbers."""
+    """Print a table on stdout, as wide as it has to be off a terminal; columns in `right` hold numbers."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -56,12 +61,17 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Seq
 
 
 class Lines:
-    """Progress where there is no bar: a line at once where one is given, else where nothing was said for long."""
+    """Progress where there is no bar: a line at once where one is given, else where nothing was said for long.
+
+    What is long grows from `EVERY` to `SELDOM` seconds with each line that came of waiting, so that an hour of work
+    has some 70 lines.
+    """
 
     def __init__(self, task: str, total: float = 0, clock: Callable[[], float] = time.monotonic):
         self.task, self.clock = task, clock
         self.done, self.of, self.words = 0.0, total, ""
         self.began = self.said = clock()
+        self.wait = EVERY
 
     def update(self, done: float, of: float | None = None, words: str = "", line: str = "") -> None:
         """Take how much is done, and say `line`."""
@@ -71,13 +81,14 @@ class Lines:
             self._say(line)
 
     def beat(self) -> float:
-        """Say how far it is if nothing was said for `EVERY` seconds. Returns the seconds until it may have to again."""
+        """Say how far it is if nothing was said for long. Returns the seconds until it may have to again."""
         silent = self.clock() - self.said
-        if silent < EVERY:
-            return EVERY - silent
+        if silent < self.wait:
+            return self.wait - silent
         count = f"{self.done:,.0f} of {self.of:,.0f}" if self.of > 1 else ""
         self._say(", ".join(filter(None, (self.task, count, self.words, f"{self.clock() - self.began:.0f} s"))))
-        return EVERY
+        self.wait = min(SELDOM, GROWTH * self.wait)
+        return self.wait
 
     def _say(self, line: str) -> None:
         self.said = self.clock()

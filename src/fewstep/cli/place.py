@@ -8,36 +8,46 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli.headings import Decorator, option, several
+from fewstep.cli.headings import LOADING, Decorator, option, several
 from fewstep.cli.output import waiting
 from fewstep.cli.values import ScaledFile
 from fewstep.denoise import PREDICTIONS
 
-MODEL = "Loading the model"
+MODEL = click.argument("model", default="digits")
+"""The model of a command that measures one; the shipped digits where nobody names another."""
 _OPTIONS = {
-    "device": option("--device", default="cpu", usual="cpu", heading=MODEL, help="Where the model runs, such as cuda."),
-    "dtype": option(
-        "--dtype", usual="float32", heading=MODEL, help="What the model runs in: float32, float16 or bfloat16."
+    "device": option(
+        "--device", default="cpu", metavar="NAME", heading=LOADING, help="Where the model runs, such as cuda."
     ),
-    "variant": option("--variant", heading=MODEL, help="Variant of a diffusers model's files, such as fp16."),
+    "dtype": option(
+        "--dtype",
+        metavar="NAME",
+        usual="float32",
+        heading=LOADING,
+        help="What the model runs in: float32, float16 or bfloat16.",
+    ),
+    "variant": option(
+        "--variant", metavar="NAME", heading=LOADING, help="Variant of a diffusers model's files, such as fp16."
+    ),
     "config": option(
         "--model-config",
         "config",
-        heading=MODEL,
+        metavar="FOLDER",
+        heading=LOADING,
         help="Folder or hub id with the configurations of a MODEL that is an original checkpoint.",
     ),
     "prediction": option(
         "--prediction",
         type=click.Choice(PREDICTIONS),
         usual="as the model's files say",
-        heading=MODEL,
+        heading=LOADING,
         help="What the network predicts.",
     ),
     "zero_snr": option(
         "--zero-snr/--no-zero-snr",
         default=None,
         usual="as the model's files say",
-        heading=MODEL,
+        heading=LOADING,
         help="Whether the noise schedule ends in pure noise (zero terminal SNR).",
     ),
     "lora": option(
@@ -45,23 +55,17 @@ _OPTIONS = {
         type=ScaledFile(),
         multiple=True,
         metavar="FILE[:SCALE]",
-        heading=MODEL,
+        heading=LOADING,
         help="A LoRA to merge into the weights, such as style.safetensors:0.8. May be repeated.",
     ),
     "allow_pickle": option(
         "--allow-pickle",
         is_flag=True,
-        heading=MODEL,
+        heading=LOADING,
         help="Accept weights that exist only as a pickle. Loads no code from it.",
     ),
 }
 """By their names as arguments of `fewstep.load`."""
-CACHE = option(
-    "--cache",
-    type=click.Path(),
-    heading="Memory",
-    help="Folder that keeps embeddings of prompts and latents of pictures for later runs.",
-)
 
 
 def options(*names: str) -> Decorator:

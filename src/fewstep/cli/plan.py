@@ -8,26 +8,23 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import options
-from fewstep.cli.headings import Command, option
-from fewstep.cli.output import note, show_table
-from fewstep.cli.values import ScheduleName
+from fewstep.cli import options, sampling
+from fewstep.cli.headings import LAST, SAMPLER, Command, option
+from fewstep.cli.output import JSON, note, show_table
 
 
 @click.command(cls=Command)
 @click.argument("sampler")
-@option(
-    "--schedule",
-    type=ScheduleName(),
-    default="linear",
-    usual="linear",
-    heading=options.HEADINGS["sampling"],
-    help="linear, scaled_linear, cosine, edm or flow, with parameters as in flow:shift=3.",
-)
+@sampling.NOISE_SCHEDULE
 @options.fields("sampling", without=("sampler", "plan"), usual={"grid": "trailing", "steps": ""})
-@option("--reverse", is_flag=True, help="Compile from data up to noise, for samplers that draw no noise.")
-@option("--json", "as_json", is_flag=True, help="Print the plan itself, as `generate --plan` reads it.")
-@option("--output", type=click.Path(dir_okay=False), help="Write the plan to this file.")
+@option(
+    "--reverse",
+    is_flag=True,
+    heading=SAMPLER,
+    help="Compile from data up to noise, for samplers that draw no noise.",
+)
+@option("--output", type=click.Path(dir_okay=False), heading=LAST, help="Write the plan to this file.")
+@JSON
 @click.pass_context
 def plan(
     ctx: click.Context, sampler: str, schedule: Any, reverse: bool, as_json: bool, output: str | None, **_: Any
@@ -35,8 +32,9 @@ def plan(
     """Compile SAMPLER to its plan and show it.
 
     A row is one network evaluation. With R0 the network's input and x0 its estimate of the data, the columns on the
-    right say what each register becomes. For example:
+    right say what each register becomes. The file that --output writes is what `fewstep generate --plan` reads.
 
+    \b
         fewstep plan dpmpp-2m --steps 8 --grid karras
     """
     if output is not None:

@@ -8,32 +8,35 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import delivery, options, place
+from fewstep.cli import delivery, memory, options, place, sampling
 from fewstep.cli.app import Failure
-from fewstep.cli.headings import Command, option
-from fewstep.cli.output import note
+from fewstep.cli.headings import PICTURE, SAMPLER, Command, option
+from fewstep.cli.output import JSON, note
 from fewstep.cli.source import fitted
 from fewstep.cli.values import PlanFile
 
-FROM = options.HEADINGS["source"]
 
-
-@click.command(cls=Command)
+@click.command(cls=Command, most_used=("image", "mask", "output"))
 @click.argument("picture", type=click.Path())
 @click.argument("model", required=False)
-@option("--image", type=click.Path(), heading=FROM, help="The picture that PICTURE was drawn from.")
-@option("--mask", type=click.Path(), heading=FROM, help="The mask that PICTURE was inpainted with.")
-@option("--plan", type=PlanFile(), heading="The plan", help="The plan of PICTURE, where it was too long to keep.")
-@options.FORCE
+@option("--image", type=click.Path(), metavar="FILE", heading=PICTURE, help="The picture that PICTURE was drawn from.")
+@option("--mask", type=click.Path(), metavar="FILE", heading=PICTURE, help="The mask that PICTURE was inpainted with.")
+@option(
+    "--plan",
+    type=PlanFile(dir_okay=False),
+    heading=SAMPLER,
+    help="The plan of PICTURE, where it was too long to keep.",
+)
+@sampling.FORCE
 @options.WEAK
-@place.CACHE
+@memory.CACHE
 @place.OPTIONS
-@delivery.OUTPUT
-@option("--scale", type=click.IntRange(1, 64), metavar="N", usual="as in PICTURE", help="Enlarge each pixel N times.")
-@option("--columns", type=click.IntRange(1, 10_000), metavar="N", usual="as in PICTURE", help="Images in a row.")
+@delivery.output()
+@delivery.scale("as in PICTURE")
+@delivery.columns("as in PICTURE")
 @delivery.EACH
 @delivery.TIMINGS
-@delivery.JSON
+@JSON
 def redraw(picture: str, model: str | None, **given: Any) -> None:
     """Draw PICTURE, a PNG that fewstep wrote, again, and compare its pixels with those that come out. Where they
     differ, it says how and ends with code 1. MODEL is the one that drew it; a shipped model need not be named.

@@ -17,7 +17,7 @@ from fewstep.core import InvalidInput, shown
 
 
 def is_prompt(word: str) -> bool:
-    """Whether the first argument is no model but a prompt: several words that are no file's name."""
+    """Whether the first argument is a prompt and not a model: several words that do not name a file."""
     return len(word.split()) > 1 and not word.endswith((".safetensors", "/")) and not Path(word).exists()
 
 

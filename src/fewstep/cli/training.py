@@ -11,8 +11,8 @@ import click
 
 import fewstep as fs
 from fewstep.cli.app import Failure
-from fewstep.cli.headings import Decorator, several
-from fewstep.cli.output import note, progress, show_json
+from fewstep.cli.headings import LAST, TRAINING, Command, Decorator, option, several
+from fewstep.cli.output import JSON, note, progress, show_json
 from fewstep.core import InvalidInput
 from fewstep.zoo.scenes.assemble import assemble
 from fewstep.zoo.scenes.autoencoder import load_autoencoder, train_autoencoder
@@ -25,18 +25,27 @@ from fewstep.zoo.trainconfig import TrainConfig
 
 LINE_EVERY = 500
 """Steps between lines where there is no terminal for a bar."""
-FOLDER = click.Path(file_okay=False)
-SEED = click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=0, help="Decides everything.")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+MOST_USED = ("steps", "batch", "resume", "output")
+SEED = option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=0,
+    heading=TRAINING,
+    help="Seed of the weights and of all that is drawn at random.",
+)
 
 
 def _number(name: str, default: int | float, text: str, most: int = 100_000_000) -> Decorator:
     kind = click.IntRange(1, most) if isinstance(default, int) else click.FLOAT
-    return click.option(f"--{name}", type=kind, default=default, metavar="N", help=text)
+    return option(f"--{name}", type=kind, default=default, heading=TRAINING, help=text)
 
 
-def _output(default: str) -> Decorator:
-    return click.option("--output", type=click.Path(), default=default, help="The file or folder to write.")
+def _output(default: str, words: str) -> Decorator:
+    return option("--output", type=click.Path(), default=default, metavar="PATH", heading=LAST, help=words)
+
+
+def _save_every(default: int) -> Decorator:
+    return _number("save-every", default, "Steps between the states that it can go on from.")
 
 
 def _of_scenes(steps: int, batch: int, rate: float, muon: float, cooldown: int, save_every: int) -> Decorator:
@@ -44,30 +53,36 @@ def _of_scenes(steps: int, batch: int, rate: float, muon: float, cooldown: int, 
     return several(
         _number("steps", steps, "Steps of the optimiser."),
         _number("batch", batch, "Pictures a step.", most=65536),
-        _number("learning-rate", rate, "Its level, until the last steps."),
-        _number("muon", muon, "That of Muon for matrices; 0 leaves them to AdamW."),
-        _number("cooldown", cooldown, "Last steps, where it falls to 0."),
+        _number("learning-rate", rate, "Learning rate, until the last steps."),
+        _number("muon", muon, "Learning rate of Muon, for matrices; 0 leaves them to AdamW."),
+        _number("cooldown", cooldown, "Last steps, in which the learning rate falls to 0."),
         SEED,
+        option("--device", default="cpu", metavar="NAME", heading=TRAINING, help="Where to train, such as cuda."),
         _number("threads", 2, "CPU threads.", most=256),
-        click.option("--device", default="cpu", help="Where to train: cpu or cuda."),
-        _number("save-every", save_every, "Steps between states."),
+        _save_every(save_every),
         JSON,
     )
 
 
 def _command(function: Callable[..., Any]) -> click.Command:
-    return click.command(context_settings={"show_default": True})(function)
+    return click.command(cls=Command, most_used=MOST_USED)(function)
 
 
 @_command
 @_number("steps", 3000, "Steps of the optimiser.")
 @_number("batch", 128, "Images a step.", most=65536)
-@_number("learning-rate", 2e-3, "Its peak.")
+@_number("learning-rate", 2e-3, "Learning rate at its peak.")
 @SEED
 @_number("threads", 1, "CPU threads; another number rounds otherwise.", most=256)
-@_number("save-every", 200, "Steps between states to resume from.")
-@_output("runs/digits.safetensors")
-@click.option("--resume/--restart", default=True, help="Go on where this run stopped, or start anew.")
+@_save_every(200)
+@option(
+    "--resume/--restart",
+    default=True,
+    usual="resume",
+    heading=TRAINING,
+    help="Go on where this run stopped, or start anew.",
+)
+@_output("runs/digits.safetensors", "The file to write.")
 @JSON
 def digits(output: str, resume: bool, as_json: bool, **given: Any) -> None:
     """Train a small class-conditional model of handwritten digits (needs `pip install 'fewstep[train]'`).
@@ -107,7 +122,7 @@ def digits(output: str, resume: bool, as_json: bool, **given: Any) -> None:
 @_number("steps", 800, "Steps of the optimiser.")
 @_number("batch", 128, "Images a step.", most=65536)
 @SEED
-@_output("runs/classifier.safetensors")
+@_output("runs/classifier.safetensors", "The file to write.")
 @JSON
 def classifier(output: str, as_json: bool, **given: Any) -> None:
     """Train a classifier of handwritten digits (needs `pip install 'fewstep[train]'`), in seconds.
@@ -125,7 +140,7 @@ def classifier(output: str, as_json: bool, **given: Any) -> None:
 
 
 @_command
-@_output("runs/autoencoder")
+@_output("runs/autoencoder", "The folder to write to.")
 @_of_scenes(steps=2000, batch=32, rate=2e-3, muon=0.0, cooldown=800, save_every=250)
 def autoencoder(output: str, as_json: bool, **given: Any) -> None:
     """Train the autoencoder of the scenes: 64x64 pixels to 8x8 latents of 8 channels (needs diffusers).
@@ -141,10 +156,16 @@ def autoencoder(output: str, as_json: bool, **given: Any) -> None:
 
 
 @_command
-@_output("runs/scenes")
-@click.option("--autoencoder", type=FOLDER, help="What `fewstep train autoencoder` wrote, in place of the shipped one.")
-@click.option("--scenes", type=click.IntRange(256), default=122880, help="Scenes to train on.")
-@_number("reading", 1500, "Steps of learning to read captions, before.")
+@_output("runs/scenes", "The folder to write to.")
+@option(
+    "--autoencoder",
+    type=click.Path(file_okay=False),
+    metavar="FOLDER",
+    heading=TRAINING,
+    help="What `fewstep train autoencoder` wrote, in place of the shipped one.",
+)
+@option("--scenes", type=click.IntRange(256), default=122880, heading=TRAINING, help="Scenes to train on.")
+@_number("reading", 1500, "Steps in which the text encoder learns to read captions, before the others.")
 @_of_scenes(steps=9000, batch=128, rate=1e-3, muon=2e-3, cooldown=3500, save_every=100)
 def scenes(output: str, autoencoder: str | None, scenes: int, reading: int, as_json: bool, **given: Any) -> None:
     """Train the text encoder and the denoiser of the scenes (needs diffusers and transformers).

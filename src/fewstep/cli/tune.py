@@ -10,88 +10,81 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import place
-from fewstep.cli.output import note, progress, show_json, show_table, waiting
+from fewstep.cli import measuring, memory, place
+from fewstep.cli.headings import GUIDANCE, LAST, SAMPLER, SEARCH, Command, option
+from fewstep.cli.output import JSON, note, progress, show_json, show_table, waiting
 from fewstep.cli.values import Several
 
 
-@click.command()
-@click.argument("model", default="digits")
-@click.option("--rows", type=click.IntRange(2, 32), metavar="N", help="Rows of the plan, 2 to 32.")
-@click.option(
+@click.command(cls=Command, most_used=("rows", "nfe", "ms", "seconds", "guidance", "prompts", "output"))
+@place.MODEL
+@option("--rows", type=click.IntRange(2, 32), heading=SEARCH, help="Rows of the plan, 2 to 32.")
+@option(
     "--nfe",
     type=click.IntRange(2, 64),
-    metavar="N",
-    help="In place of --rows: network evaluations of an image, of which a guided row takes two.",
+    heading=SEARCH,
+    help="In place of --rows: network evaluations of an image, 2 to 64, of which a guided row takes two.",
 )
-@click.option(
+@option(
     "--ms",
-    type=click.FloatRange(0, min_open=True),
-    metavar="M",
+    type=measuring.POSITIVE,
+    heading=SEARCH,
     help="In place of --rows: milliseconds an image may take here. What fits is measured.",
 )
-@click.option(
-    "--seconds",
-    type=click.FloatRange(1),
-    default=120.0,
-    show_default=True,
-    metavar="S",
-    help="About how long it may take.",
+@measuring.seconds("the tuning may take", default=120.0, kind=click.FloatRange(1))
+@measuring.guidance("tune for")
+@measuring.PROMPTS
+@option(
+    "--samplers",
+    type=Several(str, "a name", most=100),
+    usual="all that draw no noise",
+    heading=SAMPLER,
+    help="Samplers to search among: names from `fewstep samplers`.",
 )
-@click.option("--guidance", type=float, metavar="S", help="Guidance scale to tune for.  [default: the model's own]")
-@click.option(
-    "--constant-guidance", is_flag=True, help="The same guidance in all rows, as diffusers pipelines need it."
+@option(
+    "--constant-guidance",
+    is_flag=True,
+    heading=GUIDANCE,
+    help="The same guidance in all rows, as diffusers pipelines need it.",
 )
-@click.option(
+@option(
     "--interval",
     is_flag=True,
+    heading=GUIDANCE,
     help="Guide only some rows, so that --nfe buys more of them; a row without guidance costs half.",
 )
-@click.option(
+@option(
     "--objective",
     type=click.Choice(("psnr", "rmse")),
     default="psnr",
-    show_default=True,
+    heading=SEARCH,
     help="The error to make small: of the typical image (which goes with the mean PSNR), or over all images.",
 )
-@click.option("--prompts", type=click.Path(), help="File with a prompt a line, for a model that takes prompts.")
-@click.option(
-    "--samplers",
-    type=Several(str, "a name", most=100),
-    metavar="NAME,..",
-    help="Samplers to search among.  [default: all that draw no noise]",
-)
-@click.option(
+@option(
     "--iterations",
     type=click.IntRange(0, 1_000_000),
     default=1500,
-    show_default=True,
-    metavar="N",
+    heading=SEARCH,
     help="Most iterations of learning; 0 only searches.",
 )
-@click.option(
-    "--images",
-    type=click.IntRange(8, 65536),
-    metavar="N",
-    help="Training images; half as many validate, as many are held out.  [default: what --seconds allow]",
+@measuring.images(
+    8, 65536, "what --seconds allow", "Images to learn from; half as many validate, as many are held out."
 )
-@click.option(
-    "--batch",
-    type=click.IntRange(1, 1024),
-    default=64,
-    show_default=True,
-    metavar="N",
-    help="Images that the network sees at once.",
-)
-@click.option(
-    "--seed", type=click.IntRange(0, 2**20 - 1), default=0, show_default=True, metavar="N", help="Seed of the noise."
-)
+@measuring.SEED
+@memory.batch("64")
 @place.OPTIONS
-@click.option("--output", type=click.Path(dir_okay=False), help="The plan to write.  [default: out/MODEL-N-rows.json]")
-@click.option("--json", "as_json", is_flag=True, help="Print the certificate as JSON.")
+@option(
+    "--output",
+    type=click.Path(dir_okay=False),
+    usual="out/MODEL-N-rows.json",
+    heading=LAST,
+    help="The plan to write, a .json file.",
+)
+@JSON
 @click.pass_context
 def tune(ctx: click.Context, **given: Any) -> None:
-    """Find a better plan of few rows for MODEL: search, then learn times and weights by gradient.
+    """Find a better plan of few rows for MODEL, the digits by default: search, then learn times and weights by
+    gradient.
 
     It writes the plan as a file for `generate --plan` and `PlanScheduler.from_plan`, with a certificate beside it, as
     JSON and as a page: what it compared on noise that the tuning never saw, the gain with its interval, and what it
@@ -116,8 +109,8 @@ def tune(ctx: click.Context, **given: Any) -> None:
         fs.files.check_writable(file)
     note(
         f"Tuning {pipe.name} for {budget.rows} rows, {budget.nfe:g} evaluations an image: about {settings.seconds:g} "
-        "s. At most half of them find converged solutions and compare every sampler on every grid; the rest learns. "
-        "Ctrl-C keeps the best so far"
+        "s. At most half of that goes into converged solutions and into comparing every sampler on every grid, the "
+        "rest into learning. Ctrl-C keeps the best so far"
     )
     cost: dict[str, Any] = {"nfe": budget.nfe} if settings.interval else {"rows": budget.rows}
     with progress("tuning", 1) as bar:

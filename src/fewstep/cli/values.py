@@ -12,6 +12,8 @@ import click
 import fewstep as fs
 from fewstep.core import unknown_name
 
+LETTERS = {"a label": "L", "a seed": "S", "a weight": "W", "a guidance scale": "X", "a start": "X"}
+"""What values of a list are called in the help; others are N."""
 Context = click.Context | None
 Parameter = click.Parameter | None
 
@@ -54,8 +56,8 @@ class Several(click.ParamType):
         self.kind, self.name, self.low, self.high, self.most = kind, name, low, high, most
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
-        letter = self.name.split()[-1][0].upper()
-        return f"{letter},{letter},.."
+        letter = LETTERS.get(self.name, "N")
+        return "NAME,.." if self.kind is str else f"{letter},{letter},.."
 
     def convert(self, value: Any, param: Parameter, ctx: Context) -> tuple[Any, ...]:
         if not isinstance(value, str):
@@ -76,6 +78,21 @@ class Several(click.ParamType):
         if found == "":
             self.fail("a value in the list is empty", param, ctx)
         return found
+
+
+class ScaleOrSearch(click.ParamType):
+    """A guidance scale; `auto`, or several scales, of which measurement chooses one."""
+
+    name = "a guidance scale"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> float | str | tuple[float, ...]:
+        if value == "auto" or not isinstance(value, str):
+            return value
+        try:
+            found = [float(part) for part in value.split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is not a number, several with commas between them, or auto", param, ctx)
+        return tuple(found) if len(found) > 1 else found[0]
 
 
 class Ranges(Several):

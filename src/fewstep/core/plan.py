@@ -227,7 +227,7 @@ class Plan:
         try:
             actual = _digest(content)
         except RecursionError as error:
-            raise InvalidInput("not a plan: its lists are too deep in one another") from error
+            raise InvalidInput("not a plan: its lists are nested too deeply") from error
         except ValueError as error:
             raise InvalidInput("not a plan: it holds numbers that are not finite") from error
         if actual != digest:

@@ -58,7 +58,7 @@ class CFGZero(Method):
             return
         rows = len(plan.rows)
         if self.zero_init >= rows:
-            raise InvalidInput(f"zero_init {self.zero_init} leaves no row of this plan of {rows}: give less of it")
+            raise InvalidInput(f"zero_init={self.zero_init} leaves none of the {rows} rows of this plan: give fewer")
         if plan.B[: self.zero_init, 1:].any():
             raise InvalidInput(
                 f"{plan.recipe.sampler} remembers the data estimates of its first rows, which zero_init makes noise: "

@@ -1,6 +1,6 @@
 """Guidance weights: one for all images or one for each, the same in all rows or following the level or the row.
 
-A weight is no coefficient of the plan: it stands beside the table, and is looked up at the level of each evaluation.
+A weight is not a coefficient of the plan: it stands beside the table, and is looked up at the level of each evaluation.
 That is also what it means for a sampler of several stages, whose rows are not steps.
 """
 

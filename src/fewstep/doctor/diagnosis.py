@@ -170,7 +170,7 @@ def _fitting(table: Sequence[Finding], best: Finding | None, claimed: Finding | 
 
 
 def _test(denoiser: Denoiser, schedule: Schedule, clean: Tensor, seed: int) -> tuple[float, float]:
-    """(denoising, calibration) of a reading on `clean` samples; infinite where they or the answers are no use."""
+    """(denoising, calibration) of a reading on `clean` samples; infinite where they or the answers cannot be used."""
     mean = clean.mean(dim=0, keepdim=True)
     variance = float((clean - mean).square().mean())
     if not math.isfinite(variance) or not 1e-6 < variance < 1e6:

@@ -45,7 +45,7 @@ class Estimate(Value):
 
     clip: bool = Field(default=False, description="Clip the estimated data to their range at each evaluation.")
     threshold: Annotated[tuple[float, Unbounded], BeforeValidator(several)] | None = Field(
-        default=None, description="Clip them to this percentile of their own instead, such as 0.995."
+        default=None, description="In place of clip: clip to this percentile of the estimate itself, such as 0.995."
     )
 
     @model_validator(mode="after")
@@ -83,7 +83,7 @@ class Source(Value):
     def _check(self) -> Source:
         if (self.mask is not None) != (self.task == "inpaint") or (self.prompt is not None) != (self.task == "edit"):
             raise InvalidInput(
-                "a mask belongs to inpaint and a prompt of the picture to edit: give them to no other task"
+                "a mask is for inpaint, and a prompt of the picture for edit: leave them out of other tasks"
             )
         return self
 

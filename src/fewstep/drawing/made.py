@@ -93,9 +93,10 @@ class Layout(Value):
         across = (columns * (width + self.gap) + self.gap) * self.scale
         down = (rows * (height + self.gap) + self.gap) * self.scale
         if across * down > MAX_PIXELS:
+            lower = f"use a scale below {self.scale}, or " if self.scale > 1 else ""
             raise InvalidInput(
-                f"a picture of {across} x {down} pixels has more than {MAX_PIXELS:,}: use a scale below {self.scale}, "
-                "or fewer images"
+                f"a picture of {across} x {down} pixels has more than {MAX_PIXELS:,}: {lower}draw fewer or smaller "
+                "images"
             )
         return across, down
 

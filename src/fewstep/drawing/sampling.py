@@ -27,7 +27,7 @@ def _plan(value: Any) -> Any:
     try:
         text = json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"a plan is one, or what its to_json holds ({error})") from error
+        raise InvalidInput(f"a plan is a fewstep.Plan, or the content of its to_json ({error})") from error
     return Plan.from_json(text)
 
 
@@ -55,7 +55,7 @@ class Sampling(Value):
     options: Options = Field(default=Options(), description="Options of the sampler, such as eta=1.")
     grid_options: Options = Field(default=Options(), description="Options of the grid, such as rho=5.")
     times: Times | None = Field(default=None, description="Times of the grid, decreasing, N + 1 for N steps.")
-    sigmas: Times | None = Field(default=None, description="The same as sigma / alpha; 0 is clean data.")
+    sigmas: Times | None = Field(default=None, description="The times as sigma / alpha, decreasing; 0 is clean data.")
     plan: PlanField = Field(default=None, description="A plan to run in place of a sampler.")
 
     def __init__(self, sampler: str | None = None, **fields: Any):

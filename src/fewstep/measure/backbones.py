@@ -135,7 +135,7 @@ class _Inception:
 
 def _inception(file: Path) -> _Inception:
     if not file.is_file():
-        raise InvalidInput(f"no file of Inception-v3's weights at {file}; fewstep never downloads them")
+        raise InvalidInput(f"there is no file {file} with the weights of Inception-v3: fewstep never downloads weights")
     try:
         from torchmetrics.image.fid import NoTrainInceptionV3  # pyright: ignore[reportMissingImports]
 
@@ -152,7 +152,7 @@ def check_folder(folder: Path, kind: str, types: tuple[str, ...]) -> None:
     config = _json(folder / "config.json")
     if not (folder / "model.safetensors").is_file() or config is None:
         raise InvalidInput(
-            f"{folder} is no folder of {kind}: it needs config.json and model.safetensors. fewstep never downloads "
+            f"{folder} is not a folder of {kind}: it needs config.json and model.safetensors. fewstep never downloads "
             "weights, and does not open pickles"
         )
     if config.get("model_type") not in types:

@@ -52,7 +52,7 @@ class FeatureId(NamedTuple):
         except AttributeError as error:
             raise InvalidInput(
                 f"features have a name, a digest and a width, and map images to (batch, width); a "
-                f"{type(features).__name__} has not: wrap a callable in FunctionFeatures"
+                f"{type(features).__name__} does not: wrap a callable in FunctionFeatures"
             ) from error
         if not isinstance(name, str) or not isinstance(digest, str) or not name or not digest:
             raise InvalidInput(f"name and digest of features are texts, not empty, got {name!r} and {digest!r}")

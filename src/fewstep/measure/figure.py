@@ -65,7 +65,8 @@ class Figure:
         known = {each.name for each in fields(cls)}
         if set(document) != known:
             raise InvalidInput(
-                f"no figure: it lacks {sorted(known - set(document))} and has unknown {sorted(set(document) - known)}"
+                f"not a figure: it lacks {sorted(known - set(document))} and has unknown "
+                f"{sorted(set(document) - known)}"
             )
         return cls(**document)
 
@@ -160,7 +161,7 @@ def _resampling(n: int, replicates: int, seed: int, different: int) -> Tensor:
 
 
 def check_bootstrap(replicates: int, confidence: float) -> None:
-    """Raise `InvalidInput` for too few replicates or a confidence that is no share."""
+    """Raise `InvalidInput` for too few replicates or a confidence that is not a share."""
     if not 20 <= replicates <= 100_000:
         raise InvalidInput(f"replicates must lie in 20 to 100000, got {replicates}")
     if not 0.5 <= confidence < 1:

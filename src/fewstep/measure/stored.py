@@ -42,7 +42,7 @@ def read(
             found = set(file.keys())
             if not isinstance(document, dict) or document.get("kind") != kind:
                 got = document.get("kind") if isinstance(document, dict) else None
-                raise InvalidInput(f"{path} is no {kind} of fewstep (its kind is {got!r})")
+                raise InvalidInput(f"{path} is not a {kind} that fewstep wrote (its kind is {got!r})")
             lacking = sorted((set(names) - found) | (set(keys) - set(document)))
             if lacking:
                 raise InvalidInput(f"{path} lacks {', '.join(lacking)}: it is damaged, make it again")
@@ -50,7 +50,7 @@ def read(
     except (SafetensorError, ValueError, RecursionError) as error:
         if isinstance(error, InvalidInput):
             raise
-        raise InvalidInput(f"{path} is no safetensors file, or a damaged one ({error}): make it again") from error
+        raise InvalidInput(f"{path} is not a safetensors file, or it is damaged ({error}): make it again") from error
     for name, tensor in tensors.items():
         if not bool(torch.isfinite(tensor).all()):
             raise InvalidInput(f"{path}: {name} holds NaN or infinity: make it again")

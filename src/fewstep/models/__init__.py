@@ -5,15 +5,16 @@ from fewstep.models.codec import digest_of
 from fewstep.models.conditioner import Condition, Conditions, NoEffect
 from fewstep.models.encoder import TruncatedPrompt
 from fewstep.models.identity import Identity
-from fewstep.models.loading import Files, NetworkSpec, load_model, recommended_by
+from fewstep.models.loading import Files, NetworkSpec, load_model, place_of, recommended_by
 from fewstep.models.model import Model, check_lora
 from fewstep.models.plans import check_tuned_for, with_tuned_plan
-from fewstep.models.statements import PREDICTIONS
+from fewstep.models.statements import PREDICTIONS, Claims
 from fewstep.models.weaker import check_weaker, weaker_of
 
 __all__ = [
     "PREDICTIONS",
     "CacheCounts",
+    "Claims",
     "Condition",
     "Conditions",
     "Files",
@@ -28,6 +29,7 @@ __all__ = [
     "check_weaker",
     "digest_of",
     "load_model",
+    "place_of",
     "recommended_by",
     "weaker_of",
     "with_tuned_plan",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -43,20 +44,27 @@ class Place:
     """Where and how the parts of a model are loaded.
 
     Attributes:
-        device, dtype: where and in what they run.
+        device, asked: where and in what they run; None is float32, and leaves a callable as it is.
         variant: of the files of weights; `allow_pickle`: whether pickles may be loaded.
+        config: with the configurations of an original checkpoint.
         cache: for what encoders make.
         claims: what the caller says of the network.
         lora: what is merged into the weights.
     """
 
     device: torch.device | str = "cpu"
-    dtype: torch.dtype = torch.float32
+    asked: torch.dtype | None = None
     variant: str | None = None
     allow_pickle: bool = False
+    config: str | os.PathLike[str] | None = None
     cache: TensorCache = field(default_factory=TensorCache)
     claims: Claims = SILENT
     lora: tuple[LoraFile, ...] = ()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the parts run in."""
+        return self.asked or torch.float32
 
     @property
     def values(self) -> tuple[LoRA, ...]:
@@ -150,7 +158,7 @@ class Parts:
     def recommended(self) -> dict[str, Any]:
         """The overlay that the folder recommends, in fewstep.json; empty where there is none."""
         path = self.folder / "fewstep.json"
-        if not path.is_file():
+        if not os.path.lexists(path):
             return {}
         overlay = folders.read_json(path)
         unknown = sorted(set(overlay) - {"sampling", "guidance", "clip_skip", "decode"})

@@ -43,6 +43,10 @@ class Codec(Protocol):
         """Pictures (B, C, H, W), float32 on the host, of states (B, c, h, w)."""
         ...
 
+    def decoding_bytes(self, shape: Sequence[int], images: int, how: Decode = ...) -> int:
+        """Bytes that decoding some states of `shape` (c, h, w) takes on their device at least."""
+        ...
+
     def encode(self, pixels: Tensor, cache: TensorCache) -> Tensor:
         """The state (1, c, h, w), float32 on the host, of a picture (1, C, H, W)."""
         ...
@@ -64,6 +68,9 @@ class Pixels:
 
     def decode(self, states: Tensor, how: Decode = Decode()) -> Tensor:  # noqa: B008  # it is frozen
         return states.to("cpu", torch.float32)
+
+    def decoding_bytes(self, shape: Sequence[int], images: int, how: Decode = Decode()) -> int:  # noqa: B008
+        return 0
 
     def encode(self, pixels: Tensor, cache: TensorCache) -> Tensor:
         return pixels
@@ -114,6 +121,13 @@ class Latents:
         with torch.no_grad():
             parts = [vae.decode(part, return_dict=False)[0] for part in (z.split(1) if how.sliced else (z,))]
         return torch.cat(parts).to("cpu", torch.float32)
+
+    def decoding_bytes(self, shape: Sequence[int], images: int, how: Decode = Decode()) -> int:  # noqa: B008
+        """What its last level holds: its input and its output, of the first width at the size of the picture."""
+        widths = self.vae.config.get("block_out_channels") or self.vae.config["decoder_block_out_channels"]
+        _, height, width = self.pixel_shape(shape)
+        each = 2 * int(widths[0]) * height * width * next(self.vae.parameters()).element_size()
+        return 0 if how.tiled else each * (1 if how.sliced else images)
 
     def encode(self, pixels: Tensor, cache: TensorCache) -> Tensor:
         """Kept in `cache` under the digests of the VAE's files and of the pixels; shared, so nobody may write to it."""

@@ -100,8 +100,8 @@ def fetched_whole(name: str, variant: str | None, pickles: bool) -> Path:
 
 
 def read_json(path: Path, limit: int = JSON_LIMIT) -> dict[str, Any]:
-    """The JSON object in a file of at most `limit` bytes."""
-    if not path.is_file():
+    """The JSON object in a file of at most `limit` bytes; raises OSError for what is there and is not a file."""
+    if not path.exists():
         raise InvalidInput(f"{path} is missing: the folder is not a whole diffusers model; fetch or save it again")
     try:
         value = json.loads(read_bounded(path, limit).decode("utf-8"))

@@ -29,7 +29,7 @@ from fewstep.models.model import Model, class_model
 from fewstep.models.original import Original, is_original
 from fewstep.models.plans import plans_of
 from fewstep.models.quiet import quiet
-from fewstep.models.statements import Claims
+from fewstep.models.statements import SILENT, Claims
 from fewstep.run.device import checked_device
 from fewstep.zoo import container
 
@@ -69,33 +69,23 @@ class Files(TypedDict, total=False):
 
 
 def load_model(
-    source: str | os.PathLike[str] | Callable[..., Any],
-    *,
-    spec: NetworkSpec | None = None,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype | str | None = None,
-    prediction: str | None = None,
-    zero_snr: bool | None = None,
-    lora: Loras = None,
-    **files: Unpack[Files],
+    source: str | os.PathLike[str] | Callable[..., Any], place: Place, spec: NetworkSpec | None = None
 ) -> Model:
     """The model of a source; see `fewstep.load`."""
-    place = _place(device, dtype, Claims(prediction, zero_snr), lora, files)
-    config = files.get("config")
     header = _header(source)
     if header is not None and is_original(header):
         _refuse(spec, f"{source} is a whole model, whose config says them")
         with quiet():
-            return of_folder(Original(header, config, place), _name(header.path.stem))
-    if config is not None:
+            return of_folder(Original(header, place), _name(header.path.stem))
+    if place.config is not None:
         raise InvalidInput(
             "config is for an original checkpoint, one .safetensors file with all parts, and "
-            f"{str(source)[:200]} is none of these: leave it out"
+            f"{str(source)[:200]} is not one: leave it out"
         )
     if callable(source):
         refuse(place.lora, "a callable")
         _refuse_claims(place, "a callable has them in spec=fewstep.NetworkSpec(schedule, prediction)")
-        return _of_callable(source, spec or NetworkSpec(), device, None if dtype is None else place.dtype)
+        return _of_callable(source, spec or NetworkSpec(), place)
     path = Path(source)
     if isinstance(source, str) and source in zoo.SHIPPED:
         _refuse(spec, f"the shipped model {source!r} knows its own")
@@ -136,9 +126,14 @@ def recommended_by(source: str) -> Overlay:
     return merged(CLASSES, {"guidance": {"scale": CLASS_GUIDANCE}}, SHIPPED.get(source, {}))
 
 
-def _place(
-    device: torch.device | str, dtype: torch.dtype | str | None, claims: Claims, lora: Loras, files: Files
+def place_of(
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | str | None = None,
+    claims: Claims = SILENT,
+    lora: Loras = None,
+    **files: Unpack[Files],
 ) -> Place:
+    """Where and how a model is loaded, by the arguments of `fewstep.load`. Raises `InvalidInput` as that does."""
     for name in files:
         if name not in Files.__annotations__:
             raise unknown_name("argument", name, (*Files.__annotations__, *_NAMED))
@@ -148,6 +143,7 @@ def _place(
         _dtype(dtype),
         files.get("variant"),
         bool(files.get("allow_pickle")),
+        files.get("config"),
         TensorCache() if cache is None else cache,
         claims,
         lora_files(lora),
@@ -190,9 +186,9 @@ def _refuse_claims(place: Place, why: str) -> None:
         raise InvalidInput(f"{' and '.join(names)}: {why}; leave {'it' if len(names) == 1 else 'them'} out")
 
 
-def _dtype(dtype: torch.dtype | str | None) -> torch.dtype:
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if dtype is None:
-        return torch.float32
+        return None
     if isinstance(dtype, str) and dtype in DTYPES:
         return DTYPES[dtype]
     if dtype not in DTYPES.values():
@@ -223,9 +219,7 @@ def _of_zoo(path: Path, name: str, place: Place, recommended: Overlay | None = N
     )
 
 
-def _of_callable(
-    network: Callable[..., Any], spec: NetworkSpec, device: torch.device | str, dtype: torch.dtype | None
-) -> Model:
+def _of_callable(network: Callable[..., Any], spec: NetworkSpec, place: Place) -> Model:
     needed = {"schedule": spec.schedule, "prediction": spec.prediction, "sample_shape": spec.sample_shape}
     missing = [name for name, value in needed.items() if value is None]
     if missing or spec.schedule is None or spec.prediction is None or spec.sample_shape is None:
@@ -245,6 +239,7 @@ def _of_callable(
     kind = network if hasattr(network, "__qualname__") else type(network)
     name = _name(kind.__qualname__.replace("<", "").replace(">", "").split(".")[-1])
     identity = of_callable(name, network, spec.digest, schedule.spec, prediction, list(shape), classes)
+    device, dtype = place.device, place.asked
     running = network if dtype is None else _converted(network, device, dtype)
     if running is not network:
         identity = replace(identity, variant=in_dtype(dtype))

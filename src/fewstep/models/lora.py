@@ -99,8 +99,8 @@ def merge(loras: Sequence[LoraFile], family: str, modules: Mapping[str, Any]) ->
         return
     if family not in MIXINS:  # PixArt
         raise InvalidInput(
-            f"diffusers loads no LoRA into a model of the kind {family}, and fewstep none; it does for "
-            f"{', '.join(MIXINS)}: leave lora out"
+            f"a model of the kind {family} takes no LoRA in diffusers, nor here: leave lora out. Those that do are "
+            f"{', '.join(MIXINS)}"
         )
     try:
         importlib.import_module("peft")

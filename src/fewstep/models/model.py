@@ -49,7 +49,7 @@ class ImageSizes:
     def check(self, name: str, height: int, width: int) -> None:
         """Raise `InvalidInput` where the model `name` cannot make images of this size."""
         if not self.multiple and (height, width) != (self.height, self.width):
-            raise InvalidInput(f"{name} makes images of {self.height} x {self.width} pixels alone: leave the size out")
+            raise InvalidInput(f"{name} makes only images of {self.height} x {self.width} pixels: leave the size out")
         for side, value in (("height", height), ("width", width)):
             if type(value) is not int or value % (self.multiple or 1) or not 0 < value <= self.most:
                 raise InvalidInput(

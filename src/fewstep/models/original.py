@@ -62,9 +62,9 @@ class Original(Parts):
 
     Args:
         header: of the file, checked.
-        config: the folder with the parts' configurations and tokenizers, or its id on the hub; None is the id that
-            diffusers takes for a model of this kind.
-        place: as in `Parts`; variant and pickles are for parts that the file does not hold.
+        place: as in `Parts`; variant and pickles are for parts that the file does not hold. Its `config` is the folder
+            with the parts' configurations and tokenizers, or its id on the hub; None is the id that diffusers takes
+            for a model of this kind.
 
     Raises:
         InvalidInput: the configurations cannot be found.
@@ -72,10 +72,10 @@ class Original(Parts):
 
     remedy = "give a config that agrees"
 
-    def __init__(self, header: Header, config: str | os.PathLike[str] | None, place: Place):
-        folder, self.hub = _folder_of(header, config)
+    def __init__(self, header: Header, place: Place):
+        folder, self.hub = _folder_of(header, place.config)
         super().__init__(folder, place)
-        self.own = config is not None
+        self.own = place.config is not None
         self.path = header.path
         self.header = header
         kind = kind_of(self.index)

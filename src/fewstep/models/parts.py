@@ -47,6 +47,14 @@ TOKENIZERS = {
     "TokenizersBackend": "PreTrainedTokenizerFast",
 }
 """The tokenizers that a folder may name, and the class that reads each."""
+WORDS = {
+    "CLIPTokenizer": ("vocab.json", "merges.txt"),
+    "T5Tokenizer": ("spiece.model",),
+    "T5TokenizerFast": ("spiece.model",),
+    "GemmaTokenizerFast": ("tokenizer.model",),
+}
+"""The files of each class in which its words lie, where they are not in `WHOLE`."""
+WHOLE = "tokenizer.json"
 DEEPEST, LONGEST, LARGEST, MOST_POSITIONS = 256, 64, 10_000_000, 1 << 28
 _LONG_LISTS = ("trained_betas",)
 _CLIP, _UNUSED = "text_model.", "embeddings.position_ids"
@@ -185,12 +193,23 @@ def load_tokenizer(folder: Path, kind: str) -> Any:
             raise InvalidInput(
                 f"{file} has {file.stat().st_size:,} bytes; files of tokenizers have at most {TEXT_LIMIT:,}"
             )
+    _check_words(folder, TOKENIZERS[kind])
     try:
         return _class("transformers", TOKENIZERS[kind]).from_pretrained(str(folder), local_files_only=True)
     except Exception as error:
         raise InvalidInput(
             f"the tokenizer in {folder} cannot be loaded: {type(error).__name__}: {str(error)[:400]}"
         ) from error
+
+
+def _check_words(folder: Path, kind: str) -> None:
+    """Raise `InvalidInput` where no file has the words: the libraries make a tokenizer that knows none, and go on."""
+    files = WORDS.get(kind, ())
+    if (folder / WHOLE).is_file() or (files and all((folder / name).is_file() for name in files)):
+        return
+    needed = WHOLE + (f", or {' and '.join(files)}" if files else "")
+    there = ", ".join(sorted(file.name for file in folder.iterdir() if file.is_file())[:6]) or "no files"
+    raise InvalidInput(f"the tokenizer in {folder} lacks its words: it needs {needed}, and has {there}. Fetch it again")
 
 
 def _class(library: str, name: str) -> Any:

@@ -59,7 +59,7 @@ def with_tuned_plan(model: Model, asked: Overlay) -> Overlay:
 def tuned_plans(folder: Path | None) -> dict[int, Plan]:
     """The plans in a folder by the steps that they cost, the fewest first; none where there is no folder.
 
-    Raises `InvalidInput` for a file that is no plan, for two of the same cost, and for too many files.
+    Raises `InvalidInput` for a file that is not a plan, for two of the same cost, and for too many files.
     """
     files = [] if folder is None or not folder.is_dir() else sorted(folder.glob("*.json"))
     files = [file for file in files if not file.name.endswith(".certificate.json")]

@@ -191,7 +191,7 @@ def _alphas(header: Header) -> Any:
     if shape is None:
         return None
     if len(shape) != 1 or not 2 <= shape[0] <= MOST_TIMES:
-        raise InvalidInput(f"{header.path} has a tensor {ALPHAS} of shape {shape}, which is no noise schedule")
+        raise InvalidInput(f"{header.path} has a tensor {ALPHAS} of shape {shape}, which is not a noise schedule")
     with safe_open(header.path, framework="pt") as file:
         return file.get_tensor(ALPHAS).double().numpy()
 

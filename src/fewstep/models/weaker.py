@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fewstep.core.errors import InvalidInput
-from fewstep.models.loading import load_model
+from fewstep.models.loading import load_model, place_of
 from fewstep.models.model import Model
 
 Weak = Any
@@ -24,7 +24,7 @@ def weaker_of(model: Model, weak: Weak) -> Model | None:
     if weak is None:
         return None
     if isinstance(weak, str | os.PathLike):
-        found = load_model(weak, device=model.device, dtype=model.dtype)
+        found = load_model(weak, place_of(model.device, model.dtype))
     else:
         found = getattr(weak, "model", weak)
     if not isinstance(found, Model):

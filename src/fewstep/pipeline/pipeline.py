@@ -15,7 +15,7 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
 from fewstep.drawing import Drawing, Stamp
-from fewstep.models import CacheCounts, Files, Model, NetworkSpec, load_model, weaker_of
+from fewstep.models import CacheCounts, Claims, Files, Model, NetworkSpec, load_model, place_of, weaker_of
 from fewstep.models.lora import Loras
 from fewstep.models.weaker import Weak
 from fewstep.pipeline.draw import draw
@@ -372,15 +372,5 @@ def load(
         InvalidInput: for an unknown name, for a file that is missing, damaged or not of a known kind, and for one that
             says of itself what its configuration or the caller contradicts.
     """
-    return Pipeline(
-        load_model(
-            source,
-            spec=spec,
-            device=device,
-            dtype=dtype,
-            prediction=prediction,
-            zero_snr=zero_snr,
-            lora=lora,
-            **files,
-        )
-    )
+    place = place_of(device, dtype, Claims(prediction, zero_snr), lora, **files)
+    return Pipeline(load_model(source, place, spec))

@@ -25,6 +25,7 @@ from fewstep.denoise.scale import GuidanceSchedule
 from fewstep.drawing import Drawing, Estimate, Guidance
 from fewstep.models import Conditions, Model, check_lora
 from fewstep.models.model import Counted
+from fewstep.pipeline.memory import check_memory
 from fewstep.pipeline.order import NOISE_ALONE, OnRow, Order, Origin
 from fewstep.run.eager import sample
 from fewstep.run.noise import START, unit_noise
@@ -39,6 +40,7 @@ def check(model: Model, order: Order) -> None:
     Raises `InvalidInput`, and warns of what cannot act.
     """
     check_asked(model, order)
+    check_memory(model, order)
     guidance, plan, weaker = order.drawing.guidance, order.plan, order.weaker is not None
     method, away = guidance.how, model.conditioner.guides_away(guidance)
     acts = method.own_scale or any(weight != method.idle for weight in guidance.weights)

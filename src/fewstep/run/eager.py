@@ -253,7 +253,7 @@ def initial_registers(plan: Plan, states: Sequence[Tensor], seeds: Sequence[int]
 
 
 def execute(ops: Sequence[Op], buffers: list[Any]) -> None:
-    """Carry out one row's instructions on `buffers`, whose last `SOURCES` are no registers."""
+    """Carry out one row's instructions on `buffers`, whose last `SOURCES` are not registers."""
     for dst, lead, factor, first, rest in ops:
         total = buffers[lead]
         if factor is not None:

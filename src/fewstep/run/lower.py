@@ -89,7 +89,7 @@ def combinations(plan: Plan, i: int, fold: tuple[float, float] | None) -> list[T
 
 
 def _through(terms: Terms, buffer: int, other: Terms) -> Terms | None:
-    """The same combination with `other`, which is in `buffer`, in place of some terms; None where that is no shorter.
+    """The same combination with `other`, which is in `buffer`, in place of some terms; None where that is not shorter.
 
     Where `buffer` held one of the terms before, that one has to go, and a combination of equal length will do.
     """

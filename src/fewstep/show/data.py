@@ -31,10 +31,10 @@ class Numbers(Protocol):
 
 
 def check_suffix(path: str | Path) -> str:
-    """The suffix of `path`, in small letters; raises `InvalidInput` where it is no kind of data."""
+    """The suffix of `path`, in small letters; raises `InvalidInput` for other kinds of files."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise InvalidInput(f"data are written as {' or '.join(SUFFIXES)}, got {str(path)!r}: name it so")
+        raise InvalidInput(f"data are written as {' or '.join(SUFFIXES)}, got {str(path)!r}: give such a name")
     return suffix
 
 

@@ -109,7 +109,7 @@ def ode(starts: Sequence[float] = STARTS, *, step: float = STEP, end: float = EN
 
     Args:
         starts: between -pi and pi, where the closed form holds.
-        step: above 0, at most `end`. The last step is shorter where `end` is no multiple of it.
+        step: above 0, at most `end`. The last step is shorter where `end` is not a multiple of it.
 
     Raises:
         InvalidInput: for other values, and for more than 10,000 steps.

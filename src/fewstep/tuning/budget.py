@@ -60,8 +60,8 @@ def _rows_at(problem: Problem, nfe: float) -> int:
     if nfe % each:
         near = each * (nfe // each)
         raise InvalidInput(
-            f"a row of {problem.name} costs {each:g} evaluations, and {nfe} are no multiple of it: give nfe={near:g} "
-            f"or {near + each:g}"
+            f"a row of {problem.name} costs {each:g} evaluations, and {nfe} is not a multiple of that: give "
+            f"nfe={near:g} or {near + each:g}"
         )
     return int(nfe / each)
 

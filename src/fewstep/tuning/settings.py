@@ -30,7 +30,9 @@ class Sizes:
         if not all(type(n) is int and n >= 2 for n in counts) or not self.rungs:
             raise InvalidInput(f"sizes are whole numbers of at least 2, with a rung at least, got {self}")
         if max(self.pilot, self.path, *self.rungs) > self.train or list(self.rungs) != sorted(self.rungs):
-            raise InvalidInput(f"pilot, path and the increasing rungs are of the {self.train} training images: {self}")
+            raise InvalidInput(
+                f"pilot, path and rungs, which increase, are at most the {self.train} training images, got {self}"
+            )
 
     @staticmethod
     def of(train: int) -> Sizes:

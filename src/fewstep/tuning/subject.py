@@ -109,8 +109,14 @@ def _picture(pipe: Pipeline, states: Tensor) -> bytes:
 def scale_of(pipe: Pipeline, guidance: float | None) -> float:
     """The guidance scale, the model's own for None.
 
-    Raises `InvalidInput` for a scale that is no finite number, and where there is nothing to guide.
+    Raises `InvalidInput` for a scale that is not a finite number, where there is nothing to guide, and for a model that
+    recommends a second scale, which is not tuned for or measured.
     """
+    if pipe.model.recommended["guidance"].get("true_cfg") is not None:
+        raise InvalidInput(
+            f"{pipe.name} recommends true_cfg, the scale of a negative branch, in its fewstep.json: only the scale "
+            "that the network is told is tuned for and measured. Take true_cfg out of a copy of that file"
+        )
     if guidance not in (None, 1) and not pipe.model.conditioner.guides:
         raise InvalidInput(f"{pipe.name} takes no condition, so there is nothing to guide: leave out --guidance")
     scale = pipe.model.recommended["guidance"]["scale"] if guidance is None else guidance

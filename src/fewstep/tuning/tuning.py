@@ -83,7 +83,7 @@ def tune(
     settings = settings or TuningSettings()
     problem = problem_at(subject, guidance, settings)
     if settings.interval and rows is not None:
-        raise InvalidInput("an interval spends evaluations on more rows: give nfe= or ms=, and the rows are found")
+        raise InvalidInput("with interval, the number of rows is found: give nfe= or ms= in place of rows=")
     rows = budget_of(problem, rows, nfe, ms).rows
     default = problem.untuned(rows) if default is None else default
     if len(default.rows) != rows or default.recipe.schedule_fingerprint != problem.schedule.fingerprint:
@@ -100,8 +100,8 @@ def tune(
     factors = settings.factors and problem.guided
     if settings.interval and not factors:
         raise InvalidInput(
-            f"an interval is of classifier-free guidance by a constant scale whose factors are learned, and "
-            f"{problem.name} is tuned without: leave it out, or tune at a scale other than 1"
+            f"interval needs classifier-free guidance at a constant scale, with factors, and {problem.name} is tuned "
+            "without: leave interval out, or tune at a scale other than 1"
         )
     watch = watch or (lambda stage, done, of, words: None)
     return _tuned(TuningTask(problem, rows, default, settings, factors, time, watch), plans)

@@ -1,7 +1,7 @@
 """Safetensors files, read with bounds and written whole or not at all.
 
 Nothing in such a file is executed. The library checks its header against the file's size before a tensor is made; here
-the file's own size is bounded before it is read, and what is no such file is named.
+the file's own size is bounded before it is read, and a file of another kind is named.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def inspect(path: str | os.PathLike[str]) -> Header:
     open_regular(path).close()  # of a pipe or a device nothing is read
     try:
         with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # it is not a mapping
             shapes = {name: tuple(one.get_shape()) for name, one in slices.items()}
             dtypes = {name: one.get_dtype() for name, one in slices.items()}
             return Header(path, dict(file.metadata() or {}), shapes, dtypes)

@@ -66,7 +66,7 @@ def train(
         progress: called after each step with its number and loss; what it raises ends the run, and nothing is written.
 
     Raises:
-        InvalidInput: the data are no digits of 8x8, or `out` is no place for a .safetensors file.
+        InvalidInput: the data are not digits of 8x8, or `out` cannot be a .safetensors file.
     """
     out = Path(out)
     if out.suffix != ".safetensors" or not out.parent.is_dir():

@@ -38,7 +38,7 @@ def check_suffix(path: str | Path) -> str:
     """The suffix of `path`, in small letters; raises `InvalidInput` where no picture of it can be drawn."""
     suffix = Path(path).suffix.lower()
     if suffix not in SUFFIXES:
-        raise InvalidInput(f"a figure is written as {' or '.join(SUFFIXES)}, got {str(path)!r}: name it so")
+        raise InvalidInput(f"a figure is written as {' or '.join(SUFFIXES)}, got {str(path)!r}: give such a name")
     return suffix
 
 
