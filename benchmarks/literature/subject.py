@@ -17,7 +17,7 @@ from fewstep.zoo.scenes.prompts import Prompt, held_out_prompts
 
 MODELS = ("digits", "scenes", "mixture", "flow", "pictures", "couplings")
 WHAT = {
-    "digits": "the shipped digits, linear schedule, a class each, guidance 1",
+    "digits": "the shipped digits, linear schedule, classes in turn, guidance 1",
     "scenes": "the shipped text-to-image model, scaled-linear schedule, held-out prompts, guidance 2",
     "mixture": f"the exact denoiser of {IMAGES} digits with noise of {STD:g} around each, linear schedule",
     "flow": "the same on the flow schedule",
