@@ -53,12 +53,14 @@ def test_what_cannot_be_is_refused_in_a_line_before_anything_is_written(
     assert not (here / "runs/tiny-regression/log.jsonl").exists()
 
 
-def test_the_defaults_in_the_help_are_those_of_the_settings() -> None:
+def test_the_defaults_in_the_help_are_those_of_the_settings(call: Call) -> None:
     usual = {param.name: param.default for param in command.distill.params}
     settings, source = fs.distillation.Settings(), fs.distillation.Source()
     own = {one.name: getattr(settings, one.name) for one in fields(settings) if one.name in usual}
     assert len(own) == 8
     assert {name: usual[name] for name in own} == own
-    assert (usual["count"], usual["teacher_steps"], usual["held_out"]) == (source.count, source.steps, source.held_out)
+    assert (usual["count"], usual["held_out"]) == (source.count, source.held_out)
+    assert source.steps is None
+    assert "20, or a student's own plan" in call("distill", "--help").output
     assert set(command.METHODS) == set(fs.distillation.METHODS)
     assert set(command.OPTIMISERS) == set(fs.training.OPTIMISERS)

@@ -81,7 +81,7 @@ OPTIMISERS = ("adam", "adamw", "radam")
 @option(
     "--teacher-steps",
     type=click.IntRange(1),
-    default=20,
+    usual="20, or a student's own plan",
     heading=DRAWN,
     help="Steps of the teacher's own sampler, for these.",
 )

@@ -15,11 +15,11 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
-from fewstep.denoise.scale import EVERYWHERE
 from fewstep.distillation import pairs as drawing
 from fewstep.distillation import student as files
 from fewstep.distillation.pairs import Pairs, Teacher
 from fewstep.distillation.report import Report, report_of
+from fewstep.drawing import Guidance
 from fewstep.files import write_whole
 from fewstep.pipeline import Pipeline, load
 from fewstep.run.eager import sample
@@ -105,7 +105,7 @@ def distill(
     batch = min(settings.batch, 256)
     data = drawing.drawn(of, source.count, place / "pairs", 0, batch, watch.pairs)
     held_out = drawing.drawn(of, source.held_out, place / "pairs", HELD_OUT, batch)
-    roles = student_of(pipe.model.denoiser(), of.guidance, succeeds)
+    roles = student_of(pipe.model.denoiser(), of.guidance if data.conditions.guided else 1.0, succeeds)
     plan = method.plan(roles[STUDENT].network)
     seconds = 0.0
 
@@ -119,7 +119,8 @@ def distill(
     module.eval().requires_grad_(False)
     found = report_of(student_draws(roles[STUDENT].network, plan, held_out), plan, held_out, seconds, batch)
     target = files.target_of(place, origin)
-    files.write(target, origin, module, plan, run.known_as)
+    facts = {"student": {"teacher": pipe.model.name, "guidance": of.guidance}, **run.known_as}
+    files.write(target, origin, module, plan, facts)
     write_whole(place / REPORT, json.dumps(found.to_json(), indent=1).encode())
     return Distilled(load(target, device=device), target, found)
 
@@ -144,8 +145,7 @@ def check(method: Method, pipe: Pipeline) -> None:
 def check_guidance(method: Method, teacher: Teacher) -> None:
     """Raise `InvalidInput` where a method asks the teacher for guidance that training does not know."""
     guidance = teacher.order.drawing.guidance
-    plain = guidance == guidance.but(scale=guidance.scale, method="cfg", options={}, interval=EVERYWHERE)
-    if guidance.scale != 1 and not method.needs.pairs and not plain:
+    if not method.needs.pairs and guidance not in (Guidance(guidance.scale), Guidance(1.0)):
         raise InvalidInput(
             f"{method.name} asks the teacher at levels of its own, by classifier-free guidance at every level, and "
             f"{teacher.pipe.model.name} recommends {guidance.method} from {guidance.interval[0]:g} to "

@@ -121,14 +121,17 @@ class Pairs:
 
     def states(self, numbers: Sequence[int]) -> Tensor:
         """(B, c, h, w) on the host, of some pairs by their numbers from 0."""
-        return torch.stack([self.parts[number // PART][number % PART] for number in numbers])
+        size = len(self.parts[0])
+        return torch.stack([self.parts[number // size][number % size] for number in numbers])
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         """Some pairs, by their numbers from 0."""
         own = [self.first + number for number in numbers]
         found, device = self.conditions.of(own), self.teacher.pipe.model.device
         states = self.states(numbers).to(device)
-        return Batch(states, noise_of(own, self.shape, device), found.positive, found.negative)
+        # Where others are guided and none of these is, each is guided away from itself, which changes nothing.
+        away = found.positive if found.negative is None and self.conditions.guided else found.negative
+        return Batch(states, noise_of(own, self.shape, device), found.positive, away)
 
 
 def noise_of(numbers: Sequence[int], shape: Sequence[int], device: torch.device | str) -> Tensor:

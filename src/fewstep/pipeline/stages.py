@@ -57,6 +57,7 @@ def check_asked(model: Model, order: Order) -> None:
     """As `check`, whatever plan will be run."""
     drawing, plan = order.drawing, order.plan
     check_lora(model, drawing)
+    check_student(model, drawing.guidance)
     shape = model.state_shape(drawing.height, drawing.width)
     if len(plan.rows) > MAX_ROWS:
         raise InvalidInput(f"the plan has {len(plan.rows)} rows, at most {MAX_ROWS} are drawn: use fewer steps")
@@ -69,6 +70,17 @@ def check_asked(model: Model, order: Order) -> None:
     model.conditioner.check(model.name, drawing, plan)
     if order.weaker is not None:
         order.weaker.state_shape(drawing.height, drawing.width)
+
+
+def check_student(model: Model, guidance: Guidance) -> None:
+    """Raise `InvalidInput` for guidance of a student, whose network has its teacher's inside."""
+    teacher = model.teacher
+    if teacher is None or guidance == Guidance(1.0):
+        return
+    raise InvalidInput(
+        f"{model.name} is a student with guidance {teacher.guidance:g} inside, and has no negative branch that could "
+        f"guide it once more: draw at guidance 1, or use its teacher, {teacher.name}, for other guidance or a negative"
+    )
 
 
 class Encoded(NamedTuple):
