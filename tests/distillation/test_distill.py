@@ -125,8 +125,10 @@ def test_a_student_of_any_folder_draws_by_its_plan(kind: str, tmp_path: Path) ->
 def test_guidance_of_a_student_is_refused_and_its_teacher_named(teacher: Path, tmp_path: Path) -> None:
     found = distill(teacher, Regression(), tmp_path / "run", settings=replace(QUICK, steps=1), source=SOURCE)
     for pipe in (found.pipe, fs.load(found.path)):
-        with pytest.raises(InvalidInput, match="a student with guidance 2 inside.*guidance 1, or use its teacher, tiny"):
+        with pytest.raises(InvalidInput, match="a student with guidance 2 inside.*or use its teacher, tiny, for other"):
             pipe([1], guidance=3.0)
+        with pytest.raises(InvalidInput, match="a student with guidance 2 inside, and has no negative branch"):
+            pipe([1], negative=0)
         with pytest.raises(InvalidInput, match="a student with guidance 2 inside"):
             pipe.denoiser([1], guidance=fs.Guidance(1.5, interval=(0.2, 5)))
     assert found.pipe([1], guidance=1.0).nfe == 1
@@ -180,6 +182,28 @@ def test_a_student_of_a_folder_keeps_what_else_its_teacher_recommends_and_no_mor
     names = {one.name for one in found.path.iterdir()}
     assert {"unet", "vae", "text_encoder", "tokenizer", "scheduler", "model_index.json", "LICENSE"} < names
     assert not names & {"runs", "sd.safetensors"}
+
+
+def test_subjects_of_another_kind_are_refused(teacher: Path, tmp_path: Path) -> None:
+    tiny_diffusers.write("sd", tmp_path / "sd")
+    words = fs.load(tmp_path / "sd")
+    for subjects, got in ((None, "none"), ((), "none"), ((3,), "labels"), (("a circle", 3), "labels")):
+        with pytest.raises(InvalidInput, match=f"sd draws from words, .* got {got}: give prompts"):
+            pairs_of.Teacher.of(words, subjects, None, None)
+    with pytest.raises(InvalidInput, match="tiny draws classes, and got prompts: give labels"):
+        pairs_of.Teacher.of(fs.load(teacher), ("a circle",), None, None)
+
+
+def test_pictures_without_a_condition_among_others_are_learnt_from(teacher: Path, tmp_path: Path) -> None:
+    """A batch of them alone has no negative of its own."""
+    of = pairs_of.Teacher.of(fs.load(teacher), (None, 1), 2.0, 3)
+    found = pairs_of.drawn(of, 4, tmp_path)
+    alone, mixed = found.batch([0, 2]), found.batch([0, 1])
+    assert alone.negative is not None
+    assert mixed.negative is not None
+    assert alone.negative["label"].tolist() == alone.condition["label"].tolist() == [tiny.CLASSES] * 2
+    assert mixed.condition["label"].tolist() == [tiny.CLASSES, 1]
+    assert mixed.negative["label"].tolist() == [tiny.CLASSES] * 2
 
 
 def test_many_long_prompts_are_learnt_from(tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ class Teacher:
         Its plan has so many `steps` of its own sampler, or of DDIM where it is a student with a plan of its own. None
         is that plan, or 20 steps.
         """
+        check_subjects(pipe, subjects)
         sampling: dict[str, Any] = {"steps": USUAL_STEPS if steps is None else steps}
         if "plan" in pipe.model.recommended.get("sampling", {}):
             sampling = {} if steps is None else {"sampler": "ddim", "grid": "trailing", **sampling}
@@ -70,6 +71,16 @@ class Teacher:
             "guidance": self.guidance,
             "subjects": f"{len(subjects)}, {hashlib.sha256(json.dumps(subjects).encode()).hexdigest()[:16]}",
         }
+
+
+def check_subjects(pipe: Pipeline, subjects: Sequence[Any] | None) -> None:
+    """Raise `InvalidInput` for labels where the model draws from words, words where it draws classes, and nothing."""
+    name, words = pipe.model.name, pipe.model.conditioner.field == "prompts"
+    if words and not (subjects and all(isinstance(one, str) for one in subjects)):
+        got = "none" if not subjects else "labels"
+        raise InvalidInput(f"{name} draws from words, and a student learns from pictures of prompts, got {got}: give prompts")
+    if not words and any(isinstance(one, str) for one in subjects or ()):
+        raise InvalidInput(f"{name} draws classes, and got prompts: give labels, or nothing for every class")
 
 
 class Conditions:

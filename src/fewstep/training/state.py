@@ -129,7 +129,8 @@ def check_same(place: Path, found: Mapping[str, Any], wanted: Mapping[str, Any])
     ]
     if differing:
         raise InvalidInput(
-            f"{place} belongs to a run with other settings ({'; '.join(differing)}): give those, or another folder"
+            f"{place} belongs to a run with other settings ({'; '.join(differing)}): give those, or another folder, or "
+            f"remove {place.parent} to begin anew from the same data"
         )
 
 
