@@ -115,7 +115,9 @@ def test_the_teacher_s_own_plan_is_no_rival(teacher: Path, tmp_path: Path) -> No
 def test_a_student_of_any_folder_draws_by_its_plan(kind: str, tmp_path: Path) -> None:
     tiny_diffusers.write(kind, tmp_path / kind)
     source = replace(SOURCE, count=16, guidance=None, steps=3)
-    found = distill(tmp_path / kind, Regression(rows=2), tmp_path / "run", settings=replace(QUICK, steps=1), source=source)
+    found = distill(
+        tmp_path / kind, Regression(rows=2), tmp_path / "run", settings=replace(QUICK, steps=1), source=source
+    )
     images = fs.load(found.path)()
     assert images.nfe == 2
     assert images.drawing.sampling.name == "ddim-2"
@@ -125,7 +127,9 @@ def test_a_student_of_any_folder_draws_by_its_plan(kind: str, tmp_path: Path) ->
 def test_guidance_of_a_student_is_refused_and_its_teacher_named(teacher: Path, tmp_path: Path) -> None:
     found = distill(teacher, Regression(), tmp_path / "run", settings=replace(QUICK, steps=1), source=SOURCE)
     for pipe in (found.pipe, fs.load(found.path)):
-        with pytest.raises(InvalidInput, match="a student with guidance 2 inside.*or use its teacher, tiny, for other"):
+        with pytest.raises(
+            InvalidInput, match=r"a student with guidance 2 inside.*or use its teacher, tiny, for other"
+        ):
             pipe([1], guidance=3.0)
         with pytest.raises(InvalidInput, match="a student with guidance 2 inside, and has no negative branch"):
             pipe([1], negative=0)
@@ -136,7 +140,7 @@ def test_guidance_of_a_student_is_refused_and_its_teacher_named(teacher: Path, t
 
 def test_steps_of_a_student_without_a_sampler_are_refused(teacher: Path, tmp_path: Path) -> None:
     pipe = distill(teacher, Regression(), tmp_path / "run", settings=replace(QUICK, steps=1), source=SOURCE).pipe
-    with pytest.raises(InvalidInput, match="draws by a plan of its own, which decides steps.*name a sampler too"):
+    with pytest.raises(InvalidInput, match=r"draws by a plan of its own, which decides steps.*name a sampler too"):
         pipe([1], steps=5)
     assert pipe([1], steps=5, sampler="ddim").nfe == 5
     assert pipe([1], sampler="ddim", sampling={"times": [900.0, 400.0, -1.0]}).nfe == 2
@@ -237,7 +241,7 @@ def test_a_damaged_part_is_named_with_what_to_do(
     content = part.read_bytes()
     assert damage(content) != content
     part.write_bytes(damage(content))
-    with pytest.raises(InvalidInput, match="000000000-64.safetensors is damaged .*: remove it, and it is drawn again"):
+    with pytest.raises(InvalidInput, match=r"000000000-64.safetensors is damaged .*: remove it, and it is drawn again"):
         pairs_of.drawn(of, 64, tmp_path)
     part.unlink()
     assert torch.equal(pairs_of.drawn(of, 64, tmp_path).states(range(64)), whole)

@@ -144,7 +144,7 @@ def test_a_damaged_state_is_refused_and_the_earlier_one_can_be_named(tmp_path: P
 def test_a_damaged_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
     train(run(tmp_path))
     (tmp_path / "states/step-00000024/manifest.json").write_bytes(content)
-    with pytest.raises(InvalidInput, match="manifest.json is damaged: write the name of an earlier state"):
+    with pytest.raises(InvalidInput, match=r"manifest.json is damaged: write the name of an earlier state"):
         train(run(tmp_path))
 
 

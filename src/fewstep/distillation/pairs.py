@@ -53,7 +53,8 @@ class Teacher:
         if not isinstance(order.drawing.guidance.scale, float | int):
             raise InvalidInput("a teacher's guidance is one scale for all of its rows: give a number")
         pipe.model.conditioner.check(pipe.model.name, order.drawing, order.plan)
-        check(pipe.model, replace(order, drawing=next(order.drawing.each)))  # which is of one image, as no more is drawn
+        one = replace(order, drawing=next(order.drawing.each))  # as never all are drawn at once
+        check(pipe.model, one)
         return Teacher(pipe, order)
 
     @property
@@ -77,8 +78,10 @@ def check_subjects(pipe: Pipeline, subjects: Sequence[Any] | None) -> None:
     """Raise `InvalidInput` for labels where the model draws from words, words where it draws classes, and nothing."""
     name, words = pipe.model.name, pipe.model.conditioner.field == "prompts"
     if words and not (subjects and all(isinstance(one, str) for one in subjects)):
-        got = "none" if not subjects else "labels"
-        raise InvalidInput(f"{name} draws from words, and a student learns from pictures of prompts, got {got}: give prompts")
+        raise InvalidInput(
+            f"{name} draws from words, and a student learns from pictures of prompts, got "
+            f"{'labels' if subjects else 'none'}: give prompts"
+        )
     if not words and any(isinstance(one, str) for one in subjects or ()):
         raise InvalidInput(f"{name} draws classes, and got prompts: give labels, or nothing for every class")
 

@@ -155,7 +155,7 @@ def ordered(
 
 
 def sampled(model: Model, sampling: Overlay) -> Overlay:
-    """A sampling, completed where the model recommends a plan of its own, which names no sampler or grid to fall back on.
+    """A sampling, completed where the model recommends a plan of its own, and so no sampler or grid to fall back on.
 
     Raises `InvalidInput` for steps or a grid without a sampler.
     """

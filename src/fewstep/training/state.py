@@ -138,7 +138,9 @@ def flat(facts: Any, name: str = "") -> dict[str, Any]:
     """The values of nested mappings, by the path to each."""
     if not isinstance(facts, Mapping):
         return {name: facts}
-    return {path: value for key, inner in facts.items() for path, value in flat(inner, f"{name}.{key}".strip(".")).items()}
+    return {
+        path: value for key, inner in facts.items() for path, value in flat(inner, f"{name}.{key}".strip(".")).items()
+    }
 
 
 def tensors_of(roles: Mapping[str, Role], learners: Mapping[str, Learner], stage: int) -> dict[str, Tensor]:
