@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fewstep.core.errors import InvalidInput
-from fewstep.files import open_regular, read_bounded, write_whole
+from fewstep.files import read_bounded, write_whole
 from fewstep.training.average import Averages
 from fewstep.training.method import Role
 
@@ -85,7 +85,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def digest_of(path: Path) -> str:
     """SHA-256 of a file, of which a piece at a time is in memory."""
-    with open_regular(path) as file:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
