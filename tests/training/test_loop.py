@@ -32,7 +32,8 @@ class Killed(BaseException):
 
 
 def stopped(now: Progress) -> None:
-    raise Killed
+    if now.losses:
+        raise Killed
 
 
 def test_it_learns(tmp_path: Path) -> None:
@@ -159,6 +160,24 @@ def test_states_after_the_one_gone_on_from_are_removed_and_never_it(tmp_path: Pa
         train(run(tmp_path, settings=replace(QUICK, state_every=1, log_every=22)), stopped)
     assert sorted(path.name for path in states.glob("step-*")) == ["step-00000020", "step-00000021"]
     assert same(whole, train(run(tmp_path, settings=replace(QUICK, state_every=1))))
+
+
+def test_a_run_that_goes_on_says_where_it_is_and_how_long_it_took(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    train(run(tmp_path), told.append)
+    assert [now.step for now in told] == [6, 12, 18, 24]
+    again: list[Progress] = []
+    train(run(tmp_path), again.append)
+    (now,) = again
+    assert (now.step, dict(now.losses), now.left) == (24, {}, 0)
+    assert now.seconds == pytest.approx(told[-1].seconds)
+    assert now.seconds > 0
+
+
+def test_what_a_kill_left_of_a_state_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "states/.step-00000099.part").mkdir(parents=True)
+    train(run(tmp_path))
+    assert not list((tmp_path / "states").glob(".*"))
 
 
 def test_a_large_list_in_the_facts_of_a_run_is_read_again(tmp_path: Path) -> None:

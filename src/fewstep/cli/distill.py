@@ -142,13 +142,10 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
             bar(done, of=of, words="drawing with the teacher")
 
         def training(now: fs.training.Progress) -> None:
-            loss = ", ".join(f"{value:.4g}" for value in now.losses.values())
-            line = (
-                f"step {now.step} of {now.steps}: loss {loss}, {now.left:.0f} s left"
-                if now.step % LINE_EVERY == 0 or now.step == now.steps
-                else ""
-            )
-            bar(now.step, of=now.steps, words=f"loss {loss}", line=line)
+            loss = ", ".join(f"loss {value:.4g}" for value in now.losses.values()) or "as it was left"
+            said = now.step % LINE_EVERY == 0 or now.step == now.steps or not now.losses
+            line = f"step {now.step} of {now.steps}: {loss}, {now.left:.0f} s left" if said else ""
+            bar(now.step, of=now.steps, words=loss, line=line)
 
         try:
             found = fs.distillation.distill(

@@ -70,6 +70,8 @@ def _write_file(target: Path, source: Path, network: nn.Module, plan: Plan, fact
 
 def _write_folder(target: Path, source: Path, network: nn.Module, plan: Plan, facts: Mapping[str, Any]) -> None:
     part = next(name for name in NETWORKS if (source / name).is_dir())
+    for left in target.parent.glob(f".{target.name}.*"):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as around:
         made = Path(around) / target.name
         shutil.copytree(source, made, ignore=lambda folder, names: _left_out(Path(folder), source, part, names))

@@ -53,10 +53,11 @@ class Data(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """What a watcher is told at each line of the log.
+    """What a watcher is told at each line of the log, and where a run goes on from a state.
 
     Attributes:
-        step: done, of `steps`; `losses`: the mean of each since the last line, by role.
+        step: done, of `steps`; `losses`: the mean of each since the last line, by role; none where a run
+            goes on.
         seconds: of the steps so far, in all sittings; `left`: what the rest will take.
     """
 
@@ -106,6 +107,12 @@ def train(run: Run, watch: Callable[[Progress], None] = lambda now: None) -> nn.
         step, seconds = saved.step, saved.seconds
     log = _Log(run.folder / LOG, step)
     settings = run.settings
+
+    def tell(phase: Phase, losses: Mapping[str, float]) -> None:
+        watch(Progress(step, settings.steps, phase, losses, seconds, seconds / step * (settings.steps - step)))
+
+    if saved is not None:
+        tell(run.method.phase(step - 1, settings.steps), {})
     while step < settings.steps:
         began = time.perf_counter()
         phase = run.method.phase(step, settings.steps)
@@ -116,8 +123,7 @@ def train(run: Run, watch: Callable[[Progress], None] = lambda now: None) -> nn.
         step, seconds = step + 1, seconds + time.perf_counter() - began
         log.add(losses)
         if step % settings.log_every == 0 or step == settings.steps:
-            means = log.line(step, settings.learning_rate(phase), seconds)
-            watch(Progress(step, settings.steps, phase, means, seconds, seconds / step * (settings.steps - step)))
+            tell(phase, log.line(step, settings.learning_rate(phase), seconds))
         if step % settings.state_every == 0 or step == settings.steps:
             tensors = states.tensors_of(run.roles, learners, phase.stage)
             states.write(run.folder / STATES, run.known_as, Saved(step, phase.stage, seconds, tensors))

@@ -54,7 +54,8 @@ def write(folder: Path, identity: Mapping[str, Any], saved: Saved) -> None:
     """Add a state to a folder, and remove those that are older than the one before it."""
     name = f"step-{saved.step:08d}"
     part = folder / f".{name}.part"
-    shutil.rmtree(part, ignore_errors=True)
+    for left in folder.glob(".step-*.part"):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
     try:
         part.mkdir(parents=True)
         write_tensors(part / TENSORS, saved.tensors)
