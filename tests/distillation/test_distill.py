@@ -15,8 +15,9 @@ import fewstep as fs
 from fewstep import InvalidInput, schedules
 from fewstep.distillation import Consistency, Progressive, Reflow, Regression, Report, Settings, Source, Watch, distill
 from fewstep.distillation import pairs as pairs_of
+from fewstep.distillation.distill import student_draws
 from fewstep.distillation.regression import unrolled
-from fewstep.distillation.report import Line, line_of
+from fewstep.distillation.report import Line, line_of, report_of
 from fewstep.zoo import Spec, save
 from models import tiny, tiny_diffusers
 
@@ -208,6 +209,31 @@ def test_pictures_without_a_condition_among_others_are_learnt_from(teacher: Path
     assert alone.negative["label"].tolist() == alone.condition["label"].tolist() == [tiny.CLASSES] * 2
     assert mixed.condition["label"].tolist() == [tiny.CLASSES, 1]
     assert mixed.negative["label"].tolist() == [tiny.CLASSES] * 2
+
+
+def test_pictures_that_are_not_finite_are_named_by_subject_and_not_kept(tmp_path: Path) -> None:
+    path = tiny.broken(tmp_path / "broken.safetensors")
+    with pytest.raises(InvalidInput, match=r"5 of 16 pictures of the teacher are NaN or infinite, of \[2\]: leave"):
+        distill(path, Regression(), tmp_path / "run", settings=QUICK, source=replace(SOURCE, count=16))
+    assert not list((tmp_path / "run/pairs").iterdir())
+
+
+def test_a_student_or_rival_that_overflows_is_in_the_report_as_such(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours of training are not lost with a picture."""
+    of = pairs_of.Teacher.of(fs.load(teacher), None, 2.0, 6)
+    held_out = pairs_of.drawn(of, 16, tmp_path)
+    plan = Regression().plan(of.pipe.model.denoiser())
+    bad = fs.load(tiny.broken(tmp_path / "broken.safetensors")).model.denoiser()
+    report = report_of(student_draws(bad, plan, held_out), plan, held_out, 1.0)
+    assert report.lines[0].error == float("inf")
+    assert report.verdict.startswith("Worse in 1 evaluation")
+    assert json.loads(json.dumps(report.to_json(), allow_nan=False))["lines"][0]["error"] is None
+    monkeypatch.setattr(pairs_of, "denoiser_of", lambda *_: bad.given(held_out.conditions.of(range(16)).positive))
+    rival = report_of(lambda numbers: held_out.states(numbers) + 0.1, plan, held_out, 1.0)
+    assert rival.lines[1].error == float("inf")
+    assert rival.lines[1].times_low == float("inf")
 
 
 def test_many_long_prompts_are_learnt_from(tmp_path: Path) -> None:

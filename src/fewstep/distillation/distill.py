@@ -22,7 +22,6 @@ from fewstep.distillation.report import Report, report_of
 from fewstep.drawing import Guidance
 from fewstep.files import write_whole
 from fewstep.pipeline import Pipeline, load
-from fewstep.run.eager import sample
 from fewstep.training import STUDENT, Method, Progress, Run, Settings, student_of, train
 
 REPORT = "report.json"
@@ -160,6 +159,6 @@ def student_draws(network: Network, plan: Plan, held_out: Pairs) -> Callable[[Se
         numbers = [held_out.first + number for number in part]
         denoiser = network.given(held_out.conditions.of(numbers).positive)
         noise = drawing.noise_of(numbers, held_out.shape, held_out.teacher.pipe.model.device)
-        return sample(plan, denoiser, start=noise * plan.entry[1], seed=numbers).float().cpu()
+        return drawing.run(plan, denoiser, noise, numbers)
 
     return draw

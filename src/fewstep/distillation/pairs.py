@@ -18,9 +18,10 @@ from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
+from fewstep.denoise.base import Denoiser
 from fewstep.pipeline import Order, Pipeline
 from fewstep.pipeline.stages import Conditioned, check, denoiser_of, encode
-from fewstep.run.eager import sample
+from fewstep.run.eager import NonFinite, sample
 from fewstep.run.noise import START, unit_noise
 from fewstep.training import Batch
 from fewstep.zoo import container
@@ -199,8 +200,16 @@ def kept(path: Path, teacher: Teacher, count: int) -> Tensor:
 
 
 def write_part(path: Path, teacher: Teacher, conditions: Conditions, numbers: range, batch: int) -> None:
-    """Draw some pairs, and write their states whole or not at all."""
+    """Draw some pairs, and write their states whole or not at all. Raises `InvalidInput` where some are not finite."""
     states = torch.cat([solved(teacher, conditions, numbers[i : i + batch]) for i in range(0, len(numbers), batch)])
+    lost = (~states.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
+    if lost:
+        subjects = teacher.order.drawing.subjects
+        named = list(dict.fromkeys(subjects[numbers[i] % len(subjects)] for i in lost))
+        raise InvalidInput(
+            f"{len(lost)} of {len(states)} pictures of the teacher are NaN or infinite, of {named[:8]!r:.300}: leave "
+            "these out, or use a lower guidance scale"
+        )
     container.write(path, {"states": states}, {"pairs": teacher.identity})
 
 
@@ -211,4 +220,12 @@ def solved(teacher: Teacher, conditions: Conditions, numbers: Sequence[int], pla
     drawing = order.drawing
     denoiser = denoiser_of(model, drawing.guidance, conditions.of(numbers), plan)
     noise = noise_of(numbers, model.state_shape(drawing.height, drawing.width), model.device)
-    return sample(plan, denoiser, start=noise * plan.entry[1], seed=list(numbers)).float().cpu()
+    return run(plan, denoiser, noise, numbers)
+
+
+def run(plan: Plan, denoiser: Denoiser, noise: Tensor, numbers: Sequence[int]) -> Tensor:
+    """(B, c, h, w) on the host: what a plan makes of unit noise. Pictures that are lost are NaN or infinite."""
+    try:
+        return sample(plan, denoiser, start=noise * plan.entry[1], seed=list(numbers)).float().cpu()
+    except NonFinite as lost:
+        return lost.result.float().cpu()

@@ -9,6 +9,7 @@ of their errors.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -80,8 +81,14 @@ class Report:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {**asdict(self), "lines": [line._asdict() for line in self.lines], "verdict": self.verdict}
+        """As plain JSON values; a number that is not finite is null."""
+        lines = [{name: plain(value) for name, value in line._asdict().items()} for line in self.lines]
+        return {**asdict(self), "lines": lines, "verdict": self.verdict}
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def evaluations(line: Line) -> str:
@@ -142,6 +149,13 @@ def line_of(who: str, nfe: float, errors: Tensor, student: Tensor) -> Line:
     places = torch.from_numpy(draw.integers(len(errors), size=(REPLICATES, len(errors))))
     values = over_images(errors[places], "psnr")
     ratios = values / over_images(student[places], "psnr")
-    ends = [float(end) for each in (values, ratios) for end in np.quantile(each.numpy(), [0.025, 0.975])]
+    ends = [*between(values), *between(ratios)]
     error = overall(errors, "psnr")
     return Line(who, nfe, error, ends[0], ends[1], error / overall(student, "psnr"), ends[2], ends[3])
+
+
+def between(values: Tensor) -> tuple[float, float]:
+    """The ends of 95% of some values (R,), which may be infinite, so that none is interpolated."""
+    cut = round(0.025 * (len(values) - 1))
+    ordered = values.sort().values
+    return float(ordered[cut]), float(ordered[-1 - cut])
