@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 
 import fewstep as fs
 from fewstep import schedules
-from fewstep.distillation import Consistency
+from fewstep.distillation import Consistency, consistency
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Phase, Role
 from fewstep.training.levels import at_times, either, heun, time_of_ratio
 
@@ -58,6 +60,8 @@ def test_networks_are_asked_between_the_ends_of_their_schedule(name: str, kind: 
     times = student.network.times + teacher.network.times  # type: ignore[union-attr]
     assert min(times) >= schedule.t_min - 1e-6 * (schedule.t_max - schedule.t_min)
     assert max(times) <= np.float32(schedule.t_max)
+    plan = dataclasses.replace(method, rows=4, mean=-9.0).plan(student)
+    assert all(row.t >= schedule.t_min for row in plan.rows)
     assert bool(teacher.network.times) == (method.step is not None)  # type: ignore[union-attr]
 
 
@@ -98,3 +102,34 @@ def test_the_ends_of_a_schedule_have_times_on_it() -> None:
         for k in (0.0, 1e-3, min(80.0, float(schedule.ratio(schedule.t_max))) * (1 + 1e-15)):
             assert schedule.t_clean <= float(time_of_ratio(schedule, k)) <= schedule.t_max
         assert float(time_of_ratio(schedule, 0.0)) == schedule.t_clean
+
+
+class Dropped(nn.Module):
+    """Ones, whatever the state, with dropout: two answers are equal where their masks are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        return nn.functional.dropout(self.factor.expand_as(x), 0.5)
+
+
+def test_both_sides_have_one_dropout_mask_and_the_global_generator_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network = fs.Network(Dropped(), schedules.flow(), "sample")
+    method = Consistency(step=None, huber=0.0)
+    monkeypatch.setattr(consistency, "ended", lambda x, level, ends, estimate: estimate)
+
+    def loss(step: int) -> float:
+        draws = Draws(1, step, range(16), range(16), 16)
+        phase = Phase(0, 1, 0, 10, step)
+        (found,) = method.losses({STUDENT: Role(network)}, Batch(torch.zeros(16, 8)), phase, draws)
+        return float(found.value.detach())
+
+    before = torch.get_rng_state()
+    assert loss(0) == loss(1) == 0
+    assert torch.equal(before, torch.get_rng_state())
+    monkeypatch.setattr(consistency, "masked", lambda denoiser, x, level, draws: denoiser.estimate(x, level)[0])
+    assert loss(0) > 1

@@ -165,7 +165,8 @@ class Consistency:
     def plan(self, network: Network) -> Plan:
         schedule = schedule_of(network)
         top = time_of_ratio(schedule, noisiest(schedule))
-        inner = time_of_ratio(schedule, np.exp(np.linspace(math.log(noisiest(schedule)), self.mean, self.rows + 1)))
+        end = max(self.mean, math.log(self.lowest(schedule)))
+        inner = time_of_ratio(schedule, np.exp(np.linspace(math.log(noisiest(schedule)), end, self.rows + 1)))
         times = [float(top), *map(float, inner[1:-1]), schedule.t_clean]
         return compile("consistency", schedule=schedule, times=times)
 
