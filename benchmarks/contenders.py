@@ -1,7 +1,7 @@
 """Which pairs of sampler and grid are the best somewhere: all that draw no noise, compared over several models.
 
-    python benchmarks/contenders.py [--rows 4,6,8] [--models mixture,flow,cosine,vpred,digits:2,digits:1]
-                                    [--count 11] [--vpred out/vpred.safetensors] [--threads 1]
+    python benchmarks/contenders.py [--rows 4,6,8] [--models mixture,flow,cosine,vpred,digits:2,digits:1,scenes]
+                                    [--count 12] [--vpred out/vpred.safetensors] [--threads 1]
 
 The error is that of the typical image against the converged solution from the same noise. The pairs are chosen one by
 one, each the one that brings the best of those chosen nearest to the best of all, by the geometric mean over models and
@@ -86,8 +86,8 @@ def chosen(cases: list[dict[Pair, float]], count: int) -> list[tuple[Pair, float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", default="4,6,8")
-    parser.add_argument("--models", default="mixture,flow,cosine,vpred,digits:2,digits:1")
-    parser.add_argument("--count", type=int, default=11)
+    parser.add_argument("--models", default="mixture,flow,cosine,vpred,digits:2,digits:1,scenes")
+    parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--vpred", type=Path, default=Path("out/vpred.safetensors"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=OUT)

@@ -1,7 +1,7 @@
 """Tuned plans against the best untuned samplers, at equal and at twice the network evaluations, on held-out noise.
 
     python benchmarks/tune.py [--rows 4,5,6,8] [--seconds 120] [--mixture | --scenes] [--guidance S]
-                              [--constant-guidance] [--interval] [--objective rmse] [--threads 2] [--processor-time]
+                              [--constant-guidance] [--interval] [--objective psnr] [--threads 2] [--processor-time]
                               [--json FILE]
 
 The bars: at N rows the tuned plan has no more error than the best of all untuned samplers at 2 N; and within
@@ -9,8 +9,8 @@ The bars: at N rows the tuned plan has no more error than the best of all untune
 exact denoiser of a mixture of Gaussians around 64 of the images that it was trained on, or, with `--scenes`, the
 shipped text-to-image model at its own guidance. `--interval` guides some rows alone, so that there are more of them
 at the cost of N guided ones; all figures are at equal evaluations of the network, 2 N an image under guidance.
-`--objective` is what all errors are, as in `fewstep tune`. `--processor-time` counts the seconds of one core that the
-process had, which other work on the machine does not change.
+`--objective` is what all errors are, as in `fewstep tune`: by default that of the typical image. `--processor-time`
+counts the seconds of one core that the process had, which other work on the machine does not change.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, metavar="S", help="the model's own unless given")
     parser.add_argument("--constant-guidance", action="store_true")
     parser.add_argument("--interval", action="store_true")
-    parser.add_argument("--objective", choices=OBJECTIVES, default="rmse")
+    parser.add_argument("--objective", choices=OBJECTIVES, default="psnr")
     parser.add_argument("--processor-time", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="a file, written anew after each line")

@@ -32,7 +32,7 @@ def held_out() -> Solutions:
 
 def test_the_strongest_are_known_pairs_without_noise() -> None:
     pairs = strongest()
-    assert len(pairs) == len(set(pairs)) == 11
+    assert len(pairs) == len(set(pairs)) == 12
     assert {name for name, _ in pairs} <= set(deterministic())
     assert {grid for _, grid in pairs} <= set(fs.GRIDS)
 
