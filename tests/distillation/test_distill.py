@@ -12,11 +12,13 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep import InvalidInput
+from fewstep import InvalidInput, schedules
 from fewstep.distillation import Consistency, Progressive, Reflow, Regression, Report, Settings, Source, Watch, distill
 from fewstep.distillation import pairs as pairs_of
+from fewstep.distillation.distill import student_draws
 from fewstep.distillation.regression import unrolled
-from fewstep.distillation.report import Line
+from fewstep.distillation.report import Line, line_of, report_of
+from fewstep.zoo import Spec, save
 from models import tiny, tiny_diffusers
 
 QUICK = Settings(steps=60, batch=16, rate=2e-3, state_every=20, log_every=20)
@@ -67,24 +69,238 @@ def test_the_report_names_the_best_plans_at_one_and_four_times_the_evaluations(t
 
 
 def lines(*errors: float) -> tuple[Line, ...]:
+    """With ratios to a tenth."""
     names = ("the student", "a on b", "c on d")
     return tuple(
-        Line(who, nfe, error, 0.9 * error, 1.1 * error)
-        for who, nfe, error in zip(names, (1, 1, 4), errors, strict=True)
+        Line(who, nfe, error, 0.5 * error, 2 * error, error, 0.9 * error, 1.1 * error)
+        for who, nfe, error in zip(names, (1, 2, 4), errors, strict=True)
     )
 
 
 @pytest.mark.parametrize(
     ("errors", "words"),
     [
-        ((1.0, 0.9, 0.5), "Not better than a on b at the same evaluations: keep that"),
-        ((1.0, 1.1, 0.5), "Not better than a on b at the same evaluations: keep that"),
-        ((1.0, 3.0, 1.1), "3.0 times less error in 1 evaluation of an image than a on b in 1"),
+        ((1.0, 0.8, 0.5), "Worse in 1 evaluation of an image than a on b in 2: keep that"),
+        ((1.0, 1.05, 0.5), "Not surely better in 1 evaluation of an image than a on b in 2: keep that"),
+        ((1.0, 1.05, 2.0), "Not surely better in 1 evaluation of an image than a on b in 2: keep that"),
+        ((1.0, 3.0, 1.05), "3.0 times less error in 1 evaluation of an image than a on b in 2"),
         ((1.0, 9.0, 2.0), "2.0 times less error in 1 evaluation of an image than c on d in 4"),
     ],
 )
 def test_the_verdict_claims_what_the_intervals_hold(errors: tuple[float, ...], words: str) -> None:
     assert Report(lines(*errors), 20, 64, 1.0).verdict == words
+
+
+def test_a_student_is_compared_picture_by_picture() -> None:
+    """Pictures differ a thousandfold, the student's errors are all 0.8 of the rival's: the intervals of the errors
+    overlap, that of their ratio does not reach 1."""
+    rival = torch.logspace(-3, 0, 64, dtype=torch.float64)
+    noise = 1 + 0.1 * torch.randn(64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    student = 0.64 * rival * noise
+    own, other = line_of("the student", 1, student, student), line_of("a on b", 1, rival, student)
+    assert other.low < own.high
+    assert other.times == pytest.approx(1.25, rel=0.02)
+    assert 1.2 < other.times_low < other.times < other.times_high < 1.3
+    assert (own.times_low, own.times_high) == (1, 1)
+
+
+def test_the_teacher_s_own_plan_is_no_rival(teacher: Path, tmp_path: Path) -> None:
+    """With 8 evaluations a rival could take the teacher's own 4 steps, which have no error."""
+    source = replace(SOURCE, steps=4)
+    report = distill(teacher, Regression(rows=2), tmp_path / "run", settings=replace(QUICK, steps=1), source=source)
+    assert report.report.lines[2].nfe == 6
+    assert report.report.lines[2].error > 0
+
+
+@pytest.mark.parametrize("kind", ["dit", "ddpm"])
+def test_a_student_of_any_folder_draws_by_its_plan(kind: str, tmp_path: Path) -> None:
+    tiny_diffusers.write(kind, tmp_path / kind)
+    source = replace(SOURCE, count=16, guidance=None, steps=3)
+    found = distill(
+        tmp_path / kind, Regression(rows=2), tmp_path / "run", settings=replace(QUICK, steps=1), source=source
+    )
+    images = fs.load(found.path)()
+    assert images.nfe == 2
+    assert images.drawing.sampling.name == "ddim-2"
+    assert images.drawing.guidance.scale == 1
+
+
+def test_guidance_of_a_student_is_refused_and_its_teacher_named(teacher: Path, tmp_path: Path) -> None:
+    found = distill(teacher, Regression(), tmp_path / "run", settings=replace(QUICK, steps=1), source=SOURCE)
+    for pipe in (found.pipe, fs.load(found.path)):
+        with pytest.raises(
+            InvalidInput, match=r"a student with guidance 2 inside.*or use its teacher, tiny, for other"
+        ):
+            pipe([1], guidance=3.0)
+        with pytest.raises(InvalidInput, match="a student with guidance 2 inside, and has no negative branch"):
+            pipe([1], negative=0)
+        with pytest.raises(InvalidInput, match="a student with guidance 2 inside"):
+            pipe.denoiser([1], guidance=fs.Guidance(1.5, interval=(0.2, 5)))
+    assert found.pipe([1], guidance=1.0).nfe == 1
+
+
+def test_steps_of_a_student_without_a_sampler_are_refused(teacher: Path, tmp_path: Path) -> None:
+    pipe = distill(teacher, Regression(), tmp_path / "run", settings=replace(QUICK, steps=1), source=SOURCE).pipe
+    with pytest.raises(InvalidInput, match=r"draws by a plan of its own, which decides steps.*name a sampler too"):
+        pipe([1], steps=5)
+    assert pipe([1], steps=5, sampler="ddim").nfe == 5
+    assert pipe([1], sampler="ddim", sampling={"times": [900.0, 400.0, -1.0]}).nfe == 2
+
+
+def test_a_student_is_a_teacher_too_by_its_own_plan_or_in_steps(tmp_path: Path) -> None:
+    """As reflow before regression needs."""
+    net = tiny.network()
+    save(tmp_path / "flow.safetensors", net, Spec(net.config, "flow", schedules.flow(), (-1.0, 1.0), {}))
+    quick = replace(QUICK, steps=1)
+    straight = distill(tmp_path / "flow.safetensors", Reflow(rows=3), tmp_path / "a", settings=quick, source=SOURCE)
+    own = pairs_of.Teacher.of(straight.pipe, None, None, None).order.plan
+    assert own == Reflow(rows=3).plan(straight.pipe.model.denoiser())
+    more = pairs_of.Teacher.of(straight.pipe, None, None, 9).order.plan
+    assert (more.recipe.sampler, len(more.rows)) == ("ddim", 9)
+    source = replace(SOURCE, guidance=None, steps=5)
+    found = distill(straight.path, Regression(), tmp_path / "b", settings=quick, source=source)
+    assert found.pipe([1]).nfe == 1
+    with pytest.raises(InvalidInput, match="a student with guidance 2 inside"):
+        distill(straight.path, Regression(), tmp_path / "c", settings=quick, source=SOURCE)
+
+
+def test_guidance_that_training_does_not_know_is_refused(tmp_path: Path) -> None:
+    tiny_diffusers.write("sd", tmp_path / "sd")
+    (tmp_path / "sd/fewstep.json").write_text('{"guidance": {"scale": 5, "interval": [0.3, 6.0]}}')
+    source = replace(SOURCE, subjects=("a circle",), guidance=None, count=16)
+    with pytest.raises(InvalidInput, match=r"recommends cfg from 0\.3 to 6 in sigma / alpha: use regression"):
+        distill(tmp_path / "sd", Consistency(), tmp_path / "run", settings=QUICK, source=source)
+    assert not (tmp_path / "run").exists()
+    distill(tmp_path / "sd", Regression(), tmp_path / "run", settings=replace(QUICK, steps=1), source=source)
+
+
+def test_a_student_of_a_folder_keeps_what_else_its_teacher_recommends_and_no_more(tmp_path: Path) -> None:
+    place = tmp_path / "sd"
+    tiny_diffusers.write("sd", place)
+    (place / "fewstep.json").write_text('{"clip_skip": 1, "guidance": {"scale": 3}}')
+    (place / "sd.safetensors").write_bytes(b"whole")
+    (place / "LICENSE").write_text("free")
+    source = Source(subjects=("a circle",), count=16, held_out=16, steps=3)
+    found = distill(place, Regression(), place / "runs", settings=replace(QUICK, steps=1), source=source)
+    told = json.loads((found.path / "fewstep.json").read_text())
+    assert (told["clip_skip"], told["guidance"]) == (1, {"scale": 1.0})
+    names = {one.name for one in found.path.iterdir()}
+    assert {"unet", "vae", "text_encoder", "tokenizer", "scheduler", "model_index.json", "LICENSE"} < names
+    assert not names & {"runs", "sd.safetensors"}
+
+
+def test_subjects_of_another_kind_are_refused(teacher: Path, tmp_path: Path) -> None:
+    tiny_diffusers.write("sd", tmp_path / "sd")
+    words = fs.load(tmp_path / "sd")
+    for subjects, got in ((None, "none"), ((), "none"), ((3,), "labels"), (("a circle", 3), "labels")):
+        with pytest.raises(InvalidInput, match=f"sd draws from words, .* got {got}: give prompts"):
+            pairs_of.Teacher.of(words, subjects, None, None)
+    with pytest.raises(InvalidInput, match="tiny draws classes, and got prompts: give labels"):
+        pairs_of.Teacher.of(fs.load(teacher), ("a circle",), None, None)
+
+
+def test_pictures_without_a_condition_among_others_are_learnt_from(teacher: Path, tmp_path: Path) -> None:
+    """A batch of them alone has no negative of its own."""
+    of = pairs_of.Teacher.of(fs.load(teacher), (None, 1), 2.0, 3)
+    found = pairs_of.drawn(of, 4, tmp_path)
+    alone, mixed = found.batch([0, 2]), found.batch([0, 1])
+    assert alone.negative is not None
+    assert mixed.negative is not None
+    assert alone.negative["label"].tolist() == alone.condition["label"].tolist() == [tiny.CLASSES] * 2
+    assert mixed.condition["label"].tolist() == [tiny.CLASSES, 1]
+    assert mixed.negative["label"].tolist() == [tiny.CLASSES] * 2
+
+
+def test_pictures_that_are_not_finite_are_named_by_subject_and_not_kept(tmp_path: Path) -> None:
+    path = tiny.broken(tmp_path / "broken.safetensors")
+    with pytest.raises(InvalidInput, match=r"5 of 16 pictures of the teacher are NaN or infinite, of \[2\]: leave"):
+        distill(path, Regression(), tmp_path / "run", settings=QUICK, source=replace(SOURCE, count=16))
+    assert not list((tmp_path / "run/pairs").iterdir())
+
+
+def test_a_student_or_rival_that_overflows_is_in_the_report_as_such(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hours of training are not lost with a picture."""
+    of = pairs_of.Teacher.of(fs.load(teacher), None, 2.0, 6)
+    held_out = pairs_of.drawn(of, 16, tmp_path)
+    plan = Regression().plan(of.pipe.model.denoiser())
+    bad = fs.load(tiny.broken(tmp_path / "broken.safetensors")).model.denoiser()
+    report = report_of(student_draws(bad, plan, held_out), plan, held_out, 1.0)
+    assert report.lines[0].error == float("inf")
+    assert report.verdict.startswith("Worse in 1 evaluation")
+    assert json.loads(json.dumps(report.to_json(), allow_nan=False))["lines"][0]["error"] is None
+    monkeypatch.setattr(pairs_of, "denoiser_of", lambda *_: bad.given(held_out.conditions.of(range(16)).positive))
+    rival = report_of(lambda numbers: held_out.states(numbers) + 0.1, plan, held_out, 1.0)
+    assert rival.lines[1].error == float("inf")
+    assert rival.lines[1].times_low == float("inf")
+
+
+def test_many_long_prompts_are_learnt_from(tmp_path: Path) -> None:
+    """Of one image at a time, whatever their number, and named by a digest in what is written."""
+    tiny_diffusers.write("sd", tmp_path / "sd")
+    prompts = tuple(f"{number} {'red circle ' * 4}" for number in range(300))
+    of = pairs_of.Teacher.of(fs.load(tmp_path / "sd"), prompts, 2.0, 2)
+    assert len(json.dumps(of.identity)) < 300
+    other = pairs_of.Teacher.of(of.pipe, (*prompts[:-1], "blue"), 2.0, 2)
+    assert other.identity != of.identity
+    large = replace(of.pipe.model, sizes=replace(of.pipe.model.sizes, height=1 << 10, width=1 << 10))
+    assert len(pairs_of.Teacher.of(replace(of.pipe, model=large), prompts, 2.0, 2).order.drawing) == 300
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-40],
+        lambda content: b"",
+        lambda content: content.replace(b"states", b"stated", 1),
+        lambda content: content.replace(b"pairs", b"pears", 1),
+        lambda content: content.replace(b"[64,1,4,4]", b"[32,2,4,4]", 1),
+    ],
+)
+def test_a_damaged_part_is_named_with_what_to_do(
+    damage: Callable[[bytes], bytes], teacher: Path, tmp_path: Path
+) -> None:
+    of = pairs_of.Teacher.of(fs.load(teacher), None, 2.0, 6)
+    whole = pairs_of.drawn(of, 64, tmp_path).states(range(64))
+    part = tmp_path / "000000000-64.safetensors"
+    content = part.read_bytes()
+    assert damage(content) != content
+    part.write_bytes(damage(content))
+    with pytest.raises(InvalidInput, match=r"000000000-64.safetensors is damaged .*: remove it, and it is drawn again"):
+        pairs_of.drawn(of, 64, tmp_path)
+    part.unlink()
+    assert torch.equal(pairs_of.drawn(of, 64, tmp_path).states(range(64)), whole)
+
+
+def test_pairs_of_several_parts_are_found_by_number(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = pairs_of.Teacher.of(fs.load(teacher), [0, 2], 2.0, 3)
+    one = pairs_of.drawn(of, 11, tmp_path / "one")
+    monkeypatch.setattr(pairs_of, "PART", 4)
+    several = pairs_of.drawn(of, 11, tmp_path / "several")
+    assert [len(part) for part in several.parts] == [4, 4, 3]
+    assert several.count == 11
+    numbers = [10, 0, 5, 7]
+    assert torch.allclose(one.batch(numbers).data, several.batch(numbers).data, atol=1e-5)
+    assert torch.equal(one.batch(numbers).noise, several.batch(numbers).noise)  # type: ignore[arg-type]
+
+
+def test_a_teacher_without_classes_or_words_is_distilled(tmp_path: Path) -> None:
+    """None is no condition, which nothing guides: one evaluation a row, of the student and of its rivals."""
+    source = replace(SOURCE, subjects=(None,), count=4)
+    path = tiny.write(tmp_path / "tiny.safetensors")
+    quick = replace(QUICK, steps=2, batch=8)  # more than there are pictures
+    for method in (Regression(), Consistency(first=4, stages=1), Progressive(begin=2, end=1)):
+        found = distill(path, method, tmp_path / method.name, settings=quick, source=source)
+        assert [line.nfe for line in found.report.lines] == [1, 1, 4]
+
+
+def test_a_folder_that_cannot_be_written_is_named(teacher: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        distill(teacher, Regression(), tmp_path / "file/run", settings=QUICK, source=SOURCE)
 
 
 def test_a_student_of_a_folder_keeps_the_other_parts(tmp_path: Path) -> None:
@@ -153,6 +369,11 @@ def test_the_teacher_stays_as_it_is(teacher: Path, tmp_path: Path) -> None:
         (lambda: Progressive(weight="snr"), "did you mean 'snr\\+1'"),
         (lambda: Consistency(step="euler"), "unknown step of the teacher"),
         (lambda: Consistency(gap="shrinking", deviation=0), "deviation above 0"),
+        (lambda: Consistency(huber="small"), "huber must be a finite number, got 'small'"),  # type: ignore[arg-type]
+        (lambda: Consistency(q=float("nan")), "q must be a finite number, got nan"),
+        (lambda: Consistency(least=0), "least above 0.* got q=4, least=0"),
+        (lambda: Consistency(least=90), "least must be below 80"),
+        (lambda: Consistency(stages=40), "doubles 39 times has more than 65,536"),
         (lambda: Reflow(rows=0), "rows must be"),
         (lambda: Source(held_out=2), "held_out must be a whole number of at least 16"),
     ],

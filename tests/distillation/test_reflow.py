@@ -19,7 +19,7 @@ from .gaussian import DIMENSIONS, Gaussian, Samples, Table
 SCHEDULE = schedules.flow()
 DATA = Gaussian.usual()
 TIMES = [0.1, 0.4, 0.7, 0.9995]
-FAST = Settings(steps=900, batch=48, rate=0.05, width=0, clip=0, state_every=10**6, log_every=10**6)
+FAST = Settings(steps=450, batch=48, rate=0.05, width=0, clip=0, state_every=10**6, log_every=10**6)
 
 
 class Straight(Samples):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 from fewstep import InvalidInput
-from fewstep.training import Diverged, Progress, state, train
+from fewstep.training import Batch, Diverged, Draws, Loss, Phase, Progress, Roles, state, train
 
 from .linear import QUICK, Fit, Samples, run
 
@@ -29,6 +31,11 @@ class Killed(BaseException):
     """Not an Exception, as a kill is none."""
 
 
+def stopped(now: Progress) -> None:
+    if now.losses:
+        raise Killed
+
+
 def test_it_learns(tmp_path: Path) -> None:
     """With dropout p the best line is 1 - p of the one without: -1.6 for -2."""
     module = train(run(tmp_path, settings=replace(QUICK, steps=300, state_every=300)))
@@ -36,7 +43,7 @@ def test_it_learns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stages", [1, 3])
-@pytest.mark.parametrize("kill", ["reporting", "writing", "renaming"])
+@pytest.mark.parametrize("kill", ["reporting", "tensors", "writing", "renaming"])
 def test_a_run_that_is_killed_again_and_again_ends_as_if_it_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stages: int, kill: str
 ) -> None:
@@ -56,7 +63,9 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_was_not(
         if kill == "reporting":
             killed()
 
-    real = {"writing": state.write_whole, "renaming": os.replace}
+    real = {"tensors": state.write_tensors, "writing": state.write_whole, "renaming": os.replace}
+    if kill == "tensors":
+        monkeypatch.setattr(state, "write_tensors", lambda *args: (real["tensors"](*args), killed()))
     if kill == "writing":
         monkeypatch.setattr(state, "write_whole", lambda *args: (killed(), real["writing"](*args)))
     if kill == "renaming":
@@ -111,8 +120,10 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_samples(tmp_path: Path) -
 
 def test_other_settings_are_named(tmp_path: Path) -> None:
     train(run(tmp_path))
-    with pytest.raises(InvalidInput, match=r"other settings .*'rate': 0.05.*'rate': 0.1"):
+    with pytest.raises(InvalidInput, match=r"other settings \(settings.rate is 0.05 there and 0.1 here\): give"):
         train(run(tmp_path, settings=replace(QUICK, rate=0.1)))
+    with pytest.raises(InvalidInput, match=r"settings.seed is 4 there and 5 here; settings.steps is 24 there and 30"):
+        train(run(tmp_path, settings=replace(QUICK, steps=30, seed=5)))
     train(run(tmp_path, settings=replace(QUICK, state_every=7, log_every=3)))  # which decide nothing
 
 
@@ -130,6 +141,51 @@ def test_a_damaged_state_is_refused_and_the_earlier_one_can_be_named(tmp_path: P
     assert same(whole, train(run(tmp_path)))
 
 
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"run": {}}'])
+def test_a_damaged_manifest_is_refused(tmp_path: Path, content: bytes) -> None:
+    train(run(tmp_path))
+    (tmp_path / "states/step-00000024/manifest.json").write_bytes(content)
+    with pytest.raises(InvalidInput, match=r"manifest.json is damaged: write the name of an earlier state"):
+        train(run(tmp_path))
+
+
+def test_states_after_the_one_gone_on_from_are_removed_and_never_it(tmp_path: Path) -> None:
+    """Two later ones are left where the newest was renamed into place, and the run killed before it was named."""
+    whole = train(run(tmp_path))
+    states = tmp_path / "states"
+    for later in ("step-00000022", "step-00000023"):
+        shutil.copytree(states / "step-00000024", states / later)
+    (states / "latest").write_text("step-00000020")
+    with pytest.raises(Killed):
+        train(run(tmp_path, settings=replace(QUICK, state_every=1, log_every=22)), stopped)
+    assert sorted(path.name for path in states.glob("step-*")) == ["step-00000020", "step-00000021"]
+    assert same(whole, train(run(tmp_path, settings=replace(QUICK, state_every=1))))
+
+
+def test_a_run_that_goes_on_says_where_it_is_and_how_long_it_took(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    train(run(tmp_path), told.append)
+    assert [now.step for now in told] == [6, 12, 18, 24]
+    again: list[Progress] = []
+    train(run(tmp_path), again.append)
+    (now,) = again
+    assert (now.step, dict(now.losses), now.left) == (24, {}, 0)
+    assert now.seconds == pytest.approx(told[-1].seconds)
+    assert now.seconds > 0
+
+
+def test_what_a_kill_left_of_a_state_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "states/.step-00000099.part").mkdir(parents=True)
+    train(run(tmp_path))
+    assert not list((tmp_path / "states").glob(".*"))
+
+
+def test_a_large_list_in_the_facts_of_a_run_is_read_again(tmp_path: Path) -> None:
+    facts = {"words": [f"{i:0100}" for i in range(12_000)]}
+    for _ in range(2):
+        train(run(tmp_path, settings=replace(QUICK, steps=2))._replace(identity=facts))
+
+
 def test_a_full_disk_leaves_the_last_good_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = state.write_whole
 
@@ -145,6 +201,37 @@ def test_a_full_disk_leaves_the_last_good_state(tmp_path: Path, monkeypatch: pyt
     assert not list((tmp_path / "states").glob(".*"))
     monkeypatch.setattr(state, "write_whole", real)
     assert same(train(run(tmp_path)), train(run(tmp_path / "other")))
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_the_weights(tmp_path: Path) -> None:
+    """The loss is finite, its slope is not: sqrt at 0."""
+
+    class Steep(Fit):
+        def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
+            for loss in super().losses(roles, batch, phase, draws):
+                yield loss._replace(value=loss.value + (0.0 * loss.value).sqrt()) if phase.step == 4 else loss
+
+    for clip in (0.0, 1.0):
+        folder = tmp_path / str(clip)
+        settings = replace(QUICK, clip=clip, state_every=1)
+        with pytest.raises(Diverged, match="gradient of the student is nan at step 5, of the samples"):
+            train(run(folder, Steep(), settings))
+        assert (folder / "states/latest").read_text() == "step-00000004"
+
+
+def test_a_later_teacher_has_the_buffers_of_the_student(tmp_path: Path) -> None:
+    made = run(tmp_path, Fit(stages=2), replace(QUICK, width=0))
+    for role in made.roles.values():
+        role.module.register_buffer("seen", torch.zeros(1))
+    student = made.roles["student"].module
+
+    def count(module: torch.nn.Module, *_: object) -> None:
+        module.seen.add_(1)
+
+    student.register_forward_hook(count)
+    train(made)
+    assert float(student.seen) == 24
+    assert float(made.roles["teacher"].module.seen) == 12
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from fewstep.denoise.base import Denoiser
 from fewstep.pipeline import Pipeline, load
 from fewstep.tuning import Problem
 from fewstep.tuning.settings import HELD_OUT
-from fewstep.tuning.subject import drawing, labels_of, prompts_of, scale_of
+from fewstep.tuning.subject import drawing, labels_of, prompts_of, scale_of, usual_plan
 from fewstep.zoo.scenes.prompts import held_out_prompts
 
 FIRST = HELD_OUT
@@ -217,7 +217,7 @@ class Subject:
 
     def plan(self, steps: int, *sampler: str) -> Plan:
         """A plan for this model, by its own defaults where no sampler is named."""
-        return self.pipe.plan(*sampler, steps=steps)
+        return self.pipe.plan(*sampler, steps=steps) if sampler else usual_plan(self.pipe, steps)
 
     def condition(self, number: int) -> Any:
         """The label or prompt of an image."""

@@ -81,7 +81,7 @@ OPTIMISERS = ("adam", "adamw", "radam")
 @option(
     "--teacher-steps",
     type=click.IntRange(1),
-    default=20,
+    usual="20, or a student's own plan",
     heading=DRAWN,
     help="Steps of the teacher's own sampler, for these.",
 )
@@ -113,9 +113,9 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
 
     METHOD is regression (the student draws by its own plan of 1 to 8 rows and ends where the teacher does), progressive
     (two steps become one, again and again), consistency (one estimate all along a trajectory) or reflow (a flow's own
-    ways made straight). The teacher draws what
-    is learned from, once. Ctrl-C stops; the same command goes on to the same weights. In the end a report says how
-    near the student is to the teacher on other noise, beside the strongest samplers without training.
+    ways made straight). The teacher first draws the pictures to learn from. Ctrl-C stops; the same command goes on to
+    the same weights. At the end a report says how near the student is to the teacher on other noise, beside the
+    strongest samplers without training.
 
     \b
         fewstep distill regression
@@ -127,8 +127,7 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
     settings = fs.distillation.Settings(
         **{one.name: given[one.name] for one in fields(fs.distillation.Settings) if one.name in given}
     )
-    name = Path(teacher).stem or teacher
-    folder = Path(given["output"] or f"runs/{name}-{method}")
+    folder = Path(given["output"] or f"runs/{named(teacher)}-{method}")
     fs.files.check_writable(folder / "log.jsonl", parents=True)
     source = fs.distillation.Source(
         subjects(given), given["guidance"], given["teacher_steps"], given["count"], given["held_out"]
@@ -143,13 +142,10 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
             bar(done, of=of, words="drawing with the teacher")
 
         def training(now: fs.training.Progress) -> None:
-            loss = ", ".join(f"{value:.4g}" for value in now.losses.values())
-            line = (
-                f"step {now.step} of {now.steps}: loss {loss}, {now.left:.0f} s left"
-                if now.step % LINE_EVERY == 0 or now.step == now.steps
-                else ""
-            )
-            bar(now.step, of=now.steps, words=f"loss {loss}", line=line)
+            loss = ", ".join(f"loss {value:.4g}" for value in now.losses.values()) or "as it was left"
+            said = now.step % LINE_EVERY == 0 or now.step == now.steps or not now.losses
+            line = f"step {now.step} of {now.steps}: {loss}, {now.left:.0f} s left" if said else ""
+            bar(now.step, of=now.steps, words=loss, line=line)
 
         try:
             found = fs.distillation.distill(
@@ -169,6 +165,12 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
     show(found.report)
     click.echo()
     click.echo(found.path)
+
+
+def named(teacher: str) -> str:
+    """A teacher in the name of a folder; a student is named by the folder of its run."""
+    path = Path(teacher).absolute()
+    return path.parent.name if path.stem == "student" else path.stem
 
 
 def method_of(name: str, options: Mapping[str, Any]) -> fs.training.Method:
@@ -192,9 +194,11 @@ def subjects(given: Mapping[str, Any]) -> list[Any] | None:
 
 def show(report: fs.distillation.Report) -> None:
     """Print the report for people."""
-    columns = ["what draws", "NFE", "error", "95% interval"]
+    columns = ["what draws", "NFE", "error", "95% interval", "times the student's", "95% interval of it"]
     lines = [
-        [line.who, f"{line.nfe:g}", f"{line.error:.4g}", f"{line.low:.4g} to {line.high:.4g}"] for line in report.lines
+        [line.who, f"{line.nfe:g}", f"{line.error:.4g}", f"{line.low:.4g} to {line.high:.4g}"]
+        + ([f"{line.times:.3g}", f"{line.times_low:.3g} to {line.times_high:.3g}"] if number else ["", ""])
+        for number, line in enumerate(report.lines)
     ]
     show_table(columns, lines, right=columns[1:])
     click.echo()

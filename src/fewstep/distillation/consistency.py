@@ -12,7 +12,7 @@ same dropout.
 
 Levels are neighbours on a grid that gets finer while it trains, doubling its steps (eq. 8 there); or r follows k
 continuously, r = k (1 - q^-(stage + 1) n(k)), n = 1 + 8 sigmoid(-k) (Geng et al. 2024, arXiv 2406.14548), the gap
-falling by q with each stage.
+falling by q with each stage. An r below the smallest k that is trained is 0, and the target the clean data.
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ from fewstep.denoise.convert import Network
 from fewstep.solvers.compiler import compile
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
 from fewstep.training.draws import Float
-from fewstep.training.levels import at_times, euler, heun, noised, time_of_ratio
+from fewstep.training.levels import at_times, either, euler, heun, noised, time_of_ratio
 
 STEPS = {"heun": heun, "ddim": euler}
 GAPS = ("doubling", "shrinking")
 NOISIEST = 80.0
 """The largest k of a grid on a schedule that goes on to where nothing of the data is left."""
 RHO = 7.0
+FINEST = 1 << 16
+"""Most steps of a grid."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Consistency:
             in place of a teacher.
         gap: "doubling" takes neighbours on a grid of `first` steps, which doubles `stages` - 1 times;
             "shrinking" the continuous r, whose gap falls `stages` times by the factor `q`.
-        least: the smallest k of the grid, above 0.
+        least: the smallest k, above 0; where the schedule's own is larger, which networks were trained down to, it is
+            that.
         huber: c of pseudo-Huber as a share of the root of the number of values of a sample; 0 is the square.
         mean, deviation: of log k, from which levels are drawn; a deviation of 0 draws all steps of a grid alike.
         rows: of the plan that the student is to be sampled with.
@@ -80,8 +83,22 @@ class Consistency:
         for name, lowest in (("first", 2), ("stages", 1), ("rows", 1)):
             if type(getattr(self, name)) is not int or getattr(self, name) < lowest:
                 raise InvalidInput(f"{name} must be a whole number of at least {lowest}, got {getattr(self, name)!r}")
+        for name in ("q", "least", "huber", "mean", "deviation"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise InvalidInput(f"{name} must be a finite number, got {value!r}")
         if not (self.q > 1 and self.least > 0 and self.huber >= 0 and self.deviation >= 0):
-            raise InvalidInput("q must be above 1, least above 0, huber and deviation at least 0")
+            raise InvalidInput(
+                "q must be above 1, least above 0, huber and deviation at least 0, got "
+                f"q={self.q:g}, least={self.least:g}, huber={self.huber:g} and deviation={self.deviation:g}"
+            )
+        if self.least >= NOISIEST:
+            raise InvalidInput(f"least must be below {NOISIEST:g}, the largest k of a grid, got {self.least:g}")
+        if self.gap == "doubling" and self.stages > 1 + math.log2(FINEST / self.first):
+            raise InvalidInput(
+                f"a grid of {self.first} steps that doubles {self.stages - 1} times has more than {FINEST:,}: give a "
+                "smaller first or stages"
+            )
         if self.gap == "shrinking" and not self.deviation:
             raise InvalidInput("a shrinking gap draws its levels from a normal of log k: give a deviation above 0")
 
@@ -92,10 +109,8 @@ class Consistency:
         student, schedule = roles[STUDENT], schedule_of(roles[STUDENT].network)
         turn = min(self.stages - 1, int(phase.share * self.stages))
         k, r = self.levels(schedule, turn, draws.spread("time"))
-        here = at_times(schedule, time_of_ratio(schedule, k), batch.data)
-        ends = r <= (self.least if self.gap == "doubling" else 0.0)
-        times = np.where(r > 0, time_of_ratio(schedule, np.maximum(r, 1e-12)), schedule.t_clean)
-        there = at_times(schedule, times, batch.data)
+        here, there = (at_times(schedule, time_of_ratio(schedule, each), batch.data) for each in (k, r))
+        ends = r <= (self.lowest(schedule) if self.gap == "doubling" else 0.0)
         noise = draws.normal("noise", batch.data.shape[1:])
         x, denoiser = noised(batch.data, noise, here), student.answering(batch)
         with torch.no_grad():
@@ -103,7 +118,9 @@ class Consistency:
                 nearer = noised(batch.data, noise, there)
             else:
                 nearer = STEPS[self.step](roles[TEACHER].answering(batch, guided=True), x, here, there)
-            target = ended(nearer, there, ends, masked(denoiser, nearer, there, draws))
+            # No network was trained where no noise is left: there it is asked for what is not taken, at k.
+            asked = torch.where(mask_of(ends, x), x, nearer)
+            target = ended(nearer, there, ends, masked(denoiser, asked, either(ends, here, there, x), draws))
         distance = self.distance(masked(denoiser, x, here, draws) - target)
         weight = torch.from_numpy(1.0 / (k - r)).to(distance)
         yield Loss(STUDENT, (weight * distance).mean())
@@ -115,13 +132,19 @@ class Consistency:
             i = np.searchsorted(np.cumsum(self.chances(grid)), share, side="right").clip(0, len(grid) - 2)
             return grid[i], grid[i + 1]
         normal = torch.special.ndtri(torch.from_numpy(share.clip(1e-9, 1 - 1e-9))).numpy()
-        k = np.clip(np.exp(self.mean + self.deviation * normal), self.least, noisiest(schedule))
-        return k, np.maximum(0.0, k * (1 - self.q ** -(turn + 1.0) * (1 + 8 / (1 + np.exp(k)))))
+        k = np.clip(np.exp(self.mean + self.deviation * normal), self.lowest(schedule), noisiest(schedule))
+        r = k * (1 - self.q ** -(turn + 1.0) * (1 + 8 / (1 + np.exp(k))))
+        return k, np.where(r < self.lowest(schedule), 0.0, r)
+
+    def lowest(self, schedule: Schedule) -> float:
+        """The smallest k that is trained."""
+        return max(self.least, float(schedule.ratio(schedule.t_min)))
 
     def grid(self, schedule: Schedule, steps: int) -> Float:
         """(steps + 1,) levels k, falling, even in k^(1 / 7) (Karras et al. 2022, arXiv 2206.00364, eq. 5)."""
-        ends = noisiest(schedule) ** (1 / RHO), self.least ** (1 / RHO)
-        return np.linspace(*ends, steps + 1) ** RHO
+        ends = noisiest(schedule), self.lowest(schedule)
+        inner = np.linspace(ends[0] ** (1 / RHO), ends[1] ** (1 / RHO), steps + 1)[1:-1] ** RHO
+        return np.array([ends[0], *inner, ends[1]])
 
     def chances(self, grid: Float) -> Float:
         """(steps,) how often each step of a grid is drawn: the normal of log k between its ends."""
@@ -142,7 +165,8 @@ class Consistency:
     def plan(self, network: Network) -> Plan:
         schedule = schedule_of(network)
         top = time_of_ratio(schedule, noisiest(schedule))
-        inner = time_of_ratio(schedule, np.exp(np.linspace(math.log(noisiest(schedule)), self.mean, self.rows + 1)))
+        end = max(self.mean, math.log(self.lowest(schedule)))
+        inner = time_of_ratio(schedule, np.exp(np.linspace(math.log(noisiest(schedule)), end, self.rows + 1)))
         times = [float(top), *map(float, inner[1:-1]), schedule.t_clean]
         return compile("consistency", schedule=schedule, times=times)
 
@@ -162,5 +186,9 @@ def masked(denoiser: Denoiser, x: Tensor, level: Level, draws: Draws) -> Tensor:
 
 def ended(x: Tensor, level: Level, ends: np.ndarray, estimate: Tensor) -> Tensor:
     """The target: the state itself where the trajectory ends, as data, and else the estimate."""
-    mask = torch.from_numpy(np.asarray(ends)).to(x.device).reshape(-1, *[1] * (x.ndim - 1))
-    return torch.where(mask, x / level.alpha, estimate)
+    return torch.where(mask_of(ends, x), x / level.alpha, estimate)
+
+
+def mask_of(chosen: np.ndarray, x: Tensor) -> Tensor:
+    """(B, 1, ..) of some samples (B,) of states."""
+    return torch.from_numpy(np.asarray(chosen)).to(x.device).reshape(-1, *[1] * (x.ndim - 1))

@@ -19,9 +19,9 @@ from fewstep.distillation import pairs as drawing
 from fewstep.distillation import student as files
 from fewstep.distillation.pairs import Pairs, Teacher
 from fewstep.distillation.report import Report, report_of
+from fewstep.drawing import Guidance
 from fewstep.files import write_whole
 from fewstep.pipeline import Pipeline, load
-from fewstep.run.eager import sample
 from fewstep.training import STUDENT, Method, Progress, Run, Settings, student_of, train
 
 REPORT = "report.json"
@@ -36,20 +36,20 @@ class Source:
     Attributes:
         subjects: prompts or labels in turn; None is every class.
         guidance: the scale, which the student has inside afterwards; None is what the teacher recommends.
-        steps: of the teacher's own sampler.
+        steps: of the teacher's own sampler; None is 20, or the plan of its own where the teacher is a student itself.
         count: pictures to train on; `held_out`: pictures for the report.
     """
 
     subjects: Sequence[Any] | None = None
     guidance: float | None = None
-    steps: int = 20
+    steps: int | None = None
     count: int = 8192
     held_out: int = 256
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("count", 1), ("held_out", 16)):
             value = getattr(self, name)
-            if type(value) is not int or value < least:
+            if (type(value) is not int or value < least) and (name, value) != ("steps", None):
                 raise InvalidInput(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
@@ -100,10 +100,11 @@ def distill(
     check(method, pipe)
     succeeds = method.phase(0, settings.steps).stages > 1
     of = Teacher.of(pipe, source.subjects, source.guidance, source.steps)
+    check_guidance(method, of)
     batch = min(settings.batch, 256)
     data = drawing.drawn(of, source.count, place / "pairs", 0, batch, watch.pairs)
     held_out = drawing.drawn(of, source.held_out, place / "pairs", HELD_OUT, batch)
-    roles = student_of(pipe.model.denoiser(), of.guidance, succeeds)
+    roles = student_of(pipe.model.denoiser(), of.guidance if data.conditions.guided else 1.0, succeeds)
     plan = method.plan(roles[STUDENT].network)
     seconds = 0.0
 
@@ -117,7 +118,8 @@ def distill(
     module.eval().requires_grad_(False)
     found = report_of(student_draws(roles[STUDENT].network, plan, held_out), plan, held_out, seconds, batch)
     target = files.target_of(place, origin)
-    files.write(target, origin, module, plan, run.known_as)
+    facts = {"student": {"teacher": pipe.model.name, "guidance": of.guidance}, **run.known_as}
+    files.write(target, origin, module, plan, facts)
     write_whole(place / REPORT, json.dumps(found.to_json(), indent=1).encode())
     return Distilled(load(target, device=device), target, found)
 
@@ -125,14 +127,29 @@ def distill(
 def check(method: Method, pipe: Pipeline) -> None:
     """Raise `InvalidInput` where a method cannot teach a student of this pipeline, before anything is drawn."""
     model, needs = pipe.model, method.needs
-    if needs.predictions is not None and model.prediction not in needs.predictions:
-        raise InvalidInput(
-            f"{method.name} needs a network that predicts {', '.join(needs.predictions)}, and {model.name} predicts "
-            f"{model.prediction}: where nothing of the data is left that says nothing of the data. Use another method"
-        )
     if model.conditioner.distilled:
-        raise InvalidInput(f"{model.name} is told its guidance scale, and is distilled already: give its teacher")
+        raise InvalidInput(
+            f"{model.name} is told its guidance scale, and was distilled already: give the model that it was made from"
+        )
+    if needs.predictions is not None and model.prediction not in needs.predictions:
+        *most, last = needs.predictions
+        known = f"{', '.join(most)} or {last}" if most else last
+        raise InvalidInput(
+            f"{method.name} needs a network that predicts {known}, and {model.name} predicts {model.prediction}: use "
+            "regression or consistency, which take any"
+        )
     method.plan(model.denoiser())
+
+
+def check_guidance(method: Method, teacher: Teacher) -> None:
+    """Raise `InvalidInput` where a method asks the teacher for guidance that training does not know."""
+    guidance = teacher.order.drawing.guidance
+    if not method.needs.pairs and guidance not in (Guidance(guidance.scale), Guidance(1.0)):
+        raise InvalidInput(
+            f"{method.name} asks the teacher at levels of its own, by classifier-free guidance at every level, and "
+            f"{teacher.pipe.model.name} recommends {guidance.method} from {guidance.interval[0]:g} to "
+            f"{guidance.interval[1]:g} in sigma / alpha: use regression, which learns from what the teacher draws"
+        )
 
 
 def student_draws(network: Network, plan: Plan, held_out: Pairs) -> Callable[[Sequence[int]], Tensor]:
@@ -141,7 +158,7 @@ def student_draws(network: Network, plan: Plan, held_out: Pairs) -> Callable[[Se
     def draw(part: Sequence[int]) -> Tensor:
         numbers = [held_out.first + number for number in part]
         denoiser = network.given(held_out.conditions.of(numbers).positive)
-        noise = drawing.noise_of(numbers, held_out.states.shape[1:], held_out.teacher.pipe.model.device)
-        return sample(plan, denoiser, start=noise * plan.entry[1], seed=numbers).float().cpu()
+        noise = drawing.noise_of(numbers, held_out.shape, held_out.teacher.pipe.model.device)
+        return drawing.run(plan, denoiser, noise, numbers)
 
     return draw

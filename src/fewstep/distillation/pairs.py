@@ -6,9 +6,10 @@ are kept, in parts of 512 that appear whole or not at all, so that an interrupte
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,10 @@ from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
+from fewstep.denoise.base import Denoiser
 from fewstep.pipeline import Order, Pipeline
 from fewstep.pipeline.stages import Conditioned, check, denoiser_of, encode
-from fewstep.run.eager import sample
+from fewstep.run.eager import NonFinite, sample
 from fewstep.run.noise import START, unit_noise
 from fewstep.training import Batch
 from fewstep.zoo import container
@@ -27,7 +29,7 @@ from fewstep.zoo import container
 PART = 512
 FIRST_SEED = 2**42
 """Seeds of the noise of pairs start here, far from those that people draw with."""
-MOST_PART = 1 << 32
+USUAL_STEPS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,12 +40,22 @@ class Teacher:
     order: Order
 
     @staticmethod
-    def of(pipe: Pipeline, subjects: Sequence[Any] | None, guidance: float | None, steps: int) -> Teacher:
-        """The teacher that draws subjects, None for all of its classes, in so many steps of its own sampler."""
-        order = pipe.order(subjects, guidance=guidance, steps=steps)
+    def of(pipe: Pipeline, subjects: Sequence[Any] | None, guidance: float | None, steps: int | None) -> Teacher:
+        """The teacher that draws subjects, None for all of its classes.
+
+        Its plan has so many `steps` of its own sampler, or of DDIM where it is a student with a plan of its own. None
+        is that plan, or 20 steps.
+        """
+        check_subjects(pipe, subjects)
+        sampling: dict[str, Any] = {"steps": USUAL_STEPS if steps is None else steps}
+        if "plan" in pipe.model.recommended.get("sampling", {}):
+            sampling = {} if steps is None else {"sampler": "ddim", "grid": "trailing", **sampling}
+        order = pipe.order(subjects, guidance=guidance, sampling=sampling)
         if not isinstance(order.drawing.guidance.scale, float | int):
             raise InvalidInput("a teacher's guidance is one scale for all of its rows: give a number")
-        check(pipe.model, order)
+        pipe.model.conditioner.check(pipe.model.name, order.drawing, order.plan)
+        one = replace(order, drawing=next(order.drawing.each))  # as never all are drawn at once
+        check(pipe.model, one)
         return Teacher(pipe, order)
 
     @property
@@ -54,31 +66,42 @@ class Teacher:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides what it draws, as plain JSON values."""
-        drawing = self.order.drawing
+        subjects = list(self.order.drawing.subjects)
         return {
             "teacher": self.pipe.model.digest,
             "plan": self.order.plan.digest,
             "guidance": self.guidance,
-            "subjects": list(drawing.prompts or drawing.labels or ()),
+            "subjects": f"{len(subjects)}, {hashlib.sha256(json.dumps(subjects).encode()).hexdigest()[:16]}",
         }
 
 
+def check_subjects(pipe: Pipeline, subjects: Sequence[Any] | None) -> None:
+    """Raise `InvalidInput` for labels where the model draws from words, words where it draws classes, and nothing."""
+    name, words = pipe.model.name, pipe.model.conditioner.field == "prompts"
+    if words and not (subjects and all(isinstance(one, str) for one in subjects)):
+        raise InvalidInput(
+            f"{name} draws from words, and a student learns from pictures of prompts, got "
+            f"{'labels' if subjects else 'none'}: give prompts"
+        )
+    if not words and any(isinstance(one, str) for one in subjects or ()):
+        raise InvalidInput(f"{name} draws classes, and got prompts: give labels, or nothing for every class")
+
+
 class Conditions:
-    """The conditions of the subjects, each encoded once, where the network is."""
+    """The conditions of the subjects, each encoded once and kept on the host."""
 
     def __init__(self, teacher: Teacher) -> None:
-        model = teacher.pipe.model
-        images = list(teacher.order.drawing.each)
-        self.count = len(images)
-        self.all = Conditioned.of(model, encode(model, images))
+        self.model = teacher.pipe.model
+        self.each = encode(self.model, list(teacher.order.drawing.each))
+
+    @property
+    def guided(self) -> bool:
+        """Whether there is anything to guide by."""
+        return any(one.negative is not None for one in self.each)
 
     def of(self, numbers: Sequence[int]) -> Conditioned:
-        """Those of some samples, whose subjects come in turn."""
-        at = [number % self.count for number in numbers]
-        own = {name: value[at] for name, value in self.all.positive.items()}
-        negative = self.all.negative
-        away = None if negative is None else {name: value[at] for name, value in negative.items()}
-        return Conditioned(own, away, None, tuple(self.all.acting[i] for i in at))
+        """Those of some samples, whose subjects come in turn, where the network is."""
+        return Conditioned.of(self.model, [self.each[number % len(self.each)] for number in numbers])
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,35 +109,44 @@ class Pairs:
     """Noise, and what the teacher makes of it; data for `fewstep.training`.
 
     Attributes:
-        states: (count, c, h, w), the teacher's.
+        parts: (up to 512, c, h, w) each, the teacher's states; from files that the system maps into memory, so that
+            they need not fit into it.
         first: the number of the first pair.
     """
 
     teacher: Teacher
     conditions: Conditions
-    states: Tensor
+    parts: tuple[Tensor, ...]
     first: int = 0
 
     @property
     def count(self) -> int:
         """How many there are."""
-        return len(self.states)
+        return sum(map(len, self.parts))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(c, h, w) of a state."""
+        return tuple(self.parts[0].shape[1:])
 
     @property
     def identity(self) -> Mapping[str, Any]:
         """What names them."""
         return {**self.teacher.identity, "count": self.count, "first": self.first}
 
+    def states(self, numbers: Sequence[int]) -> Tensor:
+        """(B, c, h, w) on the host, of some pairs by their numbers from 0."""
+        size = len(self.parts[0])
+        return torch.stack([self.parts[number // size][number % size] for number in numbers])
+
     def batch(self, numbers: Sequence[int]) -> Batch:
         """Some pairs, by their numbers from 0."""
         own = [self.first + number for number in numbers]
         found, device = self.conditions.of(own), self.teacher.pipe.model.device
-        return Batch(
-            self.states[list(numbers)].to(device),
-            noise_of(own, self.states.shape[1:], device),
-            found.positive,
-            found.negative,
-        )
+        states = self.states(numbers).to(device)
+        # Where others are guided and none of these is, each is guided away from itself, which changes nothing.
+        away = found.positive if found.negative is None and self.conditions.guided else found.negative
+        return Batch(states, noise_of(own, self.shape, device), found.positive, away)
 
 
 def noise_of(numbers: Sequence[int], shape: Sequence[int], device: torch.device | str) -> Tensor:
@@ -133,7 +165,7 @@ def drawn(
 ) -> Pairs:
     """`count` pairs with the numbers from `first`, from the parts in `folder` as far as these are there.
 
-    Raises `InvalidInput` where a part belongs to another teacher, plan, guidance or other subjects.
+    Raises `InvalidInput` where a part is damaged, or belongs to another teacher, plan, guidance or other subjects.
     """
     folder.mkdir(parents=True, exist_ok=True)
     conditions = Conditions(teacher)
@@ -141,14 +173,25 @@ def drawn(
     for begin in range(first, first + count, PART):
         numbers = range(begin, min(begin + PART, first + count))
         path = folder / f"{begin:09d}-{len(numbers)}.safetensors"
-        parts.append(_kept(path, teacher) if path.exists() else _made(path, teacher, conditions, numbers, batch))
+        if not path.exists():
+            write_part(path, teacher, conditions, numbers, batch)
+        parts.append(kept(path, teacher, len(numbers)))
         watch(numbers[-1] + 1 - first, count)
-    return Pairs(teacher, conditions, torch.cat(parts), first)
+    return Pairs(teacher, conditions, tuple(parts), first)
 
 
-def _kept(path: Path, teacher: Teacher) -> Tensor:
-    file = container.read(path, MOST_PART)
-    if json.loads(file.metadata.get("pairs", "null")) != json.loads(json.dumps(teacher.identity)):
+def kept(path: Path, teacher: Teacher, count: int) -> Tensor:
+    """The states of a part. Raises `InvalidInput` for one of something else, or that is damaged."""
+    drawing = teacher.order.drawing
+    shape = (count, *teacher.pipe.model.state_shape(drawing.height, drawing.width))
+    try:
+        file = container.inspect(path)
+        of = json.loads(file.metadata["pairs"])
+        if file.shapes != {"states": shape}:
+            raise ValueError(f"{file.shapes} for {shape}")
+    except (ValueError, KeyError) as error:
+        raise InvalidInput(f"{path} is damaged ({error}): remove it, and it is drawn again") from error
+    if of != json.loads(json.dumps(teacher.identity)):
         raise InvalidInput(
             f"{path} holds pairs of another teacher, plan, guidance or other subjects: give another folder, or remove "
             "it"
@@ -156,10 +199,18 @@ def _kept(path: Path, teacher: Teacher) -> Tensor:
     return file.tensors()["states"]
 
 
-def _made(path: Path, teacher: Teacher, conditions: Conditions, numbers: range, batch: int) -> Tensor:
+def write_part(path: Path, teacher: Teacher, conditions: Conditions, numbers: range, batch: int) -> None:
+    """Draw some pairs, and write their states whole or not at all. Raises `InvalidInput` where some are not finite."""
     states = torch.cat([solved(teacher, conditions, numbers[i : i + batch]) for i in range(0, len(numbers), batch)])
+    lost = (~states.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
+    if lost:
+        subjects = teacher.order.drawing.subjects
+        named = list(dict.fromkeys(subjects[numbers[i] % len(subjects)] for i in lost))
+        raise InvalidInput(
+            f"{len(lost)} of {len(states)} pictures of the teacher are NaN or infinite, of {named[:8]!r:.300}: leave "
+            "these out, or use a lower guidance scale"
+        )
     container.write(path, {"states": states}, {"pairs": teacher.identity})
-    return states
 
 
 def solved(teacher: Teacher, conditions: Conditions, numbers: Sequence[int], plan: Plan | None = None) -> Tensor:
@@ -169,4 +220,12 @@ def solved(teacher: Teacher, conditions: Conditions, numbers: Sequence[int], pla
     drawing = order.drawing
     denoiser = denoiser_of(model, drawing.guidance, conditions.of(numbers), plan)
     noise = noise_of(numbers, model.state_shape(drawing.height, drawing.width), model.device)
-    return sample(plan, denoiser, start=noise * plan.entry[1], seed=list(numbers)).float().cpu()
+    return run(plan, denoiser, noise, numbers)
+
+
+def run(plan: Plan, denoiser: Denoiser, noise: Tensor, numbers: Sequence[int]) -> Tensor:
+    """(B, c, h, w) on the host: what a plan makes of unit noise. Pictures that are lost are NaN or infinite."""
+    try:
+        return sample(plan, denoiser, start=noise * plan.entry[1], seed=list(numbers)).float().cpu()
+    except NonFinite as lost:
+        return lost.result.float().cpu()

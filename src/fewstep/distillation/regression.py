@@ -7,11 +7,11 @@ this is knowledge distillation (Luhman & Luhman 2021, arXiv 2101.02388).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
+import numpy as np
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput, unknown_name
@@ -81,20 +81,19 @@ def unrolled(plan: Plan, denoiser: Denoiser, start: Tensor) -> Tensor:
     """What a plan without noise makes of states (B, ..) at its entry, with gradients through all rows."""
     registers: list[Tensor | None] = [None] * plan.registers
     registers[0] = start
-    weights, estimates = (torch.tensor(table).to(start) for table in (plan.A, plan.B))
     for i, row in enumerate(plan.rows):
         x = registers[0]
         assert x is not None
         data, raw = denoiser.estimate(x, Level.at([(row.t, row.alpha, row.sigma)], x, (i,)))
         sources = [*registers, data, raw]
-        factors = torch.cat([weights[i], estimates[i]], dim=1)
-        registers = [combined(line, sources) for line in factors.unbind()]
+        lines = np.concatenate([plan.A[i], plan.B[i]], axis=1).tolist()
+        registers = [combined(line, sources) for line in lines]
     result = registers[0]
     assert result is not None
     return result
 
 
-def combined(factors: Tensor, sources: list[Tensor | None]) -> Tensor | None:
+def combined(factors: Sequence[float], sources: Sequence[Tensor | None]) -> Tensor | None:
     """The sum of factors times sources; None where all of these are zero."""
-    terms = [c * source for c, source in zip(factors.unbind(), sources, strict=True) if source is not None and c != 0]
+    terms = [c * source for c, source in zip(factors, sources, strict=True) if source is not None and c != 0]
     return sum(terms[1:], terms[0]) if terms else None

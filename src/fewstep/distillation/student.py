@@ -18,10 +18,14 @@ from torch import nn
 from fewstep import zoo
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
+from fewstep.models.folder import read_json
 from fewstep.models.quiet import quiet
 from fewstep.zoo.network import UNet
 
 NETWORKS = ("unet", "transformer")
+WRITTEN = ("fewstep.json", "distillation.json")
+WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt")
+"""Of files beside the parts: the same model in another format."""
 
 
 def recommendation(plan: Plan) -> dict[str, Any]:
@@ -66,18 +70,31 @@ def _write_file(target: Path, source: Path, network: nn.Module, plan: Plan, fact
 
 def _write_folder(target: Path, source: Path, network: nn.Module, plan: Plan, facts: Mapping[str, Any]) -> None:
     part = next(name for name in NETWORKS if (source / name).is_dir())
+    for left in target.parent.glob(f".{target.name}.*"):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as around:
         made = Path(around) / target.name
         shutil.copytree(source, made, ignore=lambda folder, names: _left_out(Path(folder), source, part, names))
         with quiet():
             network.save_pretrained(made / part, safe_serialization=True)  # type: ignore[operator]  # of diffusers
-        (made / "fewstep.json").write_text(json.dumps(recommendation(plan)) + "\n")
+        (made / "fewstep.json").write_text(json.dumps(kept(source) | recommendation(plan)) + "\n")
         (made / "distillation.json").write_text(json.dumps(dict(facts), indent=1) + "\n")
         if target.exists():
             shutil.rmtree(target)
         os.replace(made, target)
 
 
+def kept(source: Path) -> dict[str, Any]:
+    """What a teacher recommends of other things than sampling and guidance, which its student then does too."""
+    path = source / "fewstep.json"
+    found = read_json(path) if path.is_file() else {}
+    return {name: value for name, value in found.items() if name in ("clip_skip", "decode")}
+
+
 def _left_out(folder: Path, source: Path, part: str, names: list[str]) -> set[str]:
-    """The teacher's own network, plans and recommendation."""
-    return {name for name in names if folder == source and name in (part, "plans", "fewstep.json")}
+    """Of the teacher: its own network and recommendation, and what is no part of the model, such as runs beside it."""
+    if folder != source:
+        return set()
+    parts = set(read_json(source / "model_index.json")) - {part}
+    others = {name for name in names if (source / name).is_dir()} - parts
+    return others | {name for name in names if name in WRITTEN or Path(name).suffix in WEIGHTS}

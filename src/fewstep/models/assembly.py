@@ -27,7 +27,7 @@ from fewstep.models.families import TEXT_FAMILIES, Family, NetworkFacts, shift_o
 from fewstep.models.identity import Identity, in_dtype, with_loras
 from fewstep.models.kinds import checked_kind, kind_of
 from fewstep.models.lora import LoraFile, merge, refuse
-from fewstep.models.model import ImageSizes, Model, class_model
+from fewstep.models.model import ImageSizes, Model, TeacherFacts, class_model
 from fewstep.models.parts import checked_config, load_part, load_tokenizer, on_device
 from fewstep.models.plans import plans_of
 from fewstep.models.quiet import quiet
@@ -167,6 +167,11 @@ class Parts:
             raise InvalidInput(f"{path} recommends {shown(overlay)}; it may hold sampling, guidance, clip_skip, decode")
         return overlay
 
+    def teacher(self) -> TeacherFacts | None:
+        """The teacher of a student of `fewstep distill`, which its distillation.json names."""
+        path = self.folder / "distillation.json"
+        return TeacherFacts.of(folders.read_json(path)) if os.path.lexists(path) else None
+
     def digest(self, names: Sequence[str], *facts: Any) -> str:
         """Over the files of parts and facts."""
         return folders.digest_of([file for name in names for file in self.files[name]], *facts)
@@ -217,10 +222,13 @@ def of_folder(parts: Parts, name: str) -> Model:
 
 
 def recommended_of(parts: Parts) -> dict[str, Any]:
-    """What the folder of a model recommends, without loading it; empty for kinds other than text-to-image."""
+    """What the folder of a model recommends, without loading it.
+
+    Of kinds other than text-to-image that is only what it says itself.
+    """
     family = TEXT_FAMILIES.get(kind_of(parts.index) or "")
     if family is None:
-        return {}
+        return parts.recommended()
     config = checked_config(parts.folder / family.part / "config.json")
     return merged(WORDS, {"guidance": {"scale": family.facts(config).guidance}}, parts.recommended())
 
@@ -243,6 +251,7 @@ def _of_unet(parts: Parts, folder: Path, name: str, schedule: Schedule, predicti
         Labels(0),
         Pixels(),
         (config.in_channels, height, width),
+        parts.recommended(),
         time_scale=1000.0 if schedule.kind == "flow" else 1.0,
         **_facts(parts, name, schedule, prediction),
     )
@@ -258,6 +267,7 @@ def _of_dit(parts: Parts, name: str, schedule: Schedule, prediction: str) -> Mod
         Labels(config.num_embeds_ada_norm),
         codec,
         (config.in_channels, side, side),
+        parts.recommended(),
         **_facts(parts, name, schedule, prediction),
     )
 
@@ -314,6 +324,7 @@ def _facts(parts: Parts, name: str, schedule: Schedule, prediction: str) -> dict
         "device": parts.place.device,
         "dtype": parts.place.dtype,
         "plans": plans_of(parts.path),
+        "teacher": parts.teacher(),
     }
 
 

@@ -25,7 +25,7 @@ from fewstep.models.defaults import CLASS_GUIDANCE, CLASSES, SHIPPED
 from fewstep.models.folder import PICKLES, fetched_whole, is_hub_id
 from fewstep.models.identity import Identity, in_dtype, of_callable
 from fewstep.models.lora import Loras, lora_files, refuse
-from fewstep.models.model import Model, class_model
+from fewstep.models.model import Model, TeacherFacts, class_model
 from fewstep.models.original import Original, is_original
 from fewstep.models.plans import plans_of
 from fewstep.models.quiet import quiet
@@ -219,6 +219,7 @@ def _of_zoo(path: Path, name: str, place: Place, recommended: Overlay | None = N
         device=place.device,
         dtype=place.dtype,
         plans=plans_of(path),
+        teacher=TeacherFacts.of(spec.training),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,22 @@ class ImageSizes:
             raise InvalidInput(f"an image of {width} x {height} pixels has more than {MAX_PIXELS:,}: use fewer")
 
 
+@dataclass(frozen=True)
+class TeacherFacts:
+    """Of the model that a student was trained from: its name, and the guidance scale that the student has inside."""
+
+    name: str
+    guidance: float
+
+    @staticmethod
+    def of(facts: Mapping[str, Any]) -> TeacherFacts | None:
+        """From what a student's files say of their training; None where they do not say it is one."""
+        found = facts.get("student")
+        if not isinstance(found, Mapping) or not isinstance(found.get("guidance"), int | float):
+            return None
+        return TeacherFacts(str(found.get("teacher"))[:200], float(found["guidance"]))
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
     """A network with all that drawing with it needs. Holds no state of a run.
@@ -77,6 +93,7 @@ class Model:
         cache: of embeddings of prompts and latents of pictures.
         plans: the folder of the tuned plans that come with the model.
         lora: the LoRAs that are merged into the weights.
+        teacher: of a student of `fewstep distill`, which has no negative branch.
     """
 
     network: Callable[..., Any]
@@ -97,6 +114,7 @@ class Model:
     cache: TensorCache = field(default_factory=TensorCache)
     plans: Path | None = None
     lora: tuple[LoRA, ...] = ()
+    teacher: TeacherFacts | None = None
 
     @property
     def name(self) -> str:

@@ -143,7 +143,7 @@ def ordered(
     whole["height"] = whole.get("height", model.sizes.height)
     whole["width"] = whole.get("width", model.sizes.width)
     model.sizes.check(model.name, whole["height"], whole["width"])
-    whole["sampling"] = Sampling.of(whole["sampling"])
+    whole["sampling"] = Sampling.of(sampled(model, whole["sampling"]))
     plan = plan_of(model, whole["sampling"], (whole["height"], whole["width"]))
     scale = lowered(whole["guidance"].get("scale"), plan)
     whole["guidance"] = {**whole["guidance"], "scale": scale, "weaker": None if weaker is None else weaker.digest}
@@ -152,6 +152,21 @@ def ordered(
     if isinstance(whole.get("negative"), str | int):
         whole["negative"] = (whole["negative"],)
     return Order(Drawing.of(whole), plan, Run(**{"batch": model.batch, **run}), weaker)
+
+
+def sampled(model: Model, sampling: Overlay) -> Overlay:
+    """A sampling, completed where the model recommends a plan of its own, and so no sampler or grid to fall back on.
+
+    Raises `InvalidInput` for steps or a grid without a sampler.
+    """
+    if "plan" not in model.recommended.get("sampling", {}) or "plan" in sampling:
+        return sampling
+    if "sampler" not in sampling:
+        raise InvalidInput(
+            f"{model.name} draws by a plan of its own, which decides {' and '.join(sorted(sampling))}: leave that out, "
+            "or name a sampler too, such as ddim"
+        )
+    return {"grid": "trailing", **sampling} if "steps" in sampling else sampling
 
 
 def overlay_of(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,6 +57,7 @@ def check_asked(model: Model, order: Order) -> None:
     """As `check`, whatever plan will be run."""
     drawing, plan = order.drawing, order.plan
     check_lora(model, drawing)
+    check_student(model, drawing)
     shape = model.state_shape(drawing.height, drawing.width)
     if len(plan.rows) > MAX_ROWS:
         raise InvalidInput(f"the plan has {len(plan.rows)} rows, at most {MAX_ROWS} are drawn: use fewer steps")
@@ -69,6 +70,17 @@ def check_asked(model: Model, order: Order) -> None:
     model.conditioner.check(model.name, drawing, plan)
     if order.weaker is not None:
         order.weaker.state_shape(drawing.height, drawing.width)
+
+
+def check_student(model: Model, drawing: Drawing) -> None:
+    """Raise `InvalidInput` for guidance or a negative of a student, whose network has its teacher's guidance inside."""
+    teacher, negative = model.teacher, [text for text in drawing.negative if text is not None]
+    if teacher is None or (drawing.guidance == Guidance(1.0) and not negative):
+        return
+    raise InvalidInput(
+        f"{model.name} is a student with guidance {teacher.guidance:g} inside, and has no negative branch: draw with "
+        f"guidance 1 and no negative, or use its teacher, {teacher.name}, for other guidance or a negative"
+    )
 
 
 class Encoded(NamedTuple):

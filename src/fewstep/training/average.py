@@ -56,13 +56,6 @@ class Averages:
             for name, tensor in weights.items():
                 average[name].lerp_(tensor.detach().to(average[name].dtype), amount)
 
-    @torch.no_grad()
-    def restart(self, weights: Mapping[str, Tensor]) -> None:
-        """Begin anew from some weights."""
-        for average in self.by_width.values():
-            for name, tensor in weights.items():
-                average[name].copy_(tensor)
-
 
 def copied(tensor: Tensor) -> Tensor:
     """A copy in float32, or in float64 where the weights are."""

@@ -11,7 +11,10 @@ in the noise that it leaves (DDIM, Song et al. 2021, arXiv 2010.02502, eq. 13):
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -23,15 +26,25 @@ def at_times(schedule: Schedule, t: ArrayLike, x: Tensor) -> Level:
     """The level of states `x` (B, ..) at times (B,) of the schedule."""
     times = np.broadcast_to(np.asarray(t, np.float64), (len(x),))
     rows = zip(times, schedule.alpha(times), schedule.sigma(times), strict=True)
-    level = Level.at([(float(a), float(b), float(c)) for a, b, c in rows], x)
+    return of_rows([(float(a), float(b), float(c)) for a, b, c in rows], x)
+
+
+def of_rows(rows: Sequence[tuple[float, float, float]], x: Tensor) -> Level:
+    """The level of states `x` (B, ..) at the (t, alpha, sigma) of each."""
     # One sample has a level of numbers; here all are tensors (B, 1, ..).
-    alpha, sigma = (x.new_tensor([row[i] for row in level.host]).reshape(-1, *[1] * (x.ndim - 1)) for i in (1, 2))
-    return level._replace(alpha=alpha, sigma=sigma)
+    alpha, sigma = (x.new_tensor([row[i] for row in rows]).reshape(-1, *[1] * (x.ndim - 1)) for i in (1, 2))
+    return Level.at(rows, x)._replace(alpha=alpha, sigma=sigma)
+
+
+def either(chosen: ArrayLike, first: Level, other: Level, x: Tensor) -> Level:
+    """`first` where a sample (B,) of the states `x` is chosen, else `other`."""
+    return of_rows([a if yes else b for yes, a, b in zip(np.asarray(chosen), first.host, other.host, strict=True)], x)
 
 
 def time_of_ratio(schedule: Schedule, k: ArrayLike) -> np.ndarray:
-    """The times at which sigma / alpha is k > 0."""
-    return schedule.time_of_lambda(-np.log(np.asarray(k, np.float64)))
+    """The times at which sigma / alpha is k; 0 is clean data."""
+    with np.errstate(divide="ignore"):
+        return np.minimum(schedule.time_of_lambda(-np.log(np.asarray(k, np.float64))), schedule.t_max)
 
 
 def noised(x0: Tensor, noise: Tensor, level: Level) -> Tensor:
@@ -57,9 +70,11 @@ def heun(denoiser: Denoiser, x: Tensor, here: Level, there: Level) -> Tensor:
     """
     first = denoiser.estimate(x, here)[0]
     guess = stepped(x, first, here, there)
-    second = denoiser.estimate(guess, there)[0]
     k, r = here.sigma / here.alpha, there.sigma / there.alpha
     clean = r == 0
+    # No network was trained where no noise is left: for those it is asked again what it was before.
+    ends = [sigma == 0 for _, _, sigma in there.host]
+    second = denoiser.estimate(torch.where(clean, x, guess), either(ends, here, there, x))[0]
     slope = (x / here.alpha - first) / k
     end = (guess / there.alpha - second) / r.masked_fill(clean, 1.0)
     better = there.alpha * (x / here.alpha + (r - k) * (slope + end) / 2)

@@ -30,7 +30,7 @@ HOW_OFTEN = ("state_every", "log_every")
 
 
 class Diverged(ArithmeticError):
-    """A loss is not a finite number."""
+    """A loss or its gradient is not finite."""
 
 
 class Data(Protocol):
@@ -53,10 +53,11 @@ class Data(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """What a watcher is told at each line of the log.
+    """What a watcher is told at each line of the log, and where a run goes on from a state.
 
     Attributes:
-        step: done, of `steps`; `losses`: the mean of each since the last line, by role.
+        step: done, of `steps`; `losses`: the mean of each since the last line, by role; none where a run
+            goes on.
         seconds: of the steps so far, in all sittings; `left`: what the rest will take.
     """
 
@@ -94,7 +95,7 @@ def train(run: Run, watch: Callable[[Progress], None] = lambda now: None) -> nn.
 
     Raises:
         InvalidInput: the folder holds states of a run with other settings, or a damaged one.
-        Diverged: a loss is not finite; the message names step and samples.
+        Diverged: a loss or its gradient is not finite; the message names step and samples.
         OSError: a state cannot be written; the earlier ones stay.
     """
     learners = {name: learner_of(role.module, run.settings) for name, role in run.roles.items() if role.trained}
@@ -106,6 +107,12 @@ def train(run: Run, watch: Callable[[Progress], None] = lambda now: None) -> nn.
         step, seconds = saved.step, saved.seconds
     log = _Log(run.folder / LOG, step)
     settings = run.settings
+
+    def tell(phase: Phase, losses: Mapping[str, float]) -> None:
+        watch(Progress(step, settings.steps, phase, losses, seconds, seconds / step * (settings.steps - step)))
+
+    if saved is not None:
+        tell(run.method.phase(step - 1, settings.steps), {})
     while step < settings.steps:
         began = time.perf_counter()
         phase = run.method.phase(step, settings.steps)
@@ -116,8 +123,7 @@ def train(run: Run, watch: Callable[[Progress], None] = lambda now: None) -> nn.
         step, seconds = step + 1, seconds + time.perf_counter() - began
         log.add(losses)
         if step % settings.log_every == 0 or step == settings.steps:
-            means = log.line(step, settings.learning_rate(phase), seconds)
-            watch(Progress(step, settings.steps, phase, means, seconds, seconds / step * (settings.steps - step)))
+            tell(phase, log.line(step, settings.learning_rate(phase), seconds))
         if step % settings.state_every == 0 or step == settings.steps:
             tensors = states.tensors_of(run.roles, learners, phase.stage)
             states.write(run.folder / STATES, run.known_as, Saved(step, phase.stage, seconds, tensors))
@@ -134,8 +140,7 @@ def succeed(roles: Roles, learners: Mapping[str, Learner], settings: Settings) -
     """A new stage: the averaged student becomes the teacher and its own beginning, with a new optimiser and average."""
     student = averaged(roles[STUDENT].module, learners[STUDENT], settings)
     with torch.no_grad():
-        for old, new in zip(roles[TEACHER].module.parameters(), student.parameters(), strict=True):
-            old.copy_(new)
+        roles[TEACHER].module.load_state_dict(student.state_dict())  # with buffers
     return {**learners, STUDENT: learner_of(student, settings)}
 
 
@@ -165,22 +170,30 @@ def take_step(run: Run, learners: Mapping[str, Learner], phase: Phase) -> dict[s
             value = float(loss.value.detach())
             if not math.isfinite(value):
                 raise Diverged(
-                    f"the loss of the {loss.role} is {value} at step {phase.step + 1}, of the samples "
-                    f"{', '.join(map(str, part[:16]))}{' ..' if len(part) > 16 else ''}: lower the rate "
-                    f"({settings.rate:g}), or look at these samples"
+                    f"the loss of the {loss.role} is {value} at step {phase.step + 1}, of the samples {named(part)}: "
+                    f"lower the rate ({settings.rate:g}), or look at these samples"
                 )
             (loss.value / settings.accumulate).backward()
             totals[loss.role] = totals.get(loss.role, 0.0) + value / settings.accumulate
     for name, learner in learners.items():
         if name not in totals:
             continue
-        if settings.clip:
-            nn.utils.clip_grad_norm_(learner.weights.values(), settings.clip)
+        norm = float(nn.utils.clip_grad_norm_(learner.weights.values(), settings.clip or math.inf))
+        if not math.isfinite(norm):
+            raise Diverged(
+                f"the gradient of the {name} is {norm} at step {phase.step + 1}, of the samples {named(numbers)}: "
+                f"lower the rate ({settings.rate:g}), or look at these samples"
+            )
         for group in learner.optimiser.param_groups:
             group["lr"] = settings.learning_rate(phase)
         learner.optimiser.step()
         learner.averages.update(learner.weights, phase.step - phase.begins + 1)
     return totals
+
+
+def named(samples: Sequence[int]) -> str:
+    """The numbers of the first 16 samples."""
+    return f"{', '.join(map(str, samples[:16]))}{' ..' if len(samples) > 16 else ''}"
 
 
 @contextmanager

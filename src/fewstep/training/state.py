@@ -9,6 +9,7 @@ The state before the last one is kept too. A disk that is full while a state is 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load, save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fewstep.core.errors import InvalidInput
@@ -27,8 +29,8 @@ from fewstep.training.average import Averages
 from fewstep.training.method import Role
 
 TENSORS, MANIFEST, LATEST = "state.safetensors", "manifest.json", "latest"
-KEPT = 2
-MOST_BYTES = 1 << 36
+MOST_FACTS = 64 << 20
+"""Most bytes of a manifest."""
 
 
 class Learner(NamedTuple):
@@ -52,13 +54,13 @@ def write(folder: Path, identity: Mapping[str, Any], saved: Saved) -> None:
     """Add a state to a folder, and remove those that are older than the one before it."""
     name = f"step-{saved.step:08d}"
     part = folder / f".{name}.part"
-    shutil.rmtree(part, ignore_errors=True)
+    for left in folder.glob(".step-*.part"):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
     try:
         part.mkdir(parents=True)
-        content = save({key: tensor.detach().cpu().contiguous() for key, tensor in saved.tensors.items()})
-        write_whole(part / TENSORS, content)
+        write_tensors(part / TENSORS, saved.tensors)
         facts = {"step": saved.step, "stage": saved.stage, "seconds": saved.seconds, "run": dict(identity)}
-        digest = hashlib.sha256(content).hexdigest()
+        digest = digest_of(part / TENSORS)
         write_whole(part / MANIFEST, json.dumps({**facts, "sha256": digest}, indent=1).encode())
         shutil.rmtree(folder / name, ignore_errors=True)
         os.replace(part, folder / name)
@@ -66,8 +68,26 @@ def write(folder: Path, identity: Mapping[str, Any], saved: Saved) -> None:
         shutil.rmtree(part, ignore_errors=True)
         raise
     write_whole(folder / LATEST, name.encode())
-    for old in sorted(folder.glob("step-*"))[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    before = sorted(one.name for one in folder.glob("step-*") if one.name < name)
+    for old in folder.glob("step-*"):
+        if old.name not in (name, *before[-1:]):
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """A file of tensors, on the disk when this returns."""
+    try:
+        save_file({key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}, path)
+    except SafetensorError as error:  # which is how the library passes on what the system refuses
+        raise OSError(errno.EIO, f"it cannot be written ({error})", str(path)) from error
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, of which a piece at a time is in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read(folder: Path, identity: Mapping[str, Any]) -> Saved | None:
@@ -81,27 +101,47 @@ def read(folder: Path, identity: Mapping[str, Any]) -> Saved | None:
     place = folder / name
     if not name.startswith("step-") or Path(name).name != name or not (place / MANIFEST).is_file():
         raise InvalidInput(f"{folder / LATEST} names {name!r}, which is not a state: write the name of one into it")
-    manifest = json.loads(read_bounded(place / MANIFEST, 1 << 20))
-    check_same(place, manifest["run"], json.loads(json.dumps(dict(identity))))
-    content = read_bounded(place / TENSORS, MOST_BYTES)
-    if hashlib.sha256(content).hexdigest() != manifest["sha256"]:
-        raise InvalidInput(
-            f"{place / TENSORS} is damaged: write the name of an earlier state beside it into {folder / LATEST}"
-        )
-    return Saved(manifest["step"], manifest["stage"], manifest["seconds"], load(content))
+    try:
+        manifest = json.loads(read_bounded(place / MANIFEST, MOST_FACTS))
+        run, digest = manifest["run"], manifest["sha256"]
+        step, stage, seconds = int(manifest["step"]), int(manifest["stage"]), float(manifest["seconds"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(place / MANIFEST, folder) from error
+    check_same(place, run, json.loads(json.dumps(dict(identity))))
+    if not (place / TENSORS).is_file() or digest_of(place / TENSORS) != digest:
+        raise _damaged(place / TENSORS, folder)
+    return Saved(step, stage, seconds, load_file(place / TENSORS))
+
+
+def _damaged(path: Path, folder: Path) -> InvalidInput:
+    return InvalidInput(
+        f"{path} is damaged: write the name of an earlier state beside it into {folder / LATEST}, or remove {folder} "
+        "to begin anew"
+    )
 
 
 def check_same(place: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise `InvalidInput`, naming what differs, where a state belongs to another run."""
+    theirs, ours = flat(found), flat(wanted)
     differing = [
-        f"{name} {found.get(name)!r:.60} there, {wanted.get(name)!r:.60} here"
-        for name in sorted({*found, *wanted})
-        if found.get(name) != wanted.get(name)
+        f"{name} is {theirs.get(name)!r:.60} there and {ours.get(name)!r:.60} here"
+        for name in sorted({*theirs, *ours})
+        if theirs.get(name) != ours.get(name)
     ]
     if differing:
         raise InvalidInput(
-            f"{place} belongs to a run with other settings ({'; '.join(differing)}): give those, or another folder"
+            f"{place} belongs to a run with other settings ({'; '.join(differing)}): give those, or another folder, or "
+            f"remove {place.parent} to begin anew from the same data"
         )
+
+
+def flat(facts: Any, name: str = "") -> dict[str, Any]:
+    """The values of nested mappings, by the path to each."""
+    if not isinstance(facts, Mapping):
+        return {name: facts}
+    return {
+        path: value for key, inner in facts.items() for path, value in flat(inner, f"{name}.{key}".strip(".")).items()
+    }
 
 
 def tensors_of(roles: Mapping[str, Role], learners: Mapping[str, Learner], stage: int) -> dict[str, Tensor]:

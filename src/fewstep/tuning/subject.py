@@ -14,6 +14,7 @@ from torch import Tensor
 from fewstep import zoo
 from fewstep.batch.prompts import subjects
 from fewstep.core.errors import InvalidInput
+from fewstep.core.plan import Plan
 from fewstep.denoise.base import Denoiser
 from fewstep.drawing import Layout, png_bytes
 from fewstep.models.identity import in_dtype
@@ -54,6 +55,11 @@ def problem_of(pipe: Pipeline, guidance: float | None = None, prompts: str | os.
             prompts.
     """
     scale = scale_of(pipe, guidance)
+    if pipe.model.teacher is not None:
+        raise InvalidInput(
+            f"{pipe.name} is a student, which knows the times of its own plan alone: tune its teacher, "
+            f"{pipe.model.teacher.name}"
+        )
     others = sorted({1.0, 1.5 * scale} - {scale})
     conditioner = pipe.model.conditioner
     if conditioner.field == "labels":
@@ -93,10 +99,16 @@ def drawing(pipe: Pipeline, condition: Callable[[int], Any], scale: float, other
         settings={"guidance": scale, **({"precision": lower["dtype"]} if lower else {})},
         elsewhere={f"guidance {other:g}": drawn(other) for other in others},
         device=pipe.model.device,
-        default=lambda rows: pipe.plan(steps=rows),
+        default=lambda rows: usual_plan(pipe, rows),
         draw=draw,
         picture=lambda states: _picture(pipe, states),
     )
+
+
+def usual_plan(pipe: Pipeline, steps: int) -> Plan:
+    """The plan of the model's own sampler in so many steps; DDIM's for a student, whose own plan has its steps."""
+    own = () if "plan" not in pipe.model.recommended.get("sampling", {}) else ("ddim",)
+    return pipe.plan(*own, steps=steps)
 
 
 def _picture(pipe: Pipeline, states: Tensor) -> bytes:
