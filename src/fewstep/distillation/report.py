@@ -76,9 +76,11 @@ class Report:
             how = "Worse" if first.times_high < 1 else "Not surely better"
             return f"{how} in {evaluations(student)} of an image than {first.who} in {first.nfe:g}: keep that"
         best = better[-1]
-        return (
+        gain = (
             f"{best.times:.1f} times less error in {evaluations(student)} of an image than {best.who} in {best.nfe:g}"
         )
+        left = rivals[len(better) :]
+        return f"{gain}; not surely less than {left[0].who} in {left[0].nfe:g}" if left else gain
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; a number that is not finite is null."""
