@@ -83,7 +83,10 @@ def lines(*errors: float) -> tuple[Line, ...]:
         ((1.0, 0.8, 0.5), "Worse in 1 evaluation of an image than a on b in 2: keep that"),
         ((1.0, 1.05, 0.5), "Not surely better in 1 evaluation of an image than a on b in 2: keep that"),
         ((1.0, 1.05, 2.0), "Not surely better in 1 evaluation of an image than a on b in 2: keep that"),
-        ((1.0, 3.0, 1.05), "3.0 times less error in 1 evaluation of an image than a on b in 2"),
+        (
+            (1.0, 3.0, 1.05),
+            "3.0 times less error in 1 evaluation of an image than a on b in 2; not surely less than c on d in 4",
+        ),
         ((1.0, 9.0, 2.0), "2.0 times less error in 1 evaluation of an image than c on d in 4"),
     ],
 )
