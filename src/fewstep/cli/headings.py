@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from fewstep.cli import garbage
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 Usual = str | Callable[[click.Context], str]
 
@@ -63,6 +65,10 @@ class Command(click.Command):
     def __init__(self, *args: Any, most_used: Sequence[str] = MOST_USED, **settings: Any):
         super().__init__(*args, **settings)
         self.most_used = tuple(most_used)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        garbage.go_on()
+        return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if any("\0" in word for word in args):  # which the system refuses of paths, as a ValueError

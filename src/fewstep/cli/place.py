@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 import fewstep as fs
+from fewstep.cli import garbage
 from fewstep.cli.headings import LOADING, Decorator, option, several
 from fewstep.cli.output import waiting
 from fewstep.cli.values import ScaledFile
@@ -94,5 +95,5 @@ def loading(given: Mapping[str, Any]) -> fs.benchmark.Loading:
 def load(model: str, given: Mapping[str, Any]) -> fs.Pipeline:
     """The pipeline of a model, by the options of the command. Says so first, as the libraries take seconds."""
     cache = given.get("cache")
-    with waiting(f"loading {model}"):
+    with waiting(f"loading {model}"), garbage.waiting():
         return fs.load(model, **arguments(given), cache=None if cache is None else fs.models.TensorCache(folder=cache))
