@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -63,6 +64,7 @@ class Regression:
         return student_plan(schedule_of(network), self.sampler, self.rows, self.grid)
 
 
+@lru_cache(maxsize=16)  # every step asks for it
 def student_plan(schedule: Schedule, sampler: str, rows: int, grid: str) -> Plan:
     """The plan of so many rows.
 

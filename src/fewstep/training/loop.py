@@ -17,7 +17,7 @@ from torch import nn
 from fewstep.files import read_bounded, write_whole
 from fewstep.training import state as states
 from fewstep.training.average import Averages
-from fewstep.training.draws import Draws
+from fewstep.training.draws import Draws, key_of
 from fewstep.training.method import STUDENT, TEACHER, Batch, Method, Phase, Roles
 from fewstep.training.order import members
 from fewstep.training.settings import Settings
@@ -201,7 +201,7 @@ def keyed(seed: int, step: int) -> Any:
     """Within it, torch's global generator, which dropout draws from, depends on the seed and the step alone."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(Draws(seed, step, (), (), 0).key("network"))
+        torch.manual_seed(key_of(seed, "network", step))
         yield
 
 

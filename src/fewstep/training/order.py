@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
+from numpy.typing import NDArray
 
 from fewstep.training.draws import key_of
 
@@ -18,6 +21,11 @@ def members(count: int | None, batch: int, step: int, seed: int) -> list[int]:
     place = step * batch
     while len(found) < batch:
         epoch, within = divmod(place + len(found), count)
-        order = np.random.Generator(np.random.Philox(key=[epoch, key_of(seed, "order")])).permutation(count)
-        found.extend(order[within : within + batch - len(found)].tolist())
+        found.extend(epoch_order(count, epoch, seed)[within : within + batch - len(found)].tolist())
     return found
+
+
+@lru_cache(maxsize=2)
+def epoch_order(count: int, epoch: int, seed: int) -> NDArray[np.int64]:
+    """(count,) the numbers in the order of an epoch; that of the last two is kept, as every step of one asks for it."""
+    return np.random.Generator(np.random.Philox(key=[epoch, key_of(seed, "order")])).permutation(count)
