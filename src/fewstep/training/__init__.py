@@ -6,7 +6,9 @@ module = train(run)                                    # the same call goes on a
 
 from fewstep.training.average import Averages, Snapshot, combination
 from fewstep.training.draws import Draws
-from fewstep.training.loop import Data, Diverged, Progress, Run, train
+from fewstep.training.log import Logger
+from fewstep.training.look import Look, Seen
+from fewstep.training.loop import Progress, train
 from fewstep.training.method import (
     STUDENT,
     TEACHER,
@@ -21,10 +23,15 @@ from fewstep.training.method import (
     schedule_of,
     student_of,
 )
+from fewstep.training.place import PRECISIONS, Place
+from fewstep.training.processes import Processes, Stopped
+from fewstep.training.run import Data, Run
 from fewstep.training.settings import OPTIMISERS, Settings
+from fewstep.training.step import Diverged
 
 __all__ = [
     "OPTIMISERS",
+    "PRECISIONS",
     "STUDENT",
     "TEACHER",
     "Averages",
@@ -32,16 +39,22 @@ __all__ = [
     "Data",
     "Diverged",
     "Draws",
+    "Logger",
+    "Look",
     "Loss",
     "Method",
     "Needs",
     "Phase",
+    "Place",
+    "Processes",
     "Progress",
     "Role",
     "Roles",
     "Run",
+    "Seen",
     "Settings",
     "Snapshot",
+    "Stopped",
     "combination",
     "one_stage",
     "schedule_of",

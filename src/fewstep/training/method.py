@@ -93,11 +93,13 @@ class Role:
     Attributes:
         network: as a denoiser, its condition still to be given.
         guidance: the scale at which it answers, as long as it is the original teacher; 1 is the conditional model.
+        rate: the learning rate of its weights at its peak; None is that of the settings.
     """
 
     network: Network
     trained: bool = True
     guidance: float = 1.0
+    rate: float | None = None
 
     @property
     def module(self) -> nn.Module:

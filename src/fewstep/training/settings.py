@@ -71,11 +71,11 @@ class Settings:
         """Of the averages that are kept: the result's, and the two from which others are made."""
         return tuple(dict.fromkeys((self.width, *WIDTHS))) if self.width else WIDTHS
 
-    def learning_rate(self, phase: Phase) -> float:
-        """The rate at a step."""
+    def learning_rate(self, phase: Phase, peak: float | None = None) -> float:
+        """The rate at a step, of what has the usual peak or one of its own."""
         falls = {"constant": 1.0, "linear": 1.0 - phase.share, "cosine": 0.5 * (1 + math.cos(math.pi * phase.share))}
         rises = min(1.0, (phase.step - phase.begins + 1) / max(1, self.warmup))
-        return self.rate * rises * falls[self.decay]
+        return (self.rate if peak is None else peak) * rises * falls[self.decay]
 
     def optimiser_of(self, module: nn.Module) -> Any:
         """A new optimiser of a module's weights."""
