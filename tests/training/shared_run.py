@@ -1,4 +1,4 @@
-"""What each of two processes does in the tests of processes: several runs, of which it writes down what came of them."""
+"""What each of two processes does in the tests of processes: several runs, and a file of what came of them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def usual_run(folder: Path, method: Fit | None = None, data: Samples | None = No
 def gradients(run: Run, processes: Processes) -> list[torch.Tensor]:
     """Of one step, the mean over its samples in all processes."""
     module = run.roles["student"].module
-    learners = {"student": learner_of(module, run.settings)}
+    learners = {"student": learner_of(run.roles["student"], run.settings)}
     back_propagate(run, learners, run.method.phase(0, run.settings.steps), range(run.settings.batch), processes)
     processes.average_gradients(list(module.parameters()))
     return [weight.grad for weight in module.parameters() if weight.grad is not None]
@@ -77,7 +77,7 @@ def failure(run: Run, told: list[int] | None = None) -> list[str]:
     """The kind and the words of the error that a run ends with."""
     try:
         train(run, lambda now: None if told is None else told.append(now.step))
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  # of any kind, which the test then asks for
         return [type(error).__name__, str(error)]
     return []
 

@@ -154,7 +154,7 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
                 folder,
                 settings=settings,
                 source=source,
-                device=given["device"],
+                place=fs.training.Place(given["device"]),
                 watch=fs.distillation.Watch(pairs, training),
             )
         except fs.training.Diverged as error:

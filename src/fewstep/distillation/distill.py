@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
@@ -17,16 +16,38 @@ from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
 from fewstep.distillation import pairs as drawing
 from fewstep.distillation import student as files
+from fewstep.distillation.learned import plan_of
 from fewstep.distillation.pairs import Pairs, Teacher
 from fewstep.distillation.report import Report, report_of
+from fewstep.distillation.samples import Samples
 from fewstep.drawing import Guidance
 from fewstep.files import write_whole
 from fewstep.pipeline import Pipeline, load
-from fewstep.training import STUDENT, Method, Progress, Run, Settings, student_of, train
+from fewstep.training import (
+    LATEST,
+    STATES,
+    STUDENT,
+    Forecast,
+    Logger,
+    Method,
+    Place,
+    Processes,
+    Progress,
+    Role,
+    Roles,
+    Run,
+    Settings,
+    forecast_of,
+    further_roles,
+    student_of,
+    train,
+)
 
 REPORT = "report.json"
 HELD_OUT = 10**8
 """Numbers of pairs that are held out begin here."""
+FIRST = 16
+"""Pairs that a method's own roles are made from."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +75,20 @@ class Source:
 
 
 class Watch(NamedTuple):
-    """Who is told how it goes on: of the pairs that are drawn, (done, of), and of training."""
+    """Who is told how it goes on.
 
+    Attributes:
+        forecast: of what a run needs, before it begins; `pairs`: of those that are drawn, (done, of); `training`: of
+            that.
+        loggers: are told the figures and pictures of the log.
+        sheets: steps between pictures of the student as it learns; 0 draws none.
+    """
+
+    forecast: Callable[[Forecast], None] = lambda forecast: None
     pairs: Callable[[int, int], None] = lambda done, of: None
     training: Callable[[Progress], None] = lambda now: None
+    loggers: Sequence[Logger] = ()
+    sheets: int = 0
 
 
 class Distilled(NamedTuple):
@@ -75,7 +106,7 @@ def distill(
     *,
     settings: Settings | None = None,
     source: Source | None = None,
-    device: torch.device | str = "cpu",
+    place: Place | None = None,
     watch: Watch | None = None,
 ) -> Distilled:
     """Train a student of few evaluations from a teacher of many, and write it as a model of its own.
@@ -87,25 +118,24 @@ def distill(
     Args:
         teacher: a shipped model, a .safetensors file of `fewstep train`, or a folder in the format of diffusers.
         method: one of `fewstep.distillation`, such as `Regression(rows=1)`.
+        place: where and how it computes. Where a launcher started several processes, each calls this with the same
+            arguments and is given the same student.
 
     Raises:
         InvalidInput: the method does not fit the teacher, the folder belongs to another run, and what drawing refuses.
         Diverged: a loss is not finite.
         OSError: a file cannot be written; what was written before stays.
     """
-    settings, source, watch = settings or Settings(), source or Source(), watch or Watch()
-    place = Path(folder)
-    origin = files.source_of(teacher)
-    pipe = load(teacher, device=device)
-    check(method, pipe)
-    succeeds = method.phase(0, settings.steps).stages > 1
-    of = Teacher.of(pipe, source.subjects, source.guidance, source.steps)
-    check_guidance(method, of)
-    batch = min(settings.batch, 256)
-    data = drawing.drawn(of, source.count, place / "pairs", 0, batch, watch.pairs)
-    held_out = drawing.drawn(of, source.held_out, place / "pairs", HELD_OUT, batch)
-    roles = student_of(pipe.model.denoiser(), of.guidance if data.conditions.guided else 1.0, succeeds)
-    plan = method.plan(roles[STUDENT].network)
+    work = Work.of(teacher, method, folder, settings or Settings(), source or Source(), place or Place())
+    watch, processes = watch or Watch(), work.processes
+    if not (work.folder / STATES / LATEST).is_file():
+        found = processes.on_main(work.forecast)
+        if processes.main:
+            watch.forecast(found)
+    data, held_out = work.pairs(watch.pairs)
+    roles = work.roles(data)
+    plan_of(method, roles)
+    looks = [Samples(held_out, lambda now: plan_of(method, now), work.folder / "samples", watch.sheets)]
     seconds = 0.0
 
     def told(now: Progress) -> None:
@@ -113,15 +143,104 @@ def distill(
         seconds = now.seconds
         watch.training(now)
 
-    run = Run(method, roles, data, settings, place)
-    module = train(run, told)
-    module.eval().requires_grad_(False)
-    found = report_of(student_draws(roles[STUDENT].network, plan, held_out), plan, held_out, seconds, batch)
-    target = files.target_of(place, origin)
-    facts = {"student": {"teacher": pipe.model.name, "guidance": of.guidance}, **run.known_as}
-    files.write(target, origin, module, plan, facts)
-    write_whole(place / REPORT, json.dumps(found.to_json(), indent=1).encode())
-    return Distilled(load(target, device=device), target, found)
+    run = work.run(roles, data)._replace(looks=looks if watch.sheets else (), loggers=watch.loggers)
+    train(run, told)
+    report = processes.on_main(lambda: work.finish(run, held_out, seconds))
+    target = files.target_of(work.folder, work.origin)
+    return Distilled(load(target, device=work.place.here), target, report)
+
+
+def forecast(
+    teacher: str | os.PathLike[str],
+    method: Method,
+    folder: str | os.PathLike[str],
+    *,
+    settings: Settings | None = None,
+    source: Source | None = None,
+    place: Place | None = None,
+) -> Forecast:
+    """What `distill` with the same arguments would need: nothing is drawn, trained or written.
+
+    Raises `InvalidInput` as `distill`.
+    """
+    work = Work.of(teacher, method, folder, settings or Settings(), source or Source(), place or Place())
+    return work.processes.on_main(work.forecast)
+
+
+class Work(NamedTuple):
+    """What a student is made from, checked."""
+
+    teacher: Teacher
+    method: Method
+    folder: Path
+    settings: Settings
+    source: Source
+    place: Place
+    processes: Processes
+    origin: Path
+
+    @staticmethod
+    def of(
+        model: str | os.PathLike[str],
+        method: Method,
+        folder: str | os.PathLike[str],
+        settings: Settings,
+        source: Source,
+        place: Place,
+    ) -> Work:
+        """Load the teacher. Raises `InvalidInput` where anything does not fit."""
+        origin = files.source_of(model)
+        processes = Processes.joined(place)
+        processes.share(settings.batch, settings.accumulate)
+        pipe = load(model, device=place.here)
+        check(method, pipe)
+        method.phase(0, settings.steps)
+        teacher = Teacher.of(pipe, source.subjects, source.guidance, source.steps)
+        check_guidance(method, teacher)
+        return Work(teacher, method, Path(folder), settings, source, place, processes, origin)
+
+    @property
+    def batch(self) -> int:
+        """Pictures that are drawn at once."""
+        return min(self.settings.batch, 256)
+
+    def pairs(self, watch: Callable[[int, int], None]) -> tuple[Pairs, Pairs]:
+        """Those to learn from and those that are held out, each part drawn by one of the processes."""
+        place, shared = self.folder / "pairs", self.processes
+        data = drawing.drawn(self.teacher, self.source.count, place, 0, self.batch, watch, shared)
+        return data, drawing.drawn(self.teacher, self.source.held_out, place, HELD_OUT, self.batch, processes=shared)
+
+    def roles(self, data: Pairs) -> dict[str, Role]:
+        """The networks that take part, and what else the method trains."""
+        guidance = self.teacher.guidance if data.conditions.guided else 1.0
+        succeeds = self.method.phase(0, self.settings.steps).stages > 1
+        roles = student_of(self.teacher.pipe.model.denoiser(), guidance, succeeds)
+        first = data.batch(range(min(FIRST, data.count)))
+        return roles | further_roles(self.method, roles[STUDENT], first)
+
+    def run(self, roles: Roles, data: Pairs) -> Run:
+        """What is trained."""
+        return Run(self.method, roles, data, self.settings, self.folder, place=self.place)
+
+    def forecast(self) -> Forecast:
+        """What it needs, by trial steps on pictures of noise."""
+        blank = drawing.blank(self.teacher, self.source.count)
+        run = self.run(self.roles(blank), blank)
+        held = drawing.bytes_of(self.teacher, self.source.count + self.source.held_out)
+        one = drawing.seconds_of(self.teacher, blank, self.batch)
+        return forecast_of(run, self.processes, held, one * (self.source.count + self.source.held_out))
+
+    def finish(self, run: Run, held_out: Pairs, seconds: float) -> Report:
+        """Write the student and its report."""
+        student, plan = run.roles[STUDENT], plan_of(self.method, run.roles)
+        student.module.eval().requires_grad_(False)
+        draw = student_draws(student.network, plan, held_out)
+        found = report_of(draw, plan, held_out, seconds, self.batch)
+        target = files.target_of(self.folder, self.origin)
+        of = {"teacher": self.teacher.pipe.model.name, "guidance": self.teacher.guidance}
+        files.write(target, self.origin, student.module, plan, {"student": of, **run.known_as})
+        write_whole(self.folder / REPORT, json.dumps(found.to_json(), indent=1).encode())
+        return found
 
 
 def check(method: Method, pipe: Pipeline) -> None:

@@ -31,10 +31,11 @@ class Logger(Protocol):
 
 
 class Taken(NamedTuple):
-    """What a step found: its losses by role, and figures of the method by name."""
+    """What a step found: its losses by role, figures of the method by name, and the roles that are moved by them."""
 
     losses: Mapping[str, float]
     figures: Mapping[str, float]
+    moved: frozenset[str] = frozenset()
 
 
 class Log:
@@ -60,7 +61,9 @@ class Log:
         self.recent = []
         facts = {"step": step, "loss": losses, "rate": rate, "seconds": round(seconds, 2)}
         self.write({**facts, "images_per_second": round(speed, 2), **({"figures": figures} if figures else {})})
-        flat = {f"loss/{role}": value for role, value in losses.items()} | {f"figures/{n}": v for n, v in figures.items()}
+        flat = {f"loss/{role}": value for role, value in losses.items()} | {
+            f"figures/{n}": v for n, v in figures.items()
+        }
         self.tell(step, {**flat, "rate": rate, "images_per_second": speed})
         return losses
 

@@ -13,7 +13,7 @@ from fewstep.training import state as states
 from fewstep.training.average import Averages
 from fewstep.training.log import Log, Taken
 from fewstep.training.look import averaged, put_average
-from fewstep.training.method import STUDENT, TEACHER, Roles
+from fewstep.training.method import STUDENT, TEACHER, Phase, Role, Roles
 from fewstep.training.place import prepared
 from fewstep.training.processes import Processes
 from fewstep.training.run import Run
@@ -101,7 +101,7 @@ class Sitting:
 
 def begun(run: Run, processes: Processes) -> Sitting:
     """A run at its beginning, or as its last state has it."""
-    learners = {name: learner_of(role.module, run.settings) for name, role in run.roles.items() if role.trained}
+    learners = {name: learner_of(role, run.settings) for name, role in run.roles.items() if role.trained}
     sitting = Sitting(processes, learners)
     processes.on_main(lambda: run.folder.mkdir(parents=True, exist_ok=True))
     saved = states.read(run.folder / STATES, run.known_as)
@@ -164,16 +164,16 @@ def save(run: Run, sitting: Sitting) -> None:
     states.write(run.folder / STATES, run.known_as, Saved(sitting.step, sitting.stage, sitting.seconds, tensors))
 
 
-def learner_of(module: nn.Module, settings: Settings) -> Learner:
-    """What belongs to a module that is trained, at its beginning."""
-    weights = dict(module.named_parameters())
-    return Learner(weights, Averages(weights, settings.widths), settings.optimiser_of(module))
+def learner_of(role: Role, settings: Settings) -> Learner:
+    """What belongs to a role that is trained, at its beginning."""
+    weights = role.weights
+    return Learner(weights, Averages(weights, settings.widths), settings.optimiser_of(weights.values()))
 
 
 def succeed(run: Run, sitting: Sitting) -> None:
     """A new stage: the averaged student becomes the teacher and its own beginning, with a new optimiser and average."""
-    student = run.roles[STUDENT].module
+    student = run.roles[STUDENT]
     put_average(sitting.learners[STUDENT], run.settings)
     with torch.no_grad():
-        run.roles[TEACHER].module.load_state_dict(student.state_dict())  # with buffers
+        run.roles[TEACHER].module.load_state_dict(student.module.state_dict())  # with buffers
     sitting.learners[STUDENT] = learner_of(student, run.settings)

@@ -8,7 +8,7 @@ is in memory. It holds no optimiser, device, precision, average or file.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -109,6 +109,11 @@ class Role:
             raise InvalidInput("only a network that is a torch.nn.Module can be trained, and this one is a function")
         return module
 
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """What is trained of it, by name."""
+        return dict(self.module.named_parameters())
+
     def answering(self, batch: Batch, guided: bool = False) -> Denoiser:
         """The denoiser of a batch under its conditions, guided where asked and where there is something to guide by."""
         if guided and self.guidance != 1.0:
@@ -122,15 +127,38 @@ Roles = Mapping[str, Role]
 
 
 class Loss(NamedTuple):
-    """A scalar to go down, for the weights of one role; `figures` are numbers for the log."""
+    """A scalar to go down.
+
+    Attributes:
+        role: whose weights it is for; `also`: others whose weights it moves too.
+        figures: numbers for the log.
+    """
 
     role: str
     value: Tensor
     figures: Mapping[str, float] = {}
+    also: Sequence[str] = ()
+
+
+class Memory(NamedTuple):
+    """What a method holds at its most demanding step.
+
+    Attributes:
+        graphs: calls of the student's network whose activations are kept at once, until a loss is back-propagated.
+        copies: of the student's weights that it makes beside the roles.
+    """
+
+    graphs: int = 1
+    copies: int = 0
 
 
 class Method(Protocol):
-    """A way of training; see the module's docstring."""
+    """A way of training; see the module's docstring.
+
+    It may also say `memory() -> Memory`, without which one graph and no copy are counted, and
+    `roles(student, batch) -> dict[str, Role]`: what else takes part, made once from the student as it begins and a few
+    samples.
+    """
 
     name: ClassVar[str]
     needs: ClassVar[Needs]
@@ -146,6 +174,18 @@ class Method(Protocol):
     def plan(self, network: Network) -> Plan:
         """The plan that the trained network is to be sampled with."""
         ...
+
+
+def memory_of(method: Method) -> Memory:
+    """What a method says that it holds, or what is usual."""
+    own = getattr(method, "memory", None)
+    return Memory() if own is None else own()
+
+
+def further_roles(method: Method, student: Role, batch: Batch) -> dict[str, Role]:
+    """The roles of a method beside student and teacher."""
+    own = getattr(method, "roles", None)
+    return {} if own is None else own(student, batch)
 
 
 def student_of(teacher: Network, guidance: float = 1.0, succeeds: bool = False) -> dict[str, Role]:

@@ -95,7 +95,7 @@ def prepared(roles: Roles, place: Place) -> Iterator[Roles]:
 
 def _called(role: Role, place: Place, undone: ExitStack) -> Role:
     dtype, module = PRECISIONS[place.precision], role.network.module
-    if module is None or place == Place(place.device):
+    if module is None or module is not role.module or place == Place(place.device):
         return role
     call = role.network.network
     if place.compile:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -26,6 +27,8 @@ PATIENCE = timedelta(days=2)
 BUCKET = 1 << 26
 """Bytes of gradients that are averaged together."""
 
+CPU = torch.device("cpu")
+
 T = TypeVar("T")
 
 
@@ -33,7 +36,8 @@ class Stopped(RuntimeError):
     """Another process of the run failed, and says why, or was lost."""
 
 
-class Processes(NamedTuple):
+@dataclass(frozen=True)
+class Processes:
     """The processes of a run, seen from one of them.
 
     Attributes:
@@ -43,7 +47,7 @@ class Processes(NamedTuple):
 
     rank: int = 0
     count: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     @staticmethod
     def joined(place: Place) -> Processes:
@@ -73,8 +77,8 @@ class Processes(NamedTuple):
         """
         if total % (self.count * parts):
             raise InvalidInput(
-                f"a batch of {total} cannot be shared out to {self.count} processes in {parts} equal parts each: give a "
-                f"multiple of {self.count * parts}"
+                f"a batch of {total} cannot be shared out to {self.count} processes in {parts} equal parts each: give "
+                f"a multiple of {self.count * parts}"
             )
         size = total // (self.count * parts)
         first = self.rank * size * parts
@@ -92,7 +96,7 @@ class Processes(NamedTuple):
         if self.main:
             try:
                 found = [work(), None]
-            except Exception as failed:
+            except Exception as failed:  # noqa: BLE001  # it is raised below
                 error, found = failed, [None, str(failed)]
         with _seen():
             distributed.broadcast_object_list(found, src=0, device=self.device)
@@ -102,7 +106,20 @@ class Processes(NamedTuple):
             raise Stopped(f"the first process stopped: {found[1]}")
         return found[0]
 
-    def agree(self, error: Exception | None = None) -> None:
+    def together(self, work: Callable[[], T]) -> T:
+        """What each process finds by work of its own. What one fails at is raised in all, as `agree` does."""
+        if self.count == 1:
+            return work()
+        found: list[T] = []
+        failed: Exception | None = None
+        try:
+            found.append(work())
+        except Exception as error:  # noqa: BLE001  # it is raised once all know
+            failed = error
+        self.agree(failed)
+        return found[0]
+
+    def agree(self, error: Exception | None) -> None:
         """Raise what any process failed at: in the first one, and `Stopped` in the others. All of them call this."""
         if self.count == 1:
             if error is not None:
@@ -166,7 +183,7 @@ def portable(error: Exception) -> Exception:
     """An error as another process can be told it."""
     try:
         pickle.loads(pickle.dumps(error))
-    except Exception:
+    except Exception:  # noqa: BLE001  # some take other arguments than they keep
         return Stopped(f"{type(error).__name__}: {error}")
     return error
 

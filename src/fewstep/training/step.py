@@ -9,12 +9,12 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fewstep.training.run import Run
 from fewstep.training.draws import Draws, key_of
 from fewstep.training.log import Taken, means
 from fewstep.training.method import Phase
 from fewstep.training.order import members
 from fewstep.training.processes import Processes
+from fewstep.training.run import Run
 from fewstep.training.state import Learner
 
 
@@ -25,16 +25,11 @@ class Diverged(ArithmeticError):
 def take_step(run: Run, learners: Mapping[str, Learner], phase: Phase, processes: Processes) -> Taken:
     """One step of the optimisers, the same in all processes. Returns the losses by role, and figures."""
     numbers = members(run.data.count, run.settings.batch, phase.step, run.settings.seed)
-    failed: Exception | None = None
-    taken, buffers = Taken({}, {}), Buffers(run)
-    try:
-        taken = back_propagate(run, learners, phase, numbers, processes)
-    except Exception as error:
-        failed = error
-    processes.agree(failed)
+    buffers = Buffers(run)
+    taken = processes.together(lambda: back_propagate(run, learners, phase, numbers, processes))
     processes.take_from_main(buffers.moved())
     for name, learner in learners.items():
-        if name in taken.losses:
+        if name in taken.moved:
             processes.average_gradients(list(learner.weights.values()))
             move(run, learner, name, phase, numbers, processes)
     return shared(taken, processes)
@@ -46,6 +41,7 @@ def back_propagate(
     """Gradients of this process's share of a step, the mean over its samples. Raises `Diverged`."""
     settings = run.settings
     totals: dict[str, float] = {}
+    moved: set[str] = set()
     figures: list[Mapping[str, float]] = []
     for learner in learners.values():
         learner.optimiser.zero_grad(set_to_none=True)
@@ -62,13 +58,12 @@ def back_propagate(
                 )
             (loss.value / settings.accumulate).backward()
             totals[loss.role] = totals.get(loss.role, 0.0) + value / settings.accumulate
+            moved.update((loss.role, *loss.also))
             figures.append(loss.figures)
-    return Taken(totals, means(figures))
+    return Taken(totals, means(figures), frozenset(moved))
 
 
-def move(
-    run: Run, learner: Learner, name: str, phase: Phase, numbers: Sequence[int], processes: Processes
-) -> None:
+def move(run: Run, learner: Learner, name: str, phase: Phase, numbers: Sequence[int], processes: Processes) -> None:
     """One step of the optimiser of a role, and of its averages. Raises `Diverged`."""
     settings = run.settings
     rate = settings.learning_rate(phase, run.roles[name].rate)
@@ -101,8 +96,8 @@ class Buffers:
 def shared(taken: Taken, processes: Processes) -> Taken:
     """The means of what all processes found, which is of the same names."""
     values = iter(processes.mean([*taken.losses.values(), *taken.figures.values()]))
-    losses, figures = ({name: next(values) for name in named_values} for named_values in taken)
-    return Taken(losses, figures)
+    losses = {name: next(values) for name in taken.losses}
+    return Taken(losses, {name: next(values) for name in taken.figures}, taken.moved)
 
 
 def named(samples: Sequence[int]) -> str:
