@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 import fewstep as fs
-from fewstep.cli import measuring, place
+from fewstep.cli import measuring, place, trainer
 from fewstep.cli.app import Failure
 from fewstep.cli.headings import DRAWN, GUIDANCE, LAST, MEASURING, TRAINING, Command, option
-from fewstep.cli.output import JSON, note, progress, show_json, show_table
+from fewstep.cli.output import JSON, note, progress, show_json, show_table, waiting
 from fewstep.cli.values import LABELS, Pair, mapping
 from fewstep.core import InvalidInput, unknown_name
 
@@ -25,7 +26,7 @@ OPTIMISERS = ("adam", "adamw", "radam")
 
 
 @click.command(cls=Command, most_used=("option", "steps", "guidance", "prompts", "output"))
-@click.argument("method", type=click.Choice(METHODS))
+@click.argument("method")
 @click.argument("teacher", default="digits")
 @option(
     "--option",
@@ -33,6 +34,12 @@ OPTIMISERS = ("adam", "adamw", "radam")
     multiple=True,
     heading=TRAINING,
     help="Option of the method, such as rows=2 or begin=32. May be repeated; see docs/distill.md.",
+)
+@option(
+    "--learn-plan",
+    is_flag=True,
+    heading=TRAINING,
+    help="Learn the times and weights of the student's plan along with it; regression alone does.",
 )
 @option("--steps", type=click.IntRange(1), default=1000, heading=TRAINING, help="Steps of the optimiser.")
 @option("--batch", type=click.IntRange(1), default=128, heading=TRAINING, help="Samples of a step.")
@@ -100,6 +107,7 @@ OPTIMISERS = ("adam", "adamw", "radam")
     help="Pictures of other noise that the report is measured on.",
 )
 @place.options("device")
+@trainer.OPTIONS
 @option(
     "--output",
     type=click.Path(file_okay=False),
@@ -113,9 +121,9 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
 
     METHOD is regression (the student draws by its own plan of 1 to 8 rows and ends where the teacher does), progressive
     (two steps become one, again and again), consistency (one estimate all along a trajectory) or reflow (a flow's own
-    ways made straight). The teacher first draws the pictures to learn from. Ctrl-C stops; the same command goes on to
-    the same weights. At the end a report says how near the student is to the teacher on other noise, beside the
-    strongest samplers without training.
+    ways made straight); or FILE.py:CLASS, a method of your own, whose file is run. The teacher first draws the pictures
+    to learn from. Ctrl-C stops; the same command goes on to the same weights. At the end a report says how near the
+    student is to the teacher on other noise, beside the strongest samplers without training.
 
     \b
         fewstep distill regression
@@ -123,48 +131,88 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
         fewstep distill progressive --option begin=16 --option end=4 --steps 4000
         fewstep distill regression scenes --prompts prompts.txt --option rows=4
     """
-    made = method_of(method, mapping(given["option"], "--option"))
-    settings = fs.distillation.Settings(
-        **{one.name: given[one.name] for one in fields(fs.distillation.Settings) if one.name in given}
-    )
-    folder = Path(given["output"] or f"runs/{named(teacher)}-{method}")
-    fs.files.check_writable(folder / "log.jsonl", parents=True)
-    source = fs.distillation.Source(
-        subjects(given), given["guidance"], given["teacher_steps"], given["count"], given["held_out"]
-    )
-    note(
-        f"The teacher draws {source.count} pictures, then the student learns for {settings.steps} steps. Ctrl-C stops; "
-        "the same command goes on"
-    )
-    with progress("distilling", 1) as bar:
+    with trainer.speaking():
+        made = method_of(method, mapping(given["option"], "--option"), given["learn_plan"])
+        order = Order.of(teacher, made, given)
+        if given["dry_run"]:
+            trainer.show(order.forecast(), as_json)
+            return
+        found = order.student()
+        if as_json:
+            show_json({"path": str(found.path), **found.report.to_json()})
+            return
+        show(found.report)
+        click.echo()
+        click.echo(found.path)
 
-        def pairs(done: int, of: int) -> None:
-            bar(done, of=of, words="drawing with the teacher")
 
-        def training(now: fs.training.Progress) -> None:
-            loss = ", ".join(f"loss {value:.4g}" for value in now.losses.values()) or "as it was left"
-            said = now.step % LINE_EVERY == 0 or now.step == now.steps or not now.losses
-            line = f"step {now.step} of {now.steps}: {loss}, {now.left:.0f} s left" if said else ""
-            bar(now.step, of=now.steps, words=loss, line=line)
+class Order(NamedTuple):
+    """What is to be distilled, by the options of the command."""
 
-        try:
-            found = fs.distillation.distill(
-                teacher,
-                made,
-                folder,
-                settings=settings,
-                source=source,
-                place=fs.training.Place(given["device"]),
-                watch=fs.distillation.Watch(pairs, training),
+    teacher: str
+    method: fs.training.Method
+    folder: Path
+    settings: fs.distillation.Settings
+    source: fs.distillation.Source
+    place: fs.training.Place
+    given: Mapping[str, Any]
+
+    @staticmethod
+    def of(teacher: str, method: fs.training.Method, given: Mapping[str, Any]) -> Order:
+        """Raises `InvalidInput` for what cannot be."""
+        settings = fs.distillation.Settings(
+            **{one.name: given[one.name] for one in fields(fs.distillation.Settings) if one.name in given}
+        )
+        folder = Path(given["output"] or f"runs/{named(teacher)}-{method.name}")
+        fs.files.check_writable(folder / "log.jsonl", parents=True)
+        source = fs.distillation.Source(
+            subjects(given), given["guidance"], given["teacher_steps"], given["count"], given["held_out"]
+        )
+        return Order(teacher, method, folder, settings, source, trainer.place_of(given), given)
+
+    def forecast(self) -> fs.training.Forecast:
+        """What it needs."""
+        with waiting("timing some steps"):
+            return fs.distillation.forecast(
+                self.teacher, self.method, self.folder, settings=self.settings, source=self.source, place=self.place
             )
-        except fs.training.Diverged as error:
-            raise Failure(str(error)) from error
-    if as_json:
-        show_json({"path": str(found.path), **found.report.to_json()})
-        return
-    show(found.report)
-    click.echo()
-    click.echo(found.path)
+
+    def student(self) -> fs.distillation.Distilled:
+        """Train it."""
+        note(
+            f"The teacher draws {self.source.count} pictures, then the student learns for {self.settings.steps} steps. "
+            "Ctrl-C stops; the same command goes on"
+        )
+        loggers = trainer.loggers_of(self.given, self.folder)
+        with progress("distilling", 1) as bar:
+            pairs, training = partial(drawing, bar), partial(learning, bar)
+            watch = fs.distillation.Watch(trainer.say, pairs, training, loggers, self.given["sheet_every"])
+            try:
+                return fs.distillation.distill(
+                    self.teacher,
+                    self.method,
+                    self.folder,
+                    settings=self.settings,
+                    source=self.source,
+                    place=self.place,
+                    watch=watch,
+                )
+            except fs.training.Diverged as error:
+                raise Failure(str(error)) from error
+
+
+def drawing(bar: Callable[..., None], done: int, of: int) -> None:
+    """Show how many pictures are drawn."""
+    bar(done, of=of, words="drawing with the teacher")
+
+
+def learning(bar: Callable[..., None], now: fs.training.Progress) -> None:
+    """Show how far the training is."""
+    loss = ", ".join(f"loss {value:.4g}" for value in now.losses.values()) or "as it was left"
+    words = f"{loss}, {now.speed:.3g} images/s"
+    said = now.step % LINE_EVERY == 0 or now.step == now.steps or not now.losses
+    line = f"step {now.step} of {now.steps}: {words}, {now.left:.0f} s left" if said else ""
+    bar(now.step, of=now.steps, words=words, line=line)
 
 
 def named(teacher: str) -> str:
@@ -173,14 +221,22 @@ def named(teacher: str) -> str:
     return path.parent.name if path.stem == "student" else path.stem
 
 
-def method_of(name: str, options: Mapping[str, Any]) -> fs.training.Method:
-    """A method with some of its options. Raises `InvalidInput` for those that it has not."""
-    kind = fs.distillation.METHODS[name]
+def method_of(name: str, options: Mapping[str, Any], learn_plan: bool = False) -> fs.training.Method:
+    """A method with some of its options. Raises `InvalidInput` for a method or options that there are not."""
+    own = fs.distillation.is_path(name)
+    if not own and name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    kind: Any = fs.distillation.method_class(name) if own else fs.distillation.METHODS[name]
     known = [one.name for one in fields(kind)]
+    if learn_plan and "learn_plan" not in known:
+        raise InvalidInput(f"{kind.name} does not learn a plan along: leave --learn-plan out, or use regression")
     for option_name in options:
         if option_name not in known:
-            raise unknown_name(f"option of {name}", option_name, known)
-    return kind(**options)
+            raise unknown_name(f"option of {kind.name}", option_name, known)
+    try:
+        return kind(**options, **({"learn_plan": True} if learn_plan else {}))
+    except TypeError as error:
+        raise InvalidInput(f"{kind.name} cannot be made of {dict(options)}: {error}") from error
 
 
 def subjects(given: Mapping[str, Any]) -> list[Any] | None:

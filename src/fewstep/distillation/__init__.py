@@ -7,7 +7,8 @@ found.pipe([3, 1, 4])
 """
 
 from fewstep.distillation.consistency import Consistency
-from fewstep.distillation.distill import Distilled, Source, Watch, distill
+from fewstep.distillation.distill import Distilled, Source, Watch, distill, forecast
+from fewstep.distillation.own import is_path, method_class
 from fewstep.distillation.progressive import Progressive
 from fewstep.distillation.reflow import Reflow
 from fewstep.distillation.regression import Regression
@@ -29,4 +30,7 @@ __all__ = [
     "Source",
     "Watch",
     "distill",
+    "forecast",
+    "is_path",
+    "method_class",
 ]

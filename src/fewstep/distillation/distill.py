@@ -122,7 +122,8 @@ def distill(
             arguments and is given the same student.
 
     Raises:
-        InvalidInput: the method does not fit the teacher, the folder belongs to another run, and what drawing refuses.
+        InvalidInput: the method does not fit the teacher, the folder belongs to another run, the run does not fit into
+            memory, and what drawing refuses.
         Diverged: a loss is not finite.
         OSError: a file cannot be written; what was written before stays.
     """
@@ -132,6 +133,7 @@ def distill(
         found = processes.on_main(work.forecast)
         if processes.main:
             watch.forecast(found)
+        found.check()
     data, held_out = work.pairs(watch.pairs)
     roles = work.roles(data)
     plan_of(method, roles)
