@@ -3,8 +3,8 @@
     python benchmarks/kills.py [--kills 20] [--folder runs/kills]
 
 The run distils a small network progressively in three rounds. Each life of it is a process, which kills itself by
-SIGKILL at a moment that is drawn by a key: before one of its steps, or before one of its changes to the disk, so also
-while a state is saved, before it is named as the latest, and at a round's edge. Weights, averages, moments and the
+SIGKILL: before the first step of each round, once, or at a moment that is drawn by a key, before one of its steps or of
+its changes to the disk, so also while a state is saved, and before it is named as the latest. Weights, averages, moments and the
 samples of every step have to be those of the undisturbed run.
 """
 
@@ -35,6 +35,7 @@ SETTINGS = Settings(steps=100, batch=8, state_every=4, log_every=10)
 SHAPE = (1, 4, 4)
 LONGEST = 45
 """Moments of the longest life: a state takes some ten, a step one."""
+EDGE = "a round's first step"
 CHANGES = {"open": "a file", "os.rename": "a rename", "os.mkdir": "a folder", "shutil.rmtree": "a removal"}
 """Events of Python's audit hooks that come before a change to the disk, and what they change."""
 
@@ -52,10 +53,11 @@ class Pictures:
 
 
 class Moments:
-    """Counts what a life does, and ends it at one of these."""
+    """Counts what a life does, and ends it at the `last` of these, or at a round's first step that no life ended at."""
 
     def __init__(self, folder: Path, last: int | None) -> None:
         self.folder, self.last, self.count = str(folder), last, 0
+        self.passed_edges = {note["step"] for note in notes_of(folder) if note.get("killed") == EDGE}
         self.notes = os.open(folder / "notes.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         sys.addaudithook(self.heard)
 
@@ -68,8 +70,16 @@ class Moments:
         """One more; the life ends before it happens."""
         self.count += 1
         if self.count == self.last:
-            self.note({"killed": what})
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.end({"killed": what})
+
+    def edge(self, step: int) -> None:
+        """A round begins."""
+        if self.last is not None and step not in self.passed_edges:
+            self.end({"killed": EDGE, "step": step})
+
+    def end(self, facts: dict[str, Any]) -> None:
+        self.note(facts)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def note(self, facts: dict[str, Any]) -> None:
         os.write(self.notes, (json.dumps(facts) + "\n").encode())
@@ -82,8 +92,9 @@ class Noted(Progressive):
     moments: ClassVar[Moments]
 
     def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
-        edge = phase.stage and phase.step == phase.begins
-        self.moments.passed("a round's first step" if edge else "a step")
+        if phase.stage and phase.step == phase.begins:
+            self.moments.edge(phase.step)
+        self.moments.passed("a step")
         self.moments.note({"step": draws.step, "samples": list(draws.samples)})
         yield from super().losses(roles, batch, phase, draws)
 
@@ -115,14 +126,15 @@ def run_of(folder: Path) -> Run:
 
 def notes_of(folder: Path) -> list[dict[str, Any]]:
     """What the lives of a run noted."""
-    return [json.loads(line) for line in (folder / "notes.jsonl").read_text().splitlines()]
+    path = folder / "notes.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def samples_of(folder: Path) -> dict[int, list[int]]:
     """The samples of each step. Raises where a step that was done again had others."""
     found: dict[int, list[int]] = {}
     for note in notes_of(folder):
-        if "step" in note and found.setdefault(note["step"], note["samples"]) != note["samples"]:
+        if "samples" in note and found.setdefault(note["step"], note["samples"]) != note["samples"]:
             raise SystemExit(f"step {note['step']} had other samples when it was done again")
     return found
 

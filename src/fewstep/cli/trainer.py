@@ -115,23 +115,33 @@ def show(found: fs.training.Forecast, as_json: bool) -> None:
 
 def lines_of(found: fs.training.Forecast) -> list[tuple[str, str]]:
     """What a run needs, by subject."""
-    memory, per = found.memory, "" if found.processes == 1 else f" on each of {found.processes} devices"
-    samples = "pictures without end" if found.samples is None else f"{found.samples:,} pictures"
-    disk = f", {bytes_of(found.data_bytes)} on the disk" if found.data_bytes else ""
-    parts = ", ".join(
-        f"{bytes_of(getattr(memory, name))} {words}" for name, words in PARTS.items() if getattr(memory, name)
-    )
-    unfit = "" if memory.fits else f": more than the {bytes_of(memory.free)} that are free"
-    found_time = "steps do not fit, so none was timed"
-    if found.step_seconds is not None and found.seconds is not None:
-        each = f"{found.step_seconds:.3g} s a step of {found.batch}"
-        drawing = f", {spoken(found.data_seconds)} to draw the pictures" if found.data_seconds else ""
-        found_time = f"{each}{drawing}, {spoken(found.seconds)} in all"
-    return [
-        ("data", samples + disk),
-        ("memory", f"{bytes_of(memory.peak)} of memory{per} ({parts}){unfit}"),
-        ("time", found_time),
-    ]
+    return [("data", data_words(found)), ("memory", memory_words(found)), ("time", time_words(found))]
+
+
+def data_words(found: fs.training.Forecast) -> str:
+    """How many pictures, and how large."""
+    if found.samples is None:
+        return "pictures without end"
+    disk = f", {fs.run.readable(found.data_bytes)} on the disk" if found.data_bytes else ""
+    return f"{found.samples:,} pictures{disk}"
+
+
+def memory_words(found: fs.training.Forecast) -> str:
+    """How much memory, and what of."""
+    memory = found.memory
+    sizes = {words: getattr(memory, name) for name, words in PARTS.items()}
+    parts = ", ".join(f"{fs.run.readable(size)} {words}" for words, size in sizes.items() if size)
+    where = "" if found.processes == 1 else f" on each of {found.processes} devices"
+    unfit = "" if memory.fits else f": more than the {fs.run.readable(memory.free)} that are free"
+    return f"{fs.run.readable(memory.peak)} of memory{where} ({parts}){unfit}"
+
+
+def time_words(found: fs.training.Forecast) -> str:
+    """How long a step and all takes."""
+    if found.step_seconds is None or found.seconds is None:
+        return "steps do not fit, so none was timed"
+    drawing = f", {spoken(found.data_seconds)} to draw the pictures" if found.data_seconds else ""
+    return f"{found.step_seconds:.3g} s a step of {found.batch}{drawing}, {spoken(found.seconds)} in all"
 
 
 PARTS = {
@@ -143,13 +153,6 @@ PARTS = {
     "activations": "activations",
 }
 """Of the memory, in words."""
-
-
-def bytes_of(count: int) -> str:
-    """Bytes in words."""
-    if count < 1e5:
-        return f"{count:,} bytes"
-    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
 
 
 def spoken(seconds: float) -> str:

@@ -38,6 +38,13 @@ def free_bytes(device: torch.device | str = "cpu") -> int:
         return free
 
 
+def readable(count: int) -> str:
+    """Bytes in words, such as 1.5 GB."""
+    if count >= 1e8:
+        return f"{count / 1e9:,.1f} GB"
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count:,} bytes"
+
+
 def held_bytes(device: torch.device | str = "cpu") -> int:
     """Bytes of memory that this process holds on a device: of a CUDA device those of tensors, of the host all.
 

@@ -1,8 +1,8 @@
 """What a run needs before it begins: data, memory on each device, and time; found by steps that change nothing.
 
 The memory of a step is measured for two small numbers of samples, and grows in a straight line from there: what a
-network keeps of each sample for its gradient is of one size. Weights, averages, moments and the copy of a state while
-it is written are counted. Then a few whole steps are timed, where they fit.
+network keeps of each sample for its gradient is of one size. Gradients, averages and moments are counted. Then a few
+whole steps are timed, where they fit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.core.errors import InvalidInput
-from fewstep.run.memory import free_bytes, held_bytes
+from fewstep.run.memory import free_bytes, held_bytes, readable
 from fewstep.training.allocation import Allocated
 from fewstep.training.draws import Draws
 from fewstep.training.look import unchanged
@@ -27,7 +27,7 @@ from fewstep.training.order import members
 from fewstep.training.place import prepared
 from fewstep.training.processes import Processes
 from fewstep.training.run import Run
-from fewstep.training.state import Learner, tensors_of
+from fewstep.training.state import Learner
 from fewstep.training.step import back_propagate, keyed, take_step
 
 SMALL = (2, 4)
@@ -47,7 +47,6 @@ class Memory:
         before: what the process holds there before it trains: libraries, and the networks of all roles.
         gradients, moments, averages, copies: of what is trained.
         activations: what a step keeps for its gradients, and works in.
-        writing: the copy of a state while it is written, on the host.
         free: what the device has left beside `before`.
     """
 
@@ -57,14 +56,12 @@ class Memory:
     averages: int
     copies: int
     activations: int
-    writing: int
     free: int
 
     @property
     def more(self) -> int:
-        """What training takes beside what is held before. A state is written when no step is under way."""
-        kept = self.moments + self.averages + self.copies
-        return kept + max(self.gradients + self.activations, self.gradients + self.writing)
+        """What training takes beside what is held before."""
+        return self.gradients + self.moments + self.averages + self.copies + self.activations
 
     @property
     def peak(self) -> int:
@@ -107,24 +104,19 @@ class Forecast:
         """Raise `InvalidInput` where it surely does not fit."""
         if not self.memory.fits:
             raise InvalidInput(
-                f"a step needs {gigabytes(self.memory.more)} of memory on each device, and "
-                f"{gigabytes(self.memory.free)} are free: lower batch, raise accumulate, or use checkpointing"
+                f"a step needs {readable(self.memory.more)} of memory on each device, and "
+                f"{readable(self.memory.free)} are free: lower batch, raise accumulate, or use checkpointing"
             )
-
-
-def gigabytes(count: int) -> str:
-    """In words."""
-    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
 
 
 def forecast_of(run: Run, processes: Processes = ALONE, data_bytes: int = 0, data_seconds: float = 0.0) -> Forecast:
     """What a run needs, and each of its processes on its device. Leaves all as it was."""
-    device = run.place.here
-    before, free = held_bytes(device), free_bytes(device)
+    device, free = run.place.here, free_bytes(run.place.here)
     share = replace(run.settings, batch=run.settings.batch // processes.count, rate=0.0)
+    learners = {name: learner_of(role, share) for name, role in run.roles.items() if role.trained}
+    before = held_bytes(device)  # now, as making an optimiser loads much of torch
     with prepared(run.roles, run.place) as called, unchanged(run.roles):
         trial = run._replace(settings=share, roles=called, looks=(), loggers=())
-        learners = {name: learner_of(role, share) for name, role in run.roles.items() if role.trained}
         memory = memory_needed(trial, learners, before, free)
         seconds = timed(trial, learners) if memory.fits else None
         for learner in learners.values():
@@ -136,7 +128,7 @@ def forecast_of(run: Run, processes: Processes = ALONE, data_bytes: int = 0, dat
 
 
 def memory_needed(trial: Run, learners: Mapping[str, Learner], before: int, free: int) -> Memory:
-    """The memory of a run whose device holds `before`, and has `free`."""
+    """The memory of a run whose device holds `before`, the averages among it, and has `free`."""
     weights = sum(map(size_of, (weight for learner in learners.values() for weight in learner.weights.values())))
     averages = sum(
         size_of(tensor)
@@ -150,11 +142,8 @@ def memory_needed(trial: Run, learners: Mapping[str, Learner], before: int, free
     slope = max(0.0, (second.peak - first.peak) / (SMALL[1] - SMALL[0])) * max(1.0, said.graphs / held)
     fixed = max(0.0, first.peak - slope * SMALL[0] - weights)
     part = trial.settings.batch // trial.settings.accumulate
-    state = sum(map(size_of, tensors_of(trial.roles, learners, 0).values())) + 2 * weights
     copies = said.copies * sum(map(size_of, trial.roles[STUDENT].module.parameters()))
-    host = trial.place.here.type == "cpu"
-    activations = round(fixed + slope * part)
-    return Memory(before, weights, 2 * weights, averages, copies, activations, state if host else 0, free)
+    return Memory(before - averages, weights, 2 * weights, averages, copies, round(fixed + slope * part), free)
 
 
 class Trial(NamedTuple):
