@@ -4,8 +4,8 @@
 
 The run distils a small network progressively in three rounds. Each life of it is a process, which kills itself by
 SIGKILL: before the first step of each round, once, or at a moment that is drawn by a key, before one of its steps or of
-its changes to the disk, so also while a state is saved, and before it is named as the latest. Weights, averages, moments and the
-samples of every step have to be those of the undisturbed run.
+its changes to the disk, so also while a state is saved, and before it is named as the latest. Weights, averages,
+moments and the samples of every step have to be those of the undisturbed run.
 """
 
 from __future__ import annotations
