@@ -9,12 +9,13 @@ found.pipe([3, 1, 4])
 from fewstep.distillation.consistency import Consistency
 from fewstep.distillation.distill import Distilled, Source, Watch, distill
 from fewstep.distillation.progressive import Progressive
+from fewstep.distillation.refinement import Refinement
 from fewstep.distillation.reflow import Reflow
 from fewstep.distillation.regression import Regression
 from fewstep.distillation.report import Report
 from fewstep.training import Settings
 
-METHODS = {method.name: method for method in (Regression, Progressive, Consistency, Reflow)}
+METHODS = {method.name: method for method in (Regression, Refinement, Progressive, Consistency, Reflow)}
 """The methods by name."""
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "Consistency",
     "Distilled",
     "Progressive",
+    "Refinement",
     "Reflow",
     "Regression",
     "Report",

@@ -8,7 +8,7 @@ is in memory. It holds no optimiser, device, precision, average or file.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
-from fewstep.denoise.base import Denoiser
+from fewstep.denoise.base import Denoiser, picked
 from fewstep.denoise.convert import Network
 from fewstep.denoise.guided import Guided
 from fewstep.training.draws import Draws
@@ -84,6 +84,15 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def part(self, places: Sequence[int]) -> Batch:
+        """The samples at some places."""
+        noise = None if self.noise is None else picked(self.noise, places)
+        condition = {name: picked(value, places) for name, value in self.condition.items()}
+        negative = None
+        if self.negative is not None:
+            negative = {name: picked(value, places) for name, value in self.negative.items()}
+        return Batch(picked(self.data, places), noise, condition, negative)
 
 
 @dataclass(frozen=True, eq=False)
