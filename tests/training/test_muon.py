@@ -33,8 +33,9 @@ def steps(module: nn.Module, optimiser: torch.optim.Optimizer, count: int, first
         optimiser.step()
 
 
-def test_matrices_move_by_muon_and_the_rest_by_adamw() -> None:
-    ours, theirs = Small(), Small()
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_matrices_move_by_muon_and_the_rest_by_adamw(memory: torch.memory_format) -> None:
+    ours, theirs = Small().to(memory_format=memory), Small()  # type: ignore[call-overload]
     steps(ours, Muon(dict(ours.named_parameters()), 1e-3, 2e-2, (0.9, 0.99), 0.01), 4)
     view = nn.Parameter(theirs.inside.weight.detach().view(8, -1))
     muon = torch.optim.Muon([view, theirs.line.weight], lr=2e-2, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
@@ -49,7 +50,7 @@ def test_matrices_move_by_muon_and_the_rest_by_adamw() -> None:
         muon.step()
         adamw.step()
     for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7, msg=name)
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)
 
 
 def test_both_go_on_from_their_state_to_the_same_bits() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 OUTSIDE = ("embed", "conv_in", "conv_out", "heads")
 """Parts of the names of matrices that stay with AdamW: tables, and the first and last layer."""
@@ -36,7 +36,7 @@ class Muon(torch.optim.Optimizer):
             self.parts.append(torch.optim.AdamW(others, lr=rate, betas=betas, weight_decay=decay))
         if self.matrices:
             # views of the same memory, one row an output
-            self.views = [nn.Parameter(p.detach().view(len(p), -1)) for p in self.matrices]
+            self.views = [nn.Parameter(as_matrix(p.detach(), p)) for p in self.matrices]
             how: dict[str, Any] = {"weight_decay": decay, "adjust_lr_fn": "match_rms_adamw"}
             self.parts.append(torch.optim.Muon(self.views, lr=muon, **how))
 
@@ -44,7 +44,7 @@ class Muon(torch.optim.Optimizer):
         """One step by the gradients that the weights have."""
         loss = None if closure is None else closure()
         for matrix, view in zip(self.matrices, self.views if self.matrices else [], strict=True):
-            view.grad = None if matrix.grad is None else matrix.grad.reshape(view.shape)
+            view.grad = None if matrix.grad is None else as_matrix(matrix.grad, matrix)
         for group, part in zip(self.param_groups, self.parts, strict=True):
             part.param_groups[0]["lr"] = group["lr"] * group["ratio"]
             part.step()
@@ -69,3 +69,11 @@ class Muon(torch.optim.Optimizer):
             state = {i: state_dict["state"][places + i] for i in range(count) if places + i in state_dict["state"]}
             part.load_state_dict({"state": state, "param_groups": own["param_groups"]})
             places += count
+
+
+def as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:
+    """(outputs, ..) of a tensor like a weight (outputs, inputs, ..), its columns in the order of the weight's memory, so
+    that the matrix of the weight itself is a view.
+    """
+    inner = sorted(range(1, weight.ndim), key=weight.stride, reverse=True)
+    return tensor.permute(0, *inner).reshape(len(weight), -1)
