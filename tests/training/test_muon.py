@@ -25,11 +25,16 @@ class Small(nn.Module):
         return self.line(self.inside(self.conv_in(x)).mean((2, 3)))
 
 
+def gradients(module: nn.Module, step: int) -> None:
+    """Gives the weights gradients of full rank, so that making them orthogonal is well conditioned."""
+    generator = torch.Generator().manual_seed(step)
+    for weight in module.parameters():
+        weight.grad = torch.randn(weight.shape, generator=generator)
+
+
 def steps(module: nn.Module, optimiser: torch.optim.Optimizer, count: int, first: int = 0) -> None:
     for i in range(first, first + count):
-        x = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(i))
-        optimiser.zero_grad()
-        module(x).square().mean().backward()
+        gradients(module, i)
         optimiser.step()
 
 
@@ -42,16 +47,14 @@ def test_matrices_move_by_muon_and_the_rest_by_adamw(memory: torch.memory_format
     others = [theirs.conv_in.weight, theirs.conv_in.bias, theirs.inside.bias, theirs.line.bias]
     adamw = torch.optim.AdamW(others, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01)
     for i in range(4):
-        x = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(i))
-        theirs.zero_grad()
-        theirs(x).square().mean().backward()
+        gradients(theirs, i)
         assert theirs.inside.weight.grad is not None
         view.grad = theirs.inside.weight.grad.reshape(8, -1)
         muon.step()
         adamw.step()
     for (name, a), b, began in zip(ours.named_parameters(), theirs.parameters(), Small().parameters(), strict=True):
         moved = (b - began).abs().max()
-        bound = 0.02 if name in ("inside.weight", "line.weight") else 1e-3  # the library's Muon rounds to bfloat16
+        bound = 0.02 if name in ("inside.weight", "line.weight") else 1e-4  # the library's Muon rounds to bfloat16
         assert (a - b).abs().max() < bound * moved, name
 
 
