@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +78,6 @@ class Settings:
         rises = min(1.0, (phase.step - phase.begins + 1) / max(1, self.warmup))
         return self.rate * rises * falls[self.decay]
 
-    def optimiser_of(self, module: nn.Module) -> Any:
-        """A new optimiser of a module's weights."""
-        return OPTIMISERS[self.optimiser](module.parameters(), lr=self.rate)
+    def optimiser_of(self, weights: Iterable[nn.Parameter]) -> Any:
+        """A new optimiser of some weights."""
+        return OPTIMISERS[self.optimiser](weights, lr=self.rate)
