@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import Result
 
 import fewstep as fs
@@ -35,6 +36,20 @@ def test_a_student_is_trained_reported_and_drawn_with(call: Call, here: Path) ->
     assert found["path"] == "runs/tiny-regression/student.safetensors"
 
 
+def test_a_lora_is_trained_in_place_of_all_weights(call: Call, here: Path) -> None:
+    options = ("--lora-rank", 2, "--lora-alpha", 4, "--lora-targets", "linear")
+    done = call("distill", "regression", "tiny.safetensors", *SHORT, *options)
+    assert done.exit_code == 0, done.output
+    trained = fs.load(here / "runs/tiny-regression/student.safetensors").model.module
+    plain = fs.load(here / "tiny.safetensors").model.module
+    assert trained is not None
+    assert plain is not None
+    before = dict(plain.named_parameters())
+    moved = {name for name, weight in trained.named_parameters() if not torch.equal(weight, before[name])}
+    assert "time1.weight" in moved
+    assert all(before[name].ndim == 2 and "label" not in name for name in moved)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -45,6 +60,9 @@ def test_a_student_is_trained_reported_and_drawn_with(call: Call, here: Path) ->
         (("regression", "--prompts", "none.txt"), "none.txt"),
         (("regression", "--labels", "7"), "has no label 7"),
         (("regression", "--batch", "9", "--accumulate", "2"), "equal parts"),
+        (("regression", "--lora-alpha", "4"), "--lora-alpha is of a LoRA: give --lora-rank too"),
+        (("regression", "--lora-targets", "attention"), "--lora-targets is of a LoRA: give --lora-rank too"),
+        (("regression", "--lora-rank", "4", "--lora-targets", "atention"), "attention"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line_before_anything_is_written(

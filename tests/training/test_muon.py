@@ -60,7 +60,11 @@ def test_matrices_move_by_muon_and_the_rest_by_adamw(memory: torch.memory_format
 
 def test_both_go_on_from_their_state_to_the_same_bits() -> None:
     whole, half = Small(), Small()
-    make = Settings(optimiser="adamw", muon=2e-2, weight_decay=0.01).optimiser_of
+    settings = Settings(optimiser="adamw", muon=2e-2, weight_decay=0.01)
+
+    def make(module: nn.Module) -> torch.optim.Optimizer:
+        return settings.optimiser_of(dict(module.named_parameters()))
+
     steps(whole, make(whole), 6)
     first = make(half)
     steps(half, first, 3)
@@ -73,7 +77,7 @@ def test_both_go_on_from_their_state_to_the_same_bits() -> None:
 
 def test_a_rate_that_is_set_reaches_both_in_proportion() -> None:
     module = Small()
-    optimiser = Settings(optimiser="adamw", rate=1e-3, muon=4e-3).optimiser_of(module)
+    optimiser = Settings(optimiser="adamw", rate=1e-3, muon=4e-3).optimiser_of(dict(module.named_parameters()))
     for group in optimiser.param_groups:
         group["lr"] = 0.0
     before = copy.deepcopy(module.state_dict())

@@ -20,6 +20,7 @@ from fewstep.core import InvalidInput, unknown_name
 LINE_EVERY = 500
 """Steps between lines where there is no terminal for a bar."""
 METHODS = ("regression", "progressive", "consistency", "reflow")
+TARGETS = ("all", "linear", "attention")
 OPTIMISERS = ("adam", "adamw", "radam")
 """Here too, so that the help needs no torch."""
 
@@ -58,6 +59,27 @@ OPTIMISERS = ("adam", "adamw", "radam")
     default=0.05,
     heading=TRAINING,
     help="Width of the average of the weights that is kept, a share of the training; 0 keeps the last ones.",
+)
+@option(
+    "--lora-rank",
+    type=click.IntRange(1, 1024),
+    usual="all weights are trained",
+    heading=TRAINING,
+    help="Train a LoRA of this rank in place of all weights.",
+)
+@option(
+    "--lora-alpha",
+    type=click.FloatRange(0, min_open=True),
+    usual="the rank",
+    heading=TRAINING,
+    help="The LoRA counts alpha / rank.",
+)
+@option(
+    "--lora-targets",
+    type=click.Choice(TARGETS),
+    usual="all",
+    heading=TRAINING,
+    help="Layers with a LoRA: linear ones and convolutions, linear ones alone, or those of attention.",
 )
 @option("--seed", type=click.IntRange(0), default=0, heading=TRAINING, help="Decides everything.")
 @option(
@@ -123,7 +145,7 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
         fewstep distill progressive --option begin=16 --option end=4 --steps 4000
         fewstep distill regression scenes --prompts prompts.txt --option rows=4
     """
-    made = method_of(method, mapping(given["option"], "--option"))
+    made, adapter = method_of(method, mapping(given["option"], "--option")), adapter_of(given)
     settings = fs.distillation.Settings(
         **{one.name: given[one.name] for one in fields(fs.distillation.Settings) if one.name in given}
     )
@@ -156,14 +178,18 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
                 source=source,
                 device=given["device"],
                 watch=fs.distillation.Watch(pairs, training),
+                adapter=adapter,
             )
         except fs.training.Diverged as error:
             raise Failure(str(error)) from error
     if as_json:
-        show_json({"path": str(found.path), **found.report.to_json()})
+        apart = {} if found.lora is None else {"lora": str(found.lora)}
+        show_json({"path": str(found.path), **apart, **found.report.to_json()})
         return
     show(found.report)
     click.echo()
+    if found.lora is not None:
+        note(f"The LoRA alone, for diffusers and other fine-tunes, is {found.lora}")
     click.echo(found.path)
 
 
@@ -181,6 +207,15 @@ def method_of(name: str, options: Mapping[str, Any]) -> fs.training.Method:
         if option_name not in known:
             raise unknown_name(f"option of {name}", option_name, known)
     return kind(**options)
+
+
+def adapter_of(given: Mapping[str, Any]) -> fs.distillation.Adapter | None:
+    """The LoRA that is trained, where its rank is given. Raises `InvalidInput` for other options of it alone."""
+    own = {name: given[f"lora_{name}"] for name in ("rank", "alpha", "targets")}
+    options = {name: value for name, value in own.items() if value is not None}
+    if options and "rank" not in options:
+        raise InvalidInput(f"--lora-{next(iter(options))} is of a LoRA: give --lora-rank too, such as 16")
+    return fs.distillation.Adapter(**options) if options else None
 
 
 def subjects(given: Mapping[str, Any]) -> list[Any] | None:

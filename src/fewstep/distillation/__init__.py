@@ -8,18 +8,21 @@ found.pipe([3, 1, 4])
 
 from fewstep.distillation.consistency import Consistency
 from fewstep.distillation.distill import Distilled, Source, Watch, distill
+from fewstep.distillation.extraction import lora_of
+from fewstep.distillation.lora import write_adapted
 from fewstep.distillation.progressive import Progressive
 from fewstep.distillation.refinement import Refinement
 from fewstep.distillation.reflow import Reflow
 from fewstep.distillation.regression import Regression
 from fewstep.distillation.report import Report
-from fewstep.training import Settings
+from fewstep.training import Adapter, Settings
 
 METHODS = {method.name: method for method in (Regression, Refinement, Progressive, Consistency, Reflow)}
 """The methods by name."""
 
 __all__ = [
     "METHODS",
+    "Adapter",
     "Consistency",
     "Distilled",
     "Progressive",
@@ -31,4 +34,6 @@ __all__ = [
     "Source",
     "Watch",
     "distill",
+    "lora_of",
+    "write_adapted",
 ]

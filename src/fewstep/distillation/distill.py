@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
+from fewstep.distillation import lora
 from fewstep.distillation import pairs as drawing
 from fewstep.distillation import student as files
 from fewstep.distillation.pairs import Pairs, Teacher
@@ -22,7 +23,7 @@ from fewstep.distillation.report import Report, report_of
 from fewstep.drawing import Guidance
 from fewstep.files import write_whole
 from fewstep.pipeline import Pipeline, load
-from fewstep.training import STUDENT, Method, Progress, Run, Settings, student_of, train
+from fewstep.training import STUDENT, Adapter, Method, Progress, Run, Settings, student_of, train
 
 REPORT = "report.json"
 HELD_OUT = 10**8
@@ -61,11 +62,12 @@ class Watch(NamedTuple):
 
 
 class Distilled(NamedTuple):
-    """A student: its pipeline, where it lies, and what it gained."""
+    """A student: its pipeline, where it lies, what it gained, and the LoRA that is written apart, if any."""
 
     pipe: Pipeline
     path: Path
     report: Report
+    lora: Path | None = None
 
 
 def distill(
@@ -77,6 +79,7 @@ def distill(
     source: Source | None = None,
     device: torch.device | str = "cpu",
     watch: Watch | None = None,
+    adapter: Adapter | None = None,
 ) -> Distilled:
     """Train a student of few evaluations from a teacher of many, and write it as a model of its own.
 
@@ -87,6 +90,8 @@ def distill(
     Args:
         teacher: a shipped model, a .safetensors file of `fewstep train`, or a folder in the format of diffusers.
         method: one of `fewstep.distillation`, such as `Regression(rows=1)`.
+        adapter: trains a LoRA in place of all weights. The student has it merged; of a folder it is written apart too,
+            as `lora/pytorch_lora_weights.safetensors`.
 
     Raises:
         InvalidInput: the method does not fit the teacher, the folder belongs to another run, and what drawing refuses.
@@ -104,7 +109,8 @@ def distill(
     batch = min(settings.batch, 256)
     data = drawing.drawn(of, source.count, place / "pairs", 0, batch, watch.pairs)
     held_out = drawing.drawn(of, source.held_out, place / "pairs", HELD_OUT, batch)
-    roles = student_of(pipe.model.denoiser(), of.guidance if data.conditions.guided else 1.0, succeeds)
+    scale = of.guidance if data.conditions.guided else 1.0
+    roles = student_of(pipe.model.denoiser(), scale, succeeds, adapter, settings.seed)
     plan = method.plan(roles[STUDENT].network)
     seconds = 0.0
 
@@ -113,15 +119,19 @@ def distill(
         seconds = now.seconds
         watch.training(now)
 
-    run = Run(method, roles, data, settings, place)
+    run = Run(method, roles, data, settings, place, {} if adapter is None else {"lora": asdict(adapter)})
     module = train(run, told)
     module.eval().requires_grad_(False)
     found = report_of(student_draws(roles[STUDENT].network, plan, held_out), plan, held_out, seconds, batch)
+    apart = None
+    if adapter is not None:
+        module, changes = lora.merged(module)
+        apart = lora.write_lora(place, origin, changes, plan)
     target = files.target_of(place, origin)
     facts = {"student": {"teacher": pipe.model.name, "guidance": of.guidance}, **run.known_as}
     files.write(target, origin, module, plan, facts)
     write_whole(place / REPORT, json.dumps(found.to_json(), indent=1).encode())
-    return Distilled(load(target, device=device), target, found)
+    return Distilled(load(target, device=device), target, found, apart)
 
 
 def check(method: Method, pipe: Pipeline) -> None:

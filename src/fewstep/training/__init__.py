@@ -4,6 +4,7 @@ run = Run(method, roles, data, Settings(steps=2000), Path("runs/student"))
 module = train(run)                                    # the same call goes on after an interruption
 """
 
+from fewstep.training.adapter import Adapter
 from fewstep.training.average import Averages, Snapshot, combination
 from fewstep.training.draws import Draws
 from fewstep.training.loop import Data, Diverged, Progress, Run, train
@@ -27,6 +28,7 @@ __all__ = [
     "OPTIMISERS",
     "STUDENT",
     "TEACHER",
+    "Adapter",
     "Averages",
     "Batch",
     "Data",

@@ -18,7 +18,7 @@ from fewstep.files import read_bounded, write_whole
 from fewstep.training import state as states
 from fewstep.training.average import Averages
 from fewstep.training.draws import Draws, key_of
-from fewstep.training.method import STUDENT, TEACHER, Batch, Method, Phase, Roles
+from fewstep.training.method import STUDENT, TEACHER, Batch, Method, Phase, Role, Roles
 from fewstep.training.order import members
 from fewstep.training.settings import Settings
 from fewstep.training.state import Learner, Saved
@@ -98,7 +98,7 @@ def train(run: Run, watch: Callable[[Progress], None] = lambda now: None) -> nn.
         Diverged: a loss or its gradient is not finite; the message names step and samples.
         OSError: a state cannot be written; the earlier ones stay.
     """
-    learners = {name: learner_of(role.module, run.settings) for name, role in run.roles.items() if role.trained}
+    learners = {name: learner_of(role, run.settings) for name, role in run.roles.items() if role.trained}
     run.folder.mkdir(parents=True, exist_ok=True)
     saved = states.read(run.folder / STATES, run.known_as)
     step, seconds = 0, 0.0
@@ -130,10 +130,10 @@ def train(run: Run, watch: Callable[[Progress], None] = lambda now: None) -> nn.
     return averaged(run.roles[STUDENT].module, learners[STUDENT], settings)
 
 
-def learner_of(module: nn.Module, settings: Settings) -> Learner:
-    """What belongs to a module that is trained, at its beginning."""
-    weights = dict(module.named_parameters())
-    return Learner(weights, Averages(weights, settings.widths), settings.optimiser_of(module))
+def learner_of(role: Role, settings: Settings) -> Learner:
+    """What belongs to a role that is trained, at its beginning."""
+    weights = role.weights
+    return Learner(weights, Averages(weights, settings.widths), settings.optimiser_of(weights))
 
 
 def succeed(roles: Roles, learners: Mapping[str, Learner], settings: Settings) -> dict[str, Learner]:
@@ -141,7 +141,7 @@ def succeed(roles: Roles, learners: Mapping[str, Learner], settings: Settings) -
     student = averaged(roles[STUDENT].module, learners[STUDENT], settings)
     with torch.no_grad():
         roles[TEACHER].module.load_state_dict(student.state_dict())  # with buffers
-    return {**learners, STUDENT: learner_of(student, settings)}
+    return {**learners, STUDENT: learner_of(roles[STUDENT], settings)}
 
 
 def averaged(module: nn.Module, learner: Learner, settings: Settings) -> nn.Module:
@@ -149,7 +149,7 @@ def averaged(module: nn.Module, learner: Learner, settings: Settings) -> nn.Modu
     if settings.width:
         average = learner.averages.by_width[settings.width]
         with torch.no_grad():
-            for name, parameter in module.named_parameters():
+            for name, parameter in learner.weights.items():
                 parameter.copy_(average[name])
     return module
 

@@ -20,7 +20,8 @@ from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser, picked
 from fewstep.denoise.convert import Network
 from fewstep.denoise.guided import Guided
-from fewstep.training.draws import Draws
+from fewstep.training.adapter import Adapter, is_adapted
+from fewstep.training.draws import Draws, key_of
 
 STUDENT, TEACHER = "student", "teacher"
 
@@ -102,11 +103,13 @@ class Role:
     Attributes:
         network: as a denoiser, its condition still to be given.
         guidance: the scale at which it answers, as long as it is the original teacher; 1 is the conditional model.
+        adapted: whether a low-rank change is all that is trained of it, and its own weights are another's too.
     """
 
     network: Network
     trained: bool = True
     guidance: float = 1.0
+    adapted: bool = False
 
     @property
     def module(self) -> nn.Module:
@@ -115,6 +118,12 @@ class Role:
         if module is None:
             raise InvalidInput("only a network that is a torch.nn.Module can be trained, and this one is a function")
         return module
+
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """What is trained of it, or was in an earlier stage, by name."""
+        found = self.module.named_parameters()
+        return {name: weight for name, weight in found if not self.adapted or is_adapted(name)}
 
     def answering(self, batch: Batch, guided: bool = False) -> Denoiser:
         """The denoiser of a batch under its conditions, guided where asked and where there is something to guide by."""
@@ -155,17 +164,26 @@ class Method(Protocol):
         ...
 
 
-def student_of(teacher: Network, guidance: float = 1.0, succeeds: bool = False) -> dict[str, Role]:
+def student_of(
+    teacher: Network, guidance: float = 1.0, succeeds: bool = False, adapter: Adapter | None = None, seed: int = 0
+) -> dict[str, Role]:
     """The two roles of most methods: the teacher, in evaluation mode, and a copy of it that is trained.
 
-    Where the student `succeeds` the teacher in later stages, the teacher is a copy too, and the caller's stays.
+    Where the student `succeeds` the teacher in later stages, the teacher is a copy too, and the caller's stays. With an
+    `adapter` copies share the weights of the original, which nobody changes, and a low-rank change of them is trained.
     """
+    shared = adapter is not None
     roles = {
-        STUDENT: Role(twin(teacher)),
-        TEACHER: Role(twin(teacher) if succeeds else teacher, trained=False, guidance=guidance),
+        STUDENT: Role(twin(teacher, shared), adapted=shared),
+        TEACHER: Role(twin(teacher, shared) if succeeds else teacher, False, guidance, shared and succeeds),
     }
-    roles[STUDENT].module.requires_grad_(True).train()
+    for role in roles.values():
+        if adapter is not None and role.adapted:
+            adapter.put_on(role.module, key_of(seed, "adapter"))
     roles[TEACHER].module.requires_grad_(False).eval()
+    for weight in roles[STUDENT].weights.values():
+        weight.requires_grad_(True)
+    roles[STUDENT].module.train()
     return roles
 
 
@@ -176,10 +194,12 @@ def schedule_of(network: Network) -> Schedule:
     return network.schedule
 
 
-def twin(network: Network) -> Network:
-    """The same denoiser with weights of its own."""
+def twin(network: Network, shared: bool = False) -> Network:
+    """The same denoiser with modules of its own, and weights of its own unless they are `shared`."""
+    module = network.module
+    tensors = [*module.parameters(), *module.buffers()] if shared and module is not None else []
     return Network(
-        copy.deepcopy(network.network),
+        copy.deepcopy(network.network, {id(tensor): tensor for tensor in tensors}),
         schedule_of(network),
         network.prediction,
         condition=network.condition,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,9 +91,9 @@ class Settings:
         rises = min(1.0, (phase.step - phase.begins + 1) / max(1, self.warmup))
         return self.rate * rises * falls[self.decay]
 
-    def optimiser_of(self, module: nn.Module) -> Any:
-        """A new optimiser of a module's weights."""
+    def optimiser_of(self, weights: Mapping[str, nn.Parameter]) -> Any:
+        """A new optimiser of some weights by name."""
         if self.muon:
-            return Muon(dict(module.named_parameters()), self.rate, self.muon, BETAS, self.weight_decay)
+            return Muon(weights, self.rate, self.muon, BETAS, self.weight_decay)
         more = {"weight_decay": self.weight_decay} if self.optimiser == "adamw" else {}
-        return OPTIMISERS[self.optimiser](module.parameters(), lr=self.rate, **more)
+        return OPTIMISERS[self.optimiser](weights.values(), lr=self.rate, **more)
