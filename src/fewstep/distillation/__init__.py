@@ -6,8 +6,10 @@ found = distill("digits", Regression(rows=1), "runs/one-step", settings=Settings
 found.pipe([3, 1, 4])
 """
 
+from fewstep.distillation import consistency
 from fewstep.distillation.consistency import Consistency
-from fewstep.distillation.distill import Distilled, Source, Watch, distill
+from fewstep.distillation.distill import Distilled, Measuring, Source, Watch, distill
+from fewstep.distillation.health import Checks, Health
 from fewstep.distillation.progressive import Progressive
 from fewstep.distillation.reflow import Reflow
 from fewstep.distillation.regression import Regression
@@ -16,11 +18,17 @@ from fewstep.training import Settings
 
 METHODS = {method.name: method for method in (Regression, Progressive, Consistency, Reflow)}
 """The methods by name."""
+PRESETS = {Consistency.name: consistency.PRESETS}
+"""Options that go together, by method and name."""
 
 __all__ = [
     "METHODS",
+    "PRESETS",
+    "Checks",
     "Consistency",
     "Distilled",
+    "Health",
+    "Measuring",
     "Progressive",
     "Reflow",
     "Regression",
