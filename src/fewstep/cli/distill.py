@@ -117,9 +117,31 @@ OPTIMISERS = ("adam", "adamw", "radam")
 @option(
     "--held-out",
     type=click.IntRange(16),
-    default=256,
+    default=512,
     heading=MEASURING,
-    help="Pictures of other noise that the report is measured on.",
+    help="Pictures of other noise that the report is measured on, and as many of the teacher's to compare them with.",
+)
+@option(
+    "--check-every",
+    type=click.IntRange(0),
+    default=100,
+    heading=MEASURING,
+    help="Steps between looks at the student on other noise, the best of which is kept; 0 keeps the last.",
+)
+@option(
+    "--clip",
+    "clip_folder",
+    type=click.Path(),
+    metavar="FOLDER",
+    heading=MEASURING,
+    help="Folder with CLIP's weights: measure distances on its features.",
+)
+@option(
+    "--tune",
+    type=click.FloatRange(0),
+    default=0,
+    heading=MEASURING,
+    help="Seconds in which a plan without training is tuned, to stand beside the student; 0 tunes none.",
 )
 @place.options("device")
 @option(
@@ -169,6 +191,11 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
             line = f"step {now.step} of {now.steps}: {loss}, {now.left:.0f} s left" if said else ""
             bar(now.step, of=now.steps, words=loss, line=line)
 
+        def health(found: fs.distillation.Health) -> None:
+            bar(found.step, words=figures(found), line=f"step {found.step}: {figures(found)}")
+            for remark in found.remarks:
+                note(f"step {found.step}: {remark.figure}: {remark.words}")
+
         try:
             found = fs.distillation.distill(
                 teacher,
@@ -176,8 +203,11 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
                 folder,
                 settings=settings,
                 source=source,
+                measuring=fs.distillation.Measuring(
+                    fs.distillation.Checks(every=given["check_every"]), given["clip_folder"], given["tune"]
+                ),
                 device=given["device"],
-                watch=fs.distillation.Watch(pairs, training),
+                watch=fs.distillation.Watch(pairs, training, health),
                 adapter=adapter,
             )
         except fs.training.Diverged as error:
@@ -200,13 +230,25 @@ def named(teacher: str) -> str:
 
 
 def method_of(name: str, options: Mapping[str, Any]) -> fs.training.Method:
-    """A method with some of its options. Raises `InvalidInput` for those that it has not."""
+    """A method with some of its options, over those of its preset. Raises `InvalidInput` for those that it has not."""
     kind = fs.distillation.METHODS[name]
-    known = [one.name for one in fields(kind)]
+    presets = fs.distillation.PRESETS.get(name, {})
+    known = [one.name for one in fields(kind)] + ["preset"] * bool(presets)
     for option_name in options:
         if option_name not in known:
             raise unknown_name(f"option of {name}", option_name, known)
-    return kind(**options)
+    own = {option_name: value for option_name, value in options.items() if option_name != "preset"}
+    if "preset" not in options:
+        return kind(**own)
+    if options["preset"] not in presets:
+        raise unknown_name(f"preset of {name}", str(options["preset"]), presets)
+    return kind(**{**presets[options["preset"]], **own})
+
+
+def figures(found: fs.distillation.Health) -> str:
+    """What a look found, in a line."""
+    shown = ", ".join(f"{name} {value:.3g}" for name, value in found.figures.items() if " at " not in name)
+    return f"{shown}, the best so far" if found.best == found.step else f"{shown}; the best was step {found.best}"
 
 
 def adapter_of(given: Mapping[str, Any]) -> fs.distillation.Adapter | None:
@@ -229,16 +271,31 @@ def subjects(given: Mapping[str, Any]) -> list[Any] | None:
 
 def show(report: fs.distillation.Report) -> None:
     """Print the report for people."""
-    columns = ["what draws", "NFE", "error", "95% interval", "times the student's", "95% interval of it"]
+    columns = ["what draws", "rows", "NFE", "error", "95% interval", "distance", "95% interval", "times the error"]
     lines = [
-        [line.who, f"{line.nfe:g}", f"{line.error:.4g}", f"{line.low:.4g} to {line.high:.4g}"]
-        + ([f"{line.times:.3g}", f"{line.times_low:.3g} to {line.times_high:.3g}"] if number else ["", ""])
-        for number, line in enumerate(report.lines)
+        [line.who, str(line.rows), f"{line.nfe:g}", *figure(line.error), *figure(line.distance), ratio(line)]
+        for line in report.lines
     ]
     show_table(columns, lines, right=columns[1:])
     click.echo()
     click.echo(report.verdict)
+    for one in report.notes:
+        note(one)
+    cost = report.cost
+    drawn = "" if cost.drawing is None else f" in {cost.drawing:.0f} s"
     note(
-        f"{report.images} pictures of held-out noise; the best of {report.compared} plans without training; "
-        f"{report.seconds:.0f} s of training"
+        f"The teacher drew {cost.pictures} pictures of {cost.nfe:g} evaluations{drawn}; training took "
+        f"{cost.training:.0f} s; the rivals are the best of {report.compared} plans without training"
     )
+
+
+def figure(interval: Any) -> tuple[str, str]:
+    """A figure and its interval, in two cells."""
+    return ("-", "") if interval is None else (f"{interval.value:.4g}", str(interval))
+
+
+def ratio(line: Any) -> str:
+    """How many times the student's an error is, with its interval; nothing of the student itself."""
+    if line.times is None or line.times == (1.0, 1.0, 1.0):
+        return ""
+    return f"{line.times.value:.3g} ({line.times.low:.3g} to {line.times.high:.3g})"

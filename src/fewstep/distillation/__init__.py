@@ -6,9 +6,11 @@ found = distill("digits", Regression(rows=1), "runs/one-step", settings=Settings
 found.pipe([3, 1, 4])
 """
 
+from fewstep.distillation import consistency
 from fewstep.distillation.consistency import Consistency
-from fewstep.distillation.distill import Distilled, Source, Watch, distill
+from fewstep.distillation.distill import Distilled, Measuring, Source, Watch, distill
 from fewstep.distillation.extraction import lora_of
+from fewstep.distillation.health import Checks, Health
 from fewstep.distillation.lora import write_adapted
 from fewstep.distillation.progressive import Progressive
 from fewstep.distillation.refinement import Refinement
@@ -19,12 +21,18 @@ from fewstep.training import Adapter, Settings
 
 METHODS = {method.name: method for method in (Regression, Refinement, Progressive, Consistency, Reflow)}
 """The methods by name."""
+PRESETS = {Consistency.name: consistency.PRESETS}
+"""Options that go together, by method and name."""
 
 __all__ = [
     "METHODS",
+    "PRESETS",
     "Adapter",
+    "Checks",
     "Consistency",
     "Distilled",
+    "Health",
+    "Measuring",
     "Progressive",
     "Refinement",
     "Reflow",

@@ -3,31 +3,35 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
-from fewstep.core.plan import Plan
-from fewstep.denoise.convert import Network
 from fewstep.distillation import lora
 from fewstep.distillation import pairs as drawing
 from fewstep.distillation import student as files
+from fewstep.distillation.health import WIDTHS, Checks, Health, Watcher
+from fewstep.distillation.judge import Judge
 from fewstep.distillation.pairs import Pairs, Teacher
-from fewstep.distillation.report import Report, report_of
+from fewstep.distillation.report import Cost, Report, report_of
+from fewstep.distillation.rivals import nfe_of
+from fewstep.distillation.trajectory import Consistent, Trajectories
 from fewstep.drawing import Guidance
 from fewstep.files import write_whole
 from fewstep.pipeline import Pipeline, load
-from fewstep.training import STUDENT, Adapter, Method, Progress, Run, Settings, student_of, train
+from fewstep.training import STATES, STUDENT, Adapter, Method, Progress, Run, Settings, schedule_of, student_of, train
 
 REPORT = "report.json"
-HELD_OUT = 10**8
-"""Numbers of pairs that are held out begin here."""
+HELD_OUT, REFERENCE, WATCHED = 10**8, 2 * 10**8, 4 * 10**8
+"""Numbers of pairs begin here that no training sees: of the report, of what its distances are measured to, and of the
+looks while it trains.
+"""
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,14 @@ class Source:
         subjects: prompts or labels in turn; None is every class.
         guidance: the scale, which the student has inside afterwards; None is what the teacher recommends.
         steps: of the teacher's own sampler; None is 20, or the plan of its own where the teacher is a student itself.
-        count: pictures to train on; `held_out`: pictures for the report.
+        count: pictures to train on; `held_out`: pictures for the report, and as many to measure distances to.
     """
 
     subjects: Sequence[Any] | None = None
     guidance: float | None = None
     steps: int | None = None
     count: int = 8192
-    held_out: int = 256
+    held_out: int = 512
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("count", 1), ("held_out", 16)):
@@ -54,11 +58,33 @@ class Source:
                 raise InvalidInput(f"{name} must be a whole number of at least {least}, got {value!r}")
 
 
+@dataclass(frozen=True)
+class Measuring:
+    """How a student is measured, while it is trained and in the end.
+
+    Attributes:
+        checks: the looks while it is trained.
+        clip: a folder with CLIP's weights, on whose features distances are measured; None takes those of the shipped
+            classifier for digits, and thumbnails for other pictures.
+        tune: seconds in which a plan of the teacher's network is tuned, to stand beside the student at as many
+            evaluations; 0 tunes none. Plans that come with the teacher stand there anyway.
+    """
+
+    checks: Checks = field(default_factory=Checks)
+    clip: str | os.PathLike[str] | None = None
+    tune: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.tune, int | float) and math.isfinite(self.tune) and self.tune >= 0):
+            raise InvalidInput(f"tune is a number of seconds of at least 0, got {self.tune!r}")
+
+
 class Watch(NamedTuple):
-    """Who is told how it goes on: of the pairs that are drawn, (done, of), and of training."""
+    """Who is told how it goes on: of the pairs that are drawn, (done, of), of training, and of looks at the student."""
 
     pairs: Callable[[int, int], None] = lambda done, of: None
     training: Callable[[Progress], None] = lambda now: None
+    health: Callable[[Health], None] = lambda found: None
 
 
 class Distilled(NamedTuple):
@@ -77,6 +103,7 @@ def distill(
     *,
     settings: Settings | None = None,
     source: Source | None = None,
+    measuring: Measuring | None = None,
     device: torch.device | str = "cpu",
     watch: Watch | None = None,
     adapter: Adapter | None = None,
@@ -99,6 +126,7 @@ def distill(
         OSError: a file cannot be written; what was written before stays.
     """
     settings, source, watch = settings or Settings(), source or Source(), watch or Watch()
+    measuring = measuring or Measuring()
     place = Path(folder)
     origin = files.source_of(teacher)
     pipe = load(teacher, device=device)
@@ -107,11 +135,18 @@ def distill(
     of = Teacher.of(pipe, source.subjects, source.guidance, source.steps)
     check_guidance(method, of)
     batch = min(settings.batch, 256)
-    data = drawing.drawn(of, source.count, place / "pairs", 0, batch, watch.pairs)
-    held_out = drawing.drawn(of, source.held_out, place / "pairs", HELD_OUT, batch)
+
+    def draw(first: int, count: int) -> Pairs:
+        return drawing.drawn(of, count, place / "pairs", first, batch, watch.pairs)
+
+    data = draw(0, source.count)
+    judge = Judge(draw(HELD_OUT, source.held_out), draw(REFERENCE, source.held_out), measuring.clip, batch)
     scale = of.guidance if data.conditions.guided else 1.0
     roles = student_of(pipe.model.denoiser(), scale, succeeds, adapter, settings.seed)
-    plan = method.plan(roles[STUDENT].network)
+    method.plan(roles[STUDENT].network)
+    decides = {"checks": asdict(measuring.checks)} | ({} if adapter is None else {"lora": asdict(adapter)})
+    run = Run(method, roles, data, settings, place, decides)
+    watcher = watcher_of(run, draw, measuring, batch, watch.health)
     seconds = 0.0
 
     def told(now: Progress) -> None:
@@ -119,19 +154,45 @@ def distill(
         seconds = now.seconds
         watch.training(now)
 
-    run = Run(method, roles, data, settings, place, {} if adapter is None else {"lora": asdict(adapter)})
-    module = train(run, told)
+    module = train(run._replace(looks=() if watcher is None else (watcher,)), told)
+    step = settings.steps if watcher is None else watcher.put_best(roles[STUDENT].weights)
     module.eval().requires_grad_(False)
-    found = report_of(student_draws(roles[STUDENT].network, plan, held_out), plan, held_out, seconds, batch)
+    network = roles[STUDENT].network
+    cost = Cost(source.count, nfe_of(of.order.plan, data), data.seconds, seconds)
+    found = report_of(network, method, judge, cost, step, settings.steps, measuring.tune)
     apart = None
     if adapter is not None:
         module, changes = lora.merged(module)
-        apart = lora.write_lora(place, origin, changes, plan)
+        apart = lora.write_lora(place, origin, changes, method.plan(network))
     target = files.target_of(place, origin)
-    facts = {"student": {"teacher": pipe.model.name, "guidance": of.guidance}, **run.known_as}
-    files.write(target, origin, module, plan, facts)
+    facts = {"student": {"teacher": pipe.model.name, "guidance": of.guidance, "step": step}, **run.known_as}
+    files.write(target, origin, module, method.plan(network), facts)
     write_whole(place / REPORT, json.dumps(found.to_json(), indent=1).encode())
     return Distilled(load(target, device=device), target, found, apart)
+
+
+def watcher_of(
+    run: Run,
+    draw: Callable[[int, int], Pairs],
+    measuring: Measuring,
+    batch: int,
+    tell: Callable[[Health], None],
+) -> Watcher | None:
+    """Who looks at the student of a run while it is trained; None where nobody is to.
+
+    `draw` gives the pairs from a number on, so many.
+    """
+    checks = measuring.checks
+    if not checks.every:
+        return None
+    watched = draw(WATCHED, checks.count)
+    judge = Judge(watched, draw(WATCHED + checks.count, checks.count), measuring.clip, batch, WIDTHS)
+    trajectories = None
+    if isinstance(run.method, Consistent) and not watched.teacher.order.plan.stochastic:
+        between = run.method.consistent(schedule_of(run.roles[STUDENT].network))
+        trajectories = Trajectories.of(watched, between, batch)
+    folder, steps = run.folder / STATES, run.settings.steps
+    return Watcher(run.method, checks, judge, folder, run.known_as, steps, trajectories, tell)
 
 
 def check(method: Method, pipe: Pipeline) -> None:
@@ -160,15 +221,3 @@ def check_guidance(method: Method, teacher: Teacher) -> None:
             f"{teacher.pipe.model.name} recommends {guidance.method} from {guidance.interval[0]:g} to "
             f"{guidance.interval[1]:g} in sigma / alpha: use regression, which learns from what the teacher draws"
         )
-
-
-def student_draws(network: Network, plan: Plan, held_out: Pairs) -> Callable[[Sequence[int]], Tensor]:
-    """Draws held-out pairs with the student, by their numbers from 0."""
-
-    def draw(part: Sequence[int]) -> Tensor:
-        numbers = [held_out.first + number for number in part]
-        denoiser = network.given(held_out.conditions.of(numbers).positive)
-        noise = drawing.noise_of(numbers, held_out.shape, held_out.teacher.pipe.model.device)
-        return drawing.run(plan, denoiser, noise, numbers)
-
-    return draw

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from torch import Tensor
@@ -18,11 +18,11 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
-from fewstep.denoise.base import Denoiser, Level
+from fewstep.denoise.base import Level
 from fewstep.denoise.convert import Network
 from fewstep.solvers.compiler import compile
 from fewstep.solvers.registry import SAMPLERS
-from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
+from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, check_rows, one_stage, schedule_of
 
 MOST_ROWS = 8
 
@@ -60,7 +60,8 @@ class Regression:
         drawn = unrolled(plan, role.answering(batch), batch.noise * plan.entry[1])
         yield Loss(STUDENT, (drawn - batch.data).square().mean())
 
-    def plan(self, network: Network) -> Plan:
+    def plan(self, network: Network, rows: int | None = None) -> Plan:
+        check_rows(self.name, self.rows, rows)
         return student_plan(schedule_of(network), self.sampler, self.rows, self.grid)
 
 
@@ -79,7 +80,13 @@ def student_plan(schedule: Schedule, sampler: str, rows: int, grid: str) -> Plan
     return plan
 
 
-def unrolled(plan: Plan, denoiser: Denoiser, start: Tensor) -> Tensor:
+class Estimator(Protocol):
+    """What a plan is unrolled with: a denoiser, or what stands for one."""
+
+    def estimate(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]: ...
+
+
+def unrolled(plan: Plan, denoiser: Estimator, start: Tensor) -> Tensor:
     """What a plan without noise makes of states (B, ..) at its entry, with gradients through all rows."""
     registers: list[Tensor | None] = [None] * plan.registers
     registers[0] = start

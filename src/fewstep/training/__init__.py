@@ -7,7 +7,8 @@ module = train(run)                                    # the same call goes on a
 from fewstep.training.adapter import Adapter
 from fewstep.training.average import Averages, Snapshot, combination
 from fewstep.training.draws import Draws
-from fewstep.training.loop import Data, Diverged, Progress, Run, train
+from fewstep.training.look import Look, Seen
+from fewstep.training.loop import STATES, Data, Diverged, Progress, Run, train
 from fewstep.training.method import (
     STUDENT,
     TEACHER,
@@ -18,6 +19,7 @@ from fewstep.training.method import (
     Phase,
     Role,
     Roles,
+    check_rows,
     one_stage,
     schedule_of,
     student_of,
@@ -26,6 +28,7 @@ from fewstep.training.settings import OPTIMISERS, Settings
 
 __all__ = [
     "OPTIMISERS",
+    "STATES",
     "STUDENT",
     "TEACHER",
     "Adapter",
@@ -34,6 +37,7 @@ __all__ = [
     "Data",
     "Diverged",
     "Draws",
+    "Look",
     "Loss",
     "Method",
     "Needs",
@@ -42,8 +46,10 @@ __all__ = [
     "Role",
     "Roles",
     "Run",
+    "Seen",
     "Settings",
     "Snapshot",
+    "check_rows",
     "combination",
     "one_stage",
     "schedule_of",

@@ -18,6 +18,7 @@ from fewstep.files import read_bounded, write_whole
 from fewstep.training import state as states
 from fewstep.training.average import Averages
 from fewstep.training.draws import Draws, key_of
+from fewstep.training.look import Look, averaged, put_average
 from fewstep.training.method import STUDENT, TEACHER, Batch, Method, Phase, Role, Roles
 from fewstep.training.order import members
 from fewstep.training.settings import Settings
@@ -70,7 +71,12 @@ class Progress:
 
 
 class Run(NamedTuple):
-    """What is trained: a method, its networks, the data, the settings and the folder of states and log."""
+    """What is trained: a method, its networks, the data, the settings and the folder of states and log.
+
+    Attributes:
+        identity: more that decides the result, as plain JSON values.
+        looks: at the averaged weights, every so often.
+    """
 
     method: Method
     roles: Roles
@@ -78,6 +84,7 @@ class Run(NamedTuple):
     settings: Settings
     folder: Path
     identity: Mapping[str, Any] = {}
+    looks: Sequence[Look] = ()
 
     @property
     def known_as(self) -> dict[str, Any]:
@@ -124,10 +131,22 @@ def train(run: Run, watch: Callable[[Progress], None] = lambda now: None) -> nn.
         log.add(losses)
         if step % settings.log_every == 0 or step == settings.steps:
             tell(phase, log.line(step, settings.learning_rate(phase), seconds))
+        look_at(run, learners, step, log)
         if step % settings.state_every == 0 or step == settings.steps:
             tensors = states.tensors_of(run.roles, learners, phase.stage)
             states.write(run.folder / STATES, run.known_as, Saved(step, phase.stage, seconds, tensors))
-    return averaged(run.roles[STUDENT].module, learners[STUDENT], settings)
+    put_average(learners[STUDENT], settings)
+    return run.roles[STUDENT].module
+
+
+def look_at(run: Run, learners: Mapping[str, Learner], step: int, log: _Log) -> None:
+    """Take the looks that are due after a step, by the averaged weights."""
+    due = [look for look in run.looks if step % look.every == 0 or step == run.settings.steps]
+    if not due:
+        return
+    with averaged(run.roles, learners, run.settings):
+        for look in due:
+            log.saw(step, look(step, run.roles).figures)
 
 
 def learner_of(role: Role, settings: Settings) -> Learner:
@@ -138,20 +157,11 @@ def learner_of(role: Role, settings: Settings) -> Learner:
 
 def succeed(roles: Roles, learners: Mapping[str, Learner], settings: Settings) -> dict[str, Learner]:
     """A new stage: the averaged student becomes the teacher and its own beginning, with a new optimiser and average."""
-    student = averaged(roles[STUDENT].module, learners[STUDENT], settings)
+    student = roles[STUDENT].module
+    put_average(learners[STUDENT], settings)
     with torch.no_grad():
         roles[TEACHER].module.load_state_dict(student.state_dict())  # with buffers
     return {**learners, STUDENT: learner_of(roles[STUDENT], settings)}
-
-
-def averaged(module: nn.Module, learner: Learner, settings: Settings) -> nn.Module:
-    """The module with the weights of the average that is the result."""
-    if settings.width:
-        average = learner.averages.by_width[settings.width]
-        with torch.no_grad():
-            for name, parameter in learner.weights.items():
-                parameter.copy_(average[name])
-    return module
 
 
 def take_step(run: Run, learners: Mapping[str, Learner], phase: Phase) -> dict[str, float]:
@@ -221,9 +231,18 @@ class _Log:
         names = sorted({name for losses in self.recent for name in losses})
         means = {name: _mean([losses[name] for losses in self.recent if name in losses]) for name in names}
         self.recent = []
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "loss": means, "rate": rate, "seconds": round(seconds, 2)}) + "\n")
+        self.write({"step": step, "loss": means, "rate": rate, "seconds": round(seconds, 2)})
         return means
+
+    def saw(self, step: int, figures: Mapping[str, float]) -> None:
+        """What a look found."""
+        if figures:
+            self.write({"step": step, "seen": dict(figures)})
+
+    def write(self, facts: Mapping[str, Any]) -> None:
+        """Add a line."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(facts) + "\n")
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -159,8 +159,11 @@ class Method(Protocol):
         """The losses of a batch, each a mean over it."""
         ...
 
-    def plan(self, network: Network) -> Plan:
-        """The plan that the trained network is to be sampled with."""
+    def plan(self, network: Network, rows: int | None = None) -> Plan:
+        """The plan that the trained network is to be sampled with, in other `rows` than those of the method if asked.
+
+        Raises `InvalidInput` where the network has not learnt to draw in so many, saying why.
+        """
         ...
 
 
@@ -185,6 +188,15 @@ def student_of(
         weight.requires_grad_(True)
     roles[STUDENT].module.train()
     return roles
+
+
+def check_rows(method: str, own: int, rows: int | None) -> None:
+    """Raise `InvalidInput` for other rows than a method's `own`, where its student knows the times of these alone."""
+    if rows is not None and rows != own:
+        raise InvalidInput(
+            f"a student by {method} knows the times of its own {own} row{'s' * (own != 1)} alone, got rows={rows}: "
+            "train one for these"
+        )
 
 
 def schedule_of(network: Network) -> Schedule:
