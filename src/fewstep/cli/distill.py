@@ -19,7 +19,7 @@ from fewstep.core import InvalidInput, unknown_name
 
 LINE_EVERY = 500
 """Steps between lines where there is no terminal for a bar."""
-METHODS = ("regression", "progressive", "consistency", "reflow")
+METHODS = ("regression", "refinement", "progressive", "consistency", "reflow")
 TARGETS = ("all", "linear", "attention")
 OPTIMISERS = ("adam", "adamw", "radam")
 """Here too, so that the help needs no torch."""
@@ -51,6 +51,14 @@ OPTIMISERS = ("adam", "adamw", "radam")
     default="adam",
     heading=TRAINING,
     help="What moves the weights.",
+)
+@option(
+    "--muon",
+    type=click.FloatRange(0),
+    default=0.0,
+    usual="without",
+    heading=TRAINING,
+    help="Rate of Muon for the matrices, beside which --optimiser adamw has the rest.",
 )
 @option(
     "--average",
@@ -155,11 +163,12 @@ OPTIMISERS = ("adam", "adamw", "radam")
 def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
     """Train a student of few evaluations from TEACHER, the digits by default, with guidance inside.
 
-    METHOD is regression (the student draws by its own plan of 1 to 8 rows and ends where the teacher does), progressive
-    (two steps become one, again and again), consistency (one estimate all along a trajectory) or reflow (a flow's own
-    ways made straight). The teacher first draws the pictures to learn from. Ctrl-C stops; the same command goes on to
-    the same weights. At the end a report says how near the student is to the teacher on other noise, beside the
-    strongest samplers without training.
+    METHOD is regression (the student draws by its own plan of 1 to 8 rows and ends where the teacher does), refinement
+    (one student for 1, 2 and 4 rows, each of which goes on from what the one before has drawn), progressive (two steps
+    become one, again and again), consistency (one estimate all along a trajectory) or reflow (a flow's own ways made
+    straight). The teacher first draws the pictures to learn from. Ctrl-C stops; the same command goes on to the same
+    weights. At the end a report says how near the student is to the teacher on other noise, beside the strongest
+    samplers without training.
 
     \b
         fewstep distill regression
