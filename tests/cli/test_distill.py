@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -17,7 +18,7 @@ from fewstep.zoo import Spec, save
 from models import tiny
 
 Call = Callable[..., Result]
-SHORT = ("--steps", 6, "--batch", 8, "--pairs", 16, "--held-out", 16, "--teacher-steps", 4)
+SHORT = ("--steps", 6, "--batch", 8, "--pairs", 16, "--held-out", 16, "--teacher-steps", 4, "--check-every", 3)
 
 
 def test_a_student_is_trained_reported_and_drawn_with(call: Call, here: Path) -> None:
@@ -25,6 +26,11 @@ def test_a_student_is_trained_reported_and_drawn_with(call: Call, here: Path) ->
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == "runs/tiny-regression/student.safetensors"
     assert "the student" in done.stdout
+    assert "the teacher" in done.stdout
+    assert re.search(
+        r"step 3: error [\d.]+, distance [-\d.e+]+, diversity [\d.]+, saturation [-\d.]+, the best", done.stderr
+    )
+    assert "Other numbers of rows are not measured: a student by regression knows the times of its own 2" in done.stderr
     drawn = call("generate", "runs/tiny-regression/student.safetensors", "--labels", "0", "--json")
     assert json.loads(drawn.stdout)["nfe"] == 2
     again = call("distill", "regression", "tiny.safetensors", *SHORT, "--option", "rows=2", "--json")
@@ -45,6 +51,9 @@ def test_a_student_is_trained_reported_and_drawn_with(call: Call, here: Path) ->
         (("regression", "--prompts", "none.txt"), "none.txt"),
         (("regression", "--labels", "7"), "has no label 7"),
         (("regression", "--batch", "9", "--accumulate", "2"), "equal parts"),
+        (("consistency", "--option", "preset=etc"), "unknown preset of consistency 'etc': did you mean 'ect'"),
+        (("regression", "--clip", "nowhere"), "nowhere is not a folder of clip"),
+        (("regression", "--tune", "-1"), "--tune"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line_before_anything_is_written(

@@ -230,7 +230,7 @@ def test_the_best_look_itself_is_not_worse_than_any() -> None:
 
 def test_blurred_and_noisy_pictures_are_told_by_their_diversity(tmp_path: Path) -> None:
     looks = watcher(tmp_path, Regression())
-    states = looks.judge.held_out.states(range(16))
+    states = looks.judge.held_out.states(range(16)).clamp(-1, 1)
 
     def diversity(draw: Callable[[Sequence[int]], torch.Tensor]) -> float:
         return looks.figures(looks.judge.look(draw), False)["diversity"]
@@ -276,7 +276,7 @@ def test_the_states_that_are_followed_are_on_the_way_to_the_picture(tmp_path: Pa
     plan, last = of.order.plan, found.stations[-1]
     assert last.time == plan.rows[-1].t
     asked: list[torch.Tensor] = []
-    denoiser = of.pipe.denoiser([n % tiny.CLASSES for n in range(16)], guidance=1.0)
+    denoiser = of.pipe.denoiser([(pairs.first + n) % tiny.CLASSES for n in range(16)], guidance=1.0)
     noise = pairs.batch(range(16)).noise
     assert noise is not None
     fs.sample(plan, denoiser, start=noise * plan.entry[1], on_row=lambda now: asked.append(now.data()))

@@ -67,6 +67,7 @@ class Report:
         floor: the teacher in all of its steps against itself, with other noise.
         measure: the distance, and on what; `images`: held-out pictures, and as many of the teacher's of other noise.
         cost: of training; `step`: of which the weights are, of `steps`.
+        untuned: why no plan was tuned, where one was asked for.
     """
 
     student: Line
@@ -81,6 +82,7 @@ class Report:
     cost: Cost
     step: int
     steps: int
+    untuned: str = ""
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -106,7 +108,7 @@ class Report:
     @property
     def notes(self) -> tuple[str, ...]:
         """What else is to be said, a sentence each."""
-        return tuple(filter(None, (self.noise, self.more_rows, self.resolution, self.which)))
+        return tuple(filter(None, (self.noise, self.more_rows, self.resolution, self.which, self.untuned)))
 
     @property
     def noise(self) -> str:
@@ -252,6 +254,7 @@ def report_of(
         cost=cost,
         step=step,
         steps=steps,
+        untuned=found.untuned,
     )
 
 
