@@ -89,6 +89,10 @@ class Judge:
         kind = "Frechet" if self.frechet else "kernel"
         return f"{kind} distance on {self.features.name}"
 
+    def pairs(self, plan: Plan) -> bool:
+        """Whether a plan is to make the teacher's picture of the same noise, as where neither draws more noise."""
+        return not (plan.stochastic or self.held_out.teacher.order.plan.stochastic)
+
     def parts(self, count: int) -> Iterator[range]:
         """The numbers 0 .. count - 1, some at a time."""
         yield from (range(i, min(i + self.batch, count)) for i in range(0, count, self.batch))

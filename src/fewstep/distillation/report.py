@@ -116,8 +116,8 @@ class Report:
         if self.student.error is not None:
             return ""
         return (
-            "The student's plan draws noise between its rows: its pictures are others than the teacher's, an error "
-            "says nothing of them, and the distance alone judges"
+            "The student or its teacher draws noise between its rows: their pictures are others, an error says nothing "
+            "of them, and the distance alone judges"
         )
 
     @property
@@ -238,7 +238,7 @@ def report_of(
             continue
         seen[rows] = judged_plan(network, other, judge)
     own = seen[len(plan.rows)]
-    found = rivals_of(judge, len(plan.rows), plan.stochastic, tune)
+    found = rivals_of(judge, len(plan.rows), not own.paired, tune)
     ladder = tuple(student_line(rows, seen[rows], own) for rows in sorted(seen))
     student = next(line for line in ladder if line.rows == len(plan.rows))
     return Report(
@@ -259,23 +259,23 @@ def report_of(
 
 
 class Judged(NamedTuple):
-    """A plan of a student, what it drew, and how far that is from the teacher's."""
+    """What a plan of a student drew, how far that is from the teacher's, and whether picture by picture too."""
 
-    plan: Plan
     pictures: Pictures
     distance: Figure | None
+    paired: bool
 
 
 def judged_plan(network: Network, plan: Plan, judge: Judge) -> Judged:
     """What a student draws by a plan."""
     pictures = judge.look(by_student(network, plan, judge.held_out))
-    return Judged(plan, pictures, judge.distance(pictures))
+    return Judged(pictures, judge.distance(pictures), judge.pairs(plan))
 
 
 def student_line(rows: int, found: Judged, own: Judged) -> Line:
     """Of a student in some rows; ratio and difference are to what it draws in its own."""
-    error = None if found.plan.stochastic else typical(found.pictures.errors)
-    times = None if found.plan.stochastic or own.plan.stochastic else ratio(found.pictures.errors, own.pictures.errors)
+    error = typical(found.pictures.errors) if found.paired else None
+    times = ratio(found.pictures.errors, own.pictures.errors) if found.paired and own.paired else None
     who = f"the student in {rows} row{'s' * (rows != 1)}" if found is not own else "the student"
     farther = difference(found.distance, own.distance)
     return Line(who, STUDENT, rows, float(rows), error, ends(found.distance), times, farther)
@@ -289,9 +289,9 @@ def rival_lines(found: Rivals, own: Judged, judge: Judge) -> tuple[Line, ...]:
             kind=SAMPLER,
             rows=len(one.plan.rows),
             nfe=nfe_of(one.plan, judge.held_out),
-            error=typical(one.pictures.errors),
+            error=typical(one.pictures.errors) if judge.pairs(one.plan) else None,
             distance=ends(one.distance),
-            times=None if own.plan.stochastic else ratio(one.pictures.errors, own.pictures.errors),
+            times=ratio(one.pictures.errors, own.pictures.errors) if own.paired and judge.pairs(one.plan) else None,
             farther=difference(one.distance, own.distance),
             at=one.at,
         )
