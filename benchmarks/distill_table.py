@@ -72,7 +72,7 @@ CONSISTENCY = Settings(batch=128, rate=5e-4, optimiser="radam")
 ENTRIES = (
     Entry(Regression(rows=1), replace(REGRESSION, steps=2000), (1,)),
     Entry(Regression(rows=2), replace(REGRESSION, steps=600), (2,)),
-    Entry(Regression(rows=4), replace(REGRESSION, steps=600, batch=64), (4,)),
+    Entry(Regression(rows=4, sampler="ipndm-3", grid="ays"), replace(REGRESSION, steps=600, batch=64), (4,)),
     Entry(Progressive(begin=16, end=4), replace(PROGRESSIVE, steps=500), (4,)),
     Entry(Progressive(begin=16, end=2), replace(PROGRESSIVE, steps=700), (2,)),
     Entry(Progressive(begin=16, end=1), replace(PROGRESSIVE, steps=900), (1,)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import fewstep as fs
+from fewstep.benchmark.yardstick import features_of
 from fewstep.distillation.judge import Judge
 from fewstep.distillation.pairs import Pairs, Teacher, drawn
 from models import tiny
@@ -20,7 +21,7 @@ def teacher_of(folder: Path, steps: int = 8, guidance: float = 2.0) -> Teacher:
 def judge_of(teacher: Teacher, folder: Path, count: int = COUNT, **more: int) -> Judge:
     """A judge of its pictures."""
     own, other = pair_of(teacher, folder, count)
-    return Judge(own, other, **more)
+    return Judge(own, other, features_of(teacher.pipe), **more)
 
 
 def pair_of(teacher: Teacher, folder: Path, count: int = COUNT) -> tuple[Pairs, Pairs]:

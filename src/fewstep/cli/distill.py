@@ -201,7 +201,7 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
             bar(now.step, of=now.steps, words=loss, line=line)
 
         def health(found: fs.distillation.Health) -> None:
-            bar(found.step, words=figures(found), line=f"step {found.step}: {figures(found)}")
+            note(f"step {found.step}: {figures(found)}")
             for remark in found.remarks:
                 note(f"step {found.step}: {remark.figure}: {remark.words}")
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fewstep.benchmark.yardstick import features_of
 from fewstep.core.errors import InvalidInput
 from fewstep.distillation import lora
 from fewstep.distillation import pairs as drawing
@@ -24,6 +25,7 @@ from fewstep.distillation.rivals import nfe_of
 from fewstep.distillation.trajectory import Consistent, Trajectories
 from fewstep.drawing import Guidance
 from fewstep.files import write_whole
+from fewstep.measure.features import Features
 from fewstep.pipeline import Pipeline, load
 from fewstep.training import STATES, STUDENT, Adapter, Method, Progress, Run, Settings, schedule_of, student_of, train
 
@@ -134,19 +136,22 @@ def distill(
     succeeds = method.phase(0, settings.steps).stages > 1
     of = Teacher.of(pipe, source.subjects, source.guidance, source.steps)
     check_guidance(method, of)
+    features = features_of(pipe, measuring.clip)
     batch = min(settings.batch, 256)
 
     def draw(first: int, count: int) -> Pairs:
         return drawing.drawn(of, count, place / "pairs", first, batch, watch.pairs)
 
     data = draw(0, source.count)
-    judge = Judge(draw(HELD_OUT, source.held_out), draw(REFERENCE, source.held_out), measuring.clip, batch)
+    judge = Judge(draw(HELD_OUT, source.held_out), draw(REFERENCE, source.held_out), features, batch)
     scale = of.guidance if data.conditions.guided else 1.0
     roles = student_of(pipe.model.denoiser(), scale, succeeds, adapter, settings.seed)
     method.plan(roles[STUDENT].network)
     decides = {"checks": asdict(measuring.checks)} | ({} if adapter is None else {"lora": asdict(adapter)})
     run = Run(method, roles, data, settings, place, decides)
-    watcher = watcher_of(run, draw, measuring, batch, watch.health)
+    watcher = watcher_of(run, draw, measuring.checks, features, batch)
+    if watcher is not None:
+        watcher.tell = watch.health
     seconds = 0.0
 
     def told(now: Progress) -> None:
@@ -174,25 +179,23 @@ def distill(
 def watcher_of(
     run: Run,
     draw: Callable[[int, int], Pairs],
-    measuring: Measuring,
+    checks: Checks,
+    features: Features,
     batch: int,
-    tell: Callable[[Health], None],
 ) -> Watcher | None:
     """Who looks at the student of a run while it is trained; None where nobody is to.
 
     `draw` gives the pairs from a number on, so many.
     """
-    checks = measuring.checks
     if not checks.every:
         return None
     watched = draw(WATCHED, checks.count)
-    judge = Judge(watched, draw(WATCHED + checks.count, checks.count), measuring.clip, batch, WIDTHS)
+    judge = Judge(watched, draw(WATCHED + checks.count, checks.count), features, batch, WIDTHS)
     trajectories = None
     if isinstance(run.method, Consistent) and not watched.teacher.order.plan.stochastic:
         between = run.method.consistent(schedule_of(run.roles[STUDENT].network))
         trajectories = Trajectories.of(watched, between, batch)
-    folder, steps = run.folder / STATES, run.settings.steps
-    return Watcher(run.method, checks, judge, folder, run.known_as, steps, trajectories, tell)
+    return Watcher(run.method, checks, judge, run.folder / STATES, run.known_as, run.settings.steps, trajectories)
 
 
 def check(method: Method, pipe: Pipeline) -> None:

@@ -123,7 +123,9 @@ class Watcher:
             return Seen()
         role = roles[STUDENT]
         plan = self.method.plan(role.network)
-        figures = self.figures(self.judge.look(by_student(role.network, plan, self.judge.held_out)), plan.stochastic)
+        figures = self.figures(
+            self.judge.look(by_student(role.network, plan, self.judge.held_out)), not self.judge.pairs(plan)
+        )
         if self.trajectories is not None:
             figures |= self.trajectories.errors(role.network)
         value = figures.get("error", figures.get("distance", math.inf))

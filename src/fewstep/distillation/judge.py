@@ -9,7 +9,6 @@ judges every plan. No loss sees these features.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.benchmark.yardstick import FRECHET_WIDTHS, features_of, signed
+from fewstep.benchmark.yardstick import FRECHET_WIDTHS, signed
 from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
 from fewstep.distillation import pairs as drawing
 from fewstep.distillation.pairs import Pairs, solved
 from fewstep.measure.distance import over_images, overall, squares
+from fewstep.measure.features import Features
 from fewstep.measure.figure import BOOTSTRAP, Bootstrap, Figure
 from fewstep.measure.frechet import frechet_distance
 from fewstep.measure.kernel import kernel_distance
@@ -64,7 +64,7 @@ class Judge:
 
     Args:
         held_out: the pairs; `reference`: the teacher's pictures of other noise, as many.
-        clip: a folder with CLIP's weights, whose features are taken then.
+        features: on which distances are measured.
         batch: pictures that are drawn at once.
         widths: so many pictures for each number of the features make a Frechet distance; fewer a kernel distance.
     """
@@ -73,12 +73,11 @@ class Judge:
         self,
         held_out: Pairs,
         reference: Pairs,
-        clip: str | os.PathLike[str] | None = None,
+        features: Features,
         batch: int = 64,
         widths: int = FRECHET_WIDTHS,
     ) -> None:
-        self.held_out, self.batch = held_out, batch
-        self.features = features_of(held_out.teacher.pipe, clip)
+        self.held_out, self.features, self.batch = held_out, features, batch
         self.frechet = min(reference.count, held_out.count) >= widths * self.features.width
         self.reference = self.summed()
         for part in self.parts(reference.count):
@@ -89,6 +88,10 @@ class Judge:
         """The distance, and on what, in words."""
         kind = "Frechet" if self.frechet else "kernel"
         return f"{kind} distance on {self.features.name}"
+
+    def pairs(self, plan: Plan) -> bool:
+        """Whether a plan is to make the teacher's picture of the same noise, as where neither draws more noise."""
+        return not (plan.stochastic or self.held_out.teacher.order.plan.stochastic)
 
     def parts(self, count: int) -> Iterator[range]:
         """The numbers 0 .. count - 1, some at a time."""

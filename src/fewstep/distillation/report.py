@@ -67,6 +67,7 @@ class Report:
         floor: the teacher in all of its steps against itself, with other noise.
         measure: the distance, and on what; `images`: held-out pictures, and as many of the teacher's of other noise.
         cost: of training; `step`: of which the weights are, of `steps`.
+        untuned: why no plan was tuned, where one was asked for.
     """
 
     student: Line
@@ -81,6 +82,7 @@ class Report:
     cost: Cost
     step: int
     steps: int
+    untuned: str = ""
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -106,7 +108,7 @@ class Report:
     @property
     def notes(self) -> tuple[str, ...]:
         """What else is to be said, a sentence each."""
-        return tuple(filter(None, (self.noise, self.more_rows, self.resolution, self.which)))
+        return tuple(filter(None, (self.noise, self.more_rows, self.resolution, self.which, self.untuned)))
 
     @property
     def noise(self) -> str:
@@ -114,8 +116,8 @@ class Report:
         if self.student.error is not None:
             return ""
         return (
-            "The student's plan draws noise between its rows: its pictures are others than the teacher's, an error "
-            "says nothing of them, and the distance alone judges"
+            "The student or its teacher draws noise between its rows: their pictures are others, an error says nothing "
+            "of them, and the distance alone judges"
         )
 
     @property
@@ -236,7 +238,7 @@ def report_of(
             continue
         seen[rows] = judged_plan(network, other, judge)
     own = seen[len(plan.rows)]
-    found = rivals_of(judge, len(plan.rows), plan.stochastic, tune)
+    found = rivals_of(judge, len(plan.rows), not own.paired, tune)
     ladder = tuple(student_line(rows, seen[rows], own) for rows in sorted(seen))
     student = next(line for line in ladder if line.rows == len(plan.rows))
     return Report(
@@ -252,27 +254,28 @@ def report_of(
         cost=cost,
         step=step,
         steps=steps,
+        untuned=found.untuned,
     )
 
 
 class Judged(NamedTuple):
-    """A plan of a student, what it drew, and how far that is from the teacher's."""
+    """What a plan of a student drew, how far that is from the teacher's, and whether picture by picture too."""
 
-    plan: Plan
     pictures: Pictures
     distance: Figure | None
+    paired: bool
 
 
 def judged_plan(network: Network, plan: Plan, judge: Judge) -> Judged:
     """What a student draws by a plan."""
     pictures = judge.look(by_student(network, plan, judge.held_out))
-    return Judged(plan, pictures, judge.distance(pictures))
+    return Judged(pictures, judge.distance(pictures), judge.pairs(plan))
 
 
 def student_line(rows: int, found: Judged, own: Judged) -> Line:
     """Of a student in some rows; ratio and difference are to what it draws in its own."""
-    error = None if found.plan.stochastic else typical(found.pictures.errors)
-    times = None if found.plan.stochastic or own.plan.stochastic else ratio(found.pictures.errors, own.pictures.errors)
+    error = typical(found.pictures.errors) if found.paired else None
+    times = ratio(found.pictures.errors, own.pictures.errors) if found.paired and own.paired else None
     who = f"the student in {rows} row{'s' * (rows != 1)}" if found is not own else "the student"
     farther = difference(found.distance, own.distance)
     return Line(who, STUDENT, rows, float(rows), error, ends(found.distance), times, farther)
@@ -286,9 +289,9 @@ def rival_lines(found: Rivals, own: Judged, judge: Judge) -> tuple[Line, ...]:
             kind=SAMPLER,
             rows=len(one.plan.rows),
             nfe=nfe_of(one.plan, judge.held_out),
-            error=typical(one.pictures.errors),
+            error=typical(one.pictures.errors) if judge.pairs(one.plan) else None,
             distance=ends(one.distance),
-            times=None if own.plan.stochastic else ratio(one.pictures.errors, own.pictures.errors),
+            times=ratio(one.pictures.errors, own.pictures.errors) if own.paired and judge.pairs(one.plan) else None,
             farther=difference(one.distance, own.distance),
             at=one.at,
         )

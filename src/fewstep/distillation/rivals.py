@@ -39,10 +39,13 @@ class Rival(NamedTuple):
 
 
 class Rivals(NamedTuple):
-    """The strongest rivals; `compared`: plans without training that they are the best of."""
+    """The strongest rivals; `compared`: plans without training that they are the best of; `untuned`: why none was tuned
+    where one was asked for.
+    """
 
     each: tuple[Rival, ...]
     compared: int
+    untuned: str = ""
 
 
 def rivals_of(judge: Judge, rows: int, noisy: bool, seconds: float = 0.0) -> Rivals:
@@ -57,7 +60,7 @@ def rivals_of(judge: Judge, rows: int, noisy: bool, seconds: float = 0.0) -> Riv
             alone.
     """
     found: list[Rival] = []
-    compared = 0
+    compared, untuned = 0, ""
     for at in (1, MORE):
         most = fitting(judge.held_out, rows * at)
         plans = contenders_of(schedule_of(judge.held_out), most)
@@ -66,9 +69,13 @@ def rivals_of(judge: Judge, rows: int, noisy: bool, seconds: float = 0.0) -> Riv
         best = [min(drawn, key=farness)] + ([] if noisy else [min(drawn, key=error)])
         found += {one.plan.digest: one for one in best}.values()
         found += [drawn_by(judge, "a tuned plan", plan, at) for plan in tuned(judge.held_out, most)]
-        if seconds and at == 1 and LEAST_TUNED <= most <= MOST_TUNED:
+        if not seconds or at != 1:
+            continue
+        if LEAST_TUNED <= most <= MOST_TUNED:
             found.append(drawn_by(judge, f"a plan tuned in {seconds:g} s", newly_tuned(judge, most, seconds), at))
-    return Rivals(tuple(found), compared)
+        else:
+            untuned = f"No plan was tuned: that takes {LEAST_TUNED} to {MOST_TUNED} rows, and the rivals have {most}"
+    return Rivals(tuple(found), compared, untuned)
 
 
 def drawn_by(judge: Judge, who: str, plan: Plan, at: int) -> Rival:

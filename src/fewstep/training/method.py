@@ -194,8 +194,7 @@ def check_rows(method: str, own: int, rows: int | None) -> None:
     """Raise `InvalidInput` for other rows than a method's `own`, where its student knows the times of these alone."""
     if rows is not None and rows != own:
         raise InvalidInput(
-            f"a student by {method} knows the times of its own {own} row{'s' * (own != 1)} alone, got rows={rows}: "
-            "train one for these"
+            f"a student by {method} knows the times of its own {own} row{'s' * (own != 1)} alone: train one for {rows}"
         )
 
 
