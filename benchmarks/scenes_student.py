@@ -4,8 +4,8 @@
     python benchmarks/scenes_student.py make runs/turbo/student            # writes the folder that ships
     python benchmarks/scenes_student.py measure --prompts 4000             # adherence of both, paired
 
-`make` keeps what differs from the scenes as low-rank changes in 6 MB. `measure` draws the same held-out prompts with the
-same seeds and compares picture by picture; runs/adherence.json keeps what each has drawn right, so it can be stopped.
+`make` keeps what differs from the scenes as low-rank changes in 6 MB. `measure` draws the same held-out prompts with
+the same seeds and compares picture by picture; it can be stopped, as runs/adherence.json keeps the rest.
 """
 
 from __future__ import annotations

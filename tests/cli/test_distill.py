@@ -60,7 +60,11 @@ def test_a_lora_is_trained_in_place_of_all_weights(call: Call, here: Path) -> No
     ("words", "said"),
     [
         (("regression", "--option", "row=2"), "unknown option of regression 'row': did you mean 'rows'"),
-        (("progresive",), "progressive"),
+        (("progresive",), "unknown method 'progresive': did you mean 'progressive'"),
+        (("consistency", "--learn-plan"), "consistency does not learn a plan along: leave --learn-plan out"),
+        (("regression", "--learn-plan"), "a plan of one row goes from the first time to the last"),
+        (("none.py:Mine",), "none.py is not a file: a method of your own"),
+        (("regression", "--device", "gpu"), "the device 'gpu' cannot be used here"),
         (("progressive", "--option", "begin=5"), "begin must be end times 2, 4, 8"),
         (("reflow",), "reflow needs a network that predicts flow"),
         (("regression", "--prompts", "none.txt"), "none.txt"),
@@ -83,6 +87,58 @@ def test_what_cannot_be_is_refused_in_a_line_before_anything_is_written(
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()[-1]) < 900
     assert not (here / "runs/tiny-regression/log.jsonl").exists()
+
+
+OWN = """
+from __future__ import annotations
+from dataclasses import dataclass
+from fewstep.distillation import Regression
+
+@dataclass(frozen=True)
+class Twice(Regression):
+    name = "twice"
+    rows: int = 2
+"""
+
+
+def test_a_method_of_ones_own_is_named_by_its_file_and_class(call: Call, here: Path) -> None:
+    (here / "mine.py").write_text(OWN)
+    done = call("distill", "mine.py:Twice", "tiny.safetensors", *SHORT, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["path"] == "runs/tiny-twice/student.safetensors"
+    assert found["lines"][0]["nfe"] == 2
+    state = json.loads((here / "runs/tiny-twice/states/step-00000006/manifest.json").read_text())
+    assert state["run"]["method"]["name"] == "twice"
+    assert "unknown option of twice 'row'" in call("distill", "mine.py:Twice", "--option", "row=1").stderr
+
+
+def test_a_dry_run_says_what_it_needs_and_writes_nothing(call: Call, here: Path) -> None:
+    before = sorted(here.rglob("*"))
+    done = call("distill", "regression", "tiny.safetensors", *SHORT, "--dry-run")
+    assert done.exit_code == 0, done.output
+    what = [line.split()[0] for line in done.stdout.splitlines()[2:]]
+    assert what == ["data", "memory", "time"]
+    assert "16 pictures, 2,048 bytes" in done.stdout
+    found = json.loads(call("distill", "regression", "tiny.safetensors", *SHORT, "--dry-run", "--json").stdout)
+    assert found["seconds"] == pytest.approx(found["data_seconds"] + 6 * found["step_seconds"])
+    assert found["memory"]["peak"] == found["memory"]["before"] + found["memory"]["more"]
+    assert sorted(here.rglob("*")) == before
+
+
+def test_sheets_and_tensorboard_are_written_where_asked_for(call: Call, here: Path) -> None:
+    words = ("--sheet-every", 4, "--tensorboard", "--learn-plan", "--option", "rows=2")
+    done = call("distill", "regression", "tiny.safetensors", *SHORT, *words)
+    assert done.exit_code == 0, done.output
+    folder = here / "runs/tiny-regression"
+    assert [sheet.name for sheet in sorted((folder / "samples").iterdir())] == [
+        "step-00000004.png",
+        "step-00000006.png",
+    ]
+    assert len(list((folder / "tensorboard").iterdir())) == 1
+    assert "It needs 16 pictures" in done.stderr
+    assert "images/s" in done.stderr
+    assert fs.load(folder / "student.safetensors").plan().recipe.sampler == "learned"
 
 
 def test_the_defaults_in_the_help_are_those_of_the_settings(call: Call) -> None:

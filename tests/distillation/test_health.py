@@ -25,7 +25,7 @@ from fewstep.distillation import (
     Watch,
     distill,
 )
-from fewstep.distillation.health import BEST, Best, Watcher, remarks_of
+from fewstep.distillation.health import BEST, Best, Watcher, remarks_of, weights_of
 from fewstep.distillation.trajectory import Trajectories
 from fewstep.training import STUDENT, student_of
 from fewstep.zoo import container
@@ -156,7 +156,7 @@ def watcher(folder: Path, method: Any, steps: int = 10, identity: str = "one") -
 def test_the_best_weights_of_another_run_count_for_nothing_and_damaged_ones_are_named(tmp_path: Path) -> None:
     first = watcher(tmp_path, Regression())
     roles = student_of(first.judge.held_out.teacher.pipe.model.denoiser())
-    first.keep(Best(3, 0.25), dict(roles[STUDENT].module.named_parameters()))
+    first.keep(Best(3, 0.25), weights_of(roles))
     assert watcher(tmp_path, Regression()).best == Best(3, 0.25)
     assert watcher(tmp_path, Regression(), identity="other").best is None
     path = tmp_path / "states" / BEST

@@ -20,6 +20,7 @@ from models.test_families import PROMPTS, SIZE, apart, noise
 from models.tiny_diffusers import write
 
 QUICK = Settings(steps=6, batch=8, rate=1e-2, state_every=3, log_every=3)
+LOW = replace(QUICK, adapter=Adapter(rank=2))
 SOURCE = Source(count=16, steps=3, held_out=16, guidance=2.0)
 
 
@@ -27,7 +28,7 @@ SOURCE = Source(count=16, steps=3, held_out=16, guidance=2.0)
 def test_a_student_of_classes_has_its_change_merged(method: Any, tmp_path: Path) -> None:
     """Also where the student becomes the teacher, whose first round is guided."""
     teacher = tiny.write(tmp_path / "tiny.safetensors")
-    found = distill(teacher, method, tmp_path / "run", settings=QUICK, source=SOURCE, adapter=Adapter(rank=2))
+    found = distill(teacher, method, tmp_path / "run", settings=LOW, source=SOURCE)
     before: Any = fs.load(teacher).model.module
     after: Any = fs.load(found.path).model.module
     changes = {n: a - b for (n, a), b in zip(after.named_parameters(), before.parameters(), strict=True)}
@@ -37,20 +38,20 @@ def test_a_student_of_classes_has_its_change_merged(method: Any, tmp_path: Path)
     assert not any(change.any() for name, change in changes.items() if change.ndim == 1)
     assert not (tmp_path / "run/lora").exists()
     own = found.report.lines[0].error
-    again = distill(teacher, method, tmp_path / "run", settings=QUICK, source=SOURCE, adapter=Adapter(rank=2))
+    again = distill(teacher, method, tmp_path / "run", settings=LOW, source=SOURCE)
     assert again.report.lines[0].error == own
 
 
 def test_other_ranks_are_another_run(tmp_path: Path) -> None:
     teacher = tiny.write(tmp_path / "tiny.safetensors")
-    options: dict[str, Any] = {"settings": replace(QUICK, steps=1), "source": SOURCE}
-    distill(teacher, Regression(), tmp_path / "run", adapter=Adapter(rank=2), **options)
+    short = replace(LOW, steps=1)
+    distill(teacher, Regression(), tmp_path / "run", settings=short, source=SOURCE)
     for other, said in (
-        (Adapter(rank=3), r"lora\.rank is 2 there and 3 here"),
-        (None, r"lora\.rank is 2 there and None"),
+        (Adapter(rank=3), r"settings\.adapter\.rank is 2 there and 3 here"),
+        (None, r"adapter\.rank is 2 there and None"),
     ):
         with pytest.raises(InvalidInput, match=said):
-            distill(teacher, Regression(), tmp_path / "run", adapter=other, **options)
+            distill(teacher, Regression(), tmp_path / "run", settings=replace(short, adapter=other), source=SOURCE)
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +60,8 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("lora")
     write("sd", folder / "sd")
     source = Source(subjects=("red circle", "blue square"), count=16, held_out=16, steps=3, guidance=3.0)
-    adapter = Adapter(rank=2, alpha=4)
-    distill(folder / "sd", Regression(rows=2), folder / "run", settings=QUICK, source=source, adapter=adapter)
+    settings = replace(QUICK, adapter=Adapter(rank=2, alpha=4))
+    distill(folder / "sd", Regression(rows=2), folder / "run", settings=settings, source=source)
     return folder
 
 

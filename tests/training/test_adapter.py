@@ -27,7 +27,7 @@ from .test_loop import Killed
 def run(folder: Path, adapter: Adapter, method: Fit | None = None, network: Any = None) -> Run:
     teacher = fs.Network(network or Line(), schedules.flow(), "sample")
     roles = student_of(teacher, succeeds=True, adapter=adapter, seed=3)
-    return Run(method or Fit(), roles, Samples(), QUICK, folder)
+    return Run(method or Fit(), roles, Samples(), replace(QUICK, adapter=adapter), folder)
 
 
 def test_teacher_and_student_are_one_copy_and_the_student_begins_as_the_teacher() -> None:
@@ -61,7 +61,7 @@ def test_the_change_alone_is_trained_averaged_and_kept(tmp_path: Path) -> None:
 
 
 def test_a_change_of_full_rank_learns_what_all_weights_learn(tmp_path: Path) -> None:
-    settings = replace(QUICK, steps=150, state_every=150)
+    settings = replace(QUICK, steps=150, state_every=150, adapter=Adapter(rank=3))
     one = run(tmp_path, Adapter(rank=3))
     module: Any = train(one._replace(settings=settings))
     change = changes_of(module).low_rank["line"].product()
@@ -155,3 +155,9 @@ def test_targets_are_the_layers_that_are_named() -> None:
 def test_settings_that_mean_nothing_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(InvalidInput, match=said):
         Adapter(**options)
+
+
+def test_settings_and_student_have_the_same_adapter(tmp_path: Path) -> None:
+    one = run(tmp_path, Adapter(rank=2))
+    with pytest.raises(InvalidInput, match="the student was made with one: give the same"):
+        train(one._replace(settings=QUICK))

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 import fewstep as fs
-from fewstep.cli import measuring, place
+from fewstep.cli import measuring, place, trainer
 from fewstep.cli.app import Failure
 from fewstep.cli.headings import DRAWN, GUIDANCE, LAST, MEASURING, TRAINING, Command, option
-from fewstep.cli.output import JSON, note, progress, show_json, show_table
+from fewstep.cli.output import JSON, note, progress, show_json, show_table, waiting
 from fewstep.cli.values import LABELS, Pair, mapping
 from fewstep.core import InvalidInput, unknown_name
 
@@ -26,7 +27,7 @@ OPTIMISERS = ("adam", "adamw", "radam")
 
 
 @click.command(cls=Command, most_used=("option", "steps", "guidance", "prompts", "output"))
-@click.argument("method", type=click.Choice(METHODS))
+@click.argument("method")
 @click.argument("teacher", default="digits")
 @option(
     "--option",
@@ -34,6 +35,12 @@ OPTIMISERS = ("adam", "adamw", "radam")
     multiple=True,
     heading=TRAINING,
     help="Option of the method, such as rows=2 or begin=32. May be repeated; see docs/distill.md.",
+)
+@option(
+    "--learn-plan",
+    is_flag=True,
+    heading=TRAINING,
+    help="Learn the times and weights of the student's plan along with it; regression alone does.",
 )
 @option("--steps", type=click.IntRange(1), default=1000, heading=TRAINING, help="Steps of the optimiser.")
 @option("--batch", type=click.IntRange(1), default=128, heading=TRAINING, help="Samples of a step.")
@@ -152,6 +159,7 @@ OPTIMISERS = ("adam", "adamw", "radam")
     help="Seconds in which a plan without training is tuned, to stand beside the student; 0 tunes none.",
 )
 @place.options("device")
+@trainer.OPTIONS
 @option(
     "--output",
     type=click.Path(file_okay=False),
@@ -166,9 +174,9 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
     METHOD is regression (the student draws by its own plan of 1 to 8 rows and ends where the teacher does), refinement
     (one student for 1, 2 and 4 rows, each of which goes on from what the one before has drawn), progressive (two steps
     become one, again and again), consistency (one estimate all along a trajectory) or reflow (a flow's own ways made
-    straight). The teacher first draws the pictures to learn from. Ctrl-C stops; the same command goes on to the same
-    weights. At the end a report says how near the student is to the teacher on other noise, beside the strongest
-    samplers without training.
+    straight); or FILE.py:CLASS, a method of your own, whose file is run. The teacher first draws the pictures to learn
+    from. Ctrl-C stops; the same command goes on to the same weights. At the end a report says how near the student is
+    to the teacher on other noise, beside the strongest samplers without training.
 
     \b
         fewstep distill regression
@@ -176,60 +184,96 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
         fewstep distill progressive --option begin=16 --option end=4 --steps 4000
         fewstep distill regression scenes --prompts prompts.txt --option rows=4
     """
-    made, adapter = method_of(method, mapping(given["option"], "--option")), adapter_of(given)
-    settings = fs.distillation.Settings(
-        **{one.name: given[one.name] for one in fields(fs.distillation.Settings) if one.name in given}
-    )
-    folder = Path(given["output"] or f"runs/{named(teacher)}-{method}")
-    fs.files.check_writable(folder / "log.jsonl", parents=True)
-    source = fs.distillation.Source(
-        subjects(given), given["guidance"], given["teacher_steps"], given["count"], given["held_out"]
-    )
-    note(
-        f"The teacher draws {source.count} pictures, then the student learns for {settings.steps} steps. Ctrl-C stops; "
-        "the same command goes on"
-    )
-    with progress("distilling", 1) as bar:
+    with trainer.speaking():
+        made = method_of(method, mapping(given["option"], "--option"), given["learn_plan"])
+        order = Order.of(teacher, made, given)
+        if given["dry_run"]:
+            trainer.show(order.forecast(), as_json)
+            return
+        found = order.student()
+        if as_json:
+            apart = {} if found.lora is None else {"lora": str(found.lora)}
+            show_json({"path": str(found.path), **apart, **found.report.to_json()})
+            return
+        show(found.report)
+        click.echo()
+        if found.lora is not None:
+            note(f"The LoRA alone, for diffusers and other fine-tunes, is {found.lora}")
+        click.echo(found.path)
 
-        def pairs(done: int, of: int) -> None:
-            bar(done, of=of, words="drawing with the teacher")
 
-        def training(now: fs.training.Progress) -> None:
-            loss = ", ".join(f"loss {value:.4g}" for value in now.losses.values()) or "as it was left"
-            said = now.step % LINE_EVERY == 0 or now.step == now.steps or not now.losses
-            line = f"step {now.step} of {now.steps}: {loss}, {now.left:.0f} s left" if said else ""
-            bar(now.step, of=now.steps, words=loss, line=line)
+class Order(NamedTuple):
+    """What is to be distilled, by the options of the command."""
 
-        def health(found: fs.distillation.Health) -> None:
-            note(f"step {found.step}: {figures(found)}")
-            for remark in found.remarks:
-                note(f"step {found.step}: {remark.figure}: {remark.words}")
+    teacher: str
+    method: fs.training.Method
+    folder: Path
+    settings: fs.distillation.Settings
+    source: fs.distillation.Source
+    measuring: fs.distillation.Measuring
+    place: fs.training.Place
+    given: Mapping[str, Any]
 
-        try:
-            found = fs.distillation.distill(
-                teacher,
-                made,
-                folder,
-                settings=settings,
-                source=source,
-                measuring=fs.distillation.Measuring(
-                    fs.distillation.Checks(every=given["check_every"]), given["clip_folder"], given["tune"]
-                ),
-                device=given["device"],
-                watch=fs.distillation.Watch(pairs, training, health),
-                adapter=adapter,
-            )
-        except fs.training.Diverged as error:
-            raise Failure(str(error)) from error
-    if as_json:
-        apart = {} if found.lora is None else {"lora": str(found.lora)}
-        show_json({"path": str(found.path), **apart, **found.report.to_json()})
-        return
-    show(found.report)
-    click.echo()
-    if found.lora is not None:
-        note(f"The LoRA alone, for diffusers and other fine-tunes, is {found.lora}")
-    click.echo(found.path)
+    @staticmethod
+    def of(teacher: str, method: fs.training.Method, given: Mapping[str, Any]) -> Order:
+        """Raises `InvalidInput` for what cannot be."""
+        chosen = {one.name: given[one.name] for one in fields(fs.distillation.Settings) if one.name in given}
+        settings = fs.distillation.Settings(**chosen, adapter=adapter_of(given))
+        folder = Path(given["output"] or f"runs/{named(teacher)}-{method.name}")
+        fs.files.check_writable(folder / "log.jsonl", parents=True)
+        source = fs.distillation.Source(
+            subjects(given), given["guidance"], given["teacher_steps"], given["count"], given["held_out"]
+        )
+        checks = fs.distillation.Checks(every=given["check_every"])
+        measuring = fs.distillation.Measuring(checks, given["clip_folder"], given["tune"])
+        return Order(teacher, method, folder, settings, source, measuring, trainer.place_of(given), given)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What drawing, training and measuring are told."""
+        values = self.settings, self.source, self.measuring, self.place
+        return dict(zip(("settings", "source", "measuring", "place"), values, strict=True))
+
+    def forecast(self) -> fs.training.Forecast:
+        """What it needs."""
+        with waiting("timing some steps"):
+            return fs.distillation.forecast(self.teacher, self.method, self.folder, **self.parts)
+
+    def student(self) -> fs.distillation.Distilled:
+        """Train it."""
+        note(
+            f"The teacher draws {self.source.count} pictures, then the student learns for {self.settings.steps} steps. "
+            "Ctrl-C stops; the same command goes on"
+        )
+        loggers = trainer.loggers_of(self.given, self.folder)
+        with progress("distilling", 1) as bar:
+            pairs, training = partial(drawing, bar), partial(learning, bar)
+            watch = fs.distillation.Watch(trainer.say, pairs, training, healthy, loggers, self.given["sheet_every"])
+            try:
+                return fs.distillation.distill(self.teacher, self.method, self.folder, **self.parts, watch=watch)
+            except fs.training.Diverged as error:
+                raise Failure(str(error)) from error
+
+
+def drawing(bar: Callable[..., None], done: int, of: int) -> None:
+    """Show how many pictures are drawn."""
+    bar(done, of=of, words="drawing with the teacher")
+
+
+def learning(bar: Callable[..., None], now: fs.training.Progress) -> None:
+    """Show how far the training is."""
+    loss = ", ".join(f"loss {value:.4g}" for value in now.losses.values()) or "as it was left"
+    words = f"{loss}, {now.speed:.3g} images/s"
+    said = now.step % LINE_EVERY == 0 or now.step == now.steps or not now.losses
+    line = f"step {now.step} of {now.steps}: {words}, {now.left:.0f} s left" if said else ""
+    bar(now.step, of=now.steps, words=words, line=line)
+
+
+def healthy(found: fs.distillation.Health) -> None:
+    """Show what a look found."""
+    note(f"step {found.step}: {figures(found)}")
+    for remark in found.remarks:
+        note(f"step {found.step}: {remark.figure}: {remark.words}")
 
 
 def named(teacher: str) -> str:
@@ -238,20 +282,32 @@ def named(teacher: str) -> str:
     return path.parent.name if path.stem == "student" else path.stem
 
 
-def method_of(name: str, options: Mapping[str, Any]) -> fs.training.Method:
-    """A method with some of its options, over those of its preset. Raises `InvalidInput` for those that it has not."""
-    kind = fs.distillation.METHODS[name]
-    presets = fs.distillation.PRESETS.get(name, {})
+def method_of(name: str, options: Mapping[str, Any], learn_plan: bool = False) -> fs.training.Method:
+    """A method with some of its options, over those of its preset.
+
+    Raises `InvalidInput` for a method or options that there are not.
+    """
+    own = fs.distillation.is_path(name)
+    if not own and name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    kind: Any = fs.distillation.method_class(name) if own else fs.distillation.METHODS[name]
+    presets = {} if own else fs.distillation.PRESETS.get(name, {})
     known = [one.name for one in fields(kind)] + ["preset"] * bool(presets)
+    if learn_plan and "learn_plan" not in known:
+        raise InvalidInput(f"{kind.name} does not learn a plan along: leave --learn-plan out, or use regression")
     for option_name in options:
         if option_name not in known:
-            raise unknown_name(f"option of {name}", option_name, known)
-    own = {option_name: value for option_name, value in options.items() if option_name != "preset"}
-    if "preset" not in options:
-        return kind(**own)
-    if options["preset"] not in presets:
-        raise unknown_name(f"preset of {name}", str(options["preset"]), presets)
-    return kind(**{**presets[options["preset"]], **own})
+            raise unknown_name(f"option of {kind.name}", option_name, known)
+    chosen = dict(options) | ({"learn_plan": True} if learn_plan else {})
+    if presets and "preset" in chosen:
+        preset = chosen.pop("preset")
+        if preset not in presets:
+            raise unknown_name(f"preset of {name}", str(preset), presets)
+        chosen = {**presets[preset], **chosen}
+    try:
+        return kind(**chosen)
+    except TypeError as error:
+        raise InvalidInput(f"{kind.name} cannot be made of {dict(options)}: {error}") from error
 
 
 def figures(found: fs.distillation.Health) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import fewstep as fs
 from fewstep.cli.app import Failure
 from fewstep.cli.headings import LAST, TRAINING, Command, Decorator, option, several
 from fewstep.cli.output import JSON, note, progress, show_json
+from fewstep.cli.trainer import alone
 from fewstep.core import InvalidInput
 from fewstep.zoo.scenes.assemble import assemble
 from fewstep.zoo.scenes.autoencoder import load_autoencoder, train_autoencoder
@@ -65,7 +67,12 @@ def _of_scenes(steps: int, batch: int, rate: float, muon: float, cooldown: int, 
 
 
 def _command(function: Callable[..., Any]) -> click.Command:
-    return click.command(cls=Command, most_used=MOST_USED)(function)
+    @wraps(function)
+    def run(**given: Any) -> None:
+        alone(f"fewstep train {function.__name__}")
+        function(**given)
+
+    return click.command(cls=Command, most_used=MOST_USED)(run)
 
 
 @_command

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
 from fewstep.distillation.judge import FEW, Judge, Pictures, by_student
+from fewstep.distillation.learned import plan_of
 from fewstep.distillation.trajectory import Trajectories
 from fewstep.measure.distance import overall
 from fewstep.training import STUDENT, Method, Roles, Seen
@@ -122,7 +123,7 @@ class Watcher:
         if phase.stage + 1 < phase.stages:
             return Seen()
         role = roles[STUDENT]
-        plan = self.method.plan(role.network)
+        plan = plan_of(self.method, roles)
         figures = self.figures(
             self.judge.look(by_student(role.network, plan, self.judge.held_out)), not self.judge.pairs(plan)
         )
@@ -130,7 +131,7 @@ class Watcher:
             figures |= self.trajectories.errors(role.network)
         value = figures.get("error", figures.get("distance", math.inf))
         if self.best is None or value < self.best.value:
-            self.keep(Best(step, value), role.weights)
+            self.keep(Best(step, value), weights_of(roles))
         assert self.best is not None
         self.tell(Health(step, self.best.step, figures, remarks_of(figures, step, self.best)))
         return Seen({name: value for name, value in figures.items() if math.isfinite(value)})
@@ -146,9 +147,8 @@ class Watcher:
     def keep(self, best: Best, weights: Mapping[str, Tensor]) -> None:
         """Write down weights as the best, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        trained = {name: weight for name, weight in weights.items() if weight.requires_grad}
         facts = {"step": best.step, "value": best.value if math.isfinite(best.value) else None}
-        container.write(self.folder / BEST, trained, {KEY: {**facts, "run": dict(self.identity)}})
+        container.write(self.folder / BEST, dict(weights), {KEY: {**facts, "run": dict(self.identity)}})
         self.best = best
 
     def kept(self) -> Best | None:
@@ -177,14 +177,20 @@ class Watcher:
         return found
 
     @torch.no_grad()
-    def put_best(self, weights: Mapping[str, Tensor]) -> int:
-        """The weights become the best ones that were seen. Returns the step of these."""
+    def put_best(self, roles: Roles) -> int:
+        """The weights of what is trained become the best ones that were seen. Returns the step of these."""
         if self.best is None:
             return self.steps
-        tensors = container.inspect(self.folder / BEST).tensors()
+        weights, tensors = weights_of(roles), container.inspect(self.folder / BEST).tensors()
         for name, tensor in tensors.items():
             weights[name].copy_(tensor)
         return self.best.step
+
+
+def weights_of(roles: Roles) -> dict[str, Tensor]:
+    """Of all that is trained, by role and name."""
+    trained = {name: role.weights for name, role in roles.items() if role.trained}
+    return {f"{name}.{key}": weight for name, weights in trained.items() for key, weight in weights.items()}
 
 
 def remarks_of(figures: Mapping[str, float], step: int, best: Best) -> tuple[Remark, ...]:

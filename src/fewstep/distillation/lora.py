@@ -50,6 +50,11 @@ def write_lora(folder: Path, source: Path, changes: Changes, plan: Plan) -> Path
     return place / lowrank.LORA_FILE
 
 
+def file_of(folder: Path) -> Path:
+    """Where the changes lie beside a student in the folder of its training."""
+    return folder / FOLDER / lowrank.LORA_FILE
+
+
 def part_of(source: Path) -> str:
     """The part of a folder that is the network."""
     return next(name for name in NETWORKS if (source / name).is_dir())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,18 +20,21 @@ from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.denoise.base import Denoiser
+from fewstep.denoise.base import Denoiser, Level
 from fewstep.pipeline import Order, Pipeline
 from fewstep.pipeline.stages import Conditioned, check, denoiser_of, encode
 from fewstep.run.eager import NonFinite, sample
 from fewstep.run.noise import START, unit_noise
-from fewstep.training import Batch
+from fewstep.training import Batch, Processes
 from fewstep.zoo import container
 
 PART = 512
 FIRST_SEED = 2**42
 """Seeds of the noise of pairs start here, far from those that people draw with."""
 USUAL_STEPS = 20
+BLANK = 64
+"""Pictures of a trial."""
+ALONE = Processes()
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,24 +169,64 @@ def drawn(
     first: int = 0,
     batch: int = 64,
     watch: Callable[[int, int], None] = lambda done, of: None,
+    processes: Processes = ALONE,
 ) -> Pairs:
     """`count` pairs with the numbers from `first`, from the parts in `folder` as far as these are there.
+
+    Parts that are not are drawn by the processes in turn.
 
     Raises `InvalidInput` where a part is damaged, or belongs to another teacher, plan, guidance or other subjects.
     """
     folder.mkdir(parents=True, exist_ok=True)
     conditions = Conditions(teacher)
-    parts: list[Part] = []
-    for begin in range(first, first + count, PART):
-        numbers = range(begin, min(begin + PART, first + count))
-        path = folder / f"{begin:09d}-{len(numbers)}.safetensors"
-        if not path.exists():
-            write_part(path, teacher, conditions, numbers, batch)
-        parts.append(kept(path, teacher, len(numbers)))
-        watch(numbers[-1] + 1 - first, count)
+    ranges = [range(begin, min(begin + PART, first + count)) for begin in range(first, first + count, PART)]
+
+    def write_own() -> None:
+        for numbers in ranges[processes.rank :: processes.count]:
+            path = path_of(folder, numbers)
+            if not path.exists():
+                write_part(path, teacher, conditions, numbers, batch)
+            if processes.main:
+                watch(min(count, numbers.start - first + len(numbers) * processes.count), count)
+
+    processes.together(write_own)
+    parts = [kept(path_of(folder, numbers), teacher, len(numbers)) for numbers in ranges]
     took = [part.seconds for part in parts if part.seconds is not None]
     seconds = sum(took) if len(took) == len(parts) else None
     return Pairs(teacher, conditions, tuple(part.states for part in parts), first, seconds)
+
+
+def path_of(folder: Path, numbers: range) -> Path:
+    """The file of a part."""
+    return folder / f"{numbers.start:09d}-{len(numbers)}.safetensors"
+
+
+def blank(teacher: Teacher, count: int) -> Pairs:
+    """Pairs whose pictures are noise, the same again and again: what a trial has before there are any."""
+    shape = teacher.pipe.model.state_shape(teacher.order.drawing.height, teacher.order.drawing.width)
+    some = noise_of(range(min(BLANK, count)), shape, "cpu")
+    whole, left = divmod(count, len(some))
+    return Pairs(teacher, Conditions(teacher), (*[some] * whole, *([some[:left]] if left else [])))
+
+
+def bytes_of(teacher: Teacher, count: int) -> int:
+    """Of so many pairs on the disk."""
+    shape = teacher.pipe.model.state_shape(teacher.order.drawing.height, teacher.order.drawing.width)
+    return 4 * count * math.prod(shape)
+
+
+def seconds_of(teacher: Teacher, pairs: Pairs, batch: int) -> float:
+    """Of a picture that the teacher draws, by one row of its plan for a batch, which it is timed for."""
+    model, plan = teacher.pipe.model, teacher.order.plan
+    numbers = [number % pairs.count for number in range(batch)]
+    denoiser = denoiser_of(model, teacher.order.drawing.guidance, pairs.conditions.of(numbers), plan)
+    x, row = noise_of(numbers, pairs.shape, model.device), plan.rows[0]
+    level = Level.at([(row.t, row.alpha, row.sigma)], x, (0,))
+    with torch.no_grad():
+        denoiser.estimate(x, level)
+        began = time.perf_counter()
+        float(denoiser.estimate(x, level)[0].sum())
+    return (time.perf_counter() - began) * len(plan.rows) / batch
 
 
 class Part(NamedTuple):

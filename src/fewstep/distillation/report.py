@@ -15,9 +15,9 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
 from fewstep.distillation.judge import Interval, Judge, Pictures, by_student, ratio, typical
+from fewstep.distillation.learned import Plans
 from fewstep.distillation.rivals import MORE, Rivals, nfe_of, rivals_of
 from fewstep.measure.figure import Figure, compare
-from fewstep.training import Method
 
 LADDER = (1, 2, 4, 8)
 """Rows that a student is measured in, where its method knows how."""
@@ -213,7 +213,7 @@ def gained(rival: Line) -> str:
 
 def report_of(
     network: Network,
-    method: Method,
+    method: Plans,
     judge: Judge,
     cost: Cost,
     step: int,

@@ -7,27 +7,40 @@ module = train(run)                                    # the same call goes on a
 from fewstep.training.adapter import Adapter
 from fewstep.training.average import Averages, Snapshot, combination
 from fewstep.training.draws import Draws
+from fewstep.training.forecast import Forecast, forecast_of
+from fewstep.training.log import Logger
 from fewstep.training.look import Look, Seen
-from fewstep.training.loop import STATES, Data, Diverged, Progress, Run, train
+from fewstep.training.loop import STATES, Progress, train
 from fewstep.training.method import (
     STUDENT,
     TEACHER,
     Batch,
     Loss,
+    Memory,
     Method,
     Needs,
     Phase,
     Role,
     Roles,
     check_rows,
+    further_roles,
+    memory_of,
     one_stage,
     schedule_of,
     student_of,
 )
+from fewstep.training.place import PRECISIONS, Place
+from fewstep.training.processes import Processes, Stopped
+from fewstep.training.run import Data, Run
 from fewstep.training.settings import OPTIMISERS, Settings
+from fewstep.training.state import LATEST
+from fewstep.training.step import Diverged
+from fewstep.training.tensorboard import TensorBoard
 
 __all__ = [
+    "LATEST",
     "OPTIMISERS",
+    "PRECISIONS",
     "STATES",
     "STUDENT",
     "TEACHER",
@@ -37,11 +50,16 @@ __all__ = [
     "Data",
     "Diverged",
     "Draws",
+    "Forecast",
+    "Logger",
     "Look",
     "Loss",
+    "Memory",
     "Method",
     "Needs",
     "Phase",
+    "Place",
+    "Processes",
     "Progress",
     "Role",
     "Roles",
@@ -49,8 +67,13 @@ __all__ = [
     "Seen",
     "Settings",
     "Snapshot",
+    "Stopped",
+    "TensorBoard",
     "check_rows",
     "combination",
+    "forecast_of",
+    "further_roles",
+    "memory_of",
     "one_stage",
     "schedule_of",
     "student_of",

@@ -29,7 +29,7 @@ class Seen:
 
 
 class Look(Protocol):
-    """A look at the roles every so many steps, and after the last; what is trained has its averaged weights."""
+    """A look at the roles every so many steps, and after the last. What is trained has its averaged weights."""
 
     @property
     def every(self) -> int: ...
@@ -45,23 +45,29 @@ def averaged(roles: Roles, learners: Mapping[str, Learner], settings: Settings) 
 
     At its end all is to the same bits what it was.
     """
-    before: dict[str, dict[str, Tensor]] = {}
-    modes: dict[str, bool] = {}
-    for name, learner in learners.items():
-        before[name] = {key: weight.detach().clone() for key, weight in learner.weights.items()}
-        modes[name] = roles[name].module.training
-        put_average(learner, settings)
-        roles[name].module.eval()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            yield
-    finally:
+    with unchanged(roles), torch.no_grad(), torch.random.fork_rng(devices=devices):
         for name, learner in learners.items():
-            with torch.no_grad():
-                for key, weight in learner.weights.items():
-                    weight.copy_(before[name][key])
-            roles[name].module.train(modes[name])
+            put_average(learner, settings)
+            roles[name].module.eval()
+        yield
+
+
+@contextmanager
+def unchanged(roles: Roles) -> Iterator[None]:
+    """What is trained has at the end the weights, buffers and mode that it has now, to the same bits."""
+    trained = [role for role in roles.values() if role.trained]
+    modes = [role.module.training for role in trained]
+    tensors = [tensor for role in trained for tensor in (*role.weights.values(), *role.module.buffers())]
+    before = [tensor.detach().clone() for tensor in tensors]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor, kept in zip(tensors, before, strict=True):
+                tensor.copy_(kept)
+        for role, mode in zip(trained, modes, strict=True):
+            role.module.train(mode)
 
 
 @torch.no_grad()

@@ -104,12 +104,14 @@ class Role:
         network: as a denoiser, its condition still to be given.
         guidance: the scale at which it answers, as long as it is the original teacher; 1 is the conditional model.
         adapted: whether a low-rank change is all that is trained of it, and its own weights are another's too.
+        rate: the learning rate of its weights at its peak; None is that of the settings.
     """
 
     network: Network
     trained: bool = True
     guidance: float = 1.0
     adapted: bool = False
+    rate: float | None = None
 
     @property
     def module(self) -> nn.Module:
@@ -138,15 +140,38 @@ Roles = Mapping[str, Role]
 
 
 class Loss(NamedTuple):
-    """A scalar to go down, for the weights of one role; `figures` are numbers for the log."""
+    """A scalar to go down.
+
+    Attributes:
+        role: whose weights it is for; `also`: others whose weights it moves too.
+        figures: numbers for the log.
+    """
 
     role: str
     value: Tensor
     figures: Mapping[str, float] = {}
+    also: Sequence[str] = ()
+
+
+class Memory(NamedTuple):
+    """What a method holds at its most demanding step.
+
+    Attributes:
+        graphs: calls of the student's network whose activations are kept at once, until a loss is back-propagated.
+        copies: of the student's weights that it makes beside the roles.
+    """
+
+    graphs: int = 1
+    copies: int = 0
 
 
 class Method(Protocol):
-    """A way of training; see the module's docstring."""
+    """A way of training; see the module's docstring.
+
+    It may also say `memory() -> Memory`, without which one graph and no copy are counted, and
+    `roles(student, batch) -> dict[str, Role]`: what else takes part, made once from the student as it begins and a few
+    samples.
+    """
 
     name: ClassVar[str]
     needs: ClassVar[Needs]
@@ -165,6 +190,18 @@ class Method(Protocol):
         Raises `InvalidInput` where the network has not learnt to draw in so many, saying why.
         """
         ...
+
+
+def memory_of(method: Method) -> Memory:
+    """What a method says that it holds, or what is usual."""
+    own = getattr(method, "memory", None)
+    return Memory() if own is None else own()
+
+
+def further_roles(method: Method, student: Role, batch: Batch) -> dict[str, Role]:
+    """The roles of a method beside student and teacher."""
+    own = getattr(method, "roles", None)
+    return {} if own is None else own(student, batch)
 
 
 def student_of(
