@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import Result
 
 import fewstep as fs
@@ -17,7 +19,7 @@ from fewstep.zoo import Spec, save
 from models import tiny
 
 Call = Callable[..., Result]
-SHORT = ("--steps", 6, "--batch", 8, "--pairs", 16, "--held-out", 16, "--teacher-steps", 4)
+SHORT = ("--steps", 6, "--batch", 8, "--pairs", 16, "--held-out", 16, "--teacher-steps", 4, "--check-every", 3)
 
 
 def test_a_student_is_trained_reported_and_drawn_with(call: Call, here: Path) -> None:
@@ -25,6 +27,11 @@ def test_a_student_is_trained_reported_and_drawn_with(call: Call, here: Path) ->
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == "runs/tiny-regression/student.safetensors"
     assert "the student" in done.stdout
+    assert "the teacher" in done.stdout
+    assert re.search(
+        r"step 3: error [\d.]+, distance [-\d.e+]+, diversity [\d.]+, saturation [-\d.]+, the best", done.stderr
+    )
+    assert "Other numbers of rows are not measured: a student by regression knows the times of its own 2" in done.stderr
     drawn = call("generate", "runs/tiny-regression/student.safetensors", "--labels", "0", "--json")
     assert json.loads(drawn.stdout)["nfe"] == 2
     again = call("distill", "regression", "tiny.safetensors", *SHORT, "--option", "rows=2", "--json")
@@ -33,6 +40,20 @@ def test_a_student_is_trained_reported_and_drawn_with(call: Call, here: Path) ->
     assert "step 6 of 6: as it was left, 0 s left" in again.stderr
     assert found["verdict"] in done.stdout
     assert found["path"] == "runs/tiny-regression/student.safetensors"
+
+
+def test_a_lora_is_trained_in_place_of_all_weights(call: Call, here: Path) -> None:
+    options = ("--lora-rank", 2, "--lora-alpha", 4, "--lora-targets", "linear")
+    done = call("distill", "regression", "tiny.safetensors", *SHORT, *options)
+    assert done.exit_code == 0, done.output
+    trained = fs.load(here / "runs/tiny-regression/student.safetensors").model.module
+    plain = fs.load(here / "tiny.safetensors").model.module
+    assert trained is not None
+    assert plain is not None
+    before = dict(plain.named_parameters())
+    moved = {name for name, weight in trained.named_parameters() if not torch.equal(weight, before[name])}
+    assert "time1.weight" in moved
+    assert all(before[name].ndim == 2 and "label" not in name for name in moved)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +70,12 @@ def test_a_student_is_trained_reported_and_drawn_with(call: Call, here: Path) ->
         (("regression", "--prompts", "none.txt"), "none.txt"),
         (("regression", "--labels", "7"), "has no label 7"),
         (("regression", "--batch", "9", "--accumulate", "2"), "equal parts"),
+        (("regression", "--lora-alpha", "4"), "--lora-alpha is of a LoRA: give --lora-rank too"),
+        (("regression", "--lora-targets", "attention"), "--lora-targets is of a LoRA: give --lora-rank too"),
+        (("regression", "--lora-rank", "4", "--lora-targets", "atention"), "attention"),
+        (("consistency", "--option", "preset=etc"), "unknown preset of consistency 'etc': did you mean 'ect'"),
+        (("regression", "--clip", "nowhere"), "nowhere is not a folder of clip"),
+        (("regression", "--tune", "-1"), "--tune"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line_before_anything_is_written(

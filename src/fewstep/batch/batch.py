@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 from fewstep.batch.prompts import MAX_ITEMS, PromptLine
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.drawing import Drawing, merged, preset
+from fewstep.drawing import Drawing, merged
 from fewstep.drawing.drawing import MAX_SIDE, SEED_LIMIT
 from fewstep.drawing.made import MAX_BATCH
 from fewstep.drawing.overlay import Overlay
-from fewstep.models import Model
+from fewstep.models import Model, preset_for
 from fewstep.pipeline.draw import LostImages, draw
 from fewstep.pipeline.images import Images
 from fewstep.pipeline.order import Order, Run, ordered, overlay_of
@@ -194,19 +194,19 @@ class Batch:
 def _ordered(model: Model, line: PromptLine, call: Mapping[str, Any], own: Mapping[str, Any]) -> Order:
     """The order of a line, `own` being its arguments. Errors name the line."""
     try:
-        return ordered(model, (line.subject,), _over(call, own))
+        return ordered(model, (line.subject,), _over(model, call, own))
     except InvalidInput as error:
         raise InvalidInput(f"{line.where}: {error}" if line.where else str(error)) from error
 
 
-def _over(call: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def _over(model: Model, call: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a line over those of all lines, as a call."""
     if not own:
         return dict(call)
     layers: list[Overlay] = []
     for said in (call, own):
         if said.get("preset") is not None:
-            layers.append(preset(said["preset"]))
+            layers.append(preset_for(model, said["preset"]))
         layers.append(overlay_of(said))
     found = merged(*layers)
     return {**found.pop("run", {}), **found, "weak": own.get("weak", call.get("weak"))}

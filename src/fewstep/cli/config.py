@@ -51,7 +51,7 @@ class Defaults:
         """The overlay of the file and of what was given over it, for a model. Prints what is taken from the file."""
         unused = [name for name in FOR_WORDS if name in self.values and pipe.model.conditioner.field == "labels"]
         own = {name: value for name, value in self.values.items() if name not in unused}
-        found = options.asked(ctx, options.overlay(ctx.command, own))
+        found = options.asked(ctx, options.overlay(ctx.command, own), pipe.model)
         used = [f"{name}={shown(value)}" for name, value in own.items() if _taken(ctx, name, value, found)]
         if used:
             note(f"from {self.path}: {' '.join(used)}")

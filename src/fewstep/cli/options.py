@@ -113,12 +113,16 @@ PRESET = option(
 )
 
 
-def asked(ctx: click.Context, below: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What was given, over the configuration `below`, as arguments of a pipeline's call. A preset is printed."""
+def asked(
+    ctx: click.Context, below: Mapping[str, Any] | None = None, model: fs.models.Model | None = None
+) -> dict[str, Any]:
+    """What was given, over the configuration `below`, as arguments of a pipeline's call. A preset, which is that for a
+    model where one is named, is printed.
+    """
     name = ctx.params.get("preset")
     layers = [below or {}]
     if name is not None:
-        wanted = fs.drawing.preset(name)
+        wanted = fs.drawing.preset(name) if model is None else fs.models.preset_for(model, name)
         note(f"--preset {name} is {' '.join(f'{key}={value}' for key, value in flat(wanted))}")
         layers.insert(ctx.get_parameter_source("preset") is ParameterSource.COMMANDLINE, wanted)
     found = fs.drawing.merged(*layers, overlay(ctx.command, ctx.params))

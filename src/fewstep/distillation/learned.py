@@ -7,6 +7,7 @@ the schedule's marginals exactly.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor, nn
 
@@ -14,7 +15,8 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
-from fewstep.training import STUDENT, Method, Role, Roles
+from fewstep.denoise.convert import Network
+from fewstep.training import STUDENT, Method, Role, Roles, check_rows
 from fewstep.tuning.learning import Parameters, estimate, gram_of
 from fewstep.tuning.table import table_of
 
@@ -56,6 +58,12 @@ class LearnedPlan(nn.Module):
         return self.inner.plan()
 
 
+class Plans(Protocol):
+    """What a method says of drawing with its student."""
+
+    def plan(self, network: Network, rows: int | None = None) -> Plan: ...
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PlanRole(Role):
     """The role of a plan, which belongs to a student's network."""
@@ -71,3 +79,25 @@ def plan_of(method: Method, roles: Roles) -> Plan:
     """The plan that the student of some roles is to be drawn with."""
     role = roles.get(PLAN)
     return role.learned.plan() if isinstance(role, PlanRole) else method.plan(roles[STUDENT].network)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A method whose student learned its plan along, and draws by that one alone."""
+
+    of: Method
+    learned: Plan
+
+    @property
+    def name(self) -> str:
+        """Of the method."""
+        return self.of.name
+
+    def plan(self, network: Network, rows: int | None = None) -> Plan:
+        check_rows(self.name, len(self.learned.rows), rows)
+        return self.learned
+
+
+def settled(method: Method, roles: Roles) -> Plans:
+    """How the student of some roles is to be drawn with."""
+    return Settled(method, plan_of(method, roles)) if PLAN in roles else method

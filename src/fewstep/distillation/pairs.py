@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -117,12 +117,14 @@ class Pairs:
         parts: (up to 512, c, h, w) each, the teacher's states; from files that the system maps into memory, so that
             they need not fit into it.
         first: the number of the first pair.
+        seconds: that drawing them took; None where a part does not say.
     """
 
     teacher: Teacher
     conditions: Conditions
     parts: tuple[Tensor, ...]
     first: int = 0
+    seconds: float | None = None
 
     @property
     def count(self) -> int:
@@ -189,7 +191,9 @@ def drawn(
 
     processes.together(write_own)
     parts = [kept(path_of(folder, numbers), teacher, len(numbers)) for numbers in ranges]
-    return Pairs(teacher, conditions, tuple(parts), first)
+    took = [part.seconds for part in parts if part.seconds is not None]
+    seconds = sum(took) if len(took) == len(parts) else None
+    return Pairs(teacher, conditions, tuple(part.states for part in parts), first, seconds)
 
 
 def path_of(folder: Path, numbers: range) -> Path:
@@ -225,13 +229,21 @@ def seconds_of(teacher: Teacher, pairs: Pairs, batch: int) -> float:
     return (time.perf_counter() - began) * len(plan.rows) / batch
 
 
-def kept(path: Path, teacher: Teacher, count: int) -> Tensor:
-    """The states of a part. Raises `InvalidInput` for one of something else, or that is damaged."""
+class Part(NamedTuple):
+    """Some pairs from a file: the teacher's states, and the seconds that drawing them took, where it says so."""
+
+    states: Tensor
+    seconds: float | None
+
+
+def kept(path: Path, teacher: Teacher, count: int) -> Part:
+    """A part. Raises `InvalidInput` for one of something else, or that is damaged."""
     drawing = teacher.order.drawing
     shape = (count, *teacher.pipe.model.state_shape(drawing.height, drawing.width))
     try:
         file = container.inspect(path)
         of = json.loads(file.metadata["pairs"])
+        seconds = float(file.metadata["seconds"]) if "seconds" in file.metadata else None
         if file.shapes != {"states": shape}:
             raise ValueError(f"{file.shapes} for {shape}")
     except (ValueError, KeyError) as error:
@@ -241,12 +253,14 @@ def kept(path: Path, teacher: Teacher, count: int) -> Tensor:
             f"{path} holds pairs of another teacher, plan, guidance or other subjects: give another folder, or remove "
             "it"
         )
-    return file.tensors()["states"]
+    return Part(file.tensors()["states"], seconds)
 
 
 def write_part(path: Path, teacher: Teacher, conditions: Conditions, numbers: range, batch: int) -> None:
     """Draw some pairs, and write their states whole or not at all. Raises `InvalidInput` where some are not finite."""
+    began = time.perf_counter()
     states = torch.cat([solved(teacher, conditions, numbers[i : i + batch]) for i in range(0, len(numbers), batch)])
+    seconds = time.perf_counter() - began
     lost = (~states.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
     if lost:
         subjects = teacher.order.drawing.subjects
@@ -255,7 +269,7 @@ def write_part(path: Path, teacher: Teacher, conditions: Conditions, numbers: ra
             f"{len(lost)} of {len(states)} pictures of the teacher are NaN or infinite, of {named[:8]!r:.300}: leave "
             "these out, or use a lower guidance scale"
         )
-    container.write(path, {"states": states}, {"pairs": teacher.identity})
+    container.write(path, {"states": states}, {"pairs": teacher.identity, "seconds": seconds})
 
 
 def solved(teacher: Teacher, conditions: Conditions, numbers: Sequence[int], plan: Plan | None = None) -> Tensor:

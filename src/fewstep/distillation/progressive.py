@@ -26,7 +26,7 @@ from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.convert import Network
 from fewstep.solvers.compiler import compile
-from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, schedule_of
+from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, check_rows, schedule_of
 from fewstep.training.levels import at_times, euler, noised
 
 WEIGHTS = ("snr+1", "truncated-snr")
@@ -93,7 +93,8 @@ class Progressive:
         squared = (student.answering(batch).estimate(x, here)[0] - target).square().flatten(1).mean(1)
         yield Loss(STUDENT, (weight_of(self.weight, here) * squared).mean())
 
-    def plan(self, network: Network) -> Plan:
+    def plan(self, network: Network, rows: int | None = None) -> Plan:
+        check_rows(self.name, self.end, rows)
         schedule = schedule_of(network)
         return compile("ddim", schedule=schedule, times=self.times(schedule, self.end).tolist())
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from fewstep.training import (
     Phase,
     Role,
     Roles,
+    check_rows,
     one_stage,
     schedule_of,
 )
@@ -101,7 +102,8 @@ class Regression:
             drawn = unrolled(plan, denoiser, noise * plan.entry[1])
         yield Loss(STUDENT, (drawn - batch.data).square().mean(), also=(PLAN,) if learned else ())
 
-    def plan(self, network: Network) -> Plan:
+    def plan(self, network: Network, rows: int | None = None) -> Plan:
+        check_rows(self.name, self.rows, rows)
         return student_plan(schedule_of(network), self.sampler, self.rows, self.grid)
 
 
@@ -140,7 +142,13 @@ def student_plan(schedule: Schedule, sampler: str, rows: int, grid: str) -> Plan
     return plan
 
 
-def unrolled(plan: Plan, denoiser: Denoiser, start: Tensor) -> Tensor:
+class Estimator(Protocol):
+    """What a plan is unrolled with: a denoiser, or what stands for one."""
+
+    def estimate(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]: ...
+
+
+def unrolled(plan: Plan, denoiser: Estimator, start: Tensor) -> Tensor:
     """What a plan without noise makes of states (B, ..) at its entry, with gradients through all rows."""
     registers: list[Tensor | None] = [None] * plan.registers
     registers[0] = start

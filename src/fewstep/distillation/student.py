@@ -18,6 +18,7 @@ from torch import nn
 from fewstep import zoo
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
+from fewstep.models.adapted import is_adapted
 from fewstep.models.folder import read_json
 from fewstep.models.quiet import quiet
 from fewstep.zoo.network import UNet
@@ -41,6 +42,8 @@ def source_of(model: str | os.PathLike[str]) -> Path:
     path = zoo.shipped_path(str(model)) if model in zoo.SHIPPED else Path(model)
     if (path.is_file() and path.suffix == ".safetensors") or (path / "model_index.json").is_file():
         return path
+    if is_adapted(path):
+        raise InvalidInput(f"{model} holds only what differs from another model: distil that one")
     raise InvalidInput(
         f"{model} is neither a shipped model, a .safetensors file that `fewstep train` wrote, nor a folder with "
         "model_index.json: a student is written beside the other parts of such a model, so give one"

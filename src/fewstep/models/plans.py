@@ -7,13 +7,14 @@ NAME.safetensors.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.drawing.overlay import Overlay
+from fewstep.drawing.overlay import STUDENT_ROWS, Overlay, preset
 from fewstep.models.identity import Identity
 from fewstep.models.model import Model
 
@@ -73,6 +74,30 @@ def tuned_plans(folder: Path | None) -> dict[int, Plan]:
             raise InvalidInput(f"{file} and {found[steps][0]} both cost {steps} steps: remove one")
         found[steps] = file, plan
     return {steps: found[steps][1] for steps in sorted(found)}
+
+
+def learned_plans(model: Model) -> dict[int, Plan]:
+    """The plans that a student learned, by their rows, the fewest first: the one that it recommends, and others that
+    lie with it. None of a model that recommends no plan.
+    """
+    own = model.recommended.get("sampling", {}).get("plan")
+    if own is None:
+        return {}
+    plan = own if isinstance(own, Plan) else Plan.from_json(json.dumps(own))
+    found = {len(one.rows): one for one in tuned_plans(model.plans).values()} | {len(plan.rows): plan}
+    return {rows: found[rows] for rows in sorted(found)}
+
+
+def preset_for(model: Model, name: str) -> Overlay:
+    """The overlay of a preset for a model: a student takes, of the plans that it learned, the one with the most rows up
+    to those that the preset means for students. Raises `InvalidInput` for an unknown name.
+    """
+    overlay = preset(name)
+    plans = learned_plans(model)
+    if not plans:
+        return overlay
+    steps = max([rows for rows in plans if rows <= STUDENT_ROWS[name]], default=min(plans))
+    return {**overlay, "sampling": {"steps": steps}}
 
 
 def _chosen(name: str, plans: Mapping[int, Plan], steps: Any) -> Plan:

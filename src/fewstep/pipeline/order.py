@@ -17,10 +17,10 @@ from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.scale import GuidanceSchedule
-from fewstep.drawing import Drawing, Sampling, merged, preset
+from fewstep.drawing import Drawing, Sampling, merged
 from fewstep.drawing.made import MAX_BATCH
 from fewstep.drawing.overlay import Overlay
-from fewstep.models import Model, weaker_of, with_tuned_plan
+from fewstep.models import Model, learned_plans, preset_for, weaker_of, with_tuned_plan
 from fewstep.run.eager import Progress
 
 SAMPLING = ("sampler", "steps", "grid")
@@ -135,7 +135,7 @@ def ordered(
         if name not in KNOWN:
             raise unknown_name("argument", name, KNOWN)
     said = {name: value for name, value in call.items() if value is not None}
-    wanted = preset(said["preset"]) if "preset" in said else {}
+    wanted = preset_for(model, said["preset"]) if "preset" in said else {}
     asked = with_tuned_plan(model, merged(wanted, overlay_of(said)))
     whole = merged(model.recommended, usual or {}, asked)
     run = whole.pop("run", {})
@@ -157,16 +157,20 @@ def ordered(
 def sampled(model: Model, sampling: Overlay) -> Overlay:
     """A sampling, completed where the model recommends a plan of its own, and so no sampler or grid to fall back on.
 
-    Raises `InvalidInput` for steps or a grid without a sampler.
+    Raises `InvalidInput` for a grid without a sampler, and for steps without one of which the model has no plan.
     """
     if "plan" not in model.recommended.get("sampling", {}) or "plan" in sampling:
         return sampling
-    if "sampler" not in sampling:
-        raise InvalidInput(
-            f"{model.name} draws by a plan of its own, which decides {' and '.join(sorted(sampling))}: leave that out, "
-            "or name a sampler too, such as ddim"
-        )
-    return {"grid": "trailing", **sampling} if "steps" in sampling else sampling
+    if "sampler" in sampling:
+        return {"grid": "trailing", **sampling} if "steps" in sampling else sampling
+    plans = learned_plans(model)
+    if set(sampling) == {"steps"} and sampling["steps"] in plans:
+        return {"plan": plans[sampling["steps"]]}
+    own = f" of {' or '.join(map(str, plans))} steps" if len(plans) > 1 else ""
+    raise InvalidInput(
+        f"{model.name} draws by a plan of its own{own}, which decides {' and '.join(sorted(sampling))}: leave that "
+        "out, or name a sampler too, such as ddim"
+    )
 
 
 def overlay_of(call: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ run = Run(method, roles, data, Settings(steps=2000), Path("runs/student"))
 module = train(run)                                    # the same call goes on after an interruption
 """
 
+from fewstep.training.adapter import Adapter
 from fewstep.training.average import Averages, Snapshot, combination
 from fewstep.training.draws import Draws
 from fewstep.training.forecast import Forecast, forecast_of
@@ -21,6 +22,7 @@ from fewstep.training.method import (
     Phase,
     Role,
     Roles,
+    check_rows,
     further_roles,
     memory_of,
     one_stage,
@@ -42,6 +44,7 @@ __all__ = [
     "STATES",
     "STUDENT",
     "TEACHER",
+    "Adapter",
     "Averages",
     "Batch",
     "Data",
@@ -66,6 +69,7 @@ __all__ = [
     "Snapshot",
     "Stopped",
     "TensorBoard",
+    "check_rows",
     "combination",
     "forecast_of",
     "further_roles",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from fewstep.core.errors import InvalidInput
 from fewstep.training import state as states
 from fewstep.training.average import Averages
 from fewstep.training.log import Log, Taken
@@ -100,7 +101,12 @@ class Sitting:
 
 
 def begun(run: Run, processes: Processes) -> Sitting:
-    """A run at its beginning, or as its last state has it."""
+    """A run at its beginning, or as its last state has it. Raises `InvalidInput` where it cannot go on."""
+    if run.roles[STUDENT].adapted != (run.settings.adapter is not None):
+        raise InvalidInput(
+            f"the settings have the adapter {run.settings.adapter}, and the student was made "
+            f"{'with one' if run.roles[STUDENT].adapted else 'without'}: give the same to student_of and to Settings"
+        )
     learners = {name: learner_of(role, run.settings) for name, role in run.roles.items() if role.trained}
     sitting = Sitting(processes, learners)
     processes.on_main(lambda: run.folder.mkdir(parents=True, exist_ok=True))
@@ -167,7 +173,7 @@ def save(run: Run, sitting: Sitting) -> None:
 def learner_of(role: Role, settings: Settings) -> Learner:
     """What belongs to a role that is trained, at its beginning."""
     weights = role.weights
-    return Learner(weights, Averages(weights, settings.widths), settings.optimiser_of(weights.values()))
+    return Learner(weights, Averages(weights, settings.widths), settings.optimiser_of(weights))
 
 
 def succeed(run: Run, sitting: Sitting) -> None:

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
-from fewstep.denoise.base import Denoiser
+from fewstep.denoise.base import Denoiser, picked
 from fewstep.denoise.convert import Network
 from fewstep.denoise.guided import Guided
-from fewstep.training.draws import Draws
+from fewstep.training.adapter import Adapter, is_adapted
+from fewstep.training.draws import Draws, key_of
 
 STUDENT, TEACHER = "student", "teacher"
 
@@ -85,6 +86,15 @@ class Batch:
     def __len__(self) -> int:
         return len(self.data)
 
+    def part(self, places: Sequence[int]) -> Batch:
+        """The samples at some places."""
+        noise = None if self.noise is None else picked(self.noise, places)
+        condition = {name: picked(value, places) for name, value in self.condition.items()}
+        negative = None
+        if self.negative is not None:
+            negative = {name: picked(value, places) for name, value in self.negative.items()}
+        return Batch(picked(self.data, places), noise, condition, negative)
+
 
 @dataclass(frozen=True, eq=False)
 class Role:
@@ -93,12 +103,14 @@ class Role:
     Attributes:
         network: as a denoiser, its condition still to be given.
         guidance: the scale at which it answers, as long as it is the original teacher; 1 is the conditional model.
+        adapted: whether a low-rank change is all that is trained of it, and its own weights are another's too.
         rate: the learning rate of its weights at its peak; None is that of the settings.
     """
 
     network: Network
     trained: bool = True
     guidance: float = 1.0
+    adapted: bool = False
     rate: float | None = None
 
     @property
@@ -111,8 +123,9 @@ class Role:
 
     @property
     def weights(self) -> dict[str, nn.Parameter]:
-        """What is trained of it, by name."""
-        return dict(self.module.named_parameters())
+        """What is trained of it, or was in an earlier stage, by name."""
+        found = self.module.named_parameters()
+        return {name: weight for name, weight in found if not self.adapted or is_adapted(name)}
 
     def answering(self, batch: Batch, guided: bool = False) -> Denoiser:
         """The denoiser of a batch under its conditions, guided where asked and where there is something to guide by."""
@@ -171,8 +184,11 @@ class Method(Protocol):
         """The losses of a batch, each a mean over it."""
         ...
 
-    def plan(self, network: Network) -> Plan:
-        """The plan that the trained network is to be sampled with."""
+    def plan(self, network: Network, rows: int | None = None) -> Plan:
+        """The plan that the trained network is to be sampled with, in other `rows` than those of the method if asked.
+
+        Raises `InvalidInput` where the network has not learnt to draw in so many, saying why.
+        """
         ...
 
 
@@ -188,18 +204,35 @@ def further_roles(method: Method, student: Role, batch: Batch) -> dict[str, Role
     return {} if own is None else own(student, batch)
 
 
-def student_of(teacher: Network, guidance: float = 1.0, succeeds: bool = False) -> dict[str, Role]:
+def student_of(
+    teacher: Network, guidance: float = 1.0, succeeds: bool = False, adapter: Adapter | None = None, seed: int = 0
+) -> dict[str, Role]:
     """The two roles of most methods: the teacher, in evaluation mode, and a copy of it that is trained.
 
-    Where the student `succeeds` the teacher in later stages, the teacher is a copy too, and the caller's stays.
+    Where the student `succeeds` the teacher in later stages, the teacher is a copy too, and the caller's stays. With an
+    `adapter` copies share the weights of the original, which nobody changes, and a low-rank change of them is trained.
     """
+    shared = adapter is not None
     roles = {
-        STUDENT: Role(twin(teacher)),
-        TEACHER: Role(twin(teacher) if succeeds else teacher, trained=False, guidance=guidance),
+        STUDENT: Role(twin(teacher, shared), adapted=shared),
+        TEACHER: Role(twin(teacher, shared) if succeeds else teacher, False, guidance, shared and succeeds),
     }
-    roles[STUDENT].module.requires_grad_(True).train()
+    for role in roles.values():
+        if adapter is not None and role.adapted:
+            adapter.put_on(role.module, key_of(seed, "adapter"))
     roles[TEACHER].module.requires_grad_(False).eval()
+    for weight in roles[STUDENT].weights.values():
+        weight.requires_grad_(True)
+    roles[STUDENT].module.train()
     return roles
+
+
+def check_rows(method: str, own: int, rows: int | None) -> None:
+    """Raise `InvalidInput` for other rows than a method's `own`, where its student knows the times of these alone."""
+    if rows is not None and rows != own:
+        raise InvalidInput(
+            f"a student by {method} knows the times of its own {own} row{'s' * (own != 1)} alone: train one for {rows}"
+        )
 
 
 def schedule_of(network: Network) -> Schedule:
@@ -209,10 +242,12 @@ def schedule_of(network: Network) -> Schedule:
     return network.schedule
 
 
-def twin(network: Network) -> Network:
-    """The same denoiser with weights of its own."""
+def twin(network: Network, shared: bool = False) -> Network:
+    """The same denoiser with modules of its own, and weights of its own unless they are `shared`."""
+    module = network.module
+    tensors = [*module.parameters(), *module.buffers()] if shared and module is not None else []
     return Network(
-        copy.deepcopy(network.network),
+        copy.deepcopy(network.network, {id(tensor): tensor for tensor in tensors}),
         schedule_of(network),
         network.prediction,
         condition=network.condition,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,14 @@ import torch
 from torch import nn
 
 from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.training.adapter import Adapter
 from fewstep.training.average import WIDTHS, exponent
 from fewstep.training.method import Phase
+from fewstep.training.muon import Muon
 
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
+BETAS = (0.9, 0.99)
+"""Of AdamW beside Muon."""
 DECAYS = ("constant", "linear", "cosine")
 
 
@@ -27,7 +31,11 @@ class Settings:
         batch: samples of a step; it is done in `accumulate` equal parts, one after the other, to save memory.
         rate: the learning rate at its peak. It rises over `warmup` steps, and falls to 0 by the end of a stage as
             `decay` says: "constant" does not fall, "linear" and "cosine" do.
+        adapter: the low-rank change that is trained of the student in place of its weights, which its role has to have
+            been made with (`student_of`).
         optimiser: "adam", "adamw" or "radam".
+        muon: rate of Muon for the matrices inside, beside which "adamw" has the rest at `rate`; 0 is without.
+        weight_decay: of AdamW and Muon.
         clip: the norm that a gradient is cut to; 0 does not cut.
         width: of the average of the weights that is the result, a share of a stage; 0 takes the last weights.
         seed: decides everything.
@@ -40,7 +48,10 @@ class Settings:
     rate: float = 1e-3
     warmup: int = 0
     decay: str = "cosine"
+    adapter: Adapter | None = None
     optimiser: str = "adam"
+    muon: float = 0.0
+    weight_decay: float = 0.0
     clip: float = 1.0
     width: float = WIDTHS[0]
     seed: int = 0
@@ -52,7 +63,7 @@ class Settings:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise InvalidInput(f"{name} must be a whole number of at least 1, got {value!r}")
-        for name in ("rate", "clip", "width"):
+        for name in ("rate", "clip", "width", "muon", "weight_decay"):
             value = getattr(self, name)
             if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
                 raise InvalidInput(f"{name} must be a number of at least 0, got {value!r}")
@@ -64,6 +75,12 @@ class Settings:
             raise unknown_name("decay", str(self.decay), DECAYS)
         if self.optimiser not in OPTIMISERS:
             raise unknown_name("optimiser", str(self.optimiser), OPTIMISERS)
+        if (self.muon or self.weight_decay) and self.optimiser != "adamw":
+            raise InvalidInput(
+                f"muon and weight_decay go with the optimiser adamw, got {self.optimiser}: give that one"
+            )
+        if self.muon and not self.rate:
+            raise InvalidInput(f"beside muon, at {self.muon:g}, the rest of the weights needs a rate above 0, got 0")
         if self.width:
             exponent(self.width)
 
@@ -78,6 +95,9 @@ class Settings:
         rises = min(1.0, (phase.step - phase.begins + 1) / max(1, self.warmup))
         return (self.rate if peak is None else peak) * rises * falls[self.decay]
 
-    def optimiser_of(self, weights: Iterable[nn.Parameter]) -> Any:
-        """A new optimiser of some weights."""
-        return OPTIMISERS[self.optimiser](weights, lr=self.rate)
+    def optimiser_of(self, weights: Mapping[str, nn.Parameter]) -> Any:
+        """A new optimiser of some weights by name."""
+        if self.muon:
+            return Muon(weights, self.rate, self.muon, BETAS, self.weight_decay)
+        more = {"weight_decay": self.weight_decay} if self.optimiser == "adamw" else {}
+        return OPTIMISERS[self.optimiser](weights.values(), lr=self.rate, **more)
