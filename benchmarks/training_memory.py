@@ -40,7 +40,7 @@ def work_of(case: dict[str, Any], folder: Path) -> Any:
     method = Consistency() if case.get("method") else Regression(rows=case["rows"])
     source = Source(subjects=("a red circle", "two blue stars") if teacher == "scenes" else None, count=1024)
     place = Place(checkpointing=case.get("checkpointing", False))
-    return Work.of(teacher, method, folder, Settings(steps=STEPS, batch=case["batch"]), source, place)
+    return Work.of(teacher, method, folder, Settings(steps=STEPS, batch=case["batch"]), source, None, place)
 
 
 def forecast(case: dict[str, Any], folder: Path) -> int:

@@ -25,7 +25,7 @@ def teacher(tmp_path: Path) -> Path:
 
 def test_sheets_are_drawn_from_the_same_noise_and_change_nothing(teacher: Path, tmp_path: Path) -> None:
     told: list[Forecast] = []
-    watch = Watch(told.append, sheets=8)
+    watch = Watch(forecast=told.append, sheets=8)
     found = distill(teacher, Regression(), tmp_path / "with", settings=QUICK, source=SOURCE, watch=watch)
     plain = distill(teacher, Regression(), tmp_path / "without", settings=QUICK, source=SOURCE)
     assert found.pipe.model.digest == plain.pipe.model.digest

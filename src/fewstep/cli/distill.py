@@ -248,7 +248,7 @@ class Order(NamedTuple):
         loggers = trainer.loggers_of(self.given, self.folder)
         with progress("distilling", 1) as bar:
             pairs, training = partial(drawing, bar), partial(learning, bar)
-            watch = fs.distillation.Watch(trainer.say, pairs, training, healthy, loggers, self.given["sheet_every"])
+            watch = fs.distillation.Watch(pairs, training, trainer.say, healthy, loggers, self.given["sheet_every"])
             try:
                 return fs.distillation.distill(self.teacher, self.method, self.folder, **self.parts, watch=watch)
             except fs.training.Diverged as error:
@@ -262,8 +262,8 @@ def drawing(bar: Callable[..., None], done: int, of: int) -> None:
 
 def learning(bar: Callable[..., None], now: fs.training.Progress) -> None:
     """Show how far the training is."""
-    loss = ", ".join(f"loss {value:.4g}" for value in now.losses.values()) or "as it was left"
-    words = f"{loss}, {now.speed:.3g} images/s"
+    loss = ", ".join(f"loss {value:.4g}" for value in now.losses.values())
+    words = f"{loss}, {now.speed:.3g} images/s" if loss else "as it was left"
     said = now.step % LINE_EVERY == 0 or now.step == now.steps or not now.losses
     line = f"step {now.step} of {now.steps}: {words}, {now.left:.0f} s left" if said else ""
     bar(now.step, of=now.steps, words=words, line=line)

@@ -23,15 +23,17 @@ class Watch(NamedTuple):
     """Who is told how it goes on.
 
     Attributes:
-        forecast: of what a run needs, before it begins; `pairs`: of those that are drawn, (done, of); `training`: of
-            that; `health`: of looks at the student.
+        pairs: of those that are drawn, (done, of); `training`: of that.
+        forecast: what a run needs, before it begins; a run that surely does not fit into memory is refused then. None
+            does not ask.
+        health: of looks at the student.
         loggers: are told the figures and pictures of the log.
         sheets: steps between pictures of the student as it learns; 0 draws none.
     """
 
-    forecast: Callable[[Forecast], None] = lambda forecast: None
     pairs: Callable[[int, int], None] = lambda done, of: None
     training: Callable[[Progress], None] = lambda now: None
+    forecast: Callable[[Forecast], None] | None = None
     health: Callable[[Health], None] = lambda found: None
     loggers: Sequence[Logger] = ()
     sheets: int = 0
@@ -79,7 +81,7 @@ def distill(
     """
     work = Work.of(teacher, method, folder, settings, source, measuring, place)
     watch, processes = watch or Watch(), work.processes
-    if not (work.folder / STATES / LATEST).is_file():
+    if watch.forecast is not None and not (work.folder / STATES / LATEST).is_file():
         found = processes.on_main(work.forecast)
         if processes.main:
             watch.forecast(found)
