@@ -82,10 +82,11 @@ def distill(
     work = Work.of(teacher, method, folder, settings, source, measuring, place)
     watch, processes = watch or Watch(), work.processes
     if watch.forecast is not None and not (work.folder / STATES / LATEST).is_file():
-        found = processes.on_main(work.forecast)
-        if processes.main:
-            watch.forecast(found)
-        found.check()
+        found = processes.on_main(work.possible_forecast)
+        if found is not None:
+            if processes.main:
+                watch.forecast(found)
+            found.check()
     drawn = work.drawn(watch.pairs)
     roles = work.roles(drawn.data)
     plan_of(method, roles)

@@ -29,6 +29,7 @@ from fewstep.pipeline import Pipeline, load
 from fewstep.training import (
     STATES,
     STUDENT,
+    Diverged,
     Forecast,
     Method,
     Place,
@@ -151,6 +152,13 @@ class Work(NamedTuple):
         run = self.run(self.roles(blank), blank)
         one = drawing.seconds_of(self.teacher, blank, self.batch)
         return forecast_of(run, self.processes, drawing.bytes_of(self.teacher, count), one * count)
+
+    def possible_forecast(self) -> Forecast | None:
+        """The forecast; None where a trial step is not finite, as then what the teacher draws says more."""
+        try:
+            return self.forecast()
+        except Diverged:
+            return None
 
     def finish(self, run: Run, drawn: Drawn, watcher: Watcher | None, seconds: float) -> Report:
         """Write the student and its report. `seconds` is how long training took."""
