@@ -18,6 +18,7 @@ from fewstep.distillation import pairs as pairs_of
 from fewstep.distillation.distill import student_draws
 from fewstep.distillation.regression import unrolled
 from fewstep.distillation.report import Line, line_of, report_of
+from fewstep.training import Role
 from fewstep.zoo import Spec, save
 from models import tiny, tiny_diffusers
 
@@ -229,7 +230,7 @@ def test_a_student_or_rival_that_overflows_is_in_the_report_as_such(
     held_out = pairs_of.drawn(of, 16, tmp_path)
     plan = Regression().plan(of.pipe.model.denoiser())
     bad = fs.load(tiny.broken(tmp_path / "broken.safetensors")).model.denoiser()
-    report = report_of(student_draws(bad, plan, held_out), plan, held_out, 1.0)
+    report = report_of(student_draws(Role(bad), plan, held_out), plan, held_out, 1.0)
     assert report.lines[0].error == float("inf")
     assert report.verdict.startswith("Worse in 1 evaluation")
     assert json.loads(json.dumps(report.to_json(), allow_nan=False))["lines"][0]["error"] is None

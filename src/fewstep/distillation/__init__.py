@@ -9,6 +9,8 @@ found.pipe([3, 1, 4])
 from fewstep.distillation.consistency import Consistency
 from fewstep.distillation.distill import Distilled, Source, Watch, distill
 from fewstep.distillation.extraction import lora_of
+from fewstep.distillation.guidance import GuidanceInput
+from fewstep.distillation.lcm import LatentConsistency
 from fewstep.distillation.lora import write_adapted
 from fewstep.distillation.progressive import Progressive
 from fewstep.distillation.reflow import Reflow
@@ -16,7 +18,9 @@ from fewstep.distillation.regression import Regression
 from fewstep.distillation.report import Report
 from fewstep.training import Adapter, Settings
 
-METHODS = {method.name: method for method in (Regression, Progressive, Consistency, Reflow)}
+METHODS = {
+    method.name: method for method in (Regression, Progressive, GuidanceInput, Consistency, LatentConsistency, Reflow)
+}
 """The methods by name."""
 
 __all__ = [
@@ -24,6 +28,8 @@ __all__ = [
     "Adapter",
     "Consistency",
     "Distilled",
+    "GuidanceInput",
+    "LatentConsistency",
     "Progressive",
     "Reflow",
     "Regression",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,16 +14,15 @@ from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.denoise.convert import Network
 from fewstep.distillation import lora
 from fewstep.distillation import pairs as drawing
 from fewstep.distillation import student as files
 from fewstep.distillation.pairs import Pairs, Teacher
 from fewstep.distillation.report import Report, report_of
-from fewstep.drawing import Guidance
+from fewstep.distillation.suitability import check, check_guidance, original_of, scales_of
 from fewstep.files import write_whole
 from fewstep.pipeline import Pipeline, load
-from fewstep.training import STUDENT, Adapter, Method, Progress, Run, Settings, student_of, train
+from fewstep.training import STUDENT, TEACHER, Adapter, Method, Progress, Role, Run, Settings, student_of, train
 
 REPORT = "report.json"
 HELD_OUT = 10**8
@@ -106,11 +105,13 @@ def distill(
     succeeds = method.phase(0, settings.steps).stages > 1
     of = Teacher.of(pipe, source.subjects, source.guidance, source.steps)
     check_guidance(method, of)
+    scales = scales_of(method, of)
+    roles = student_of(pipe.model.denoiser(), 1.0, succeeds, adapter=adapter, scales=scales, seed=settings.seed)
     batch = min(settings.batch, 256)
     data = drawing.drawn(of, source.count, place / "pairs", 0, batch, watch.pairs)
     held_out = drawing.drawn(of, source.held_out, place / "pairs", HELD_OUT, batch)
-    scale = of.guidance if data.conditions.guided else 1.0
-    roles = student_of(pipe.model.denoiser(), scale, succeeds, adapter, settings.seed)
+    if data.conditions.guided:
+        roles[TEACHER] = replace(roles[TEACHER], guidance=of.guidance)
     plan = method.plan(roles[STUDENT].network)
     seconds = 0.0
 
@@ -122,53 +123,28 @@ def distill(
     run = Run(method, roles, data, settings, place, {} if adapter is None else {"lora": asdict(adapter)})
     module = train(run, told)
     module.eval().requires_grad_(False)
-    found = report_of(student_draws(roles[STUDENT].network, plan, held_out), plan, held_out, seconds, batch)
+    found = report_of(student_draws(roles[STUDENT], plan, held_out), plan, held_out, seconds, batch)
     apart = None
     if adapter is not None:
         module, changes = lora.merged(module)
         apart = lora.write_lora(place, origin, changes, plan)
     target = files.target_of(place, origin)
-    facts = {"student": {"teacher": pipe.model.name, "guidance": of.guidance}, **run.known_as}
+    student = {"teacher": original_of(pipe), "guidance": of.guidance, **({"scales": list(scales)} if scales else {})}
+    facts = {"student": student, **run.known_as}
     files.write(target, origin, module, plan, facts)
     write_whole(place / REPORT, json.dumps(found.to_json(), indent=1).encode())
     return Distilled(load(target, device=device), target, found, apart)
 
 
-def check(method: Method, pipe: Pipeline) -> None:
-    """Raise `InvalidInput` where a method cannot teach a student of this pipeline, before anything is drawn."""
-    model, needs = pipe.model, method.needs
-    if model.conditioner.distilled:
-        raise InvalidInput(
-            f"{model.name} is told its guidance scale, and was distilled already: give the model that it was made from"
-        )
-    if needs.predictions is not None and model.prediction not in needs.predictions:
-        *most, last = needs.predictions
-        known = f"{', '.join(most)} or {last}" if most else last
-        raise InvalidInput(
-            f"{method.name} needs a network that predicts {known}, and {model.name} predicts {model.prediction}: use "
-            "regression or consistency, which take any"
-        )
-    method.plan(model.denoiser())
-
-
-def check_guidance(method: Method, teacher: Teacher) -> None:
-    """Raise `InvalidInput` where a method asks the teacher for guidance that training does not know."""
-    guidance = teacher.order.drawing.guidance
-    if not method.needs.pairs and guidance not in (Guidance(guidance.scale), Guidance(1.0)):
-        raise InvalidInput(
-            f"{method.name} asks the teacher at levels of its own, by classifier-free guidance at every level, and "
-            f"{teacher.pipe.model.name} recommends {guidance.method} from {guidance.interval[0]:g} to "
-            f"{guidance.interval[1]:g} in sigma / alpha: use regression, which learns from what the teacher draws"
-        )
-
-
-def student_draws(network: Network, plan: Plan, held_out: Pairs) -> Callable[[Sequence[int]], Tensor]:
+def student_draws(student: Role, plan: Plan, held_out: Pairs) -> Callable[[Sequence[int]], Tensor]:
     """Draws held-out pairs with the student, by their numbers from 0."""
 
     def draw(part: Sequence[int]) -> Tensor:
         numbers = [held_out.first + number for number in part]
-        denoiser = network.given(held_out.conditions.of(numbers).positive)
+        batch = held_out.batch(part)
+        if student.told is not None:
+            batch = replace(batch, scales=(held_out.teacher.guidance,) * len(part))
         noise = drawing.noise_of(numbers, held_out.shape, held_out.teacher.pipe.model.device)
-        return drawing.run(plan, denoiser, noise, numbers)
+        return drawing.run(plan, student.answering(batch), noise, numbers)
 
     return draw
