@@ -1,6 +1,7 @@
 """Whether an LCM-LoRA of the scenes speeds up another fine-tune of them.
 
     python benchmarks/lcm_lora.py [--folder out/lcm-lora] [--tune 300] [--steps 1000] [--images 1024] [--batch 16]
+                                  [--scenes 2048] [--pairs 2048]
 
 It fine-tunes the shipped scenes a little on pictures with a black background alone, trains an LCM-LoRA on the scenes
 themselves, and puts it on the fine-tune. Then it compares what the fine-tune draws with the LoRA in 4 steps, and alone
@@ -92,14 +93,14 @@ class Scenes:
         return Batch(self.latents[list(numbers)], condition=self.conditions.of(numbers).positive)
 
 
-def fine_tuned(folder: Path, steps: int, batch: int) -> Path:
+def fine_tuned(folder: Path, steps: int, batch: int, scenes: int) -> Path:
     """The folder of the fine-tune, trained as far as it is not there."""
     target = folder / "fine-tune"
     if (target / "unet/diffusion_pytorch_model.safetensors").exists():
         return target
     pipe = fs.load("scenes")
     settings = Settings(steps=steps, batch=batch, rate=2e-4, state_every=25, log_every=25)
-    data = Scenes(pipe, 2048, folder / "latents.safetensors")
+    data = Scenes(pipe, scenes, folder / "latents.safetensors")
     run = Run(Denoise(), student_of(pipe.model.denoiser()), data, settings, folder / "tuning")
     module = train(run, lambda now: print(f"fine-tune: step {now.step}, {now.losses}, {now.left:.0f} s left"))
     part = folder / "fine-tune.part"
@@ -151,12 +152,19 @@ def summary(pipe: fs.Pipeline, texts: Sequence[str], seed: int, call: dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("out/lcm-lora"))
-    for name, usual in (("tune", 300), ("steps", 1000), ("images", 1024), ("batch", 16), ("pairs", 2048)):
+    for name, usual in (
+        ("tune", 300),
+        ("steps", 1000),
+        ("images", 1024),
+        ("batch", 16),
+        ("scenes", 2048),
+        ("pairs", 2048),
+    ):
         parser.add_argument(f"--{name}", type=int, default=usual)
     given = parser.parse_args()
     folder: Path = given.folder
     folder.mkdir(parents=True, exist_ok=True)
-    tuned = fine_tuned(folder, given.tune, given.batch)
+    tuned = fine_tuned(folder, given.tune, given.batch, given.scenes)
     change = lora(folder, given.steps, given.batch, given.pairs)
     rng = np.random.default_rng((3, 17))
     texts = [caption(one, rng) for one in descriptions(given.images, 1, held_out=True)]
