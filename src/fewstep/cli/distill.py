@@ -20,7 +20,7 @@ from fewstep.core import InvalidInput, unknown_name
 
 LINE_EVERY = 500
 """Steps between lines where there is no terminal for a bar."""
-METHODS = ("regression", "refinement", "progressive", "consistency", "reflow")
+METHODS = ("regression", "refinement", "progressive", "guidance", "consistency", "lcm", "reflow")
 TARGETS = ("all", "linear", "attention")
 OPTIMISERS = ("adam", "adamw", "radam")
 """Here too, so that the help needs no torch."""
@@ -173,16 +173,19 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
 
     METHOD is regression (the student draws by its own plan of 1 to 8 rows and ends where the teacher does), refinement
     (one student for 1, 2 and 4 rows, each of which goes on from what the one before has drawn), progressive (two steps
-    become one, again and again), consistency (one estimate all along a trajectory) or reflow (a flow's own ways made
-    straight); or FILE.py:CLASS, a method of your own, whose file is run. The teacher first draws the pictures to learn
-    from. Ctrl-C stops; the same command goes on to the same weights. At the end a report says how near the student is
-    to the teacher on other noise, beside the strongest samplers without training.
+    become one, again and again), guidance (the scale becomes an input, so guided rows cost one evaluation), consistency
+    (one estimate all along a trajectory), lcm (the same, of the guided teacher in steps of DDIM) or reflow (a flow's
+    own ways made straight); or FILE.py:CLASS, a method of your own, whose file is run. The teacher first draws the
+    pictures to learn from. Ctrl-C stops; the same command goes on to the same weights. At the end a report says how
+    near the student is to the teacher on other noise, beside the strongest samplers without training.
 
     \b
         fewstep distill regression
         fewstep generate runs/digits-regression/student.safetensors --labels 0-9
         fewstep distill progressive --option begin=16 --option end=4 --steps 4000
         fewstep distill regression scenes --prompts prompts.txt --option rows=4
+        fewstep distill guidance --option lowest=1 --option highest=4
+        fewstep distill lcm scenes --prompts prompts.txt --lora-rank 64
     """
     with trainer.speaking():
         made = method_of(method, mapping(given["option"], "--option"), given["learn_plan"])

@@ -10,7 +10,9 @@ from fewstep.distillation import consistency
 from fewstep.distillation.consistency import Consistency
 from fewstep.distillation.distill import Distilled, Watch, distill, forecast
 from fewstep.distillation.extraction import lora_of
+from fewstep.distillation.guidance import GuidanceInput
 from fewstep.distillation.health import Checks, Health
+from fewstep.distillation.lcm import LatentConsistency
 from fewstep.distillation.lora import write_adapted
 from fewstep.distillation.own import is_path, method_class
 from fewstep.distillation.progressive import Progressive
@@ -21,7 +23,10 @@ from fewstep.distillation.report import Report
 from fewstep.distillation.source import Measuring, Source
 from fewstep.training import Adapter, Settings
 
-METHODS = {method.name: method for method in (Regression, Refinement, Progressive, Consistency, Reflow)}
+METHODS = {
+    method.name: method
+    for method in (Regression, Refinement, Progressive, GuidanceInput, Consistency, LatentConsistency, Reflow)
+}
 """The methods by name."""
 PRESETS = {Consistency.name: consistency.PRESETS}
 """Options that go together, by method and name."""
@@ -33,7 +38,9 @@ __all__ = [
     "Checks",
     "Consistency",
     "Distilled",
+    "GuidanceInput",
     "Health",
+    "LatentConsistency",
     "Measuring",
     "Progressive",
     "Refinement",

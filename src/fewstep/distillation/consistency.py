@@ -135,9 +135,7 @@ class Consistency:
                 nearer = noised(batch.data, noise, there)
             else:
                 nearer = STEPS[self.step](roles[TEACHER].answering(batch, guided=True), x, here, there)
-            # No network was trained where no noise is left: there it is asked for what is not taken, at k.
-            asked = torch.where(mask_of(ends, x), x, nearer)
-            target = ended(nearer, there, ends, masked(denoiser, asked, either(ends, here, there, x), draws))
+            target = aim(denoiser, (x, nearer), (here, there), ends, draws)
         distance = self.distance(masked(denoiser, x, here, draws) - target)
         weight = torch.from_numpy(1.0 / (k - r)).to(distance)
         yield Loss(STUDENT, (weight * distance).mean())
@@ -203,6 +201,16 @@ def masked(denoiser: Denoiser, x: Tensor, level: Level, draws: Draws) -> Tensor:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(draws.key("dropout"))
         return denoiser.estimate(x, level)[0]
+
+
+def aim(
+    denoiser: Denoiser, states: tuple[Tensor, Tensor], levels: tuple[Level, Level], ends: np.ndarray, draws: Draws
+) -> Tensor:
+    """The target at the second of two states on a trajectory: the estimate there, or its data where this `ends`."""
+    (x, nearer), (here, there) = states, levels
+    # No network was trained where no noise is left: there it is asked for what is not taken, at the first.
+    asked = torch.where(mask_of(ends, x), x, nearer)
+    return ended(nearer, there, ends, masked(denoiser, asked, either(ends, here, there, x), draws))
 
 
 def ended(x: Tensor, level: Level, ends: np.ndarray, estimate: Tensor) -> Tensor:

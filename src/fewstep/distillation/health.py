@@ -122,13 +122,13 @@ class Watcher:
         phase = self.method.phase(step - 1, self.steps)
         if phase.stage + 1 < phase.stages:
             return Seen()
-        role = roles[STUDENT]
+        network = roles[STUDENT].at(self.judge.held_out.teacher.guidance)
         plan = plan_of(self.method, roles)
         figures = self.figures(
-            self.judge.look(by_student(role.network, plan, self.judge.held_out)), not self.judge.pairs(plan)
+            self.judge.look(by_student(network, plan, self.judge.held_out)), not self.judge.pairs(plan)
         )
         if self.trajectories is not None:
-            figures |= self.trajectories.errors(role.network)
+            figures |= self.trajectories.errors(network)
         value = figures.get("error", figures.get("distance", math.inf))
         if self.best is None or value < self.best.value:
             self.keep(Best(step, value), weights_of(roles))

@@ -83,7 +83,7 @@ def write_adapted(target: Path, base: str, changes: Changes, plan: Plan, facts: 
         made = Path(around) / target.name
         made.mkdir()
         lowrank.write(made, part_of(source), changes)
-        stated = {"base": base, **kept(source), **recommendation(plan)}
+        stated = {"base": base, **kept(source), **recommendation(plan, facts)}
         write_whole(made / "fewstep.json", (json.dumps(stated) + "\n").encode())
         write_whole(made / "distillation.json", (json.dumps(dict(facts), indent=1) + "\n").encode())
         if target.exists():

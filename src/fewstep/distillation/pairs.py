@@ -69,6 +69,11 @@ class Teacher:
         return float(self.order.drawing.guidance.scale)  # type: ignore[arg-type]  # `of` saw to it
 
     @property
+    def guides(self) -> bool:
+        """Whether it is guided, at two evaluations a row."""
+        return self.pipe.model.conditioner.guides_away(self.order.drawing.guidance)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What decides what it draws, as plain JSON values."""
         subjects = list(self.order.drawing.subjects)

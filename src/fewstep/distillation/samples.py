@@ -47,7 +47,7 @@ class Samples:
         """(n, c, h, w) on the host, pictures of the first pairs."""
         held_out, model = self.held_out, self.held_out.teacher.pipe.model
         numbers = [held_out.first + number for number in range(min(MOST, held_out.count))]
-        denoiser = roles[STUDENT].network.given(held_out.conditions.of(numbers).positive)
+        denoiser = roles[STUDENT].at(held_out.teacher.guidance).given(held_out.conditions.of(numbers).positive)
         noise = noise_of(numbers, held_out.shape, model.device)
         states = run(self.plan(roles), denoiser, noise, numbers)
         return decode(model, states.to(model.device), held_out.teacher.order.drawing).nan_to_num(0.0)

@@ -29,9 +29,11 @@ WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt")
 """Of files beside the parts: the same model in another format."""
 
 
-def recommendation(plan: Plan) -> dict[str, Any]:
-    """The overlay that a student recommends."""
-    return {"sampling": {"plan": json.loads(plan.to_json())}, "guidance": {"scale": 1.0}}
+def recommendation(plan: Plan, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The overlay that a student recommends: its plan, and guidance 1 unless it is told the scale."""
+    told = facts.get("student", {})
+    scale = told["guidance"] if told.get("scales") else 1.0
+    return {"sampling": {"plan": json.loads(plan.to_json())}, "guidance": {"scale": scale}}
 
 
 def source_of(model: str | os.PathLike[str]) -> Path:
@@ -67,8 +69,8 @@ def _write_file(target: Path, source: Path, network: nn.Module, plan: Plan, fact
     if not isinstance(network, UNet):
         raise InvalidInput(f"{source} holds a network of fewstep's, and the student is a {type(network).__name__}")
     of = zoo.load(source).spec
-    training = {**facts, "recommended": recommendation(plan)}
-    zoo.save(target, network, zoo.Spec(of.config, of.prediction, of.schedule, of.value_range, training))
+    training = {**facts, "recommended": recommendation(plan, facts)}
+    zoo.save(target, network, zoo.Spec(network.config, of.prediction, of.schedule, of.value_range, training))
 
 
 def _write_folder(target: Path, source: Path, network: nn.Module, plan: Plan, facts: Mapping[str, Any]) -> None:
@@ -80,7 +82,7 @@ def _write_folder(target: Path, source: Path, network: nn.Module, plan: Plan, fa
         shutil.copytree(source, made, ignore=lambda folder, names: _left_out(Path(folder), source, part, names))
         with quiet():
             network.save_pretrained(made / part, safe_serialization=True)  # type: ignore[operator]  # of diffusers
-        (made / "fewstep.json").write_text(json.dumps(kept(source) | recommendation(plan)) + "\n")
+        (made / "fewstep.json").write_text(json.dumps(kept(source) | recommendation(plan, facts)) + "\n")
         (made / "distillation.json").write_text(json.dumps(dict(facts), indent=1) + "\n")
         if target.exists():
             shutil.rmtree(target)

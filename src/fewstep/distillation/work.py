@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fewstep.benchmark.yardstick import features_of
-from fewstep.core.errors import InvalidInput
 from fewstep.distillation import lora
 from fewstep.distillation import pairs as drawing
 from fewstep.distillation import student as files
@@ -21,11 +20,11 @@ from fewstep.distillation.pairs import Pairs, Teacher
 from fewstep.distillation.report import Cost, Report, report_of
 from fewstep.distillation.rivals import nfe_of
 from fewstep.distillation.source import Measuring, Source
+from fewstep.distillation.suitability import check, check_guidance, original_of, scales_of
 from fewstep.distillation.trajectory import Consistent, Trajectories
-from fewstep.drawing import Guidance
 from fewstep.files import write_whole
 from fewstep.measure.features import Features
-from fewstep.pipeline import Pipeline, load
+from fewstep.pipeline import load
 from fewstep.training import (
     STATES,
     STUDENT,
@@ -74,6 +73,7 @@ class Work(NamedTuple):
     processes: Processes
     origin: Path
     features: Features
+    scales: tuple[float, float] | None
 
     @staticmethod
     def of(
@@ -96,8 +96,10 @@ class Work(NamedTuple):
         method.phase(0, settings.steps)
         teacher = Teacher.of(pipe, source.subjects, source.guidance, source.steps)
         check_guidance(method, teacher)
-        features = features_of(pipe, measuring.clip)
-        return Work(teacher, method, Path(folder), settings, source, measuring, place, processes, origin, features)
+        features, scales = features_of(pipe, measuring.clip), scales_of(method, teacher)
+        return Work(
+            teacher, method, Path(folder), settings, source, measuring, place, processes, origin, features, scales
+        )
 
     @property
     def batch(self) -> int:
@@ -123,7 +125,8 @@ class Work(NamedTuple):
         guidance = self.teacher.guidance if data.conditions.guided else 1.0
         succeeds = self.method.phase(0, self.settings.steps).stages > 1
         network = self.teacher.pipe.model.denoiser()
-        roles = student_of(network, guidance, succeeds, self.settings.adapter, self.settings.seed)
+        adapter, seed = self.settings.adapter, self.settings.seed
+        roles = student_of(network, guidance, succeeds, adapter=adapter, scales=self.scales, seed=seed)
         first = data.batch(range(min(FIRST, data.count)))
         return roles | further_roles(self.method, roles[STUDENT], first)
 
@@ -164,43 +167,16 @@ class Work(NamedTuple):
         """Write the student and its report. `seconds` is how long training took."""
         step = self.settings.steps if watcher is None else watcher.put_best(run.roles)
         student, method = run.roles[STUDENT], settled(self.method, run.roles)
-        module = student.module.eval().requires_grad_(False)
+        module, network = student.module.eval().requires_grad_(False), student.at(self.teacher.guidance)
         cost = Cost(self.source.count, nfe_of(self.teacher.order.plan, drawn.data), drawn.data.seconds, seconds)
-        report = report_of(student.network, method, drawn.judge, cost, step, self.settings.steps, self.measuring.tune)
-        plan = method.plan(student.network)
+        report = report_of(network, method, drawn.judge, cost, step, self.settings.steps, self.measuring.tune)
+        plan = method.plan(network)
         if self.settings.adapter is not None:
             module, changes = lora.merged(module)
             lora.write_lora(self.folder, self.origin, changes, plan)
-        of = {"teacher": self.teacher.pipe.model.name, "guidance": self.teacher.guidance, "step": step}
+        of = {"teacher": original_of(self.teacher.pipe), "guidance": self.teacher.guidance, "step": step}
+        of |= {"scales": list(self.scales)} if self.scales else {}
         target = files.target_of(self.folder, self.origin)
         files.write(target, self.origin, module, plan, {"student": of, **run.known_as})
         write_whole(self.folder / REPORT, json.dumps(report.to_json(), indent=1).encode())
         return report
-
-
-def check(method: Method, pipe: Pipeline) -> None:
-    """Raise `InvalidInput` where a method cannot teach a student of this pipeline, before anything is drawn."""
-    model, needs = pipe.model, method.needs
-    if model.conditioner.distilled:
-        raise InvalidInput(
-            f"{model.name} is told its guidance scale, and was distilled already: give the model that it was made from"
-        )
-    if needs.predictions is not None and model.prediction not in needs.predictions:
-        *most, last = needs.predictions
-        known = f"{', '.join(most)} or {last}" if most else last
-        raise InvalidInput(
-            f"{method.name} needs a network that predicts {known}, and {model.name} predicts {model.prediction}: use "
-            "regression or consistency, which take any"
-        )
-    method.plan(model.denoiser())
-
-
-def check_guidance(method: Method, teacher: Teacher) -> None:
-    """Raise `InvalidInput` where a method asks the teacher for guidance that training does not know."""
-    guidance = teacher.order.drawing.guidance
-    if not method.needs.pairs and guidance not in (Guidance(guidance.scale), Guidance(1.0)):
-        raise InvalidInput(
-            f"{method.name} asks the teacher at levels of its own, by classifier-free guidance at every level, and "
-            f"{teacher.pipe.model.name} recommends {guidance.method} from {guidance.interval[0]:g} to "
-            f"{guidance.interval[1]:g} in sigma / alpha: use regression, which learns from what the teacher draws"
-        )

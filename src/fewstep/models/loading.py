@@ -220,7 +220,7 @@ def _of_zoo(path: Path, name: str, place: Place, recommended: Overlay | None = N
     own = recommended_in(path, spec.training)
     return class_model(
         loaded.network.to(place.device, place.dtype),
-        Labels(spec.classes),
+        Labels(spec.classes, distilled=spec.config.guidance),
         Pixels(spec.value_range),
         spec.sample_shape,
         merged(recommended or {}, own),

@@ -89,7 +89,7 @@ class Adapter:
             peft.inject_adapter_in_model(settings, module, adapter_name=NAME)
 
 
-def is_adapted(name: str) -> bool:
+def is_change(name: str) -> bool:
     """Whether a weight is one of a change, by its name."""
     return name.endswith((f".lora_A.{NAME}.weight", f".lora_B.{NAME}.weight"))
 
