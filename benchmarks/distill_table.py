@@ -15,10 +15,11 @@ draw.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -63,21 +64,25 @@ class Entry:
 
     @property
     def key(self) -> str:
-        return f"{self.name.replace(' ', '-')}-rows{self.rows[0]}"
+        """Of its files: with other settings it is another student."""
+        settings = {**asdict(self.settings), "seed": None}
+        own = json.dumps([asdict(self.method), settings], sort_keys=True)  # type: ignore[call-overload]
+        digest = hashlib.sha256(own.encode()).hexdigest()[:6]
+        return f"{self.name.replace(' ', '-')}-rows{self.rows[0]}-{digest}"
 
 
 REGRESSION = Settings(batch=128, rate=1.5e-3)
 PROGRESSIVE = Settings(batch=128, rate=1e-3)
 CONSISTENCY = Settings(batch=128, rate=5e-4, optimiser="radam")
 ENTRIES = (
-    Entry(Regression(rows=1), replace(REGRESSION, steps=2000), (1,)),
-    Entry(Regression(rows=2), replace(REGRESSION, steps=600), (2,)),
-    Entry(Regression(rows=4, sampler="ipndm-3", grid="ays"), replace(REGRESSION, steps=600, batch=64), (4,)),
-    Entry(Progressive(begin=16, end=4), replace(PROGRESSIVE, steps=500), (4,)),
-    Entry(Progressive(begin=16, end=2), replace(PROGRESSIVE, steps=700), (2,)),
-    Entry(Progressive(begin=16, end=1), replace(PROGRESSIVE, steps=900), (1,)),
-    Entry(Consistency(step="heun"), replace(CONSISTENCY, steps=1500), (1, 2, 4, 8), "distillation"),
-    Entry(Consistency(step=None), replace(CONSISTENCY, steps=800), (1, 2, 4, 8), "training"),
+    Entry(Regression(rows=1), replace(REGRESSION, steps=6000), (1,)),
+    Entry(Regression(rows=2, sampler="ipndm-3", grid="ays"), replace(REGRESSION, steps=3000), (2,)),
+    Entry(Regression(rows=4, sampler="ipndm-3", grid="ays"), replace(REGRESSION, steps=1500), (4,)),
+    Entry(Progressive(begin=16, end=4), replace(PROGRESSIVE, steps=2000), (4,)),
+    Entry(Progressive(begin=16, end=2), replace(PROGRESSIVE, steps=3000), (2,)),
+    Entry(Progressive(begin=16, end=1), replace(PROGRESSIVE, steps=4000), (1,)),
+    Entry(Consistency(step="heun"), replace(CONSISTENCY, steps=3000), (1, 2, 4, 8), "distillation"),
+    Entry(Consistency(step=None), replace(CONSISTENCY, steps=4000), (1, 2, 4, 8), "training"),
 )
 """A line of the table for each number of rows. Another method is a line more here; reflow is left out, as this teacher
 is not a flow.
@@ -88,7 +93,7 @@ is not a flow.
 class Sizes:
     """How much is drawn, and which share of each training is done: all of it, but in tests."""
 
-    pairs: int = 16_384
+    pairs: int = 32_768
     drawn: int = 20_000
     reference: int = 50_000
     ranked: int = 1_000
@@ -250,10 +255,12 @@ def measured(table: Table, entries: Sequence[Entry], seeds: int) -> Iterator[dic
             yield from table.student(entry, seed)
 
 
-def known(table: Table, entries: Sequence[Entry], seeds: int) -> list[dict[str, Any]]:
-    """The students that are measured already."""
-    paths = [table.path(entry, seed, rows) for entry in entries for seed in range(seeds) for rows in entry.rows]
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.exists()]
+def known(folder: Path, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """The students of some trainings that are measured already, of other settings too, in the order of the table."""
+    names = list(dict.fromkeys(entry.name for entry in entries))
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*-seed*-in*.json"))]
+    found = [one for one in found if one["name"] in names]
+    return sorted(found, key=lambda one: (names.index(one["name"]), one["rows"], one["steps"], one["seed"]))
 
 
 def main() -> None:
@@ -266,16 +273,20 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of every number of pictures and steps, for a trial")
     given = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)  # of guidance between levels that few rows do not meet
-    given.folder.mkdir(parents=True, exist_ok=True)
-    table, names = Table(given.folder, Sizes().scaled(given.share)), [name for name in given.only.split(",") if name]
+    folder = given.folder if given.share == 1 else given.folder.with_name(f"{given.folder.name}-{given.share:g}")
+    folder.mkdir(parents=True, exist_ok=True)
+    table, names = Table(folder, Sizes().scaled(given.share)), [name for name in given.only.split(",") if name]
     entries = [entry for entry in ENTRIES if not names or entry.method.name in names]
     if not entries:
         parser.error(f"--only {given.only} is none of {', '.join(sorted({one.method.name for one in ENTRIES}))}")
-    floor, samplers = table.floor(), {rows: table.rival(rows) for rows in ROWS}
+    floor = table.floor()
+    samplers = {
+        rows: table.rival(rows) for rows in ROWS if not given.kept or (folder / f"sampler-{rows}.json").exists()
+    }
     if not given.kept:
         for _ in measured(table, entries, given.seeds):
             pass
-    text = written(floor, samplers, known(table, entries, given.seeds))
+    text = written(floor, samplers, known(folder, entries))
     print(text)
     if given.page:
         put(given.page, text)

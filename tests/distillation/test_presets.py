@@ -34,7 +34,7 @@ DATA = Gaussian.usual()._replace(variances=torch.tensor([1.0, 0.7, 0.4]).double(
 BASE, RESTS = 5, 6
 """States at each level, and rests of each, two of them opposite; of two alone the nearest point is not one point."""
 EACH = BASE * RESTS
-STEPS = 450
+STEPS = 300
 
 
 def ect_levels(method: Consistency) -> tuple[list[float], list[float]]:

@@ -39,7 +39,7 @@ def test_a_line_has_the_median_of_the_seeds_and_the_share_of_what_the_best_sampl
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[:5] == ["regression", "1", "3", "1.200 (1.100 to 1.400)", "0.2%"]
     assert cells[5:] == ["101.00, a on b", "3.00, a on b", "yes", "3.20", "2,000 steps"]
-    assert "1 evaluation the best student, by regression, keeps 0.1% of what the best sampler is above" in text
+    assert "1 evaluation the best student, by regression, keeps 0.2% of what the best sampler is above" in text
 
 
 @pytest.mark.parametrize(("value", "beats"), [(2.85, "yes"), (2.95, "no")])
@@ -84,8 +84,15 @@ def test_what_is_measured_is_kept_and_a_second_run_measures_nothing(tmp_path: Pa
     again = script.Table(tmp_path, replace(TINY, drawn=10**6))  # which would take hours
     assert again.floor() == floor
     assert again.student(entry, 0) == [own]
-    assert script.known(again, [entry], 3) == [own]
-    assert json.loads((tmp_path / "regression-rows1-seed0-in1.json").read_text()) == own
+    assert script.known(tmp_path, [entry]) == [own]
+    assert json.loads((tmp_path / f"{entry.key}-seed0-in1.json").read_text()) == own
+
+
+def test_other_settings_are_another_student_and_another_seed_is_not() -> None:
+    entry = script.Entry(Regression(), Settings(steps=800), (1,))
+    others = [replace(entry, settings=Settings(steps=900)), replace(entry, method=Regression(sampler="euler"))]
+    assert len({one.key for one in (entry, *others)}) == 3
+    assert replace(entry, settings=Settings(steps=800, seed=5)).key == entry.key
 
 
 def test_every_method_but_reflow_is_in_the_table() -> None:
