@@ -7,6 +7,8 @@ module = train(run)                                    # the same call goes on a
 from fewstep.training.average import Averages, Snapshot, combination
 from fewstep.training.denoising import Denoising
 from fewstep.training.draws import Draws
+from fewstep.training.examples import Examples, examples
+from fewstep.training.fresh import New
 from fewstep.training.loop import Data, Diverged, Progress, Run, train
 from fewstep.training.method import (
     STUDENT,
@@ -22,21 +24,25 @@ from fewstep.training.method import (
     schedule_of,
     student_of,
 )
+from fewstep.training.model import Anew, Trained, Watching, train_on
 from fewstep.training.settings import OPTIMISERS, Settings
 
 __all__ = [
     "OPTIMISERS",
     "STUDENT",
     "TEACHER",
+    "Anew",
     "Averages",
     "Batch",
     "Data",
     "Denoising",
     "Diverged",
     "Draws",
+    "Examples",
     "Loss",
     "Method",
     "Needs",
+    "New",
     "Phase",
     "Progress",
     "Role",
@@ -44,9 +50,13 @@ __all__ = [
     "Run",
     "Settings",
     "Snapshot",
+    "Trained",
+    "Watching",
     "combination",
+    "examples",
     "one_stage",
     "schedule_of",
     "student_of",
     "train",
+    "train_on",
 ]
