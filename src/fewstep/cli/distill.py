@@ -10,17 +10,14 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import measuring, place
+from fewstep.cli import measuring, place, settings
 from fewstep.cli.app import Failure
 from fewstep.cli.headings import DRAWN, GUIDANCE, LAST, MEASURING, TRAINING, Command, option
 from fewstep.cli.output import JSON, note, progress, show_json, show_table
 from fewstep.cli.values import LABELS, Pair, mapping
 from fewstep.core import InvalidInput, unknown_name
 
-LINE_EVERY = 500
-"""Steps between lines where there is no terminal for a bar."""
 METHODS = ("regression", "progressive", "consistency", "reflow")
-OPTIMISERS = ("adam", "adamw", "radam")
 """Here too, so that the help needs no torch."""
 
 
@@ -34,40 +31,7 @@ OPTIMISERS = ("adam", "adamw", "radam")
     heading=TRAINING,
     help="Option of the method, such as rows=2 or begin=32. May be repeated; see docs/distill.md.",
 )
-@option("--steps", type=click.IntRange(1), default=1000, heading=TRAINING, help="Steps of the optimiser.")
-@option("--batch", type=click.IntRange(1), default=128, heading=TRAINING, help="Samples of a step.")
-@option(
-    "--accumulate",
-    type=click.IntRange(1),
-    default=1,
-    heading=TRAINING,
-    help="Equal parts in which a batch is done, one after the other, to save memory.",
-)
-@option("--rate", type=click.FloatRange(0), default=1e-3, heading=TRAINING, help="Learning rate at its peak.")
-@option(
-    "--optimiser",
-    type=click.Choice(OPTIMISERS),
-    default="adam",
-    heading=TRAINING,
-    help="What moves the weights.",
-)
-@option(
-    "--average",
-    "width",
-    type=click.FloatRange(0),
-    default=0.05,
-    heading=TRAINING,
-    help="Width of the average of the weights that is kept, a share of the training; 0 keeps the last ones.",
-)
-@option("--seed", type=click.IntRange(0), default=0, heading=TRAINING, help="Decides everything.")
-@option(
-    "--save-every",
-    "state_every",
-    type=click.IntRange(1, 100_000_000),
-    default=200,
-    heading=TRAINING,
-    help="Steps between the states that it can go on from.",
-)
+@settings.OPTIONS
 @measuring.PROMPTS
 @option("--labels", type=LABELS, metavar="N,N,..", usual="every class", heading=DRAWN, help="Classes to learn.")
 @option(
@@ -124,16 +88,14 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
         fewstep distill regression scenes --prompts prompts.txt --option rows=4
     """
     made = method_of(method, mapping(given["option"], "--option"))
-    settings = fs.distillation.Settings(
-        **{one.name: given[one.name] for one in fields(fs.distillation.Settings) if one.name in given}
-    )
+    how = settings.settings(given)
     folder = Path(given["output"] or f"runs/{named(teacher)}-{method}")
     fs.files.check_writable(folder / "log.jsonl", parents=True)
     source = fs.distillation.Source(
         subjects(given), given["guidance"], given["teacher_steps"], given["count"], given["held_out"]
     )
     note(
-        f"The teacher draws {source.count} pictures, then the student learns for {settings.steps} steps. Ctrl-C stops; "
+        f"The teacher draws {source.count} pictures, then the student learns for {how.steps} steps. Ctrl-C stops; "
         "the same command goes on"
     )
     with progress("distilling", 1) as bar:
@@ -141,21 +103,15 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
         def pairs(done: int, of: int) -> None:
             bar(done, of=of, words="drawing with the teacher")
 
-        def training(now: fs.training.Progress) -> None:
-            loss = ", ".join(f"loss {value:.4g}" for value in now.losses.values()) or "as it was left"
-            said = now.step % LINE_EVERY == 0 or now.step == now.steps or not now.losses
-            line = f"step {now.step} of {now.steps}: {loss}, {now.left:.0f} s left" if said else ""
-            bar(now.step, of=now.steps, words=loss, line=line)
-
         try:
             found = fs.distillation.distill(
                 teacher,
                 made,
                 folder,
-                settings=settings,
+                settings=how,
                 source=source,
                 device=given["device"],
-                watch=fs.distillation.Watch(pairs, training),
+                watch=fs.distillation.Watch(pairs, settings.telling(bar)),
             )
         except fs.training.Diverged as error:
             raise Failure(str(error)) from error

@@ -27,7 +27,6 @@ from fewstep.training.settings import Settings
 from fewstep.zoo import UNet, build
 
 START, RESULT, FACTS = "start.safetensors", "model", "training.json"
-USUAL_DROPOUT = 0.1
 
 
 @dataclass(frozen=True)
@@ -72,8 +71,7 @@ def train_on(
         data: see `fewstep.data.open_data`.
         start: a new network; a model with new weights; or a model to go on from, a shipped one, a .safetensors file of
             `fewstep train`, or a folder in the format of diffusers.
-        method: what is learned and how; None drops a tenth of the conditions, where there are some, and is usual in all
-            else.
+        method: what is learned and how; None is what is usual.
         mirror: whether each picture is learned with left and right exchanged too.
 
     Raises:
@@ -90,7 +88,7 @@ def train_on(
     pipe = load(origin, device=device)
     network = learner(pipe, settings.seed if isinstance(start, Anew) else None)
     found = examples(source, pipe, place, mirror, watch.encoding)
-    method = method or Denoising(dropout=USUAL_DROPOUT if found.conditions.guides else 0.0)
+    method = method or Denoising()
     check(method, found)
     plan = method.plan(network)
     identity = {"model": pipe.model.digest, "anew": isinstance(start, Anew)}
