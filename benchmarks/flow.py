@@ -59,8 +59,8 @@ def trained(prediction: str, seed: int, steps: int, folder: Path) -> fs.Network:
     network = network_of(prediction, seed)
     settings = Settings(steps=steps, batch=128, rate=2e-3, warmup=200, seed=seed, width=0.05)
     run = Run(Denoising(dropout=0.1), {STUDENT: Role(network)}, Digits(), settings, folder)
-    train(run, lambda now: print(f"{folder.name}: step {now.step}, {now.left:.0f} s left", flush=True))
-    network.network.eval().requires_grad_(False)
+    module = train(run, lambda now: print(f"{folder.name}: step {now.step}, {now.left:.0f} s left", flush=True))
+    module.eval().requires_grad_(False)
     return network
 
 

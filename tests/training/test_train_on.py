@@ -15,7 +15,7 @@ import fewstep as fs
 from data.pictures import picture, write_folder
 from fewstep import InvalidInput
 from fewstep.data import Arrays, Folder, Scenes, Skipped, Tolerant
-from fewstep.training import Anew, Denoising, Examples, New, Progress, Settings, Watching, examples, train_on
+from fewstep.training import Anew, Denoising, Examples, New, Progress, Settings, Watching, examples_of, train_on
 from fewstep.training.examples import Conditions
 from models import tiny, tiny_diffusers
 
@@ -133,8 +133,10 @@ def test_a_text_to_image_model_learns_latents_that_are_encoded_once(
     monkeypatch.setattr("fewstep.training.examples.encoded", None)
     again = train_on(data, tmp_path / "sd", tmp_path / "run", settings=short, mirror=True)
     assert again.pipe.model.digest == after.model.digest
+    lines = (data / "metadata.jsonl").read_text()
+    (data / "metadata.jsonl").write_text(lines.replace("colour 5", "colour five"))
     with pytest.raises(InvalidInput, match="was made from other data or by another model"):
-        train_on(data, tmp_path / "sd", tmp_path / "run", settings=short)
+        train_on(data, tmp_path / "sd", tmp_path / "run", settings=short, mirror=True)
 
 
 @pytest.mark.parametrize("kind", ["ddpm", "dit"])
@@ -150,7 +152,7 @@ def test_networks_of_diffusers_are_trained_anew(kind: str, tmp_path: Path) -> No
 def small_examples(path: Path, mirror: bool) -> Examples:
     write_folder(path / "data", 4)
     tiny.write(path / "tiny.safetensors", channels=3)
-    return examples(Folder.of(path / "data"), fs.load(path / "tiny.safetensors"), path / "run", mirror)
+    return examples_of(Folder.of(path / "data"), fs.load(path / "tiny.safetensors"), path / "run", mirror)
 
 
 def test_mirrored_pictures_are_samples_of_their_own(tmp_path: Path) -> None:

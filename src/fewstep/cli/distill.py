@@ -88,7 +88,7 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
         fewstep distill regression scenes --prompts prompts.txt --option rows=4
     """
     made = method_of(method, mapping(given["option"], "--option"))
-    how = settings.settings(given)
+    how = settings.settings_of(given)
     folder = Path(given["output"] or f"runs/{named(teacher)}-{method}")
     fs.files.check_writable(folder / "log.jsonl", parents=True)
     source = fs.distillation.Source(

@@ -54,7 +54,7 @@ OPTIONS = several(
 """Adds all of them."""
 
 
-def settings(given: Mapping[str, Any]) -> fs.training.Settings:
+def settings_of(given: Mapping[str, Any]) -> fs.training.Settings:
     """The settings of the loop, of the options that a command has."""
     known = [one.name for one in fields(fs.training.Settings)]
     return fs.training.Settings(**{name: given[name] for name in known if name in given})

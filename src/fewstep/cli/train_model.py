@@ -113,7 +113,7 @@ def model(data: str, start: str | None, as_json: bool, **given: Any) -> None:
         fewstep generate runs/photos/model.safetensors --labels 0-3
         fewstep train model photos --from models/sd15 --rate 1e-5
     """
-    how = settings.settings(given)
+    how = settings.settings_of(given)
     method = method_of(given)
     begin = beginning(start, given)
     folder = Path(given["output"] or f"runs/{Path(data).absolute().stem}")

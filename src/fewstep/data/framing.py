@@ -6,6 +6,8 @@ white; colours become grey, or grey RGB, as the model takes them. So `fewstep.pi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
@@ -18,12 +20,12 @@ MODES = {1: "L", 3: "RGB"}
 """By the channels of the model."""
 
 
-def framed(picture: Image.Image | Tensor, shape: tuple[int, int, int]) -> Tensor:
+def framed(picture: Image.Image | Tensor, shape: Sequence[int]) -> Tensor:
     """A picture as a tensor of `shape` (C, H, W), float32 in [-1, 1].
 
     Raises `InvalidInput` for other channels than 1 and 3, and for a tensor of another shape, which is never scaled.
     """
-    channels, height, width = shape
+    channels, height, width = shape = tuple(shape)
     if isinstance(picture, Tensor):
         if tuple(picture.shape) != shape:
             raise InvalidInput(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,12 +24,20 @@ class Scenes:
 
     count: int = USUAL
     seed: int = 0
-    told: ClassVar[Told] = "prompts"
-    classes: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         if type(self.count) is not int or self.count < 1 or type(self.seed) is not int or self.seed < 0:
             raise InvalidInput(f"scenes need a count of at least 1 and a seed from 0, got {self.count} and {self.seed}")
+
+    @property
+    def told(self) -> Told:
+        """Captions."""
+        return "prompts"
+
+    @property
+    def classes(self) -> int:
+        """None."""
+        return 0
 
     @property
     def identity(self) -> Mapping[str, Any]:

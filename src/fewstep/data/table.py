@@ -21,7 +21,7 @@ from PIL import Image
 
 from fewstep.core.errors import InvalidInput, shown
 from fewstep.data.source import Sample, Told, Unreadable
-from fewstep.pipeline.pictures import decoded
+from fewstep.pipeline.pictures import decoded, opened
 
 FILES = (".parquet", ".arrow")
 TEXTS = ("text", "caption", "prompt")
@@ -167,9 +167,10 @@ def _picture(value: Any, name: str) -> Image.Image:
     """From the bytes or the path that a row holds, or numbers of pixels (H, W) or (H, W, C)."""
     if isinstance(value, Mapping):
         content, path = value.get("bytes"), value.get("path")
-        if content is None and path is None:
-            raise Unreadable(f"{name} has no picture")
-        content = Path(path).read_bytes() if content is None else content
+        if content is None:
+            if path is None:
+                raise Unreadable(f"{name} has no picture")
+            return opened(path)
         return decoded(io.BytesIO(content), len(content), name)
     if isinstance(value, bytes):
         return decoded(io.BytesIO(value), len(value), name)

@@ -7,7 +7,7 @@ module = train(run)                                    # the same call goes on a
 from fewstep.training.average import Averages, Snapshot, combination
 from fewstep.training.denoising import Denoising
 from fewstep.training.draws import Draws
-from fewstep.training.examples import Examples, examples
+from fewstep.training.examples import Examples, examples_of
 from fewstep.training.fresh import New
 from fewstep.training.loop import Data, Diverged, Progress, Run, train
 from fewstep.training.method import (
@@ -53,7 +53,7 @@ __all__ = [
     "Trained",
     "Watching",
     "combination",
-    "examples",
+    "examples_of",
     "one_stage",
     "schedule_of",
     "student_of",

@@ -70,7 +70,7 @@ class Examples:
 
     source: Tolerant
     conditions: Conditions
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     mirror: bool = False
     parts: tuple[Part, ...] = ()
 
@@ -106,7 +106,7 @@ def subject_of(subject: Any, source: Source) -> Any:
     return UNSAID if source.told == "nothing" else subject
 
 
-def examples(
+def examples_of(
     source: Source,
     pipe: Pipeline,
     folder: Path,
@@ -119,7 +119,8 @@ def examples(
     """
     model = pipe.model
     check(source, model)
-    tolerant, conditions, shape = Tolerant(source), Conditions(pipe), model.state_shape()
+    tolerant = source if isinstance(source, Tolerant) else Tolerant(source)
+    conditions, shape = Conditions(pipe), model.state_shape()
     pixels = model.codec.pixel_shape(shape)
     if model.codec.factor == 1 and pixels == shape:
         framed(tolerant.read(0).picture, shape)  # refused here, not in the middle of the first step
@@ -133,9 +134,12 @@ def examples(
 def encoded(raw: Examples, model: Model, numbers: range) -> Part:
     """The latents of some pictures, float32 on the host, and their subjects."""
     forgets = TensorCache(max_bytes=0)
-    found = [raw.sample(number) for number in numbers]
-    states = torch.cat([model.codec.encode(pixels[None], forgets) for pixels, _ in found])
-    return Part(states.clone(), [subject for _, subject in found])
+    states, subjects = [], []
+    for number in numbers:
+        pixels, subject = raw.sample(number)
+        states.append(model.codec.encode(pixels[None], forgets))
+        subjects.append(subject)
+    return Part(torch.cat(states), subjects)
 
 
 def check(source: Source, model: Model) -> None:

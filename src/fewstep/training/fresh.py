@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from fewstep import schedules, zoo
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.schedule import Schedule
@@ -53,7 +55,7 @@ class New:
             )
         first = source.read(0).picture
         size, channels = SIZE, 3
-        if hasattr(first, "shape"):  # a tensor, which is never scaled
+        if isinstance(first, Tensor):  # which is never scaled
             channels, size = int(first.shape[0]), int(first.shape[-1])
         elif first.mode in ("1", "L", "I;16"):
             channels = 1

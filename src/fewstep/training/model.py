@@ -13,13 +13,13 @@ from torch import nn
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.data import Source, open_data
+from fewstep.data import Source, Tolerant, open_data
 from fewstep.denoise.convert import Network
 from fewstep.models import copies
 from fewstep.pipeline import Pipeline, load
 from fewstep.training.denoising import Denoising
 from fewstep.training.draws import key_of
-from fewstep.training.examples import Examples, examples
+from fewstep.training.examples import Examples, examples_of
 from fewstep.training.fresh import New
 from fewstep.training.loop import Progress, Run, train
 from fewstep.training.method import STUDENT, Role
@@ -80,14 +80,14 @@ def train_on(
         OSError: a file cannot be read or written; what was written before stays.
     """
     settings, watch, place = settings or Settings(), watch or Watching(), Path(folder)
-    source = open_data(data, place)
+    source = Tolerant(open_data(data, place))
     if isinstance(start, New):
         origin = start.write(place / START, source, settings.seed)
     else:
         origin = copies.source_of(start.model if isinstance(start, Anew) else start, "a trained model")
     pipe = load(origin, device=device)
     network = learner(pipe, settings.seed if isinstance(start, Anew) else None)
-    found = examples(source, pipe, place, mirror, watch.encoding)
+    found = examples_of(source, pipe, place, mirror, watch.encoding)
     method = method or Denoising()
     check(method, found)
     plan = method.plan(network)
