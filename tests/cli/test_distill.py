@@ -15,6 +15,7 @@ from click.testing import Result
 import fewstep as fs
 from fewstep import schedules
 from fewstep.cli import distill as command
+from fewstep.cli import settings
 from fewstep.zoo import Spec, save
 from models import tiny
 
@@ -143,15 +144,15 @@ def test_sheets_and_tensorboard_are_written_where_asked_for(call: Call, here: Pa
 
 def test_the_defaults_in_the_help_are_those_of_the_settings(call: Call) -> None:
     usual = {param.name: param.default for param in command.distill.params}
-    settings, source = fs.distillation.Settings(), fs.distillation.Source()
-    own = {one.name: getattr(settings, one.name) for one in fields(settings) if one.name in usual}
+    usual_settings, source = fs.distillation.Settings(), fs.distillation.Source()
+    own = {one.name: getattr(usual_settings, one.name) for one in fields(usual_settings) if one.name in usual}
     assert len(own) == 8
     assert {name: usual[name] for name in own} == own
     assert (usual["count"], usual["held_out"]) == (source.count, source.held_out)
     assert source.steps is None
     assert "20, or a student's own plan" in call("distill", "--help").output
     assert set(command.METHODS) == set(fs.distillation.METHODS)
-    assert set(command.OPTIMISERS) == set(fs.training.OPTIMISERS)
+    assert set(settings.OPTIMISERS) == set(fs.training.OPTIMISERS)
 
 
 def test_a_straightened_flow_is_the_teacher_of_the_next_student(call: Call, here: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,18 +11,15 @@ from typing import Any, NamedTuple
 import click
 
 import fewstep as fs
-from fewstep.cli import measuring, place, trainer
+from fewstep.cli import measuring, place, settings, trainer
 from fewstep.cli.app import Failure
 from fewstep.cli.headings import DRAWN, GUIDANCE, LAST, MEASURING, TRAINING, Command, option
 from fewstep.cli.output import JSON, note, progress, show_json, show_table, waiting
 from fewstep.cli.values import LABELS, Pair, mapping
 from fewstep.core import InvalidInput, unknown_name
 
-LINE_EVERY = 500
-"""Steps between lines where there is no terminal for a bar."""
 METHODS = ("regression", "refinement", "progressive", "guidance", "consistency", "lcm", "reflow")
 TARGETS = ("all", "linear", "attention")
-OPTIMISERS = ("adam", "adamw", "radam")
 """Here too, so that the help needs no torch."""
 
 
@@ -42,39 +39,7 @@ OPTIMISERS = ("adam", "adamw", "radam")
     heading=TRAINING,
     help="Learn the times and weights of the student's plan along with it; regression alone does.",
 )
-@option("--steps", type=click.IntRange(1), default=1000, heading=TRAINING, help="Steps of the optimiser.")
-@option("--batch", type=click.IntRange(1), default=128, heading=TRAINING, help="Samples of a step.")
-@option(
-    "--accumulate",
-    type=click.IntRange(1),
-    default=1,
-    heading=TRAINING,
-    help="Equal parts in which a batch is done, one after the other, to save memory.",
-)
-@option("--rate", type=click.FloatRange(0), default=1e-3, heading=TRAINING, help="Learning rate at its peak.")
-@option(
-    "--optimiser",
-    type=click.Choice(OPTIMISERS),
-    default="adam",
-    heading=TRAINING,
-    help="What moves the weights.",
-)
-@option(
-    "--muon",
-    type=click.FloatRange(0),
-    default=0.0,
-    usual="without",
-    heading=TRAINING,
-    help="Rate of Muon for the matrices, beside which --optimiser adamw has the rest.",
-)
-@option(
-    "--average",
-    "width",
-    type=click.FloatRange(0),
-    default=0.05,
-    heading=TRAINING,
-    help="Width of the average of the weights that is kept, a share of the training; 0 keeps the last ones.",
-)
+@settings.OPTIONS
 @option(
     "--lora-rank",
     type=click.IntRange(1, 1024),
@@ -95,15 +60,6 @@ OPTIMISERS = ("adam", "adamw", "radam")
     usual="all",
     heading=TRAINING,
     help="Layers with a LoRA: linear ones and convolutions, linear ones alone, or those of attention.",
-)
-@option("--seed", type=click.IntRange(0), default=0, heading=TRAINING, help="Decides everything.")
-@option(
-    "--save-every",
-    "state_every",
-    type=click.IntRange(1, 100_000_000),
-    default=200,
-    heading=TRAINING,
-    help="Steps between the states that it can go on from.",
 )
 @measuring.PROMPTS
 @option("--labels", type=LABELS, metavar="N,N,..", usual="every class", heading=DRAWN, help="Classes to learn.")
@@ -220,8 +176,7 @@ class Order(NamedTuple):
     @staticmethod
     def of(teacher: str, method: fs.training.Method, given: Mapping[str, Any]) -> Order:
         """Raises `InvalidInput` for what cannot be."""
-        chosen = {one.name: given[one.name] for one in fields(fs.distillation.Settings) if one.name in given}
-        settings = fs.distillation.Settings(**chosen, adapter=adapter_of(given))
+        how = replace(settings.settings_of(given), adapter=adapter_of(given))
         folder = Path(given["output"] or f"runs/{named(teacher)}-{method.name}")
         fs.files.check_writable(folder / "log.jsonl", parents=True)
         source = fs.distillation.Source(
@@ -229,7 +184,7 @@ class Order(NamedTuple):
         )
         checks = fs.distillation.Checks(every=given["check_every"])
         measuring = fs.distillation.Measuring(checks, given["clip_folder"], given["tune"])
-        return Order(teacher, method, folder, settings, source, measuring, trainer.place_of(given), given)
+        return Order(teacher, method, folder, how, source, measuring, trainer.place_of(given), given)
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -250,7 +205,7 @@ class Order(NamedTuple):
         )
         loggers = trainer.loggers_of(self.given, self.folder)
         with progress("distilling", 1) as bar:
-            pairs, training = partial(drawing, bar), partial(learning, bar)
+            pairs, training = partial(drawing, bar), settings.telling(bar)
             watch = fs.distillation.Watch(pairs, training, trainer.say, healthy, loggers, self.given["sheet_every"])
             try:
                 return fs.distillation.distill(self.teacher, self.method, self.folder, **self.parts, watch=watch)
@@ -261,15 +216,6 @@ class Order(NamedTuple):
 def drawing(bar: Callable[..., None], done: int, of: int) -> None:
     """Show how many pictures are drawn."""
     bar(done, of=of, words="drawing with the teacher")
-
-
-def learning(bar: Callable[..., None], now: fs.training.Progress) -> None:
-    """Show how far the training is."""
-    loss = ", ".join(f"loss {value:.4g}" for value in now.losses.values())
-    words = f"{loss}, {now.speed:.3g} images/s" if loss else "as it was left"
-    said = now.step % LINE_EVERY == 0 or now.step == now.steps or not now.losses
-    line = f"step {now.step} of {now.steps}: {words}, {now.left:.0f} s left" if said else ""
-    bar(now.step, of=now.steps, words=words, line=line)
 
 
 def healthy(found: fs.distillation.Health) -> None:

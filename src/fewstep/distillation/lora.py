@@ -22,9 +22,10 @@ from torch import nn
 from fewstep import zoo
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.plan import Plan
-from fewstep.distillation.student import NETWORKS, kept, recommendation
+from fewstep.distillation.student import kept, recommendation
 from fewstep.files import write_whole
 from fewstep.models import bases, lowrank
+from fewstep.models.copies import NETWORKS
 from fewstep.models.lowrank import Changes
 from fewstep.training.adapter import changes_of, taken_off
 

@@ -226,6 +226,7 @@ def _of_zoo(path: Path, name: str, place: Place, recommended: Overlay | None = N
         merged(recommended or {}, own),
         schedule=spec.schedule,
         prediction=spec.prediction,
+        time_scale=spec.time_scale,
         identity=Identity(name, loaded.digest, in_dtype(place.dtype)),
         device=place.device,
         dtype=place.dtype,

@@ -6,8 +6,11 @@ module = train(run)                                    # the same call goes on a
 
 from fewstep.training.adapter import Adapter
 from fewstep.training.average import Averages, Snapshot, combination
+from fewstep.training.denoising import Denoising
 from fewstep.training.draws import Draws
+from fewstep.training.examples import Examples, examples_of
 from fewstep.training.forecast import Forecast, forecast_of
+from fewstep.training.fresh import New
 from fewstep.training.log import Logger
 from fewstep.training.look import Look, Seen
 from fewstep.training.loop import STATES, Progress, train
@@ -29,6 +32,7 @@ from fewstep.training.method import (
     schedule_of,
     student_of,
 )
+from fewstep.training.model import Anew, Trained, Watching, train_on
 from fewstep.training.place import PRECISIONS, Place
 from fewstep.training.processes import Processes, Stopped
 from fewstep.training.run import Data, Run
@@ -45,11 +49,14 @@ __all__ = [
     "STUDENT",
     "TEACHER",
     "Adapter",
+    "Anew",
     "Averages",
     "Batch",
     "Data",
+    "Denoising",
     "Diverged",
     "Draws",
+    "Examples",
     "Forecast",
     "Logger",
     "Look",
@@ -57,6 +64,7 @@ __all__ = [
     "Memory",
     "Method",
     "Needs",
+    "New",
     "Phase",
     "Place",
     "Processes",
@@ -69,8 +77,11 @@ __all__ = [
     "Snapshot",
     "Stopped",
     "TensorBoard",
+    "Trained",
+    "Watching",
     "check_rows",
     "combination",
+    "examples_of",
     "forecast_of",
     "further_roles",
     "memory_of",
@@ -78,4 +89,5 @@ __all__ = [
     "schedule_of",
     "student_of",
     "train",
+    "train_on",
 ]
