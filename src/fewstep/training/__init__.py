@@ -5,6 +5,7 @@ module = train(run)                                    # the same call goes on a
 """
 
 from fewstep.training.average import Averages, Snapshot, combination
+from fewstep.training.denoising import Denoising
 from fewstep.training.draws import Draws
 from fewstep.training.loop import Data, Diverged, Progress, Run, train
 from fewstep.training.method import (
@@ -30,6 +31,7 @@ __all__ = [
     "Averages",
     "Batch",
     "Data",
+    "Denoising",
     "Diverged",
     "Draws",
     "Loss",
