@@ -72,8 +72,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def as_matrix(tensor: Tensor, weight: Tensor) -> Tensor:
-    """(outputs, ..) of a tensor like a weight (outputs, inputs, ..), its columns in the order of the weight's memory, so
-    that the matrix of the weight itself is a view.
+    """(outputs, ..) of a tensor like a weight (outputs, inputs, ..), its columns in the order of the weight's memory.
+
+    So the matrix of the weight itself is a view.
     """
     inner = sorted(range(1, weight.ndim), key=weight.stride, reverse=True)
     return tensor.permute(0, *inner).reshape(len(weight), -1)
