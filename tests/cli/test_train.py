@@ -63,7 +63,7 @@ def test_ctrl_c_keeps_what_was_done(call: Call, process: Callable[..., subproces
     [
         (["digit"], "did you mean 'digits'"),
         (["digits", "--steps", "0"], "1<=x"),
-        (["digits", "--learning-rate", "7"], "0.0<=x<=1.0"),
+        (["digits", "--learning-rate", "7"], "<=x<=1"),
         (["digits", "--learning-rate", "nan"], "nan"),
         (["scenes", "--learning-rate", "0", "--steps", "1"], "needs a rate above 0"),
         (["digits", "--output", "m.pt"], "ends in .safetensors"),

@@ -59,7 +59,7 @@ def words() -> Any:
 
 
 def test_the_autoencoder_learns_and_goes_on_to_the_same_bits(tmp_path: Path, small: None) -> None:
-    quick = replace(AUTOENCODER, steps=30, batch=4, warmup=2, cooldown=5, state_every=8, log_every=10)
+    quick = replace(AUTOENCODER, steps=18, batch=4, warmup=2, cooldown=5, state_every=5, log_every=6)
     whole = train_autoencoder(quick, tmp_path / "whole", threads=1)
     first, *_, last = losses(tmp_path / "whole")
     assert last < 0.8 * first

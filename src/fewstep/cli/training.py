@@ -32,15 +32,13 @@ SEED = option(
 )
 
 
-def _number(name: str, default: int | float, text: str, most: int = 100_000_000) -> Decorator:
-    kind = click.IntRange(1, most) if isinstance(default, int) else click.FLOAT
-    return option(f"--{name}", type=kind, default=default, heading=TRAINING, help=text)
+def _number(name: str, default: int, text: str, most: int = 100_000_000) -> Decorator:
+    return option(f"--{name}", type=click.IntRange(1, most), default=default, heading=TRAINING, help=text)
 
 
 def _rate(name: str, parameter: str, default: float, text: str) -> Decorator:
-    return option(
-        f"--{name}", parameter, type=click.FloatRange(0, 1), default=default, metavar="X", heading=TRAINING, help=text
-    )
+    kind = click.FloatRange(0, 1)
+    return option(f"--{name}", parameter, type=kind, default=default, heading=TRAINING, help=text)
 
 
 def _output(default: str, words: str) -> Decorator:
