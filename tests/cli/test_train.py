@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fewstep import zoo
 from fewstep.pipeline import load
 
 from .conftest import Call
@@ -24,6 +25,8 @@ def test_a_model_is_trained_and_draws(call: Call, here: Path) -> None:
     pipe = load(report["path"])
     assert pipe.model.digest == report["digest"]
     assert report["held_out_loss"] < 1
+    facts = zoo.load(report["path"]).spec.training
+    assert facts["command"] == "fewstep train digits --seed 3 --steps 60 --batch 8"
     assert pipe([1], steps=2).tensor.shape == (1, 1, 8, 8)
 
 
@@ -44,15 +47,15 @@ def test_ctrl_c_keeps_what_was_done(call: Call, process: Callable[..., subproces
     words = ["train", "digits", "--batch", 8, "--save-every", 5, "--output", "m.safetensors", "--steps", 100_000]
     running = process(*words)
     for _ in range(600):
-        if Path("m.state.safetensors").exists():
+        if Path("m/states/latest").exists():
             break
         time.sleep(0.1)
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
     assert (running.returncode, out) == (130, "")
     assert "the same command goes on" in err
-    assert {path.name for path in here.iterdir()} <= {"m.state.safetensors", "m.log.jsonl", "tiny.safetensors"}
-    assert Path("m.state.safetensors").exists()
+    assert {path.name for path in here.iterdir()} == {"m", "tiny.safetensors"}
+    assert {path.name for path in Path("m").iterdir()} == {"states", "log.jsonl"}
 
 
 @pytest.mark.parametrize(
@@ -60,7 +63,9 @@ def test_ctrl_c_keeps_what_was_done(call: Call, process: Callable[..., subproces
     [
         (["digit"], "did you mean 'digits'"),
         (["digits", "--steps", "0"], "1<=x"),
-        (["digits", "--learning-rate", "7"], "learning_rate is 7.0"),
+        (["digits", "--learning-rate", "7"], "<=x<=1"),
+        (["digits", "--learning-rate", "nan"], "nan"),
+        (["scenes", "--learning-rate", "0", "--steps", "1"], "needs a rate above 0"),
         (["digits", "--output", "m.pt"], "ends in .safetensors"),
     ],
 )

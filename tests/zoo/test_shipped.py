@@ -12,9 +12,9 @@ from sklearn.svm import SVC
 from fewstep import zoo
 from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Schedule
+from fewstep.denoise.convert import Network
+from fewstep.recipes.held_out import measured_loss
 from fewstep.zoo import digits
-from fewstep.zoo.objective import measured_loss
-from fewstep.zoo.train import TrainConfig, split
 
 GUIDANCE = 1.5
 
@@ -56,22 +56,23 @@ def test_the_file_is_below_a_megabyte_and_says_how_it_was_made(loaded: zoo.Loade
         10,
     )
     assert spec.value_range == (-1.0, 1.0)
-    assert spec.training["config"] == TrainConfig().identity()
+    config = spec.training["config"]
+    assert (config["steps"], config["batch"], config["learning_rate"], config["seed"]) == (3000, 128, 2e-3, 0)
     assert spec.training["command"] == "fewstep train digits --seed 0"
     assert spec.training["data"] == {"name": "digits", "digest": digits.load().digest}
 
 
 def test_the_losses_in_the_file_are_those_of_its_weights(loaded: zoo.Loaded) -> None:
-    config = TrainConfig()
-    _, held = split(config, digits.load())
-    loss = measured_loss(loaded.network, config.schedule, held.images, held.labels, seed=1)
+    _, held = digits.split(digits.load())
+    network = Network(loaded.network, loaded.spec.schedule, loaded.spec.prediction)
+    loss = measured_loss(network, held, seed=1)
     assert loss == pytest.approx(loaded.spec.training["held_out_loss"], rel=0.02)
     assert loss < 0.2
 
 
 def test_a_classifier_of_real_digits_reads_the_drawn_ones(drawn: tuple[torch.Tensor, torch.Tensor]) -> None:
     images, labels = drawn
-    kept, held = split(TrainConfig(), digits.load())
+    kept, held = digits.split(digits.load())
     reader = SVC(gamma=0.01, C=10).fit(kept.images.flatten(1).numpy(), kept.labels.numpy())
     assert reader.score(held.images.flatten(1).numpy(), held.labels.numpy()) > 0.97
     assert reader.score(images.clamp(-1, 1).flatten(1).numpy(), labels.numpy()) > 0.97
@@ -79,7 +80,7 @@ def test_a_classifier_of_real_digits_reads_the_drawn_ones(drawn: tuple[torch.Ten
 
 def test_drawn_digits_vary_as_real_ones_do_and_are_no_copies(drawn: tuple[torch.Tensor, torch.Tensor]) -> None:
     images, labels = drawn
-    kept, held = split(TrainConfig(), digits.load())
+    kept, held = digits.split(digits.load())
 
     def spread(images: torch.Tensor, labels: torch.Tensor) -> float:
         return float(np.mean([torch.pdist(images[labels == digit].flatten(1)).mean() for digit in range(10)]))

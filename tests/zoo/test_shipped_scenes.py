@@ -15,10 +15,11 @@ pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 import fewstep as fs
 from fewstep.zoo.scenes.assemble import GUIDANCE
-from fewstep.zoo.scenes.autoencoder import SHIPPED
-from fewstep.zoo.scenes.check import read_picture
+from fewstep.zoo.scenes.check import adheres, read_picture
+from fewstep.zoo.scenes.networks import SHIPPED, load_autoencoder
+from fewstep.zoo.scenes.picture import picture
 from fewstep.zoo.scenes.prompts import adherence, held_out_prompts
-from fewstep.zoo.scenes.scene import COLOURS
+from fewstep.zoo.scenes.scene import COLOURS, draw_description, placed
 
 FOLDER = zoo.shipped_path("scenes")
 
@@ -108,3 +109,19 @@ def test_pictures_of_one_prompt_differ_and_cost_one_encoding():
         for thing in read_picture(np.asarray(pixels)).things
     }
     assert len(found) >= 5
+
+
+def test_the_shipped_autoencoder_keeps_what_a_picture_shows():
+    vae = load_autoencoder()
+    rng = np.random.default_rng(4)
+    descriptions = [draw_description(rng, held_out=True) for _ in range(100)]
+    pixels = np.stack([picture(placed(description, rng)) for description in descriptions])
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        latents = vae.encode(x).latent_dist.mean
+        rebuilt = vae.decode(latents).sample
+    assert float((latents * vae.config.scaling_factor).std()) == pytest.approx(1, rel=0.1)
+    assert -10 * np.log10(float((rebuilt - x).square().mean()) / 4) > 34
+    again = ((rebuilt.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).numpy()
+    right = [adheres(read_picture(p), description) for p, description in zip(again, descriptions, strict=True)]
+    assert np.mean(right) >= 0.95

@@ -29,7 +29,6 @@ from fewstep.zoo import classifier, digits
 from fewstep.zoo.scenes.check import adheres, read_picture
 from fewstep.zoo.scenes.prompts import Prompt
 from fewstep.zoo.scenes.scene import Description
-from fewstep.zoo.trainclassifier import HELD_OUT, SPLIT_SEED
 
 SCENE, DIGIT = (3, 64, 64), (1, 8, 8)
 """Pictures that can be read for what their prompts name, and those that the shipped classifier knows."""
@@ -175,9 +174,9 @@ def shows_digits(pipe: Pipeline) -> bool:
 
 
 def real_digits() -> Summary:
-    """The digits that models are trained on, on the features of the classifier. Raises `InvalidInput` without them."""
+    """The digits that the classifier was trained on, on its features. Raises `InvalidInput` without them."""
     found = Summary(classifier.load_shipped())
-    found.update(digits.load().split(HELD_OUT, SPLIT_SEED)[0].images)
+    found.update(digits.load().split(classifier.HELD_OUT, classifier.SPLIT_SEED)[0].images)
     return found
 
 

@@ -18,8 +18,8 @@ from fewstep.training.muon import Muon
 
 OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
 BETAS = (0.9, 0.99)
-"""Of AdamW beside Muon."""
-DECAYS = ("constant", "linear", "cosine")
+"""Of AdamW, alone and beside Muon: its memory of squares is short enough for a run of some hundred steps."""
+DECAYS = ("constant", "linear", "cosine", "trapezoid")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Settings:
         steps: of the optimiser, in all.
         batch: samples of a step; it is done in `accumulate` equal parts, one after the other, to save memory.
         rate: the learning rate at its peak. It rises over `warmup` steps, and falls to 0 by the end of a stage as
-            `decay` says: "constant" does not fall, "linear" and "cosine" do.
+            `decay` says: "constant" does not fall, "linear" and "cosine" do, "trapezoid" in the last `cooldown` steps.
         adapter: the low-rank change that is trained of the student in place of its weights, which its role has to have
             been made with (`student_of`).
         optimiser: "adam", "adamw" or "radam".
@@ -48,6 +48,7 @@ class Settings:
     rate: float = 1e-3
     warmup: int = 0
     decay: str = "cosine"
+    cooldown: int = 0
     adapter: Adapter | None = None
     optimiser: str = "adam"
     muon: float = 0.0
@@ -59,20 +60,16 @@ class Settings:
     log_every: int = 50
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "accumulate", "state_every", "log_every"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise InvalidInput(f"{name} must be a whole number of at least 1, got {value!r}")
-        for name in ("rate", "clip", "width", "muon", "weight_decay"):
-            value = getattr(self, name)
-            if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
-                raise InvalidInput(f"{name} must be a number of at least 0, got {value!r}")
-        if type(self.warmup) is not int or self.warmup < 0 or type(self.seed) is not int or self.seed < 0:
-            raise InvalidInput(f"warmup and seed must be whole numbers from 0, got {self.warmup!r} and {self.seed!r}")
+        self._check_numbers()
         if self.batch % self.accumulate:
             raise InvalidInput(f"a batch of {self.batch} cannot be done in {self.accumulate} equal parts")
         if self.decay not in DECAYS:
             raise unknown_name("decay", str(self.decay), DECAYS)
+        if (self.decay == "trapezoid") != (self.cooldown > 0):
+            raise InvalidInput(
+                "the decay trapezoid has a cooldown of at least 1 step, and no other decay has one: got the decay "
+                f"{self.decay} and a cooldown of {self.cooldown}"
+            )
         if self.optimiser not in OPTIMISERS:
             raise unknown_name("optimiser", str(self.optimiser), OPTIMISERS)
         if (self.muon or self.weight_decay) and self.optimiser != "adamw":
@@ -84,6 +81,20 @@ class Settings:
         if self.width:
             exponent(self.width)
 
+    def _check_numbers(self) -> None:
+        for name in ("steps", "batch", "accumulate", "state_every", "log_every"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise InvalidInput(f"{name} must be a whole number of at least 1, got {value!r}")
+        for name in ("warmup", "cooldown", "seed"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise InvalidInput(f"{name} must be a whole number from 0, got {value!r}")
+        for name in ("rate", "clip", "width", "muon", "weight_decay"):
+            value = getattr(self, name)
+            if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+                raise InvalidInput(f"{name} must be a number of at least 0, got {value!r}")
+
     @property
     def widths(self) -> tuple[float, ...]:
         """Of the averages that are kept: the result's, and the two from which others are made."""
@@ -91,7 +102,13 @@ class Settings:
 
     def learning_rate(self, phase: Phase, peak: float | None = None) -> float:
         """The rate at a step, of what has the usual peak or one of its own."""
-        falls = {"constant": 1.0, "linear": 1.0 - phase.share, "cosine": 0.5 * (1 + math.cos(math.pi * phase.share))}
+        left = phase.begins + phase.steps - phase.step
+        falls = {
+            "constant": 1.0,
+            "linear": 1.0 - phase.share,
+            "cosine": 0.5 * (1 + math.cos(math.pi * phase.share)),
+            "trapezoid": min(1.0, left / max(1, min(self.cooldown, phase.steps))),
+        }
         rises = min(1.0, (phase.step - phase.begins + 1) / max(1, self.warmup))
         return (self.rate if peak is None else peak) * rises * falls[self.decay]
 
@@ -99,5 +116,5 @@ class Settings:
         """A new optimiser of some weights by name."""
         if self.muon:
             return Muon(weights, self.rate, self.muon, BETAS, self.weight_decay)
-        more = {"weight_decay": self.weight_decay} if self.optimiser == "adamw" else {}
+        more = {"weight_decay": self.weight_decay, "betas": BETAS} if self.optimiser == "adamw" else {}
         return OPTIMISERS[self.optimiser](weights.values(), lr=self.rate, **more)

@@ -1,9 +1,9 @@
-"""Small models that are trained by fewstep itself: the shipped digits and scenes, and the code that made them.
+"""Small models that are trained by fewstep itself: the shipped digits and scenes, their data and their networks.
 
     loaded = zoo.load_shipped("digits")  # network(x, t, label), spec, digest
     folder = zoo.shipped_path("scenes")  # a text-to-image model in the format of diffusers
 
-Training, `fewstep.zoo.train`, is a module imported apart, so that sampling does not load it.
+`fewstep.recipes` trains them.
 """
 
 from __future__ import annotations

@@ -26,6 +26,8 @@ from fewstep.zoo import container
 WIDTH, CLASSES, SIZE = 32, 10, 8
 KEY = "fewstep-classifier"
 MAX_BYTES = 1 << 20
+HELD_OUT, SPLIT_SEED = 0.1, 0
+"""The share of the digits, and the seed of the split, that no classifier of them is trained on."""
 
 
 class DigitsClassifier(nn.Module):
@@ -79,7 +81,7 @@ def shipped_path() -> Path:
 
 
 def load_shipped() -> ClassifierFeatures:
-    """The classifier that comes with the package, the one of `fewstep train classifier`."""
+    """The classifier that comes with the package."""
     return load(shipped_path())
 
 

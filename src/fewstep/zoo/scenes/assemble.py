@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from fewstep.core.errors import InvalidInput
-from fewstep.zoo.scenes.diffusion import SCHEDULE
+from fewstep.zoo.scenes.networks import SCHEDULE
 from fewstep.zoo.scenes.words import tokenizer
 
 GUIDANCE = 2.0

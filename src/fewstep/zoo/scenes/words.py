@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from fewstep.zoo.scenes.caption import caption
 from fewstep.zoo.scenes.scene import described
@@ -40,3 +42,8 @@ def tokenizer() -> Any:
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     pairs: Any = merges
     return CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=LENGTH)
+
+
+def token_ids(tokens: Any, texts: Sequence[str]) -> Tensor:
+    """Tokens (B, LENGTH) of texts, as StableDiffusionPipeline makes them."""
+    return tokens(list(texts), padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt").input_ids
