@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from fewstep.core.errors import InvalidInput, shown
 from fewstep.data.source import Sample, Told, Unreadable
@@ -163,7 +164,7 @@ def _undecoded(rows: Any, image: str) -> Any:
     return rows.cast_column(image, datasets.Image(decode=False)) if isinstance(kind, datasets.Image) else rows
 
 
-def _picture(value: Any, name: str) -> Image.Image:
+def _picture(value: Any, name: str) -> Image.Image | Tensor:
     """From the bytes or the path that a row holds, or numbers of pixels (H, W) or (H, W, C)."""
     if isinstance(value, Mapping):
         content, path = value.get("bytes"), value.get("path")
