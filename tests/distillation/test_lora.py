@@ -74,7 +74,7 @@ def drawn_by(own: Any, plan: fs.Plan, guidance: float = 1.0) -> torch.Tensor:
 
 
 def drawn(pipe: Any, plan: fs.Plan) -> torch.Tensor:
-    start = noise((2, *pipe.state_shape(**SIZE))) * plan.entry[1]
+    start = noise((2, *pipe.state_shape(**SIZE)))
     return fs.sample(plan, pipe.denoiser(PROMPTS, guidance=1.0, **SIZE), start=start)
 
 

@@ -123,7 +123,7 @@ def test_a_student_in_the_format_of_diffusers_is_told_the_scale_there_too(tmp_pa
     own = StableDiffusionPipeline.from_pretrained(found.path, safety_checker=None)
     start = noise((2, *pipe.state_shape(**SIZE)))
     for scale in (1.0, 4.5):
-        ours = fs.sample(plan, pipe.denoiser(PROMPTS, guidance=scale, **SIZE), start=start * plan.entry[1])
+        ours = fs.sample(plan, pipe.denoiser(PROMPTS, guidance=scale, **SIZE), start=start)
         assert apart(ours, drawn_by(own, plan, scale)) < 1e-5
 
 
