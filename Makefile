@@ -18,10 +18,10 @@ SETUP = +@$(TURN) $(MAKE) --no-print-directory --silent
 DOCS_WRITERS := $(sort $(wildcard docs/generate*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench clean runtime dev
+.PHONY: help demo test check docs bench distill-table clean runtime dev
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-14s%s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-14s%s\n", $$1, $$2}'
 
 demo: runtime  ## draw a grid of images with the shipped text-to-image model
 	$(BIN)/fewstep generate "a red circle left of a blue square" "two small yellow stars on a black background" \
@@ -43,6 +43,9 @@ docs: dev  ## build the pages into site/, those written by code first
 bench: dev  ## time the solvers, and prompts to pixels, against their peers
 	$(BIN)/python benchmarks/solver_overhead.py
 	$(BIN)/python benchmarks/image_time.py
+
+distill-table: dev  ## train every method of distillation on the digits (hours; goes on where it was), table into the docs
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/distill_table.py --page docs/distill.md $(ARGS)
 
 clean:  ## remove .venv, caches and built files; out/ and runs/ stay
 	rm -rf $(VENV) build dist site .hypothesis .import_linter_cache .pytest_cache .ruff_cache

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fewstep import (
         batch,
         benchmark,
+        data,
         distillation,
         doctor,
         drawing,
@@ -61,12 +62,14 @@ if TYPE_CHECKING:
     from fewstep.run.slots import Request, Slots
     from fewstep.solvers.compiler import compile, solver_of
     from fewstep.solvers.registry import SAMPLERS
+    from fewstep.training import train_on
     from fewstep.tuning import Problem, tune
     from fewstep.zoo import scenes
 
 _ROOMS = {
     "batch": "fewstep.batch",
     "benchmark": "fewstep.benchmark",
+    "data": "fewstep.data",
     "distillation": "fewstep.distillation",
     "doctor": "fewstep.doctor",
     "drawing": "fewstep.drawing",
@@ -101,6 +104,7 @@ _HOMES = {
     "fewstep.denoise.project": ["clip", "dynamic_threshold"],
     "fewstep.denoise.scale": ["GuidanceSchedule", "check_negative"],
     "fewstep.distillation": ["distill"],
+    "fewstep.training": ["train_on"],
     "fewstep.doctor": ["diagnose"],
     "fewstep.measure.saturation": ["saturation"],
     "fewstep.drawing": ["PRESETS", "Decode", "Drawing", "Estimate", "Guidance", "Sampling", "preset"],
@@ -155,6 +159,7 @@ __all__ = [
     "choose",
     "clip",
     "compile",
+    "data",
     "diagnose",
     "distill",
     "distillation",
@@ -177,6 +182,7 @@ __all__ = [
     "schedules",
     "show",
     "solver_of",
+    "train_on",
     "training",
     "tune",
     "tuning",

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import Result
 
 import fewstep as fs
 from fewstep import schedules
 from fewstep.cli import distill as command
+from fewstep.cli import settings
 from fewstep.zoo import Spec, save
 from models import tiny
 
 Call = Callable[..., Result]
-SHORT = ("--steps", 6, "--batch", 8, "--pairs", 16, "--held-out", 16, "--teacher-steps", 4)
+SHORT = ("--steps", 6, "--batch", 8, "--pairs", 16, "--held-out", 16, "--teacher-steps", 4, "--check-every", 3)
 
 
 def test_a_student_is_trained_reported_and_drawn_with(call: Call, here: Path) -> None:
@@ -25,26 +28,55 @@ def test_a_student_is_trained_reported_and_drawn_with(call: Call, here: Path) ->
     assert done.exit_code == 0, done.output
     assert done.stdout.splitlines()[-1] == "runs/tiny-regression/student.safetensors"
     assert "the student" in done.stdout
+    assert "the teacher" in done.stdout
+    assert re.search(
+        r"step 3: error [\d.]+, distance [-\d.e+]+, diversity [\d.]+, saturation [-\d.]+, the best", done.stderr
+    )
+    assert "Other numbers of rows are not measured: a student by regression knows the times of its own 2" in done.stderr
     drawn = call("generate", "runs/tiny-regression/student.safetensors", "--labels", "0", "--json")
     assert json.loads(drawn.stdout)["nfe"] == 2
     again = call("distill", "regression", "tiny.safetensors", *SHORT, "--option", "rows=2", "--json")
     found = json.loads(again.stdout)
-    assert found["seconds"] > 0
+    assert found["cost"]["training"] > 0
     assert "step 6 of 6: as it was left, 0 s left" in again.stderr
     assert found["verdict"] in done.stdout
     assert found["path"] == "runs/tiny-regression/student.safetensors"
+
+
+def test_a_lora_is_trained_in_place_of_all_weights(call: Call, here: Path) -> None:
+    options = ("--lora-rank", 2, "--lora-alpha", 4, "--lora-targets", "linear")
+    done = call("distill", "regression", "tiny.safetensors", *SHORT, *options)
+    assert done.exit_code == 0, done.output
+    trained = fs.load(here / "runs/tiny-regression/student.safetensors").model.module
+    plain = fs.load(here / "tiny.safetensors").model.module
+    assert trained is not None
+    assert plain is not None
+    before = dict(plain.named_parameters())
+    moved = {name for name, weight in trained.named_parameters() if not torch.equal(weight, before[name])}
+    assert "time1.weight" in moved
+    assert all(before[name].ndim == 2 and "label" not in name for name in moved)
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("regression", "--option", "row=2"), "unknown option of regression 'row': did you mean 'rows'"),
-        (("progresive",), "progressive"),
+        (("progresive",), "unknown method 'progresive': did you mean 'progressive'"),
+        (("consistency", "--learn-plan"), "consistency does not learn a plan along: leave --learn-plan out"),
+        (("regression", "--learn-plan"), "a plan of one row goes from the first time to the last"),
+        (("none.py:Mine",), "none.py is not a file: a method of your own"),
+        (("regression", "--device", "gpu"), "the device 'gpu' cannot be used here"),
         (("progressive", "--option", "begin=5"), "begin must be end times 2, 4, 8"),
         (("reflow",), "reflow needs a network that predicts flow"),
         (("regression", "--prompts", "none.txt"), "none.txt"),
         (("regression", "--labels", "7"), "has no label 7"),
         (("regression", "--batch", "9", "--accumulate", "2"), "equal parts"),
+        (("regression", "--lora-alpha", "4"), "--lora-alpha is of a LoRA: give --lora-rank too"),
+        (("regression", "--lora-targets", "attention"), "--lora-targets is of a LoRA: give --lora-rank too"),
+        (("regression", "--lora-rank", "4", "--lora-targets", "atention"), "attention"),
+        (("consistency", "--option", "preset=etc"), "unknown preset of consistency 'etc': did you mean 'ect'"),
+        (("regression", "--clip", "nowhere"), "nowhere is not a folder of clip"),
+        (("regression", "--tune", "-1"), "--tune"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line_before_anything_is_written(
@@ -58,17 +90,69 @@ def test_what_cannot_be_is_refused_in_a_line_before_anything_is_written(
     assert not (here / "runs/tiny-regression/log.jsonl").exists()
 
 
+OWN = """
+from __future__ import annotations
+from dataclasses import dataclass
+from fewstep.distillation import Regression
+
+@dataclass(frozen=True)
+class Twice(Regression):
+    name = "twice"
+    rows: int = 2
+"""
+
+
+def test_a_method_of_ones_own_is_named_by_its_file_and_class(call: Call, here: Path) -> None:
+    (here / "mine.py").write_text(OWN)
+    done = call("distill", "mine.py:Twice", "tiny.safetensors", *SHORT, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found["path"] == "runs/tiny-twice/student.safetensors"
+    assert found["lines"][0]["nfe"] == 2
+    state = json.loads((here / "runs/tiny-twice/states/step-00000006/manifest.json").read_text())
+    assert state["run"]["method"]["name"] == "twice"
+    assert "unknown option of twice 'row'" in call("distill", "mine.py:Twice", "--option", "row=1").stderr
+
+
+def test_a_dry_run_says_what_it_needs_and_writes_nothing(call: Call, here: Path) -> None:
+    before = sorted(here.rglob("*"))
+    done = call("distill", "regression", "tiny.safetensors", *SHORT, "--dry-run")
+    assert done.exit_code == 0, done.output
+    what = [line.split()[0] for line in done.stdout.splitlines()[2:]]
+    assert what == ["data", "memory", "time"]
+    assert "16 pictures, 2,048 bytes" in done.stdout
+    found = json.loads(call("distill", "regression", "tiny.safetensors", *SHORT, "--dry-run", "--json").stdout)
+    assert found["seconds"] == pytest.approx(found["data_seconds"] + 6 * found["step_seconds"])
+    assert found["memory"]["peak"] == found["memory"]["before"] + found["memory"]["more"]
+    assert sorted(here.rglob("*")) == before
+
+
+def test_sheets_and_tensorboard_are_written_where_asked_for(call: Call, here: Path) -> None:
+    words = ("--sheet-every", 4, "--tensorboard", "--learn-plan", "--option", "rows=2")
+    done = call("distill", "regression", "tiny.safetensors", *SHORT, *words)
+    assert done.exit_code == 0, done.output
+    folder = here / "runs/tiny-regression"
+    assert [sheet.name for sheet in sorted((folder / "samples").iterdir())] == [
+        "step-00000004.png",
+        "step-00000006.png",
+    ]
+    assert len(list((folder / "tensorboard").iterdir())) == 1
+    assert "It needs 16 pictures" in done.stderr
+    assert "images/s" in done.stderr
+    assert fs.load(folder / "student.safetensors").plan().recipe.sampler == "learned"
+
+
 def test_the_defaults_in_the_help_are_those_of_the_settings(call: Call) -> None:
     usual = {param.name: param.default for param in command.distill.params}
-    settings, source = fs.distillation.Settings(), fs.distillation.Source()
-    own = {one.name: getattr(settings, one.name) for one in fields(settings) if one.name in usual}
+    usual_settings, source = fs.distillation.Settings(), fs.distillation.Source()
+    own = {one.name: getattr(usual_settings, one.name) for one in fields(usual_settings) if one.name in usual}
     assert len(own) == 8
     assert {name: usual[name] for name in own} == own
     assert (usual["count"], usual["held_out"]) == (source.count, source.held_out)
     assert source.steps is None
     assert "20, or a student's own plan" in call("distill", "--help").output
     assert set(command.METHODS) == set(fs.distillation.METHODS)
-    assert set(command.OPTIMISERS) == set(fs.training.OPTIMISERS)
+    assert set(settings.OPTIMISERS) == set(fs.training.OPTIMISERS)
 
 
 def test_a_straightened_flow_is_the_teacher_of_the_next_student(call: Call, here: Path) -> None:

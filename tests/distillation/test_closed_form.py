@@ -147,7 +147,7 @@ def one_step_for_two(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def the_first_teacher_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "succeed", lambda roles, learners, settings: learners)
+    monkeypatch.setattr(loop, "succeed", lambda run, sitting: None)
 
 
 def no_end(monkeypatch: pytest.MonkeyPatch) -> None:

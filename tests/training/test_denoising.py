@@ -241,7 +241,6 @@ def test_the_usual_plan_suits_the_schedule(prediction: str, schedule: Any, wante
         ({"deviation": -1.0}, "deviation must be above 0"),
         ({"mean": float("nan")}, "mean must be a finite number"),
         ({"dropout": 1.0}, "below 1, got 1.0"),
-        ({"dropout": None}, "dropout must be a finite number"),
         ({"transport": 1}, "transport is True or False"),
         ({"rows": 0}, "rows must be a whole number"),
         ({"sampler": "eular"}, "did you mean 'euler'"),

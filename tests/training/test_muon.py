@@ -25,11 +25,16 @@ class Small(nn.Module):
         return self.line(self.inside(self.conv_in(x)).mean((2, 3)))
 
 
+def gradients(module: nn.Module, step: int) -> None:
+    """Gives the weights gradients of full rank, so that making them orthogonal is well conditioned."""
+    generator = torch.Generator().manual_seed(step)
+    for weight in module.parameters():
+        weight.grad = torch.randn(weight.shape, generator=generator)
+
+
 def steps(module: nn.Module, optimiser: torch.optim.Optimizer, count: int, first: int = 0) -> None:
     for i in range(first, first + count):
-        x = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(i))
-        optimiser.zero_grad()
-        module(x).square().mean().backward()
+        gradients(module, i)
         optimiser.step()
 
 
@@ -42,20 +47,24 @@ def test_matrices_move_by_muon_and_the_rest_by_adamw(memory: torch.memory_format
     others = [theirs.conv_in.weight, theirs.conv_in.bias, theirs.inside.bias, theirs.line.bias]
     adamw = torch.optim.AdamW(others, lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01)
     for i in range(4):
-        x = torch.randn(5, 3, 8, 8, generator=torch.Generator().manual_seed(i))
-        theirs.zero_grad()
-        theirs(x).square().mean().backward()
+        gradients(theirs, i)
         assert theirs.inside.weight.grad is not None
         view.grad = theirs.inside.weight.grad.reshape(8, -1)
         muon.step()
         adamw.step()
-    for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=name)
+    for (name, a), b, began in zip(ours.named_parameters(), theirs.parameters(), Small().parameters(), strict=True):
+        moved = (b - began).abs().max()
+        bound = 0.02 if name in ("inside.weight", "line.weight") else 1e-4  # the library's Muon rounds to bfloat16
+        assert (a - b).abs().max() < bound * moved, name
 
 
 def test_both_go_on_from_their_state_to_the_same_bits() -> None:
     whole, half = Small(), Small()
-    make = Settings(optimiser="adamw", muon=2e-2, weight_decay=0.01).optimiser_of
+    settings = Settings(optimiser="adamw", muon=2e-2, weight_decay=0.01)
+
+    def make(module: nn.Module) -> torch.optim.Optimizer:
+        return settings.optimiser_of(dict(module.named_parameters()))
+
     steps(whole, make(whole), 6)
     first = make(half)
     steps(half, first, 3)
@@ -68,7 +77,7 @@ def test_both_go_on_from_their_state_to_the_same_bits() -> None:
 
 def test_a_rate_that_is_set_reaches_both_in_proportion() -> None:
     module = Small()
-    optimiser = Settings(optimiser="adamw", rate=1e-3, muon=4e-3).optimiser_of(module)
+    optimiser = Settings(optimiser="adamw", rate=1e-3, muon=4e-3).optimiser_of(dict(module.named_parameters()))
     for group in optimiser.param_groups:
         group["lr"] = 0.0
     before = copy.deepcopy(module.state_dict())

@@ -48,6 +48,6 @@ def test_settings_that_cannot_be_are_named(change: dict, message: str) -> None:
 
 
 def test_adamw_has_the_same_betas_with_and_without_muon() -> None:
-    alone = Settings(optimiser="adamw", weight_decay=0.1).optimiser_of(nn.Linear(2, 2))
+    alone = Settings(optimiser="adamw", weight_decay=0.1).optimiser_of(dict(nn.Linear(2, 2).named_parameters()))
     assert alone.param_groups[0]["betas"] == (0.9, 0.99)
     assert alone.param_groups[0]["weight_decay"] == 0.1

@@ -9,7 +9,7 @@ import fewstep as fs
 from fewstep.denoise.scale import GuidanceSchedule
 from fewstep.measure.distance import overall
 from fewstep.tuning import Problem, Sizes, Solutions, TuningSettings, tune
-from fewstep.tuning.learning import Pace, Parameters, Start, first_outputs, learn, opening
+from fewstep.tuning.learning import Pace, Parameters, Start, first_outputs, gram_of, learn, opening
 from fewstep.tuning.table import plan_of, table_of
 
 from .conditional import FLOW, guided, network, problem
@@ -78,7 +78,7 @@ def test_a_run_with_factors_is_what_the_plan_makes_and_its_gradient_is_that_of_s
     given = problem()
     table = table_of(fs.compile("unipc-2", schedule=FLOW, steps=3))
     outputs = first_outputs(given, table, range(8))
-    parameters = Parameters(table, FLOW, outputs, factors=[1.0] * 3)
+    parameters = Parameters(table, FLOW, gram_of(outputs), factors=[1.0] * 3)
     with torch.no_grad():
         parameters.factors += torch.tensor([-0.5, 0.25, 0.1])
     start, slope = given.noise(range(8)), outputs[0] - opening(given, table, range(8), guided=False)

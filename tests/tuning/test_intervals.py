@@ -6,7 +6,7 @@ import torch
 import fewstep as fs
 from fewstep.tuning import Problem, Sizes, TuningSettings, tune
 from fewstep.tuning.intervals import RowLayout, fitted_layouts, layouts
-from fewstep.tuning.learning import Parameters, Start, first_outputs, opening
+from fewstep.tuning.learning import Parameters, Start, first_outputs, gram_of, opening
 from fewstep.tuning.page import page_of
 from fewstep.tuning.table import table_of
 from fewstep.tuning.teacher import path_of
@@ -65,7 +65,7 @@ def test_a_row_that_is_not_guided_stays_so_and_a_run_is_what_the_plan_makes():
     given = problem()
     table = table_of(fs.compile("unipc-2", schedule=FLOW, steps=4))
     outputs = first_outputs(given, table, range(8))
-    parameters = Parameters(table, FLOW, outputs, factors=[0.0, 1.0, 1.2, 0.0])
+    parameters = Parameters(table, FLOW, gram_of(outputs), factors=[0.0, 1.0, 1.2, 0.0])
     start, slope = given.noise(range(8)), outputs[0] - opening(given, table, range(8), guided=False)
     result = parameters.run(given.begun(range(8)), start, outputs[0], False, slope)
     plan = parameters.plan()

@@ -8,7 +8,7 @@ import fewstep as fs
 from fewstep.core.plan import TunedFor
 from fewstep.measure.distance import overall
 from fewstep.tuning.fit import fitted_table, moved_times
-from fewstep.tuning.learning import LevelsAtLambda, Pace, Parameters, Start, first_outputs, lambda_of, learn
+from fewstep.tuning.learning import LevelsAtLambda, Pace, Parameters, Start, first_outputs, gram_of, lambda_of, learn
 from fewstep.tuning.problem import Problem, Solutions
 from fewstep.tuning.table import plan_of, table_of
 from fewstep.tuning.teacher import path_of
@@ -28,7 +28,7 @@ LINEAR = SCHEDULES["linear"]
 def parameters_of(schedule, name="unipc-2", n=4):
     problem = Problem.of(six(schedule), (6,))
     table = table_of(fs.compile(name, schedule=schedule, steps=n, grid="quadratic"))
-    return problem, table, Parameters(table, schedule, first_outputs(problem, table, range(16)))
+    return problem, table, Parameters(table, schedule, gram_of(first_outputs(problem, table, range(16))))
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)

@@ -199,15 +199,20 @@ def signed(pictures: Tensor, value_range: tuple[float, float]) -> Tensor:
 
 def _to_data(pipe: Pipeline, data: str | os.PathLike[str] | Tensor, clip: str | os.PathLike[str] | None) -> Distance:
     """The distance to real pictures: on CLIP's features, on those of digits, or on thumbnails."""
-    shape = tuple(pipe.pixel_shape())
     of_digits = clip is None and shows_digits(pipe)
-    if clip is not None:
-        features: Features = backbone("clip", clip, device=pipe.model.device)
-    else:
-        features = classifier.load_shipped() if of_digits else thumbnails(shape)
+    features = features_of(pipe, clip)
     real = Summary(features)
-    for pictures in real_pictures(data, shape):
+    for pictures in real_pictures(data, tuple(pipe.pixel_shape())):
         real.update(pictures)
     if real.n < LEAST_REAL:
         raise InvalidInput(f"{real.n} real pictures say too little of a distance: give at least {LEAST_REAL}")
     return Distance(features, real, frechet=of_digits and real.n >= FRECHET_WIDTHS * features.width)
+
+
+def features_of(pipe: Pipeline, clip: str | os.PathLike[str] | None = None) -> Features:
+    """What the pictures of a model are compared on: CLIP's features where its folder is given, those of the shipped
+    classifier for digits, else thumbnails.
+    """
+    if clip is not None:
+        return backbone("clip", clip, device=pipe.model.device)
+    return classifier.load_shipped() if shows_digits(pipe) else thumbnails(pipe.pixel_shape())

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 import fewstep as fs
-from fewstep.cli import measuring, place
+from fewstep.cli import measuring, place, settings, trainer
 from fewstep.cli.app import Failure
 from fewstep.cli.headings import DRAWN, GUIDANCE, LAST, MEASURING, TRAINING, Command, option
-from fewstep.cli.output import JSON, note, progress, show_json, show_table
+from fewstep.cli.output import JSON, note, progress, show_json, show_table, waiting
 from fewstep.cli.values import LABELS, Pair, mapping
 from fewstep.core import InvalidInput, unknown_name
 
-LINE_EVERY = 500
-"""Steps between lines where there is no terminal for a bar."""
-METHODS = ("regression", "progressive", "consistency", "reflow")
-OPTIMISERS = ("adam", "adamw", "radam")
+METHODS = ("regression", "refinement", "progressive", "guidance", "consistency", "lcm", "reflow")
+TARGETS = ("all", "linear", "attention")
 """Here too, so that the help needs no torch."""
 
 
 @click.command(cls=Command, most_used=("option", "steps", "guidance", "prompts", "output"))
-@click.argument("method", type=click.Choice(METHODS))
+@click.argument("method")
 @click.argument("teacher", default="digits")
 @option(
     "--option",
@@ -34,39 +33,33 @@ OPTIMISERS = ("adam", "adamw", "radam")
     heading=TRAINING,
     help="Option of the method, such as rows=2 or begin=32. May be repeated; see docs/distill.md.",
 )
-@option("--steps", type=click.IntRange(1), default=1000, heading=TRAINING, help="Steps of the optimiser.")
-@option("--batch", type=click.IntRange(1), default=128, heading=TRAINING, help="Samples of a step.")
 @option(
-    "--accumulate",
-    type=click.IntRange(1),
-    default=1,
+    "--learn-plan",
+    is_flag=True,
     heading=TRAINING,
-    help="Equal parts in which a batch is done, one after the other, to save memory.",
+    help="Learn the times and weights of the student's plan along with it; regression alone does.",
 )
-@option("--rate", type=click.FloatRange(0), default=1e-3, heading=TRAINING, help="Learning rate at its peak.")
+@settings.OPTIONS
 @option(
-    "--optimiser",
-    type=click.Choice(OPTIMISERS),
-    default="adam",
+    "--lora-rank",
+    type=click.IntRange(1, 1024),
+    usual="all weights are trained",
     heading=TRAINING,
-    help="What moves the weights.",
+    help="Train a LoRA of this rank in place of all weights.",
 )
 @option(
-    "--average",
-    "width",
-    type=click.FloatRange(0),
-    default=0.05,
+    "--lora-alpha",
+    type=click.FloatRange(0, min_open=True),
+    usual="the rank",
     heading=TRAINING,
-    help="Width of the average of the weights that is kept, a share of the training; 0 keeps the last ones.",
+    help="The LoRA counts alpha / rank.",
 )
-@option("--seed", type=click.IntRange(0), default=0, heading=TRAINING, help="Decides everything.")
 @option(
-    "--save-every",
-    "state_every",
-    type=click.IntRange(1, 100_000_000),
-    default=200,
+    "--lora-targets",
+    type=click.Choice(TARGETS),
+    usual="all",
     heading=TRAINING,
-    help="Steps between the states that it can go on from.",
+    help="Layers with a LoRA: linear ones and convolutions, linear ones alone, or those of attention.",
 )
 @measuring.PROMPTS
 @option("--labels", type=LABELS, metavar="N,N,..", usual="every class", heading=DRAWN, help="Classes to learn.")
@@ -95,11 +88,34 @@ OPTIMISERS = ("adam", "adamw", "radam")
 @option(
     "--held-out",
     type=click.IntRange(16),
-    default=256,
+    default=512,
     heading=MEASURING,
-    help="Pictures of other noise that the report is measured on.",
+    help="Pictures of other noise that the report is measured on, and as many of the teacher's to compare them with.",
+)
+@option(
+    "--check-every",
+    type=click.IntRange(0),
+    default=100,
+    heading=MEASURING,
+    help="Steps between looks at the student on other noise, the best of which is kept; 0 keeps the last.",
+)
+@option(
+    "--clip",
+    "clip_folder",
+    type=click.Path(),
+    metavar="FOLDER",
+    heading=MEASURING,
+    help="Folder with CLIP's weights: measure distances on its features.",
+)
+@option(
+    "--tune",
+    type=click.FloatRange(0),
+    default=0,
+    heading=MEASURING,
+    help="Seconds in which a plan without training is tuned, to stand beside the student; 0 tunes none.",
 )
 @place.options("device")
+@trainer.OPTIONS
 @option(
     "--output",
     type=click.Path(file_okay=False),
@@ -111,60 +127,102 @@ OPTIMISERS = ("adam", "adamw", "radam")
 def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
     """Train a student of few evaluations from TEACHER, the digits by default, with guidance inside.
 
-    METHOD is regression (the student draws by its own plan of 1 to 8 rows and ends where the teacher does), progressive
-    (two steps become one, again and again), consistency (one estimate all along a trajectory) or reflow (a flow's own
-    ways made straight). The teacher first draws the pictures to learn from. Ctrl-C stops; the same command goes on to
-    the same weights. At the end a report says how near the student is to the teacher on other noise, beside the
-    strongest samplers without training.
+    METHOD is regression (the student draws by its own plan of 1 to 8 rows and ends where the teacher does), refinement
+    (one student for 1, 2 and 4 rows, each of which goes on from what the one before has drawn), progressive (two steps
+    become one, again and again), guidance (the scale becomes an input, so guided rows cost one evaluation), consistency
+    (one estimate all along a trajectory), lcm (the same, of the guided teacher in steps of DDIM) or reflow (a flow's
+    own ways made straight); or FILE.py:CLASS, a method of your own, whose file is run. The teacher first draws the
+    pictures to learn from. Ctrl-C stops; the same command goes on to the same weights. At the end a report says how
+    near the student is to the teacher on other noise, beside the strongest samplers without training.
 
     \b
         fewstep distill regression
         fewstep generate runs/digits-regression/student.safetensors --labels 0-9
         fewstep distill progressive --option begin=16 --option end=4 --steps 4000
         fewstep distill regression scenes --prompts prompts.txt --option rows=4
+        fewstep distill guidance --option lowest=1 --option highest=4
+        fewstep distill lcm scenes --prompts prompts.txt --lora-rank 64
     """
-    made = method_of(method, mapping(given["option"], "--option"))
-    settings = fs.distillation.Settings(
-        **{one.name: given[one.name] for one in fields(fs.distillation.Settings) if one.name in given}
-    )
-    folder = Path(given["output"] or f"runs/{named(teacher)}-{method}")
-    fs.files.check_writable(folder / "log.jsonl", parents=True)
-    source = fs.distillation.Source(
-        subjects(given), given["guidance"], given["teacher_steps"], given["count"], given["held_out"]
-    )
-    note(
-        f"The teacher draws {source.count} pictures, then the student learns for {settings.steps} steps. Ctrl-C stops; "
-        "the same command goes on"
-    )
-    with progress("distilling", 1) as bar:
+    with trainer.speaking():
+        made = method_of(method, mapping(given["option"], "--option"), given["learn_plan"])
+        order = Order.of(teacher, made, given)
+        if given["dry_run"]:
+            trainer.show(order.forecast(), as_json)
+            return
+        found = order.student()
+        if as_json:
+            apart = {} if found.lora is None else {"lora": str(found.lora)}
+            show_json({"path": str(found.path), **apart, **found.report.to_json()})
+            return
+        show(found.report)
+        click.echo()
+        if found.lora is not None:
+            note(f"The LoRA alone, for diffusers and other fine-tunes, is {found.lora}")
+        click.echo(found.path)
 
-        def pairs(done: int, of: int) -> None:
-            bar(done, of=of, words="drawing with the teacher")
 
-        def training(now: fs.training.Progress) -> None:
-            loss = ", ".join(f"loss {value:.4g}" for value in now.losses.values()) or "as it was left"
-            said = now.step % LINE_EVERY == 0 or now.step == now.steps or not now.losses
-            line = f"step {now.step} of {now.steps}: {loss}, {now.left:.0f} s left" if said else ""
-            bar(now.step, of=now.steps, words=loss, line=line)
+class Order(NamedTuple):
+    """What is to be distilled, by the options of the command."""
 
-        try:
-            found = fs.distillation.distill(
-                teacher,
-                made,
-                folder,
-                settings=settings,
-                source=source,
-                device=given["device"],
-                watch=fs.distillation.Watch(pairs, training),
-            )
-        except fs.training.Diverged as error:
-            raise Failure(str(error)) from error
-    if as_json:
-        show_json({"path": str(found.path), **found.report.to_json()})
-        return
-    show(found.report)
-    click.echo()
-    click.echo(found.path)
+    teacher: str
+    method: fs.training.Method
+    folder: Path
+    settings: fs.distillation.Settings
+    source: fs.distillation.Source
+    measuring: fs.distillation.Measuring
+    place: fs.training.Place
+    given: Mapping[str, Any]
+
+    @staticmethod
+    def of(teacher: str, method: fs.training.Method, given: Mapping[str, Any]) -> Order:
+        """Raises `InvalidInput` for what cannot be."""
+        how = replace(settings.settings_of(given), adapter=adapter_of(given))
+        folder = Path(given["output"] or f"runs/{named(teacher)}-{method.name}")
+        fs.files.check_writable(folder / "log.jsonl", parents=True)
+        source = fs.distillation.Source(
+            subjects(given), given["guidance"], given["teacher_steps"], given["count"], given["held_out"]
+        )
+        checks = fs.distillation.Checks(every=given["check_every"])
+        measuring = fs.distillation.Measuring(checks, given["clip_folder"], given["tune"])
+        return Order(teacher, method, folder, how, source, measuring, trainer.place_of(given), given)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What drawing, training and measuring are told."""
+        values = self.settings, self.source, self.measuring, self.place
+        return dict(zip(("settings", "source", "measuring", "place"), values, strict=True))
+
+    def forecast(self) -> fs.training.Forecast:
+        """What it needs."""
+        with waiting("timing some steps"):
+            return fs.distillation.forecast(self.teacher, self.method, self.folder, **self.parts)
+
+    def student(self) -> fs.distillation.Distilled:
+        """Train it."""
+        note(
+            f"The teacher draws {self.source.count} pictures, then the student learns for {self.settings.steps} steps. "
+            "Ctrl-C stops; the same command goes on"
+        )
+        loggers = trainer.loggers_of(self.given, self.folder)
+        with progress("distilling", 1) as bar:
+            pairs, training = partial(drawing, bar), settings.telling(bar)
+            watch = fs.distillation.Watch(pairs, training, trainer.say, healthy, loggers, self.given["sheet_every"])
+            try:
+                return fs.distillation.distill(self.teacher, self.method, self.folder, **self.parts, watch=watch)
+            except fs.training.Diverged as error:
+                raise Failure(str(error)) from error
+
+
+def drawing(bar: Callable[..., None], done: int, of: int) -> None:
+    """Show how many pictures are drawn."""
+    bar(done, of=of, words="drawing with the teacher")
+
+
+def healthy(found: fs.distillation.Health) -> None:
+    """Show what a look found."""
+    note(f"step {found.step}: {figures(found)}")
+    for remark in found.remarks:
+        note(f"step {found.step}: {remark.figure}: {remark.words}")
 
 
 def named(teacher: str) -> str:
@@ -173,14 +231,47 @@ def named(teacher: str) -> str:
     return path.parent.name if path.stem == "student" else path.stem
 
 
-def method_of(name: str, options: Mapping[str, Any]) -> fs.training.Method:
-    """A method with some of its options. Raises `InvalidInput` for those that it has not."""
-    kind = fs.distillation.METHODS[name]
-    known = [one.name for one in fields(kind)]
+def method_of(name: str, options: Mapping[str, Any], learn_plan: bool = False) -> fs.training.Method:
+    """A method with some of its options, over those of its preset.
+
+    Raises `InvalidInput` for a method or options that there are not.
+    """
+    own = fs.distillation.is_path(name)
+    if not own and name not in METHODS:
+        raise unknown_name("method", name, METHODS)
+    kind: Any = fs.distillation.method_class(name) if own else fs.distillation.METHODS[name]
+    presets = {} if own else fs.distillation.PRESETS.get(name, {})
+    known = [one.name for one in fields(kind)] + ["preset"] * bool(presets)
+    if learn_plan and "learn_plan" not in known:
+        raise InvalidInput(f"{kind.name} does not learn a plan along: leave --learn-plan out, or use regression")
     for option_name in options:
         if option_name not in known:
-            raise unknown_name(f"option of {name}", option_name, known)
-    return kind(**options)
+            raise unknown_name(f"option of {kind.name}", option_name, known)
+    chosen = dict(options) | ({"learn_plan": True} if learn_plan else {})
+    if presets and "preset" in chosen:
+        preset = chosen.pop("preset")
+        if preset not in presets:
+            raise unknown_name(f"preset of {name}", str(preset), presets)
+        chosen = {**presets[preset], **chosen}
+    try:
+        return kind(**chosen)
+    except TypeError as error:
+        raise InvalidInput(f"{kind.name} cannot be made of {dict(options)}: {error}") from error
+
+
+def figures(found: fs.distillation.Health) -> str:
+    """What a look found, in a line."""
+    shown = ", ".join(f"{name} {value:.3g}" for name, value in found.figures.items() if " at " not in name)
+    return f"{shown}, the best so far" if found.best == found.step else f"{shown}; the best was step {found.best}"
+
+
+def adapter_of(given: Mapping[str, Any]) -> fs.distillation.Adapter | None:
+    """The LoRA that is trained, where its rank is given. Raises `InvalidInput` for other options of it alone."""
+    own = {name: given[f"lora_{name}"] for name in ("rank", "alpha", "targets")}
+    options = {name: value for name, value in own.items() if value is not None}
+    if options and "rank" not in options:
+        raise InvalidInput(f"--lora-{next(iter(options))} is of a LoRA: give --lora-rank too, such as 16")
+    return fs.distillation.Adapter(**options) if options else None
 
 
 def subjects(given: Mapping[str, Any]) -> list[Any] | None:
@@ -194,16 +285,31 @@ def subjects(given: Mapping[str, Any]) -> list[Any] | None:
 
 def show(report: fs.distillation.Report) -> None:
     """Print the report for people."""
-    columns = ["what draws", "NFE", "error", "95% interval", "times the student's", "95% interval of it"]
+    columns = ["what draws", "rows", "NFE", "error", "95% interval", "distance", "95% interval", "times the error"]
     lines = [
-        [line.who, f"{line.nfe:g}", f"{line.error:.4g}", f"{line.low:.4g} to {line.high:.4g}"]
-        + ([f"{line.times:.3g}", f"{line.times_low:.3g} to {line.times_high:.3g}"] if number else ["", ""])
-        for number, line in enumerate(report.lines)
+        [line.who, str(line.rows), f"{line.nfe:g}", *figure(line.error), *figure(line.distance), ratio(line)]
+        for line in report.lines
     ]
     show_table(columns, lines, right=columns[1:])
     click.echo()
     click.echo(report.verdict)
+    for one in report.notes:
+        note(one)
+    cost = report.cost
+    drawn = "" if cost.drawing is None else f" in {cost.drawing:.0f} s"
     note(
-        f"{report.images} pictures of held-out noise; the best of {report.compared} plans without training; "
-        f"{report.seconds:.0f} s of training"
+        f"The teacher drew {cost.pictures} pictures of {cost.nfe:g} evaluations{drawn}; training took "
+        f"{cost.training:.0f} s; the rivals are the best of {report.compared} plans without training"
     )
+
+
+def figure(interval: Any) -> tuple[str, str]:
+    """A figure and its interval, in two cells."""
+    return ("-", "") if interval is None else (f"{interval.value:.4g}", str(interval))
+
+
+def ratio(line: Any) -> str:
+    """How many times the student's an error is, with its interval; nothing of the student itself."""
+    if line.times is None or line.times == (1.0, 1.0, 1.0):
+        return ""
+    return f"{line.times.value:.3g} ({line.times.low:.3g} to {line.times.high:.3g})"

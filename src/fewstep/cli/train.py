@@ -1,4 +1,4 @@
-"""`fewstep train`: the training of the small models, a command for each."""
+"""`fewstep train`: training on pictures, and of the shipped models, a command for each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import click
 from fewstep.cli.commands import Commands, Entry
 
 MODELS = {
+    "model": Entry("fewstep.cli.train_model", "Your own pictures: a new model, or one that goes on."),
     "digits": Entry("fewstep.cli.training", "Handwritten digits, 8x8, by class."),
     "classifier": Entry("fewstep.cli.training", "A reader of the digits, to measure on."),
     "autoencoder": Entry("fewstep.cli.training", "The autoencoder of the scenes, 64x64."),
@@ -16,4 +17,4 @@ MODELS = {
 
 @click.group(cls=Commands, entries=MODELS)
 def train() -> None:
-    """Train a small model. Ctrl-C stops it; the same command goes on."""
+    """Train a model on pictures, or one of the shipped ones. Ctrl-C stops it; the same command goes on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import fewstep as fs
 from fewstep.cli.app import Failure
 from fewstep.cli.headings import LAST, TRAINING, Command, Decorator, option, several
 from fewstep.cli.output import JSON, note, progress, show_json
+from fewstep.cli.trainer import alone
 from fewstep.core import InvalidInput
 from fewstep.recipes import AUTOENCODER, CLASSIFIER, SCENES, DigitsRecipe
 from fewstep.zoo.scenes.assemble import assemble
@@ -68,7 +70,12 @@ def _of_scenes(usual: fs.training.Settings) -> Decorator:
 
 
 def _command(function: Callable[..., Any]) -> click.Command:
-    return click.command(cls=Command, most_used=MOST_USED)(function)
+    @wraps(function)
+    def run(**given: Any) -> None:
+        alone(f"fewstep train {function.__name__}")
+        function(**given)
+
+    return click.command(cls=Command, most_used=MOST_USED)(run)
 
 
 @_command

@@ -8,7 +8,6 @@ FLUX.1-dev takes the scale itself, as `guidance`. LCM networks (Luo et al. 2023,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +25,9 @@ def scale_embedding(w: Tensor, size: int) -> Tensor:
     if size < 4:
         raise InvalidInput(f"the embedding of a guidance scale has 4 values or more, got {size}")
     half = size // 2
-    frequencies = torch.exp(torch.arange(half, dtype=w.dtype, device=w.device) * -(math.log(10000) / (half - 1)))
+    # Rounded as in diffusers: at 1,000 radians for each unit of w, one bit of a frequency is seen in a picture.
+    step = torch.tensor(10000.0, dtype=w.dtype, device=w.device).log() / (half - 1)
+    frequencies = torch.exp(torch.arange(half, dtype=w.dtype, device=w.device) * -step)
     angles = 1000 * w[:, None] * frequencies
     return torch.nn.functional.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, size % 2))
 

@@ -6,22 +6,42 @@ found = distill("digits", Regression(rows=1), "runs/one-step", settings=Settings
 found.pipe([3, 1, 4])
 """
 
+from fewstep.distillation import consistency
 from fewstep.distillation.consistency import Consistency
-from fewstep.distillation.distill import Distilled, Source, Watch, distill
+from fewstep.distillation.distill import Distilled, Watch, distill, forecast
+from fewstep.distillation.extraction import lora_of
+from fewstep.distillation.guidance import GuidanceInput
+from fewstep.distillation.health import Checks, Health
+from fewstep.distillation.lcm import LatentConsistency
+from fewstep.distillation.lora import write_adapted
+from fewstep.distillation.own import is_path, method_class
 from fewstep.distillation.progressive import Progressive
 from fewstep.distillation.refinement import Refinement
 from fewstep.distillation.reflow import Reflow
 from fewstep.distillation.regression import Regression
 from fewstep.distillation.report import Report
-from fewstep.training import Settings
+from fewstep.distillation.source import Measuring, Source
+from fewstep.training import Adapter, Settings
 
-METHODS = {method.name: method for method in (Regression, Refinement, Progressive, Consistency, Reflow)}
+METHODS = {
+    method.name: method
+    for method in (Regression, Refinement, Progressive, GuidanceInput, Consistency, LatentConsistency, Reflow)
+}
 """The methods by name."""
+PRESETS = {Consistency.name: consistency.PRESETS}
+"""Options that go together, by method and name."""
 
 __all__ = [
     "METHODS",
+    "PRESETS",
+    "Adapter",
+    "Checks",
     "Consistency",
     "Distilled",
+    "GuidanceInput",
+    "Health",
+    "LatentConsistency",
+    "Measuring",
     "Progressive",
     "Refinement",
     "Reflow",
@@ -31,4 +51,9 @@ __all__ = [
     "Source",
     "Watch",
     "distill",
+    "forecast",
+    "is_path",
+    "lora_of",
+    "method_class",
+    "write_adapted",
 ]

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,6 +43,23 @@ NOISIEST = 80.0
 RHO = 7.0
 FINEST = 1 << 16
 """Most steps of a grid."""
+NORM = 1e-6
+"""c of pseudo-Huber that is as good as none: the norm of the difference itself."""
+PRESETS: dict[str, dict[str, Any]] = {
+    "ect": {"step": None, "gap": "shrinking", "q": 2.0, "stages": 8, "huber": NORM, "mean": -1.1, "deviation": 2.0},
+    "ict": {
+        "step": None,
+        "gap": "doubling",
+        "first": 10,
+        "stages": 8,
+        "huber": 0.00054,
+        "mean": -1.1,
+        "deviation": 2.0,
+    },
+}
+"""The settings of two papers, neither of which takes a step of the teacher: easy consistency tuning (Geng et al. 2024,
+section 4 and appendix), and improved consistency training (Song & Dhariwal 2023, table 1).
+"""
 
 
 @dataclass(frozen=True)
@@ -118,9 +135,7 @@ class Consistency:
                 nearer = noised(batch.data, noise, there)
             else:
                 nearer = STEPS[self.step](roles[TEACHER].answering(batch, guided=True), x, here, there)
-            # No network was trained where no noise is left: there it is asked for what is not taken, at k.
-            asked = torch.where(mask_of(ends, x), x, nearer)
-            target = ended(nearer, there, ends, masked(denoiser, asked, either(ends, here, there, x), draws))
+            target = aim(denoiser, (x, nearer), (here, there), ends, draws)
         distance = self.distance(masked(denoiser, x, here, draws) - target)
         weight = torch.from_numpy(1.0 / (k - r)).to(distance)
         yield Loss(STUDENT, (weight * distance).mean())
@@ -139,6 +154,10 @@ class Consistency:
     def lowest(self, schedule: Schedule) -> float:
         """The smallest k that is trained."""
         return max(self.least, float(schedule.ratio(schedule.t_min)))
+
+    def consistent(self, schedule: Schedule) -> tuple[float, float]:
+        """The levels k between which the estimate is to be the same all along a trajectory."""
+        return self.lowest(schedule), noisiest(schedule)
 
     def grid(self, schedule: Schedule, steps: int) -> Float:
         """(steps + 1,) levels k, falling, even in k^(1 / 7) (Karras et al. 2022, arXiv 2206.00364, eq. 5)."""
@@ -162,11 +181,11 @@ class Consistency:
         c = self.huber * math.sqrt(difference[0].numel())
         return (squared + c**2).sqrt() - c
 
-    def plan(self, network: Network) -> Plan:
-        schedule = schedule_of(network)
+    def plan(self, network: Network, rows: int | None = None) -> Plan:
+        schedule, rows = schedule_of(network), self.rows if rows is None else rows
         top = time_of_ratio(schedule, noisiest(schedule))
         end = max(self.mean, math.log(self.lowest(schedule)))
-        inner = time_of_ratio(schedule, np.exp(np.linspace(math.log(noisiest(schedule)), end, self.rows + 1)))
+        inner = time_of_ratio(schedule, np.exp(np.linspace(math.log(noisiest(schedule)), end, rows + 1)))
         times = [float(top), *map(float, inner[1:-1]), schedule.t_clean]
         return compile("consistency", schedule=schedule, times=times)
 
@@ -182,6 +201,16 @@ def masked(denoiser: Denoiser, x: Tensor, level: Level, draws: Draws) -> Tensor:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(draws.key("dropout"))
         return denoiser.estimate(x, level)[0]
+
+
+def aim(
+    denoiser: Denoiser, states: tuple[Tensor, Tensor], levels: tuple[Level, Level], ends: np.ndarray, draws: Draws
+) -> Tensor:
+    """The target at the second of two states on a trajectory: the estimate there, or its data where this `ends`."""
+    (x, nearer), (here, there) = states, levels
+    # No network was trained where no noise is left: there it is asked for what is not taken, at the first.
+    asked = torch.where(mask_of(ends, x), x, nearer)
+    return ended(nearer, there, ends, masked(denoiser, asked, either(ends, here, there, x), draws))
 
 
 def ended(x: Tensor, level: Level, ends: np.ndarray, estimate: Tensor) -> Tensor:

@@ -2,70 +2,50 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from fewstep.core.errors import InvalidInput
-from fewstep.core.plan import Plan
-from fewstep.denoise.convert import Network
-from fewstep.distillation import pairs as drawing
+from fewstep.distillation import lora
 from fewstep.distillation import student as files
-from fewstep.distillation.pairs import Pairs, Teacher
-from fewstep.distillation.report import Report, report_of
-from fewstep.drawing import Guidance
-from fewstep.files import write_whole
+from fewstep.distillation.health import Health
+from fewstep.distillation.learned import plan_of
+from fewstep.distillation.report import Report
+from fewstep.distillation.samples import Samples
+from fewstep.distillation.source import Measuring, Source
+from fewstep.distillation.work import Work
 from fewstep.pipeline import Pipeline, load
-from fewstep.training import STUDENT, Method, Progress, Run, Settings, student_of, train
-
-REPORT = "report.json"
-HELD_OUT = 10**8
-"""Numbers of pairs that are held out begin here."""
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a teacher is asked to draw, once, for its student to learn from.
-
-    Attributes:
-        subjects: prompts or labels in turn; None is every class.
-        guidance: the scale, which the student has inside afterwards; None is what the teacher recommends.
-        steps: of the teacher's own sampler; None is 20, or the plan of its own where the teacher is a student itself.
-        count: pictures to train on; `held_out`: pictures for the report.
-    """
-
-    subjects: Sequence[Any] | None = None
-    guidance: float | None = None
-    steps: int | None = None
-    count: int = 8192
-    held_out: int = 256
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("count", 1), ("held_out", 16)):
-            value = getattr(self, name)
-            if (type(value) is not int or value < least) and (name, value) != ("steps", None):
-                raise InvalidInput(f"{name} must be a whole number of at least {least}, got {value!r}")
+from fewstep.training import LATEST, STATES, Forecast, Logger, Look, Method, Place, Progress, Settings, train
 
 
 class Watch(NamedTuple):
-    """Who is told how it goes on: of the pairs that are drawn, (done, of), and of training."""
+    """Who is told how it goes on.
+
+    Attributes:
+        pairs: of those that are drawn, (done, of); `training`: of that.
+        forecast: what a run needs, before it begins; a run that surely does not fit into memory is refused then. None
+            does not ask.
+        health: of looks at the student.
+        loggers: are told the figures and pictures of the log.
+        sheets: steps between pictures of the student as it learns; 0 draws none.
+    """
 
     pairs: Callable[[int, int], None] = lambda done, of: None
     training: Callable[[Progress], None] = lambda now: None
+    forecast: Callable[[Forecast], None] | None = None
+    health: Callable[[Health], None] = lambda found: None
+    loggers: Sequence[Logger] = ()
+    sheets: int = 0
 
 
 class Distilled(NamedTuple):
-    """A student: its pipeline, where it lies, and what it gained."""
+    """A student: its pipeline, where it lies, what it gained, and the LoRA that is written apart, if any."""
 
     pipe: Pipeline
     path: Path
     report: Report
+    lora: Path | None = None
 
 
 def distill(
@@ -75,7 +55,8 @@ def distill(
     *,
     settings: Settings | None = None,
     source: Source | None = None,
-    device: torch.device | str = "cpu",
+    measuring: Measuring | None = None,
+    place: Place | None = None,
     watch: Watch | None = None,
 ) -> Distilled:
     """Train a student of few evaluations from a teacher of many, and write it as a model of its own.
@@ -87,25 +68,34 @@ def distill(
     Args:
         teacher: a shipped model, a .safetensors file of `fewstep train`, or a folder in the format of diffusers.
         method: one of `fewstep.distillation`, such as `Regression(rows=1)`.
+        settings: with an adapter a LoRA is trained in place of all weights. The student has it merged; of a folder it
+            is written apart too, as `lora/pytorch_lora_weights.safetensors`.
+        place: where and how it computes. Where a launcher started several processes, each calls this with the same
+            arguments and is given the same student.
 
     Raises:
-        InvalidInput: the method does not fit the teacher, the folder belongs to another run, and what drawing refuses.
+        InvalidInput: the method does not fit the teacher, the folder belongs to another run, the run does not fit into
+            memory, and what drawing refuses.
         Diverged: a loss is not finite.
         OSError: a file cannot be written; what was written before stays.
     """
-    settings, source, watch = settings or Settings(), source or Source(), watch or Watch()
-    place = Path(folder)
-    origin = files.source_of(teacher)
-    pipe = load(teacher, device=device)
-    check(method, pipe)
-    succeeds = method.phase(0, settings.steps).stages > 1
-    of = Teacher.of(pipe, source.subjects, source.guidance, source.steps)
-    check_guidance(method, of)
-    batch = min(settings.batch, 256)
-    data = drawing.drawn(of, source.count, place / "pairs", 0, batch, watch.pairs)
-    held_out = drawing.drawn(of, source.held_out, place / "pairs", HELD_OUT, batch)
-    roles = student_of(pipe.model.denoiser(), of.guidance if data.conditions.guided else 1.0, succeeds)
-    plan = method.plan(roles[STUDENT].network)
+    work = Work.of(teacher, method, folder, settings, source, measuring, place)
+    watch, processes = watch or Watch(), work.processes
+    if watch.forecast is not None and not (work.folder / STATES / LATEST).is_file():
+        found = processes.on_main(work.possible_forecast)
+        if found is not None:
+            if processes.main:
+                watch.forecast(found)
+            found.check()
+    drawn = work.drawn(watch.pairs)
+    roles = work.roles(drawn.data)
+    plan_of(method, roles)
+    run = work.run(roles, drawn.data)
+    watcher = work.watcher(run, drawn.watched, watch.health) if processes.main else None
+    looks: list[Look] = [] if watcher is None else [watcher]
+    if watch.sheets:
+        samples = work.folder / "samples"
+        looks.append(Samples(drawn.judge.held_out, lambda now: plan_of(method, now), samples, watch.sheets))
     seconds = 0.0
 
     def told(now: Progress) -> None:
@@ -113,52 +103,25 @@ def distill(
         seconds = now.seconds
         watch.training(now)
 
-    run = Run(method, roles, data, settings, place)
-    module = train(run, told)
-    module.eval().requires_grad_(False)
-    found = report_of(student_draws(roles[STUDENT].network, plan, held_out), plan, held_out, seconds, batch)
-    target = files.target_of(place, origin)
-    facts = {"student": {"teacher": pipe.model.name, "guidance": of.guidance}, **run.known_as}
-    files.write(target, origin, module, plan, facts)
-    write_whole(place / REPORT, json.dumps(found.to_json(), indent=1).encode())
-    return Distilled(load(target, device=device), target, found)
+    train(run._replace(looks=looks, loggers=watch.loggers), told)
+    report = processes.on_main(lambda: work.finish(run, drawn, watcher, seconds))
+    target, apart = files.target_of(work.folder, work.origin), lora.file_of(work.folder)
+    return Distilled(load(target, device=work.place.here), target, report, apart if apart.is_file() else None)
 
 
-def check(method: Method, pipe: Pipeline) -> None:
-    """Raise `InvalidInput` where a method cannot teach a student of this pipeline, before anything is drawn."""
-    model, needs = pipe.model, method.needs
-    if model.conditioner.distilled:
-        raise InvalidInput(
-            f"{model.name} is told its guidance scale, and was distilled already: give the model that it was made from"
-        )
-    if needs.predictions is not None and model.prediction not in needs.predictions:
-        *most, last = needs.predictions
-        known = f"{', '.join(most)} or {last}" if most else last
-        raise InvalidInput(
-            f"{method.name} needs a network that predicts {known}, and {model.name} predicts {model.prediction}: use "
-            "regression or consistency, which take any"
-        )
-    method.plan(model.denoiser())
+def forecast(
+    teacher: str | os.PathLike[str],
+    method: Method,
+    folder: str | os.PathLike[str],
+    *,
+    settings: Settings | None = None,
+    source: Source | None = None,
+    measuring: Measuring | None = None,
+    place: Place | None = None,
+) -> Forecast:
+    """What `distill` with the same arguments would need: nothing is drawn, trained or written.
 
-
-def check_guidance(method: Method, teacher: Teacher) -> None:
-    """Raise `InvalidInput` where a method asks the teacher for guidance that training does not know."""
-    guidance = teacher.order.drawing.guidance
-    if not method.needs.pairs and guidance not in (Guidance(guidance.scale), Guidance(1.0)):
-        raise InvalidInput(
-            f"{method.name} asks the teacher at levels of its own, by classifier-free guidance at every level, and "
-            f"{teacher.pipe.model.name} recommends {guidance.method} from {guidance.interval[0]:g} to "
-            f"{guidance.interval[1]:g} in sigma / alpha: use regression, which learns from what the teacher draws"
-        )
-
-
-def student_draws(network: Network, plan: Plan, held_out: Pairs) -> Callable[[Sequence[int]], Tensor]:
-    """Draws held-out pairs with the student, by their numbers from 0."""
-
-    def draw(part: Sequence[int]) -> Tensor:
-        numbers = [held_out.first + number for number in part]
-        denoiser = network.given(held_out.conditions.of(numbers).positive)
-        noise = drawing.noise_of(numbers, held_out.shape, held_out.teacher.pipe.model.device)
-        return drawing.run(plan, denoiser, noise, numbers)
-
-    return draw
+    Raises `InvalidInput` as `distill`.
+    """
+    work = Work.of(teacher, method, folder, settings, source, measuring, place)
+    return work.processes.on_main(work.forecast)

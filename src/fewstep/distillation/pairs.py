@@ -8,28 +8,33 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.denoise.base import Denoiser
+from fewstep.denoise.base import Denoiser, Level
 from fewstep.pipeline import Order, Pipeline
 from fewstep.pipeline.stages import Conditioned, check, denoiser_of, encode
 from fewstep.run.eager import NonFinite, sample
 from fewstep.run.noise import START, unit_noise
-from fewstep.training import Batch
+from fewstep.training import Batch, Processes
 from fewstep.zoo import container
 
 PART = 512
 FIRST_SEED = 2**42
 """Seeds of the noise of pairs start here, far from those that people draw with."""
 USUAL_STEPS = 20
+BLANK = 64
+"""Pictures of a trial."""
+ALONE = Processes()
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +67,11 @@ class Teacher:
     def guidance(self) -> float:
         """The scale."""
         return float(self.order.drawing.guidance.scale)  # type: ignore[arg-type]  # `of` saw to it
+
+    @property
+    def guides(self) -> bool:
+        """Whether it is guided, at two evaluations a row."""
+        return self.pipe.model.conditioner.guides_away(self.order.drawing.guidance)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -112,12 +122,14 @@ class Pairs:
         parts: (up to 512, c, h, w) each, the teacher's states; from files that the system maps into memory, so that
             they need not fit into it.
         first: the number of the first pair.
+        seconds: that drawing them took; None where a part does not say.
     """
 
     teacher: Teacher
     conditions: Conditions
     parts: tuple[Tensor, ...]
     first: int = 0
+    seconds: float | None = None
 
     @property
     def count(self) -> int:
@@ -162,31 +174,81 @@ def drawn(
     first: int = 0,
     batch: int = 64,
     watch: Callable[[int, int], None] = lambda done, of: None,
+    processes: Processes = ALONE,
 ) -> Pairs:
     """`count` pairs with the numbers from `first`, from the parts in `folder` as far as these are there.
+
+    Parts that are not are drawn by the processes in turn.
 
     Raises `InvalidInput` where a part is damaged, or belongs to another teacher, plan, guidance or other subjects.
     """
     folder.mkdir(parents=True, exist_ok=True)
     conditions = Conditions(teacher)
-    parts: list[Tensor] = []
-    for begin in range(first, first + count, PART):
-        numbers = range(begin, min(begin + PART, first + count))
-        path = folder / f"{begin:09d}-{len(numbers)}.safetensors"
-        if not path.exists():
-            write_part(path, teacher, conditions, numbers, batch)
-        parts.append(kept(path, teacher, len(numbers)))
-        watch(numbers[-1] + 1 - first, count)
-    return Pairs(teacher, conditions, tuple(parts), first)
+    ranges = [range(begin, min(begin + PART, first + count)) for begin in range(first, first + count, PART)]
+
+    def write_own() -> None:
+        for numbers in ranges[processes.rank :: processes.count]:
+            path = path_of(folder, numbers)
+            if not path.exists():
+                write_part(path, teacher, conditions, numbers, batch)
+            if processes.main:
+                watch(min(count, numbers.start - first + len(numbers) * processes.count), count)
+
+    processes.together(write_own)
+    parts = [kept(path_of(folder, numbers), teacher, len(numbers)) for numbers in ranges]
+    took = [part.seconds for part in parts if part.seconds is not None]
+    seconds = sum(took) if len(took) == len(parts) else None
+    return Pairs(teacher, conditions, tuple(part.states for part in parts), first, seconds)
 
 
-def kept(path: Path, teacher: Teacher, count: int) -> Tensor:
-    """The states of a part. Raises `InvalidInput` for one of something else, or that is damaged."""
+def path_of(folder: Path, numbers: range) -> Path:
+    """The file of a part."""
+    return folder / f"{numbers.start:09d}-{len(numbers)}.safetensors"
+
+
+def blank(teacher: Teacher, count: int) -> Pairs:
+    """Pairs whose pictures are noise, the same again and again: what a trial has before there are any."""
+    shape = teacher.pipe.model.state_shape(teacher.order.drawing.height, teacher.order.drawing.width)
+    some = noise_of(range(min(BLANK, count)), shape, "cpu")
+    whole, left = divmod(count, len(some))
+    return Pairs(teacher, Conditions(teacher), (*[some] * whole, *([some[:left]] if left else [])))
+
+
+def bytes_of(teacher: Teacher, count: int) -> int:
+    """Of so many pairs on the disk."""
+    shape = teacher.pipe.model.state_shape(teacher.order.drawing.height, teacher.order.drawing.width)
+    return 4 * count * math.prod(shape)
+
+
+def seconds_of(teacher: Teacher, pairs: Pairs, batch: int) -> float:
+    """Of a picture that the teacher draws, by one row of its plan for a batch, which it is timed for."""
+    model, plan = teacher.pipe.model, teacher.order.plan
+    numbers = [number % pairs.count for number in range(batch)]
+    denoiser = denoiser_of(model, teacher.order.drawing.guidance, pairs.conditions.of(numbers), plan)
+    x, row = noise_of(numbers, pairs.shape, model.device), plan.rows[0]
+    level = Level.at([(row.t, row.alpha, row.sigma)], x, (0,))
+    with torch.no_grad():
+        denoiser.estimate(x, level)
+        began = time.perf_counter()
+        float(denoiser.estimate(x, level)[0].sum())
+    return (time.perf_counter() - began) * len(plan.rows) / batch
+
+
+class Part(NamedTuple):
+    """Some pairs from a file: the teacher's states, and the seconds that drawing them took, where it says so."""
+
+    states: Tensor
+    seconds: float | None
+
+
+def kept(path: Path, teacher: Teacher, count: int) -> Part:
+    """A part. Raises `InvalidInput` for one of something else, or that is damaged."""
     drawing = teacher.order.drawing
     shape = (count, *teacher.pipe.model.state_shape(drawing.height, drawing.width))
     try:
         file = container.inspect(path)
         of = json.loads(file.metadata["pairs"])
+        seconds = float(file.metadata["seconds"]) if "seconds" in file.metadata else None
         if file.shapes != {"states": shape}:
             raise ValueError(f"{file.shapes} for {shape}")
     except (ValueError, KeyError) as error:
@@ -196,12 +258,14 @@ def kept(path: Path, teacher: Teacher, count: int) -> Tensor:
             f"{path} holds pairs of another teacher, plan, guidance or other subjects: give another folder, or remove "
             "it"
         )
-    return file.tensors()["states"]
+    return Part(file.tensors()["states"], seconds)
 
 
 def write_part(path: Path, teacher: Teacher, conditions: Conditions, numbers: range, batch: int) -> None:
     """Draw some pairs, and write their states whole or not at all. Raises `InvalidInput` where some are not finite."""
+    began = time.perf_counter()
     states = torch.cat([solved(teacher, conditions, numbers[i : i + batch]) for i in range(0, len(numbers), batch)])
+    seconds = time.perf_counter() - began
     lost = (~states.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
     if lost:
         subjects = teacher.order.drawing.subjects
@@ -210,7 +274,7 @@ def write_part(path: Path, teacher: Teacher, conditions: Conditions, numbers: ra
             f"{len(lost)} of {len(states)} pictures of the teacher are NaN or infinite, of {named[:8]!r:.300}: leave "
             "these out, or use a lower guidance scale"
         )
-    container.write(path, {"states": states}, {"pairs": teacher.identity})
+    container.write(path, {"states": states}, {"pairs": teacher.identity, "seconds": seconds})
 
 
 def solved(teacher: Teacher, conditions: Conditions, numbers: Sequence[int], plan: Plan | None = None) -> Tensor:

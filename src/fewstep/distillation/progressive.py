@@ -6,7 +6,9 @@ from t = t_2i to t'' = t_2i+2 is to go where two DDIM steps of the teacher go, x
     x~ = (x'' - (sigma'' / sigma) x) / (alpha'' - (sigma'' / sigma) alpha)
 
 with the weight max(alpha^2 / sigma^2, 1) or alpha^2 / sigma^2 + 1 of its mean square. Each round halves the steps,
-begins from the averaged student of the round before, and has an optimiser, a rate and an average of its own.
+begins from the averaged student of the round before, and has an optimiser, a rate and an average of its own. A network
+that is told the guidance scale learns at scales of its interval, the same on both sides (Meng et al. 2023, arXiv
+2210.03142, section 3.2).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.convert import Network
 from fewstep.solvers.compiler import compile
-from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, schedule_of
+from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, check_rows, schedule_of
 from fewstep.training.levels import at_times, euler, noised
 
 WEIGHTS = ("snr+1", "truncated-snr")
@@ -46,7 +48,9 @@ class Progressive:
     """
 
     name: ClassVar[str] = "progressive"
-    needs: ClassVar[Needs] = Needs(teacher=True, images=True, predictions=("v_prediction", "sample", "flow", "edm"))
+    needs: ClassVar[Needs] = Needs(
+        teacher=True, images=True, predictions=("v_prediction", "sample", "flow", "edm"), told=True
+    )
 
     begin: int = 16
     end: int = 1
@@ -88,12 +92,14 @@ class Progressive:
         i = 2 * np.floor(draws.spread("time") * (len(fine) // 2)).astype(int)
         here, middle, there = (at_times(schedule, fine[i + shift], batch.data) for shift in (0, 1, 2))
         x = noised(batch.data, draws.normal("noise", batch.data.shape[1:]), here)
+        batch = student.asked(batch, draws)
         with torch.no_grad():
             target = aim(roles[TEACHER].answering(batch, guided=phase.stage == 0), x, (here, middle, there))
         squared = (student.answering(batch).estimate(x, here)[0] - target).square().flatten(1).mean(1)
         yield Loss(STUDENT, (weight_of(self.weight, here) * squared).mean())
 
-    def plan(self, network: Network) -> Plan:
+    def plan(self, network: Network, rows: int | None = None) -> Plan:
+        check_rows(self.name, self.end, rows)
         schedule = schedule_of(network)
         return compile("ddim", schedule=schedule, times=self.times(schedule, self.end).tolist())
 

@@ -83,8 +83,11 @@ class Refinement:
         places = np.floor((share - self.first) / (1 - self.first + 1e-12) * len(later)).astype(int)
         return [(0, 0) if place < 0 else later[min(place, len(later) - 1)] for place in places]
 
-    def plan(self, network: Network) -> Plan:
-        return student_plan(schedule_of(network), "ddim", self.rows, self.grid)
+    def plan(self, network: Network, rows: int | None = None) -> Plan:
+        wanted = self.rows if rows is None else rows
+        if wanted not in self.counts:
+            raise InvalidInput(f"a student of refinement draws in {', '.join(map(str, self.counts))} rows, got {rows}")
+        return student_plan(schedule_of(network), "ddim", wanted, self.grid)
 
 
 def level_of(plan: Plan, row: int) -> tuple[float, float, float]:

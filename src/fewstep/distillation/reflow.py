@@ -68,5 +68,5 @@ class Reflow:
             share = 0.5 + np.arcsinh(low + share * (np.sinh(STEEP / 2) - low)) / STEEP
         return schedule.t_min + (schedule.t_max - schedule.t_min) * share
 
-    def plan(self, network: Network) -> Plan:
-        return student_plan(schedule_of(network), "euler", self.rows, "trailing")
+    def plan(self, network: Network, rows: int | None = None) -> Plan:
+        return student_plan(schedule_of(network), "euler", self.rows if rows is None else rows, "trailing")

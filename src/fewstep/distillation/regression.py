@@ -2,27 +2,44 @@
 
 Pairs of noise and the teacher's converged image are made once. The student runs a plan of one or more rows from the
 noise, with gradients through all of them, and the mean square of the difference to the image goes down. With one row
-this is knowledge distillation (Luhman & Luhman 2021, arXiv 2101.02388).
+this is knowledge distillation (Luhman & Luhman 2021, arXiv 2101.02388). The times and weights of the plan can be
+learned along, as solvers are for a network that stays (Tong et al. 2024, arXiv 2405.15506).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
-from fewstep.denoise.base import Denoiser, Level
+from fewstep.denoise.base import Denoiser, Level, Wrapper
 from fewstep.denoise.convert import Network
+from fewstep.distillation.learned import PLAN, LearnedPlan, PlanRole
 from fewstep.solvers.compiler import compile
 from fewstep.solvers.registry import SAMPLERS
-from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
+from fewstep.training import (
+    STUDENT,
+    Batch,
+    Draws,
+    Loss,
+    Memory,
+    Needs,
+    Phase,
+    Role,
+    Roles,
+    check_rows,
+    one_stage,
+    schedule_of,
+)
 
 MOST_ROWS = 8
 
@@ -34,6 +51,8 @@ class Regression:
     Attributes:
         rows: evaluations of the student, 1 to 8.
         sampler, grid: of its plan; the sampler may not draw noise.
+        learn_plan: whether the times and weights of the plan are learned along, from there.
+        plan_rate: the learning rate of these at its peak.
     """
 
     name: ClassVar[str] = "regression"
@@ -42,26 +61,70 @@ class Regression:
     rows: int = 1
     sampler: str = "ddim"
     grid: str = "trailing"
+    learn_plan: bool = False
+    plan_rate: float = 0.01
 
     def __post_init__(self) -> None:
         if type(self.rows) is not int or not 1 <= self.rows <= MOST_ROWS:
             raise InvalidInput(f"rows must be a whole number from 1 to {MOST_ROWS}, got {self.rows!r}")
         if self.sampler not in SAMPLERS:
             raise unknown_name("sampler", str(self.sampler), SAMPLERS)
+        if type(self.learn_plan) is not bool:
+            raise InvalidInput(f"learn_plan is true or false, got {self.learn_plan!r}")
+        if self.learn_plan and self.rows == 1:
+            raise InvalidInput("a plan of one row goes from the first time to the last: learn one of 2 rows or more")
+        rate = self.plan_rate
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not (math.isfinite(rate) and rate > 0):
+            raise InvalidInput(f"plan_rate must be a number above 0, got {rate!r}")
 
     def phase(self, step: int, steps: int) -> Phase:
         return one_stage(step, steps)
 
-    def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
-        role = roles[STUDENT]
-        plan = self.plan(role.network)
-        if batch.noise is None:
-            raise InvalidInput("regression learns from pairs of noise and what the teacher makes of it: give those")
-        drawn = unrolled(plan, role.answering(batch), batch.noise * plan.entry[1])
-        yield Loss(STUDENT, (drawn - batch.data).square().mean())
+    def roles(self, student: Role, batch: Batch) -> dict[str, Role]:
+        """The plan, where it is learned."""
+        if not self.learn_plan:
+            return {}
+        plan, rows = self.plan(student.network), Recorded(student.answering(batch))
+        with torch.no_grad():
+            unrolled(plan, rows, noise_of(batch) * plan.entry[1])
+        learned = LearnedPlan(plan, schedule_of(student.network), torch.stack(rows.seen))
+        return {PLAN: PlanRole(student.network, rate=self.plan_rate, learned=learned)}
 
-    def plan(self, network: Network) -> Plan:
+    def memory(self) -> Memory:
+        return Memory(graphs=self.rows)
+
+    def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
+        denoiser, noise, learned = roles[STUDENT].answering(batch), noise_of(batch), roles.get(PLAN)
+        if isinstance(learned, PlanRole):
+            drawn = learned.module(denoiser, noise)
+        else:
+            plan = self.plan(roles[STUDENT].network)
+            drawn = unrolled(plan, denoiser, noise * plan.entry[1])
+        yield Loss(STUDENT, (drawn - batch.data).square().mean(), also=(PLAN,) if learned else ())
+
+    def plan(self, network: Network, rows: int | None = None) -> Plan:
+        check_rows(self.name, self.rows, rows)
         return student_plan(schedule_of(network), self.sampler, self.rows, self.grid)
+
+
+def noise_of(batch: Batch) -> Tensor:
+    """The noise of pairs. Raises `InvalidInput` where there is none."""
+    if batch.noise is None:
+        raise InvalidInput("regression learns from pairs of noise and what the teacher makes of it: give those")
+    return batch.noise
+
+
+class Recorded(Wrapper):
+    """A denoiser that keeps what it answered."""
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__(denoiser)
+        self.seen: list[Tensor] = []
+
+    def estimate(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+        found = super().estimate(x, level)
+        self.seen.append(found[0])
+        return found
 
 
 @lru_cache(maxsize=16)  # every step asks for it
@@ -79,7 +142,13 @@ def student_plan(schedule: Schedule, sampler: str, rows: int, grid: str) -> Plan
     return plan
 
 
-def unrolled(plan: Plan, denoiser: Denoiser, start: Tensor) -> Tensor:
+class Estimator(Protocol):
+    """What a plan is unrolled with: a denoiser, or what stands for one."""
+
+    def estimate(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]: ...
+
+
+def unrolled(plan: Plan, denoiser: Estimator, start: Tensor) -> Tensor:
     """What a plan without noise makes of states (B, ..) at its entry, with gradients through all rows."""
     registers: list[Tensor | None] = [None] * plan.registers
     registers[0] = start

@@ -1,54 +1,58 @@
-"""What a student gained: its error on noise that no training saw, beside that of the teacher's network untrained.
+"""What a student gained: how far it is from its teacher on noise that no training saw, beside its rivals.
 
-The error of a picture is its distance to what the teacher makes of the same noise in all of its steps, and that of a
-plan is the typical one (see `fewstep.measure.distance`). Beside the student stand the strongest samplers on the
-teacher's own network at one and at four times the student's evaluations, the best of each on these pictures. All draw
-the same pictures, so the student is compared with a rival picture by picture: what counts is the interval of the ratio
-of their errors.
+All draw the same pictures, so a student is compared with a rival picture by picture: what counts is the interval of the
+ratio of their errors, and that of the difference of their distances.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from itertools import takewhile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
-from torch import Tensor
-
+from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
-from fewstep.denoise.guided import Guided
-from fewstep.denoise.scale import moments_of
-from fewstep.distillation.pairs import Pairs, solved
-from fewstep.measure.distance import over_images, overall, squares
-from fewstep.pipeline.stages import denoiser_of
-from fewstep.tuning.rivals import contenders_of
+from fewstep.denoise.convert import Network
+from fewstep.distillation.judge import Interval, Judge, Pictures, by_student, ratio, typical
+from fewstep.distillation.learned import Plans
+from fewstep.distillation.rivals import MORE, Rivals, nfe_of, rivals_of
+from fewstep.measure.figure import Figure, compare
 
-MORE = 4
-"""Times the student's evaluations, at which the stronger rival draws."""
-REPLICATES = 500
-SOME = 64
+LADDER = (1, 2, 4, 8)
+"""Rows that a student is measured in, where its method knows how."""
+STUDENT, SAMPLER, TEACHER = "student", "without training", "teacher"
 
 
 class Line(NamedTuple):
-    """A row of the report: what drew, the network evaluations of an image, and the error with its 95% interval.
+    """A row of the report: what drew, in how many rows, at how many evaluations of an image, and how well.
 
-    `times` is how many times the student's error it is, of the typical picture, with the 95% interval from `times_low`
-    to `times_high`.
+    Attributes:
+        kind: the student, a rival without training of its own, or the teacher in all of its steps.
+        at: of a rival 1 or 4, how many times the student's evaluations it may take.
+        error: of the typical picture; None where the plan draws noise, and of the teacher, which all are measured by.
+        distance: None where pictures are lost.
+        times: how many times the student's error it is; `farther`: its distance less the student's.
     """
 
     who: str
+    kind: str
+    rows: int
     nfe: float
-    error: float
-    low: float
-    high: float
-    times: float = 1.0
-    times_low: float = 1.0
-    times_high: float = 1.0
+    error: Interval | None = None
+    distance: Interval | None = None
+    times: Interval | None = None
+    farther: Interval | None = None
+    at: int = 1
+
+
+class Cost(NamedTuple):
+    """What a student took: pictures of the teacher, the evaluations of each, and seconds, None where not known."""
+
+    pictures: int
+    nfe: float
+    drawing: float | None
+    training: float
 
 
 @dataclass(frozen=True)
@@ -56,41 +60,117 @@ class Report:
     """What a student gained.
 
     Attributes:
-        lines: the student first, then the best rival at one and at four times its evaluations.
-        compared: plans that the best rivals are the best of; `images`: held-out pictures.
-        seconds: of training, without the pairs.
+        student: in the rows of its own plan; `ladder`: in 1, 2, 4, 8 and its own, as far as its method knows how.
+        left_out: why some of these are missing, or "".
+        helped: the most rows up to which each number of rows has surely less distance than the one before.
+        rivals: at one and at four times the student's evaluations; `compared`: plans that they are the best of.
+        floor: the teacher in all of its steps against itself, with other noise.
+        measure: the distance, and on what; `images`: held-out pictures, and as many of the teacher's of other noise.
+        cost: of training; `step`: of which the weights are, of `steps`.
+        untuned: why no plan was tuned, where one was asked for.
     """
 
-    lines: tuple[Line, ...]
+    student: Line
+    ladder: tuple[Line, ...]
+    left_out: str
+    helped: int
+    rivals: tuple[Line, ...]
     compared: int
+    floor: Line
+    measure: str
     images: int
-    seconds: float
+    cost: Cost
+    step: int
+    steps: int
+    untuned: str = ""
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """The student in its own rows, then its rivals and the teacher, then the student in other rows."""
+        others = tuple(line for line in self.ladder if line.rows != self.student.rows)
+        return (self.student, *self.rivals, self.floor, *others)
 
     @property
     def verdict(self) -> str:
-        """In words."""
-        student, *rivals = self.lines
-        better = list(takewhile(lambda rival: rival.times_low > 1, rivals))
-        if not better:
-            first = rivals[0]
-            how = "Worse" if first.times_high < 1 else "Not surely better"
-            return f"{how} in {evaluations(student)} of an image than {first.who} in {first.nfe:g}: keep that"
-        best = better[-1]
-        gain = (
-            f"{best.times:.1f} times less error in {evaluations(student)} of an image than {best.who} in {best.nfe:g}"
+        """In words, held to the strongest rival that the student is not surely better than."""
+        equal, more = ([line for line in self.rivals if line.at == at] for at in (1, MORE))
+        strong = [line for line in equal if standing(line, self.student) != "better"]
+        where = f"in {evaluations(self.student)} of an image"
+        if strong:
+            rival = strongest(strong)
+            how = "Worse" if standing(rival, self.student) == "worse" else "Not surely better"
+            return f"{how} {where} than {rival.who} in {rival.nfe:g}: keep that"
+        left = [line for line in more if standing(line, self.student) != "better"]
+        rival = strongest(equal if left or not more else more)
+        gain = f"{gained(rival)} {where} than {rival.who} in {rival.nfe:g}"
+        return f"{gain}; not surely better than {strongest(left).who} in {strongest(left).nfe:g}" if left else gain
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What else is to be said, a sentence each."""
+        return tuple(filter(None, (self.noise, self.more_rows, self.resolution, self.which, self.untuned)))
+
+    @property
+    def noise(self) -> str:
+        """Of a student that draws noise."""
+        if self.student.error is not None:
+            return ""
+        return (
+            "The student or its teacher draws noise between its rows: their pictures are others, an error says nothing "
+            "of them, and the distance alone judges"
         )
-        left = rivals[len(better) :]
-        return f"{gain}; not surely less than {left[0].who} in {left[0].nfe:g}" if left else gain
+
+    @property
+    def more_rows(self) -> str:
+        """Where more rows stop helping."""
+        if len(self.ladder) < 2:
+            return f"Other numbers of rows are not measured: {self.left_out}" if self.left_out else ""
+        most = self.ladder[-1].rows
+        if self.helped == most:
+            return f"More rows help up to {most}, the most that were measured"
+        return f"More rows help up to {self.helped}: the next are not surely nearer to the teacher"
+
+    @property
+    def resolution(self) -> str:
+        """How many pictures the distance rests on, and what it is at best."""
+        assert self.floor.distance is not None
+        return (
+            f"The distance ({self.measure}) is that of {self.images} pictures to {self.images} of the teacher; that of "
+            f"the teacher itself is {self.floor.distance.value:.4g}"
+        )
+
+    @property
+    def which(self) -> str:
+        """Of which step the weights are, where that is not the last."""
+        return f"The student is the best that was seen, of step {self.step} of {self.steps}" * (self.step != self.steps)
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values; a number that is not finite is null."""
-        lines = [{name: plain(value) for name, value in line._asdict().items()} for line in self.lines]
-        return {**asdict(self), "lines": lines, "verdict": self.verdict}
+        own = {
+            "verdict": self.verdict,
+            "notes": self.notes,
+            "lines": self.lines,
+            "left_out": self.left_out,
+            "helped": self.helped,
+            "compared": self.compared,
+            "measure": self.measure,
+            "images": self.images,
+            "cost": self.cost,
+            "step": self.step,
+            "steps": self.steps,
+        }
+        return {name: plain(value) for name, value in own.items()}
 
 
 def plain(value: Any) -> Any:
     """A value as JSON has it."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()  # type: ignore[union-attr]  # a named one
+    if isinstance(value, Mapping):
+        return {str(name): plain(one) for name, one in value.items()}
+    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def evaluations(line: Line) -> str:
@@ -98,66 +178,155 @@ def evaluations(line: Line) -> str:
     return f"{line.nfe:g} evaluation{'s' * (line.nfe != 1)}"
 
 
-def report_of(
-    student: Callable[[Sequence[int]], Tensor], plan: Plan, held_out: Pairs, seconds: float, batch: int = 64
-) -> Report:
-    """The report of a student, which draws held-out pairs by their numbers from 0 by its `plan`.
+def standing(rival: Line, student: Line) -> str:
+    """Whether a student is surely "better" than a rival, surely "worse" or neither.
 
-    A rival has at least one row, and fewer than the teacher's own plan, which is what all are measured by.
+    By the error, where its plan draws no noise; then it is not better where its distance is surely more. Else by the
+    distance.
     """
-    teacher, numbers = held_out.teacher, range(held_out.count)
-    drawing = teacher.order.drawing
-    schedule = teacher.pipe.model.schedule_at(drawing.height, drawing.width)
-    guided = 2.0 if teacher.guidance != 1.0 and held_out.conditions.guided else 1.0
-    rows = len(plan.rows)
-    own = errors_of(student, held_out, batch)
-    lines, compared = [line_of("the student", float(rows), own, own)], 0
-    for times in (1, MORE):
-        most = max(1, min(int(rows * times / guided), len(teacher.order.plan.rows) - 1))
-
-        def draw(rival: Plan) -> Callable[[Sequence[int]], Tensor]:
-            return lambda part: solved(teacher, held_out.conditions, [held_out.first + i for i in part], rival)
-
-        rivals = contenders_of(schedule, most)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of guidance between levels that the few rows do not meet
-            found = [(errors_of(draw(rival), held_out, batch), rival) for rival in rivals]
-        errors, best = min(found, key=lambda one: overall(one[0], "psnr"))
-        lines.append(line_of(f"{best.recipe.sampler} on {best.recipe.grid}", nfe_of(best, held_out), errors, own))
-        compared += len(rivals)
-    return Report(tuple(lines), compared, len(numbers), seconds)
+    if rival.distance is None or student.distance is None:  # of pictures that are lost
+        return "better" if student.distance is not None else "worse"
+    assert rival.farther is not None
+    if rival.times is None:
+        return "better" if rival.farther.low > 0 else "worse" if rival.farther.high < 0 else "neither"
+    if rival.times.low > 1:
+        return "better" if rival.farther.high >= 0 else "neither"
+    return "worse" if rival.times.high < 1 else "neither"
 
 
-def nfe_of(plan: Plan, held_out: Pairs) -> float:
-    """Network evaluations of an image by a plan of the teacher's network, the mean over some pictures."""
-    teacher, numbers = held_out.teacher, range(min(held_out.count, SOME))
-    conditions = held_out.conditions.of([held_out.first + number for number in numbers])
-    denoiser = denoiser_of(teacher.pipe.model, teacher.order.drawing.guidance, conditions, plan)
-    if not isinstance(denoiser, Guided):
-        return float(len(plan.rows))
-    moments = moments_of(plan.rows, range(len(plan.rows)))
-    return sum(len(denoiser.need(i, moment).branches) for i in numbers for moment in moments) / len(numbers)
+def strongest(rivals: Sequence[Line]) -> Line:
+    """The one that is nearest to the teacher, by what the student is judged by."""
+
+    def far(line: Line) -> float:
+        by = line.times or line.farther
+        return math.inf if by is None else by.value
+
+    return min(rivals, key=far)
 
 
-def errors_of(draw: Callable[[Sequence[int]], Tensor], held_out: Pairs, batch: int) -> Tensor:
-    """(n,) mean squared errors of what draws held-out pairs by their numbers."""
-    parts = [range(i, min(i + batch, held_out.count)) for i in range(0, held_out.count, batch)]
-    return torch.cat([squares(draw(part), held_out.states(part)) for part in parts])
+def gained(rival: Line) -> str:
+    """How much better than a rival a student is."""
+    if rival.times is not None:
+        return f"{rival.times.value:.1f} times less error"
+    return "Less distance" if rival.farther is None else f"{rival.farther.value:.3g} less distance"
 
 
-def line_of(who: str, nfe: float, errors: Tensor, student: Tensor) -> Line:
-    """With the intervals of a bootstrap over the pictures, which are the same for all."""
-    draw = np.random.Generator(np.random.Philox(key=[0, len(errors)]))
-    places = torch.from_numpy(draw.integers(len(errors), size=(REPLICATES, len(errors))))
-    values = over_images(errors[places], "psnr")
-    ratios = values / over_images(student[places], "psnr")
-    ends = [*between(values), *between(ratios)]
-    error = overall(errors, "psnr")
-    return Line(who, nfe, error, ends[0], ends[1], error / overall(student, "psnr"), ends[2], ends[3])
+def report_of(
+    network: Network,
+    method: Plans,
+    judge: Judge,
+    cost: Cost,
+    step: int,
+    steps: int,
+    tune: float = 0.0,
+) -> Report:
+    """The report of a student: a network that is drawn with as its method says.
+
+    Args:
+        step: of which its weights are, of `steps`; `tune`: seconds to tune a rival in, or 0.
+    """
+    plan = method.plan(network)
+    seen = {len(plan.rows): judged_plan(network, plan, judge)}
+    left_out = ""
+    for rows in LADDER:
+        if rows in seen:
+            continue
+        try:
+            other = method.plan(network, rows)
+        except InvalidInput as error:
+            left_out = left_out or str(error)
+            continue
+        seen[rows] = judged_plan(network, other, judge)
+    own = seen[len(plan.rows)]
+    found = rivals_of(judge, len(plan.rows), not own.paired, tune)
+    ladder = tuple(student_line(rows, seen[rows], own) for rows in sorted(seen))
+    student = next(line for line in ladder if line.rows == len(plan.rows))
+    return Report(
+        student=student,
+        ladder=ladder,
+        left_out=left_out,
+        helped=helped([(rows, seen[rows].distance) for rows in sorted(seen)]),
+        rivals=rival_lines(found, own, judge),
+        compared=found.compared,
+        floor=floor_of(judge, own),
+        measure=judge.measure,
+        images=judge.held_out.count,
+        cost=cost,
+        step=step,
+        steps=steps,
+        untuned=found.untuned,
+    )
 
 
-def between(values: Tensor) -> tuple[float, float]:
-    """The ends of 95% of some values (R,), which may be infinite, so that none is interpolated."""
-    cut = round(0.025 * (len(values) - 1))
-    ordered = values.sort().values
-    return float(ordered[cut]), float(ordered[-1 - cut])
+class Judged(NamedTuple):
+    """What a plan of a student drew, how far that is from the teacher's, and whether picture by picture too."""
+
+    pictures: Pictures
+    distance: Figure | None
+    paired: bool
+
+
+def judged_plan(network: Network, plan: Plan, judge: Judge) -> Judged:
+    """What a student draws by a plan."""
+    pictures = judge.look(by_student(network, plan, judge.held_out))
+    return Judged(pictures, judge.distance(pictures), judge.pairs(plan))
+
+
+def student_line(rows: int, found: Judged, own: Judged) -> Line:
+    """Of a student in some rows; ratio and difference are to what it draws in its own."""
+    error = typical(found.pictures.errors) if found.paired else None
+    times = ratio(found.pictures.errors, own.pictures.errors) if found.paired and own.paired else None
+    who = f"the student in {rows} row{'s' * (rows != 1)}" if found is not own else "the student"
+    farther = difference(found.distance, own.distance)
+    return Line(who, STUDENT, rows, float(rows), error, ends(found.distance), times, farther)
+
+
+def rival_lines(found: Rivals, own: Judged, judge: Judge) -> tuple[Line, ...]:
+    """Of the rivals, those at the fewest evaluations first."""
+    return tuple(
+        Line(
+            who=one.who,
+            kind=SAMPLER,
+            rows=len(one.plan.rows),
+            nfe=nfe_of(one.plan, judge.held_out),
+            error=typical(one.pictures.errors) if judge.pairs(one.plan) else None,
+            distance=ends(one.distance),
+            times=ratio(one.pictures.errors, own.pictures.errors) if own.paired and judge.pairs(one.plan) else None,
+            farther=difference(one.distance, own.distance),
+            at=one.at,
+        )
+        for one in found.each
+    )
+
+
+def floor_of(judge: Judge, own: Judged) -> Line:
+    """The teacher in all of its steps, against its pictures of other noise."""
+    plan = judge.held_out.teacher.order.plan
+    distance = judge.distance(judge.look(judge.held_out.states))
+    nfe = nfe_of(plan, judge.held_out)
+    farther = difference(distance, own.distance)
+    return Line("the teacher", TEACHER, len(plan.rows), nfe, None, ends(distance), None, farther)
+
+
+def ends(figure: Figure | None) -> Interval | None:
+    """A figure with its interval alone."""
+    return None if figure is None else Interval(figure.value, figure.low, figure.high)
+
+
+def difference(first: Figure | None, second: Figure | None) -> Interval | None:
+    """The first less the second, picture by picture; None where one is not known."""
+    if first is None or second is None:
+        return None
+    found = compare(first, second)
+    return Interval(found.value, found.low, found.high)
+
+
+def helped(ladder: Sequence[tuple[int, Figure | None]]) -> int:
+    """The most rows up to which each line has surely less distance than the one before."""
+    most, before = ladder[0]
+    for rows, figure in ladder[1:]:
+        found = difference(figure, before)
+        if found is None or found.high >= 0:
+            break
+        most, before = rows, figure
+    return most

@@ -1,5 +1,6 @@
 """What a checkpoint is: one `Model`, however it was loaded and whatever it is conditioned on."""
 
+from fewstep.models.adapted import bases
 from fewstep.models.cache import CacheCounts, TensorCache
 from fewstep.models.codec import digest_of
 from fewstep.models.conditioner import Condition, Conditions, NoEffect
@@ -24,6 +25,7 @@ __all__ = [
     "NoEffect",
     "TensorCache",
     "TruncatedPrompt",
+    "bases",
     "check_lora",
     "check_tuned_for",
     "check_weaker",

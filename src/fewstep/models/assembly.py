@@ -76,7 +76,7 @@ class Parts:
     """The parts of the folder of a model, or of one network of it, loaded one by one.
 
     Attributes:
-        path: of the model; `folder`: with the configurations of its parts.
+        path: of the model; `folder`: with the configurations of its parts; `told`: with what it recommends.
         files: those that were used so far, by part.
         own: whether the scheduler of the folder is of this very model, and not only of its kind.
         remedy: what to do where it contradicts the file of weights.
@@ -86,7 +86,7 @@ class Parts:
     remedy = "correct it"
 
     def __init__(self, folder: Path, place: Place):
-        self.path, self.folder, self.place = folder, folder, place
+        self.path, self.folder, self.told, self.place = folder, folder, folder, place
         index = folder / "model_index.json"
         self.index: Mapping[str, Any] = folders.read_json(index) if index.is_file() else {}
         self.files: dict[str, list[Path]] = {}
@@ -155,12 +155,14 @@ class Parts:
         weights = [folders.find_weights(folder, self.variant(folder), pickles) for folder in named]
         return [container.inspect(file) for one in weights if not one.pickled for file in one.files]
 
+    def stated(self) -> Mapping[str, Any]:
+        """What the model's fewstep.json holds; empty where there is none."""
+        path = self.told / "fewstep.json"
+        return folders.read_json(path) if os.path.lexists(path) else {}
+
     def recommended(self) -> dict[str, Any]:
         """The overlay that the folder recommends, in fewstep.json; empty where there is none."""
-        path = self.folder / "fewstep.json"
-        if not os.path.lexists(path):
-            return {}
-        overlay = folders.read_json(path)
+        overlay, path = dict(self.stated()), self.told / "fewstep.json"
         unknown = sorted(set(overlay) - {"sampling", "guidance", "clip_skip", "decode"})
         parts = ("sampling", "guidance", "decode")
         if unknown or not all(isinstance(overlay.get(name, {}), Mapping) for name in parts):
@@ -169,7 +171,7 @@ class Parts:
 
     def teacher(self) -> TeacherFacts | None:
         """The teacher of a student of `fewstep distill`, which its distillation.json names."""
-        path = self.folder / "distillation.json"
+        path = self.told / "distillation.json"
         return TeacherFacts.of(folders.read_json(path)) if os.path.lexists(path) else None
 
     def digest(self, names: Sequence[str], *facts: Any) -> str:
@@ -339,7 +341,7 @@ def _recommended(parts: Parts, facts: NetworkFacts, size: tuple[int, int], encod
         Drawing.of({"prompts": ("",), "height": size[0], "width": size[1], **overlay})
         encoder.check(overlay.get("clip_skip"))
     except InvalidInput as error:
-        raise InvalidInput(f"{parts.folder / 'fewstep.json'} recommends what cannot be drawn: {error}") from error
+        raise InvalidInput(f"{parts.told / 'fewstep.json'} recommends what cannot be drawn: {error}") from error
     return overlay
 
 

@@ -78,7 +78,10 @@ class Conditioner(Protocol):
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels 0 .. classes - 1; the network knows the null class as label `classes`. Without classes it takes none."""
+    """Labels 0 .. classes - 1; the network knows the null class as label `classes`. Without classes it takes none.
+
+    Where it is `distilled`, the network is told the guidance scale, as `guidance`.
+    """
 
     classes: int
     field: Literal["labels"] = "labels"
@@ -110,6 +113,8 @@ class Labels:
             raise InvalidInput(f"{name} draws classes; {what} needs a model that takes prompts: leave it out")
         guidance = drawing.guidance
         _check_true(name, guidance, self.distilled)
+        if self.distilled:
+            _check_told(name, guidance, plan)
         if any(label is not None for label in drawing.negative):
             if guidance.method == "autoguidance":
                 raise InvalidInput(
@@ -125,7 +130,8 @@ class Labels:
             )
 
     def guides_away(self, guidance: Guidance) -> bool:
-        return guidance.uses_negative and self.classes > 0
+        true = guidance.true_cfg is not None or not self.distilled
+        return guidance.uses_negative and self.classes > 0 and true
 
     def encode(self, drawings: Sequence[Drawing], warn: bool = False) -> list[Condition]:
         if not self.classes:
@@ -134,8 +140,10 @@ class Labels:
         for drawing in drawings:
             label, negative = drawing.subjects[0], drawing.negative[0]
             # A label guided away from itself is the conditional model's.
-            away = drawing.guidance.uses_negative and label != negative
-            found.append(Condition(self._told(label), self._told(negative) if away else None))
+            away = self.guides_away(drawing.guidance) and label != negative
+            scale = {"guidance": torch.tensor([drawing.guidance.weights[0]])} if self.distilled else {}
+            own, other = ({**self._told(one), **scale} for one in (label, negative))
+            found.append(Condition(own, other if away else None))
         return found
 
     def _told(self, label: Any) -> Conditions:
@@ -190,7 +198,7 @@ class Words:
         guidance = drawing.guidance
         _check_true(name, guidance, self.facts.distilled)
         if self.facts.distilled:
-            self._check_distilled(name, guidance, plan)
+            _check_told(name, guidance, plan)
         if any(text is not None for text in drawing.negative) and not self.guides_away(guidance):
             advice = ""
             if self.facts.distilled:
@@ -235,22 +243,6 @@ class Words:
     def guides_away(self, guidance: Guidance) -> bool:
         return guidance.uses_negative and (guidance.true_cfg is not None or not self.facts.distilled)
 
-    def _check_distilled(self, name: str, guidance: Guidance, plan: Plan) -> None:
-        told = f"{name} is told its guidance scale"
-        allowed = guidance.method in ("cfg", "pag") or guidance.true_cfg is not None
-        if not allowed or guidance.method == "autoguidance":
-            advice = "" if guidance.method == "autoguidance" else ", or give true_cfg"
-            raise InvalidInput(
-                f"{told}, so that {guidance.method} has nothing to guide: leave the guidance method out{advice}"
-            )
-        if isinstance(guidance.scale, tuple):
-            raise InvalidInput(f"{told}, one for all rows, and got {len(guidance.scale)} by row: give one")
-        if plan.guidance_factors is not None:
-            raise InvalidInput(
-                f"{told}, and the plan was tuned with guidance by row, which needs a negative branch: tune with "
-                "--constant-guidance"
-            )
-
 
 def _check_true(name: str, guidance: Guidance, distilled: bool) -> None:
     """Raise `InvalidInput` for a second scale where there is one that guides."""
@@ -258,4 +250,22 @@ def _check_true(name: str, guidance: Guidance, distilled: bool) -> None:
         raise InvalidInput(
             f"true_cfg is for a network that is told its guidance scale, and {name} is not: leave it out, as guidance "
             "is the true one here"
+        )
+
+
+def _check_told(name: str, guidance: Guidance, plan: Plan) -> None:
+    """Raise `InvalidInput` for guidance that a network which is told its scale cannot follow."""
+    told = f"{name} is told its guidance scale"
+    allowed = guidance.method in ("cfg", "pag") or guidance.true_cfg is not None
+    if not allowed or guidance.method == "autoguidance":
+        advice = "" if guidance.method == "autoguidance" else ", or give true_cfg"
+        raise InvalidInput(
+            f"{told}, so that {guidance.method} has nothing to guide: leave the guidance method out{advice}"
+        )
+    if isinstance(guidance.scale, tuple):
+        raise InvalidInput(f"{told}, one for all rows, and got {len(guidance.scale)} by row: give one")
+    if plan.guidance_factors is not None:
+        raise InvalidInput(
+            f"{told}, and the plan was tuned with guidance by row, which needs a negative branch: tune with "
+            "--constant-guidance"
         )

@@ -17,6 +17,7 @@ from fewstep.core.errors import InvalidInput, shown, unknown_name
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.prediction import PREDICTIONS
 from fewstep.drawing.overlay import Overlay, merged
+from fewstep.models.adapted import Adapted, is_adapted
 from fewstep.models.assembly import Parts, Place, component_of, of_component, of_folder, recommended_of
 from fewstep.models.cache import TensorCache
 from fewstep.models.codec import Pixels
@@ -91,7 +92,9 @@ def load_model(
         _refuse(spec, f"the shipped model {source!r} knows its own")
         path = zoo.shipped_path(source)
         _refuse_claims(place, f"the shipped model {source!r} knows its own")
-        return of_folder(Parts(path, place), source) if path.is_dir() else _of_zoo(path, source, place, SHIPPED[source])
+        return (
+            of_folder(_parts(path, place), source) if path.is_dir() else _of_zoo(path, source, place, SHIPPED[source])
+        )
     if header is not None:
         if "fewstep" in header.metadata:
             _refuse(spec, f"{path} says its own")
@@ -102,8 +105,8 @@ def load_model(
         return _of_zoo(path, _name(path.stem), place)
     elif not path.exists() and isinstance(source, str) and is_hub_id(source):
         path = fetched_whole(source, place.variant, place.allow_pickle)
-    parts = Parts(path, place)
-    if (path / "model_index.json").is_file():
+    parts = _parts(path, place)
+    if (parts.folder / "model_index.json").is_file():
         _refuse(spec, f"{path} says its own")
         return of_folder(parts, _name(str(source)))
     if (path / "config.json").is_file():
@@ -115,11 +118,19 @@ def load_model(
     raise _unknown(str(source), path)
 
 
+def _parts(path: Path, place: Place) -> Parts:
+    """The parts of a folder, which may hold changes of a shipped model alone."""
+    if not is_adapted(path):
+        return Parts(path, place)
+    _refuse_claims(place, f"{path} is made of a shipped model, which knows its own")
+    return Adapted(path, place)
+
+
 def recommended_by(source: str) -> Overlay:
     """What the model of a name or path recommends, as far as its small files say. Loads and fetches nothing."""
     path = zoo.shipped_path(source) if source in zoo.SHIPPED else Path(source)
-    if (path / "model_index.json").is_file():
-        return recommended_of(Parts(path, Place()))
+    if (path / "model_index.json").is_file() or is_adapted(path):
+        return recommended_of(_parts(path, Place()))
     header = _header(path) if path.is_file() else None
     if header is None or "fewstep" not in header.metadata:
         return {}
@@ -209,12 +220,13 @@ def _of_zoo(path: Path, name: str, place: Place, recommended: Overlay | None = N
     own = recommended_in(path, spec.training)
     return class_model(
         loaded.network.to(place.device, place.dtype),
-        Labels(spec.classes),
+        Labels(spec.classes, distilled=spec.config.guidance),
         Pixels(spec.value_range),
         spec.sample_shape,
         merged(recommended or {}, own),
         schedule=spec.schedule,
         prediction=spec.prediction,
+        time_scale=spec.time_scale,
         identity=Identity(name, loaded.digest, in_dtype(place.dtype)),
         device=place.device,
         dtype=place.dtype,

@@ -61,10 +61,17 @@ class ImageSizes:
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """Of the model that a student was trained from: its name, and the guidance scale that the student has inside."""
+    """Of the model that a student was trained from.
+
+    Attributes:
+        name: of the teacher.
+        guidance: the scale that the student has inside.
+        scales: the lowest and the highest that the student is told instead, None where it is told none.
+    """
 
     name: str
     guidance: float
+    scales: tuple[float, float] | None = None
 
     @staticmethod
     def of(facts: Mapping[str, Any]) -> TeacherFacts | None:
@@ -72,7 +79,11 @@ class TeacherFacts:
         found = facts.get("student")
         if not isinstance(found, Mapping) or not isinstance(found.get("guidance"), int | float):
             return None
-        return TeacherFacts(str(found.get("teacher"))[:200], float(found["guidance"]))
+        scales = found.get("scales")
+        interval = None
+        if isinstance(scales, list) and len(scales) == 2 and all(isinstance(one, int | float) for one in scales):
+            interval = float(scales[0]), float(scales[1])
+        return TeacherFacts(str(found.get("teacher"))[:200], float(found["guidance"]), interval)
 
 
 @dataclass(frozen=True, eq=False)

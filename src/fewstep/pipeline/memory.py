@@ -12,7 +12,7 @@ import math
 from fewstep.core.errors import InvalidInput
 from fewstep.models import Model
 from fewstep.pipeline.order import Order
-from fewstep.run.memory import free_bytes
+from fewstep.run.memory import free_bytes, readable
 
 
 def check_memory(model: Model, order: Order) -> None:
@@ -33,10 +33,6 @@ def check_memory(model: Model, order: Order) -> None:
     ways += ["with decode.tiled, in tiles"] if decoding > states else []
     what = f"{images} images at once need" if images > 1 else "an image needs"
     raise InvalidInput(
-        f"{what} {_readable(least)} of memory at least at {drawing.height} x {drawing.width} pixels, and "
-        f"{_readable(free)} are free: draw {' or '.join(ways)}"
+        f"{what} {readable(least)} of memory at least at {drawing.height} x {drawing.width} pixels, and "
+        f"{readable(free)} are free: draw {' or '.join(ways)}"
     )
-
-
-def _readable(count: int) -> str:
-    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"

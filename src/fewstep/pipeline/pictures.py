@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -95,20 +95,28 @@ def opened(source: Any) -> Image.Image | Tensor:
     if path.is_dir():
         raise InvalidInput(f"{path} is a folder: give the file of a picture")
     with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size > MAX_FILE_BYTES:
-            raise InvalidInput(f"{path} has {size:,} bytes; a picture's file has at most {MAX_FILE_BYTES:,}")
-        try:
-            image = Image.open(file, formats=FORMATS)
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-            raise InvalidInput(f"{path} has more than {MAX_INPUT_PIXELS:,} pixels: give a smaller picture") from error
-        except Exception as error:
-            raise InvalidInput(
-                f"{path} is not a picture that is read here ({', '.join(FORMATS)}), or its header is damaged"
-            ) from error
-        with image:
-            _check(image, str(path))
-            return _loaded(image, str(path))
+        return decoded(file, os.fstat(file.fileno()).st_size, str(path))
+
+
+def decoded(file: BinaryIO, size: int, name: str) -> Image.Image:
+    """The picture, upright, in a file of so many bytes that is open; `name` is for errors.
+
+    Raises `InvalidInput` where it is not a picture, is damaged, animated or too large, as far as the header says it
+    before a pixel is decoded.
+    """
+    if size > MAX_FILE_BYTES:
+        raise InvalidInput(f"{name} has {size:,} bytes; a picture's file has at most {MAX_FILE_BYTES:,}")
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InvalidInput(f"{name} has more than {MAX_INPUT_PIXELS:,} pixels: give a smaller picture") from error
+    except Exception as error:
+        raise InvalidInput(
+            f"{name} is not a picture that is read here ({', '.join(FORMATS)}), or its header is damaged"
+        ) from error
+    with image:
+        _check(image, name)
+        return _loaded(image, name)
 
 
 def _of_array(array: NDArray[Any]) -> Image.Image:

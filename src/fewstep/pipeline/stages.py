@@ -73,14 +73,24 @@ def check_asked(model: Model, order: Order) -> None:
 
 
 def check_student(model: Model, drawing: Drawing) -> None:
-    """Raise `InvalidInput` for guidance or a negative of a student, whose network has its teacher's guidance inside."""
+    """Raise `InvalidInput` for guidance or a negative that a student does not take, which has no negative branch."""
     teacher, negative = model.teacher, [text for text in drawing.negative if text is not None]
-    if teacher is None or (drawing.guidance == Guidance(1.0) and not negative):
+    if teacher is None:
         return
-    raise InvalidInput(
-        f"{model.name} is a student with guidance {teacher.guidance:g} inside, and has no negative branch: draw with "
-        f"guidance 1 and no negative, or use its teacher, {teacher.name}, for other guidance or a negative"
-    )
+    scale = drawing.guidance.scale
+    if teacher.scales is None:
+        inside, allowed = f"with guidance {teacher.guidance:g} inside", "guidance 1"
+        fits = drawing.guidance == Guidance(1.0)
+    else:
+        low, high = teacher.scales
+        inside = f"that is told its guidance scale, from {low:g} to {high:g}"
+        allowed = f"guidance from {low:g} to {high:g}"
+        fits = not isinstance(scale, tuple) and low <= scale <= high and drawing.guidance == Guidance(scale)
+    if not fits or negative:
+        raise InvalidInput(
+            f"{model.name} is a student {inside}, and has no negative branch: draw with {allowed} and no negative, or "
+            f"use its teacher, {teacher.name}, for other guidance or a negative"
+        )
 
 
 class Encoded(NamedTuple):

@@ -12,6 +12,7 @@ from fewstep.lazy import importer
 if TYPE_CHECKING:
     from fewstep.run.device import checked_device
     from fewstep.run.lower import DATA, NOISE, RAW, combinations
+    from fewstep.run.memory import readable
 
 _HOME = {
     "checked_device": "fewstep.run.device",
@@ -19,6 +20,7 @@ _HOME = {
     "NOISE": "fewstep.run.lower",
     "RAW": "fewstep.run.lower",
     "combinations": "fewstep.run.lower",
+    "readable": "fewstep.run.memory",
 }
 __all__ = [
     "DATA",
@@ -26,6 +28,7 @@ __all__ = [
     "RAW",
     "checked_device",
     "combinations",
+    "readable",
 ]
 
 __getattr__ = importer(__name__, _HOME)

@@ -1,8 +1,9 @@
-"""How much memory can be had where a network runs."""
+"""How much memory can be had where a network runs, and how much is held there."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -35,3 +36,35 @@ def free_bytes(device: torch.device | str = "cpu") -> int:
         return free if limit == "max" else max(0, min(free, int(limit) - int(used)))
     except (OSError, ValueError):
         return free
+
+
+def readable(count: int) -> str:
+    """Bytes in words, such as 1.5 GB."""
+    if count >= 1e8:
+        return f"{count / 1e9:,.1f} GB"
+    return f"{count / 1e6:,.1f} MB" if count >= 1e5 else f"{count:,} bytes"
+
+
+def held_bytes(device: torch.device | str = "cpu") -> int:
+    """Bytes of memory that this process holds on a device: of a CUDA device those of tensors, of the host all.
+
+    Where the system does not say what a process holds now, the most that it ever held.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, ValueError, IndexError):
+        return most_held_bytes()
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def most_held_bytes() -> int:
+    """The most bytes of the host's memory that this process ever held, 0 where the system does not say."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -4,49 +4,90 @@ run = Run(method, roles, data, Settings(steps=2000), Path("runs/student"))
 module = train(run)                                    # the same call goes on after an interruption
 """
 
+from fewstep.training.adapter import Adapter
 from fewstep.training.average import Averages, Snapshot, combination
 from fewstep.training.denoising import Denoising
 from fewstep.training.draws import Draws
-from fewstep.training.loop import Data, Diverged, Progress, Run, train
+from fewstep.training.examples import Examples, examples_of
+from fewstep.training.forecast import Forecast, forecast_of
+from fewstep.training.fresh import New
+from fewstep.training.log import Logger
+from fewstep.training.look import Look, Seen
+from fewstep.training.loop import STATES, Progress, train
 from fewstep.training.method import (
     STUDENT,
     TEACHER,
     Batch,
     Loss,
+    Memory,
     Method,
     Needs,
     Phase,
     Role,
     Roles,
+    check_rows,
+    further_roles,
+    memory_of,
     one_stage,
     schedule_of,
     student_of,
 )
+from fewstep.training.model import Anew, Trained, Watching, train_on
+from fewstep.training.place import PRECISIONS, Place
+from fewstep.training.processes import Processes, Stopped
+from fewstep.training.run import Data, Run
 from fewstep.training.settings import OPTIMISERS, Settings
+from fewstep.training.state import LATEST
+from fewstep.training.step import Diverged
+from fewstep.training.tensorboard import TensorBoard
 
 __all__ = [
+    "LATEST",
     "OPTIMISERS",
+    "PRECISIONS",
+    "STATES",
     "STUDENT",
     "TEACHER",
+    "Adapter",
+    "Anew",
     "Averages",
     "Batch",
     "Data",
     "Denoising",
     "Diverged",
     "Draws",
+    "Examples",
+    "Forecast",
+    "Logger",
+    "Look",
     "Loss",
+    "Memory",
     "Method",
     "Needs",
+    "New",
     "Phase",
+    "Place",
+    "Processes",
     "Progress",
     "Role",
     "Roles",
     "Run",
+    "Seen",
     "Settings",
     "Snapshot",
+    "Stopped",
+    "TensorBoard",
+    "Trained",
+    "Watching",
+    "check_rows",
     "combination",
+    "examples_of",
+    "forecast_of",
+    "further_roles",
+    "memory_of",
     "one_stage",
     "schedule_of",
     "student_of",
     "train",
+    "train_on",
 ]

@@ -44,6 +44,7 @@ from fewstep.training.transport import paired
 USUAL = {"flow": ("euler", "trailing"), "edm": ("dpmpp-2m", "karras")}
 """Sampler and grid by the kind of schedule."""
 ELSEWHERE = ("dpmpp-2m", "trailing")
+USUAL_DROPOUT = 0.1
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Denoising:
             `fewstep.training.times`). `mean` and `deviation` of log(sigma / alpha), where they have some; None is the
             usual.
         min_snr: gamma of min-SNR, 5 in its paper; None weighs all levels alike in the network's own output.
-        dropout: share of the samples that are told the empty condition, 0 to below 1; 0.1 is usual.
+        dropout: share of the samples that are told the empty condition, 0 to below 1; None is 0.1 where there is one.
         transport: whether noise is paired to data by optimal transport, for flows; among the samples of a batch, or of
             a part of one where it is done in several.
         rows: evaluations of the plan that the network is to be sampled with, by `sampler` on `grid`; None are Euler on
@@ -69,7 +70,7 @@ class Denoising:
     mean: float | None = None
     deviation: float | None = None
     min_snr: float | None = None
-    dropout: float = 0.0
+    dropout: float | None = None
     transport: bool = False
     rows: int = 20
     sampler: str | None = None
@@ -80,13 +81,13 @@ class Denoising:
             raise unknown_name("distribution of times", str(self.times), TIMES)
         for name in ("mean", "deviation", "min_snr", "dropout"):
             value = getattr(self, name)
-            if value is None and name != "dropout":
+            if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
                 raise InvalidInput(f"{name} must be a finite number, got {value!r}")
             if name in ("deviation", "min_snr") and value <= 0:
                 raise InvalidInput(f"{name} must be above 0, got {value!r}")
-        if not 0 <= self.dropout < 1:
+        if self.dropout is not None and not 0 <= self.dropout < 1:
             raise InvalidInput(f"dropout is a share of the samples, at least 0 and below 1, got {self.dropout!r}")
         if type(self.transport) is not bool:
             raise InvalidInput(f"transport is True or False, got {self.transport!r}")
@@ -104,9 +105,8 @@ class Denoising:
         schedule = schedule_of(network)
         drawn = distribution(self.times, self.mean, self.deviation, network)
         level = at_times(schedule, drawn.at(network, draws.spread("time")), batch.data)
-        condition = batch.condition
-        if self.dropout:
-            condition = dropped(batch, draws.uniform("dropout") < self.dropout)
+        share = self.share(batch)
+        condition = dropped(batch, draws.uniform("dropout") < share) if share else batch.condition
         noise = draws.normal("noise", batch.data.shape[1:]).to(batch.data.dtype)
         if self.transport:
             noise = paired(noise, batch.data, condition)
@@ -114,6 +114,12 @@ class Denoising:
         of_data, of_noise, weight = (column(value, batch.data) for value in self.target(network, level.host))
         error = (output - (of_data * batch.data + of_noise * noise)).square()
         yield Loss(STUDENT, (weight * error).mean())
+
+    def share(self, batch: Batch) -> float:
+        """The share of a batch that is told the empty condition."""
+        if self.dropout is not None:
+            return self.dropout
+        return 0.0 if batch.negative is None or not batch.condition else USUAL_DROPOUT
 
     def target(self, network: Network, host: Any) -> tuple[Float, Float, Float]:
         """Of some levels, the factors (B,) of x0 and of the noise in what the network is to predict, and the weight."""
@@ -124,12 +130,12 @@ class Denoising:
             weight = np.minimum((alpha / sigma) ** 2, self.min_snr) * out**2
         return (1 - skip * alpha) / out, -skip * sigma / out, weight
 
-    def plan(self, network: Network) -> Plan:
+    def plan(self, network: Network, rows: int | None = None) -> Plan:
         self.check(network)
         schedule = schedule_of(network)
         usual = USUAL.get(schedule.kind, ELSEWHERE)
         sampler, grid = self.sampler or usual[0], self.grid or usual[1]
-        return plan_of(schedule, sampler, self.rows, grid)
+        return plan_of(schedule, sampler, self.rows if rows is None else rows, grid)
 
     def check(self, network: Network) -> None:
         """Raise `InvalidInput` where these settings do not fit a network."""

@@ -65,5 +65,8 @@ class Draws:
         return np.mod((order[list(self.places)] + first) / self.total, 1.0)
 
     def key(self, purpose: str) -> int:
-        """A seed for a generator of the caller's, such as that of a network's dropout, the same for the whole step."""
-        return key_of(self.seed, purpose, self.step)
+        """A seed for a generator of the caller's, such as that of a network's dropout: the same for all losses of these
+        places of the step, another for the places of other parts and processes.
+        """
+        first = min(self.places, default=0)
+        return key_of(self.seed, purpose, self.step, *([first] if first else []))

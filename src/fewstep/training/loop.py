@@ -1,54 +1,28 @@
-"""The one loop that trains: seeded, logged, and resumable to the same bits."""
+"""The one loop that trains: seeded, logged, resumable to the same bits, in one process or shared out to several."""
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from fewstep.files import read_bounded, write_whole
+from fewstep.core.errors import InvalidInput
 from fewstep.training import state as states
 from fewstep.training.average import Averages
-from fewstep.training.draws import Draws, key_of
-from fewstep.training.method import STUDENT, TEACHER, Batch, Method, Phase, Roles
-from fewstep.training.order import members
+from fewstep.training.log import Log, Taken
+from fewstep.training.look import averaged, put_average
+from fewstep.training.method import STUDENT, TEACHER, Phase, Role, Roles
+from fewstep.training.place import prepared
+from fewstep.training.processes import Processes
+from fewstep.training.run import Run
 from fewstep.training.settings import Settings
 from fewstep.training.state import Learner, Saved
+from fewstep.training.step import keyed, take_step
 
 STATES, LOG = "states", "log.jsonl"
-MOST_LOG = 1 << 30
-HOW_OFTEN = ("state_every", "log_every")
-"""Settings that do not decide the result."""
-
-
-class Diverged(ArithmeticError):
-    """A loss or its gradient is not finite."""
-
-
-class Data(Protocol):
-    """Samples by their numbers 0 .. count - 1; without a count there is no end of them.
-
-    Properties:
-        identity: plain JSON values that name the data, so that a run goes on with the same.
-    """
-
-    @property
-    def count(self) -> int | None: ...
-
-    @property
-    def identity(self) -> Mapping[str, Any]: ...
-
-    def batch(self, numbers: Sequence[int]) -> Batch:
-        """Some samples, on the device of the networks."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -59,6 +33,7 @@ class Progress:
         step: done, of `steps`; `losses`: the mean of each since the last line, by role; none where a run
             goes on.
         seconds: of the steps so far, in all sittings; `left`: what the rest will take.
+        speed: images a second.
     """
 
     step: int
@@ -67,171 +42,144 @@ class Progress:
     losses: Mapping[str, float]
     seconds: float
     left: float
-
-
-class Run(NamedTuple):
-    """What is trained: a method, its networks, the data, the settings and the folder of states and log."""
-
-    method: Method
-    roles: Roles
-    data: Data
-    settings: Settings
-    folder: Path
-    identity: Mapping[str, Any] = {}
-
-    @property
-    def known_as(self) -> dict[str, Any]:
-        """All that decides the result, as plain JSON values."""
-        method: Any = self.method
-        settings = {name: value for name, value in asdict(self.settings).items() if name not in HOW_OFTEN}
-        own = {"method": {"name": self.method.name, **asdict(method)}, "settings": settings}
-        return json.loads(json.dumps({**self.identity, **own, "data": dict(self.data.identity)}, default=str))
+    speed: float = 0.0
 
 
 def train(run: Run, watch: Callable[[Progress], None] = lambda now: None) -> nn.Module:
     """Train the student of a run, from the state saved last, and return its module with the averaged weights.
 
-    An exception of `watch`, a kill or a crash loses the steps since the last state; the same call goes on.
+    An exception of `watch`, a kill or a crash loses the steps since the last state; the same call goes on. Where a
+    launcher started several processes, each calls this; they share the steps, and the first one alone writes and is
+    watched. Another number of processes goes on from the same state.
 
     Raises:
-        InvalidInput: the folder holds states of a run with other settings, or a damaged one.
+        InvalidInput: the folder holds states of a run with other settings, or a damaged one; or the batch cannot be
+            shared out equally.
         Diverged: a loss or its gradient is not finite; the message names step and samples.
         OSError: a state cannot be written; the earlier ones stay.
+        Stopped: in a process other than the first, of what that one raises; in all of them, where one is lost.
     """
-    learners = {name: learner_of(role.module, run.settings) for name, role in run.roles.items() if role.trained}
-    run.folder.mkdir(parents=True, exist_ok=True)
+    processes = Processes.joined(run.place)
+    processes.share(run.settings.batch, run.settings.accumulate)
+    sitting = begun(run, processes)
+    try:
+        with prepared(run.roles, run.place) as called:
+            go_on(run, called, sitting, watch if processes.main else lambda now: None)
+    finally:
+        for logger in run.loggers if processes.main else ():
+            logger.close()
+    for learner in sitting.learners.values():
+        put_average(learner, run.settings)
+    return run.roles[STUDENT].module
+
+
+@dataclass
+class Sitting:
+    """A run under way.
+
+    Attributes:
+        learners: by role; `log`: None but in the first process.
+        step: done; `stage`: of the last one; `seconds`: in all sittings.
+    """
+
+    processes: Processes
+    learners: dict[str, Learner]
+    log: Log | None = None
+    step: int = 0
+    stage: int = 0
+    seconds: float = 0.0
+
+    def progress(self, run: Run, losses: Mapping[str, float]) -> Progress:
+        """Where it is, after a step at least."""
+        steps, each = run.settings.steps, self.seconds / self.step
+        phase = run.method.phase(self.step - 1, steps)
+        return Progress(self.step, steps, phase, losses, self.seconds, each * (steps - self.step), self.speed(run))
+
+    def speed(self, run: Run) -> float:
+        """Images a second."""
+        return run.settings.batch * self.step / self.seconds if self.seconds else 0.0
+
+
+def begun(run: Run, processes: Processes) -> Sitting:
+    """A run at its beginning, or as its last state has it. Raises `InvalidInput` where it cannot go on."""
+    if run.roles[STUDENT].adapted != (run.settings.adapter is not None):
+        raise InvalidInput(
+            f"the settings have the adapter {run.settings.adapter}, and the student was made "
+            f"{'with one' if run.roles[STUDENT].adapted else 'without'}: give the same to student_of and to Settings"
+        )
+    learners = {name: learner_of(role, run.settings) for name, role in run.roles.items() if role.trained}
+    sitting = Sitting(processes, learners)
+    processes.on_main(lambda: run.folder.mkdir(parents=True, exist_ok=True))
     saved = states.read(run.folder / STATES, run.known_as)
-    step, seconds = 0, 0.0
     if saved is not None:
         states.restore(saved, run.roles, learners)
-        step, seconds = saved.step, saved.seconds
-    log = _Log(run.folder / LOG, step)
-    settings = run.settings
+        sitting.step, sitting.stage, sitting.seconds = saved.step, saved.stage, saved.seconds
+    else:
+        for name in learners:
+            processes.take_from_main([*run.roles[name].module.parameters(), *run.roles[name].module.buffers()])
+    if processes.main:
+        sitting.log = Log(run.folder / LOG, sitting.step, run.loggers)
+    return sitting
 
-    def tell(phase: Phase, losses: Mapping[str, float]) -> None:
-        watch(Progress(step, settings.steps, phase, losses, seconds, seconds / step * (settings.steps - step)))
 
-    if saved is not None:
-        tell(run.method.phase(step - 1, settings.steps), {})
-    while step < settings.steps:
+def go_on(run: Run, called: Roles, sitting: Sitting, watch: Callable[[Progress], None]) -> None:
+    """All steps that are left, with the roles `called` as the place says."""
+    settings, processes = run.settings, sitting.processes
+    if sitting.step:
+        watch(sitting.progress(run, {}))
+    while sitting.step < settings.steps:
         began = time.perf_counter()
-        phase = run.method.phase(step, settings.steps)
+        phase = run.method.phase(sitting.step, settings.steps)
         if phase.stage and phase.step == phase.begins:
-            learners = succeed(run.roles, learners, settings)
-        with keyed(settings.seed, step):
-            losses = take_step(run, learners, phase)
-        step, seconds = step + 1, seconds + time.perf_counter() - began
-        log.add(losses)
-        if step % settings.log_every == 0 or step == settings.steps:
-            tell(phase, log.line(step, settings.learning_rate(phase), seconds))
-        if step % settings.state_every == 0 or step == settings.steps:
-            tensors = states.tensors_of(run.roles, learners, phase.stage)
-            states.write(run.folder / STATES, run.known_as, Saved(step, phase.stage, seconds, tensors))
-    return averaged(run.roles[STUDENT].module, learners[STUDENT], settings)
+            succeed(run, sitting)
+        with keyed(settings.seed, sitting.step, processes.rank):
+            taken = take_step(run._replace(roles=called), sitting.learners, phase, processes)
+        sitting.step, sitting.stage = sitting.step + 1, phase.stage
+        sitting.seconds += time.perf_counter() - began
+        if sitting.log is not None:
+            report(run, sitting, sitting.log, taken, watch)
+        if due(sitting.step, settings.state_every, settings.steps):
+            processes.on_main(lambda: save(run, sitting))
 
 
-def learner_of(module: nn.Module, settings: Settings) -> Learner:
-    """What belongs to a module that is trained, at its beginning."""
-    weights = dict(module.named_parameters())
-    return Learner(weights, Averages(weights, settings.widths), settings.optimiser_of(module))
+def due(step: int, every: int, steps: int) -> bool:
+    """Whether what is done every so many steps, and after the last, is done after this one."""
+    return step % every == 0 or step == steps
 
 
-def succeed(roles: Roles, learners: Mapping[str, Learner], settings: Settings) -> dict[str, Learner]:
+def report(run: Run, sitting: Sitting, log: Log, taken: Taken, watch: Callable[[Progress], None]) -> None:
+    """What is written and shown after a step."""
+    step, settings = sitting.step, run.settings
+    log.add(taken)
+    if due(step, settings.log_every, settings.steps):
+        rate = settings.learning_rate(run.method.phase(step - 1, settings.steps))
+        losses = log.line(step, rate, sitting.seconds, sitting.speed(run))
+        watch(sitting.progress(run, losses))
+    looks = [look for look in run.looks if due(step, look.every, settings.steps)]
+    if not looks:
+        return
+    with averaged(run.roles, sitting.learners, settings):
+        for look in looks:
+            seen = look(step, run.roles)
+            log.saw(step, seen.figures, seen.pictures)
+
+
+def save(run: Run, sitting: Sitting) -> None:
+    """Write a state."""
+    tensors = states.tensors_of(run.roles, sitting.learners, sitting.stage)
+    states.write(run.folder / STATES, run.known_as, Saved(sitting.step, sitting.stage, sitting.seconds, tensors))
+
+
+def learner_of(role: Role, settings: Settings) -> Learner:
+    """What belongs to a role that is trained, at its beginning."""
+    weights = role.weights
+    return Learner(weights, Averages(weights, settings.widths), settings.optimiser_of(weights))
+
+
+def succeed(run: Run, sitting: Sitting) -> None:
     """A new stage: the averaged student becomes the teacher and its own beginning, with a new optimiser and average."""
-    student = averaged(roles[STUDENT].module, learners[STUDENT], settings)
+    student = run.roles[STUDENT]
+    put_average(sitting.learners[STUDENT], run.settings)
     with torch.no_grad():
-        roles[TEACHER].module.load_state_dict(student.state_dict())  # with buffers
-    return {**learners, STUDENT: learner_of(student, settings)}
-
-
-def averaged(module: nn.Module, learner: Learner, settings: Settings) -> nn.Module:
-    """The module with the weights of the average that is the result."""
-    if settings.width:
-        average = learner.averages.by_width[settings.width]
-        with torch.no_grad():
-            for name, parameter in module.named_parameters():
-                parameter.copy_(average[name])
-    return module
-
-
-def take_step(run: Run, learners: Mapping[str, Learner], phase: Phase) -> dict[str, float]:
-    """One step of the optimisers. Returns the losses by role."""
-    settings = run.settings
-    numbers = members(run.data.count, settings.batch, phase.step, settings.seed)
-    size = settings.batch // settings.accumulate
-    totals: dict[str, float] = {}
-    for learner in learners.values():
-        learner.optimiser.zero_grad(set_to_none=True)
-    for first in range(0, settings.batch, size):
-        part = numbers[first : first + size]
-        batch = run.data.batch(part)
-        draws = Draws(settings.seed, phase.step, part, range(first, first + size), settings.batch, batch.data.device)
-        for loss in run.method.losses(run.roles, batch, phase, draws):
-            value = float(loss.value.detach())
-            if not math.isfinite(value):
-                raise Diverged(
-                    f"the loss of the {loss.role} is {value} at step {phase.step + 1}, of the samples {named(part)}: "
-                    f"lower the rate ({settings.rate:g}), or look at these samples"
-                )
-            (loss.value / settings.accumulate).backward()
-            totals[loss.role] = totals.get(loss.role, 0.0) + value / settings.accumulate
-    for name, learner in learners.items():
-        if name not in totals:
-            continue
-        norm = float(nn.utils.clip_grad_norm_(learner.weights.values(), settings.clip or math.inf))
-        if not math.isfinite(norm):
-            raise Diverged(
-                f"the gradient of the {name} is {norm} at step {phase.step + 1}, of the samples {named(numbers)}: "
-                f"lower the rate ({settings.rate:g}), or look at these samples"
-            )
-        for group in learner.optimiser.param_groups:
-            group["lr"] = settings.learning_rate(phase)
-        learner.optimiser.step()
-        learner.averages.update(learner.weights, phase.step - phase.begins + 1)
-    return totals
-
-
-def named(samples: Sequence[int]) -> str:
-    """The numbers of the first 16 samples."""
-    return f"{', '.join(map(str, samples[:16]))}{' ..' if len(samples) > 16 else ''}"
-
-
-@contextmanager
-def keyed(seed: int, step: int) -> Any:
-    """Within it, torch's global generator, which dropout draws from, depends on the seed and the step alone."""
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(key_of(seed, "network", step))
-        yield
-
-
-class _Log:
-    """A line of JSON every so many steps; lines after the step to go on from are dropped."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self.path, self.recent = path, []
-        lines = read_bounded(path, MOST_LOG).splitlines(keepends=True) if path.exists() else []
-        write_whole(path, b"".join(line for line in lines if _is_before(line, step)))
-
-    def add(self, losses: Mapping[str, float]) -> None:
-        self.recent.append(losses)
-
-    def line(self, step: int, rate: float, seconds: float) -> dict[str, float]:
-        """Write the means since the last line, and return them."""
-        names = sorted({name for losses in self.recent for name in losses})
-        means = {name: _mean([losses[name] for losses in self.recent if name in losses]) for name in names}
-        self.recent = []
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "loss": means, "rate": rate, "seconds": round(seconds, 2)}) + "\n")
-        return means
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _is_before(line: bytes, step: int) -> bool:
-    try:
-        return line.endswith(b"\n") and json.loads(line)["step"] <= step
-    except (ValueError, KeyError, TypeError):
-        return False
+        run.roles[TEACHER].module.load_state_dict(student.module.state_dict())  # with buffers
+    sitting.learners[STUDENT] = learner_of(student, run.settings)

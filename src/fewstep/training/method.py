@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
@@ -20,7 +20,9 @@ from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser, picked
 from fewstep.denoise.convert import Network
 from fewstep.denoise.guided import Guided
-from fewstep.training.draws import Draws
+from fewstep.training.adapter import Adapter, is_change
+from fewstep.training.draws import Draws, key_of
+from fewstep.training.scale import Scales, at_scale, takes_scale, with_scale
 
 STUDENT, TEACHER = "student", "teacher"
 
@@ -31,12 +33,14 @@ class Needs(NamedTuple):
     Attributes:
         images: samples of the data; `pairs`: noise and what the teacher makes of it.
         predictions: what the student's network may predict; None is anything.
+        told: it may learn from a network that is told its guidance scale, and draws one for each sample.
     """
 
     teacher: bool = False
     images: bool = False
     pairs: bool = False
     predictions: tuple[str, ...] | None = None
+    told: bool = False
 
 
 class Phase(NamedTuple):
@@ -75,12 +79,14 @@ class Batch:
         data: (B, ..) clean states: images, or what the teacher made of the noise of pairs.
         noise: (B, ..) of pairs, unit; None where images are not paired with noise.
         condition, negative: keyword arguments of the network, with the batch first; without `negative` nothing guides.
+        scales: (B,) of guidance, where each sample has its own.
     """
 
     data: Tensor
     noise: Tensor | None = None
     condition: Mapping[str, Any] = field(default_factory=dict)
     negative: Mapping[str, Any] | None = None
+    scales: tuple[float, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.data)
@@ -92,7 +98,8 @@ class Batch:
         negative = None
         if self.negative is not None:
             negative = {name: picked(value, places) for name, value in self.negative.items()}
-        return Batch(picked(self.data, places), noise, condition, negative)
+        scales = None if self.scales is None else tuple(self.scales[place] for place in places)
+        return Batch(picked(self.data, places), noise, condition, negative, scales)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +109,17 @@ class Role:
     Attributes:
         network: as a denoiser, its condition still to be given.
         guidance: the scale at which it answers, as long as it is the original teacher; 1 is the conditional model.
+        adapted: whether a low-rank change is all that is trained of it, and its own weights are another's too.
+        rate: the learning rate of its weights at its peak; None is that of the settings.
+        told: the interval of guidance scales that the network is told, None where it is told none.
     """
 
     network: Network
     trained: bool = True
     guidance: float = 1.0
+    adapted: bool = False
+    rate: float | None = None
+    told: Scales | None = None
 
     @property
     def module(self) -> nn.Module:
@@ -116,28 +129,75 @@ class Role:
             raise InvalidInput("only a network that is a torch.nn.Module can be trained, and this one is a function")
         return module
 
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """What is trained of it, or was in an earlier stage, by name."""
+        found = self.module.named_parameters()
+        return {name: weight for name, weight in found if not self.adapted or is_change(name)}
+
     def answering(self, batch: Batch, guided: bool = False) -> Denoiser:
-        """The denoiser of a batch under its conditions, guided where asked and where there is something to guide by."""
-        if guided and self.guidance != 1.0:
+        """The denoiser of a batch under its conditions, guided where asked and where there is something to guide by.
+
+        It is guided at the scales of the batch, or else its own. A network that is told the scale is not guided.
+        """
+        if self.told is not None:
+            told = {} if batch.scales is None else {"guidance": batch.data.new_tensor(batch.scales).float()}
+            return self.network.given({**batch.condition, **told})
+        scales = self.guidance if batch.scales is None else list(batch.scales)
+        if guided and scales != 1.0:
             if batch.negative is None:
-                raise InvalidInput(f"the teacher is asked to guide at {self.guidance:g}, and no batch has a negative")
-            return Guided(self.network, batch.condition, batch.negative, self.guidance)
+                raise InvalidInput(f"the teacher is asked to guide at {scales!s:.60}, and no batch has a negative")
+            return Guided(self.network, batch.condition, batch.negative, scales)
         return self.network.given(batch.condition)
+
+    def at(self, scale: float) -> Network:
+        """The network, told a guidance scale where it is told one."""
+        return self.network if self.told is None else at_scale(self.network, scale)
+
+    def asked(self, batch: Batch, draws: Draws) -> Batch:
+        """The batch with a guidance scale for each sample, drawn evenly from those that the network is told, if any."""
+        if self.told is None:
+            return batch
+        low, high = self.told
+        return replace(batch, scales=tuple(float(low + (high - low) * share) for share in draws.uniform("guidance")))
 
 
 Roles = Mapping[str, Role]
 
 
 class Loss(NamedTuple):
-    """A scalar to go down, for the weights of one role; `figures` are numbers for the log."""
+    """A scalar to go down.
+
+    Attributes:
+        role: whose weights it is for; `also`: others whose weights it moves too.
+        figures: numbers for the log.
+    """
 
     role: str
     value: Tensor
     figures: Mapping[str, float] = {}
+    also: Sequence[str] = ()
+
+
+class Memory(NamedTuple):
+    """What a method holds at its most demanding step.
+
+    Attributes:
+        graphs: calls of the student's network whose activations are kept at once, until a loss is back-propagated.
+        copies: of the student's weights that it makes beside the roles.
+    """
+
+    graphs: int = 1
+    copies: int = 0
 
 
 class Method(Protocol):
-    """A way of training; see the module's docstring."""
+    """A way of training; see the module's docstring.
+
+    It may also say `memory() -> Memory`, without which one graph and no copy are counted, and
+    `roles(student, batch) -> dict[str, Role]`: what else takes part, made once from the student as it begins and a few
+    samples.
+    """
 
     name: ClassVar[str]
     needs: ClassVar[Needs]
@@ -150,23 +210,69 @@ class Method(Protocol):
         """The losses of a batch, each a mean over it."""
         ...
 
-    def plan(self, network: Network) -> Plan:
-        """The plan that the trained network is to be sampled with."""
+    def plan(self, network: Network, rows: int | None = None) -> Plan:
+        """The plan that the trained network is to be sampled with, in other `rows` than those of the method if asked.
+
+        Raises `InvalidInput` where the network has not learnt to draw in so many, saying why.
+        """
         ...
 
 
-def student_of(teacher: Network, guidance: float = 1.0, succeeds: bool = False) -> dict[str, Role]:
+def memory_of(method: Method) -> Memory:
+    """What a method says that it holds, or what is usual."""
+    own = getattr(method, "memory", None)
+    return Memory() if own is None else own()
+
+
+def further_roles(method: Method, student: Role, batch: Batch) -> dict[str, Role]:
+    """The roles of a method beside student and teacher."""
+    own = getattr(method, "roles", None)
+    return {} if own is None else own(student, batch)
+
+
+def student_of(
+    teacher: Network,
+    guidance: float = 1.0,
+    succeeds: bool = False,
+    *,
+    adapter: Adapter | None = None,
+    scales: Scales | None = None,
+    seed: int = 0,
+) -> dict[str, Role]:
     """The two roles of most methods: the teacher, in evaluation mode, and a copy of it that is trained.
 
-    Where the student `succeeds` the teacher in later stages, the teacher is a copy too, and the caller's stays.
+    Where the student `succeeds` the teacher in later stages, the teacher is a copy too, and the caller's stays. With an
+    `adapter` copies share the weights of the original, which nobody changes, and a low-rank change of them is trained,
+    drawn by the seed. With `scales` the student is told the guidance scale; where no teacher is, it is a new input.
+
+    Raises `InvalidInput` where a new input would be trained by a LoRA or a network has no room for one.
     """
+    shared, told = adapter is not None, scales if takes_scale(teacher) else None
+    if scales is not None and told is None and (shared or succeeds):
+        raise InvalidInput(
+            "the guidance scale as a new input needs weights of its own: leave the LoRA out, or give it one scale"
+        )
+    student = with_scale(teacher) if scales is not None and told is None else twin(teacher, shared)
     roles = {
-        STUDENT: Role(twin(teacher)),
-        TEACHER: Role(twin(teacher) if succeeds else teacher, trained=False, guidance=guidance),
+        STUDENT: Role(student, adapted=shared, told=scales),
+        TEACHER: Role(twin(teacher, shared) if succeeds else teacher, False, guidance, shared and succeeds, told=told),
     }
-    roles[STUDENT].module.requires_grad_(True).train()
+    for role in roles.values():
+        if adapter is not None and role.adapted:
+            adapter.put_on(role.module, key_of(seed, "adapter"))
     roles[TEACHER].module.requires_grad_(False).eval()
+    for weight in roles[STUDENT].weights.values():
+        weight.requires_grad_(True)
+    roles[STUDENT].module.train()
     return roles
+
+
+def check_rows(method: str, own: int, rows: int | None) -> None:
+    """Raise `InvalidInput` for other rows than a method's `own`, where its student knows the times of these alone."""
+    if rows is not None and rows != own:
+        raise InvalidInput(
+            f"a student by {method} knows the times of its own {own} row{'s' * (own != 1)} alone: train one for {rows}"
+        )
 
 
 def schedule_of(network: Network) -> Schedule:
@@ -176,10 +282,12 @@ def schedule_of(network: Network) -> Schedule:
     return network.schedule
 
 
-def twin(network: Network) -> Network:
-    """The same denoiser with weights of its own."""
+def twin(network: Network, shared: bool = False) -> Network:
+    """The same denoiser with modules of its own, and weights of its own unless they are `shared`."""
+    module = network.module
+    tensors = [*module.parameters(), *module.buffers()] if shared and module is not None else []
     return Network(
-        copy.deepcopy(network.network),
+        copy.deepcopy(network.network, {id(tensor): tensor for tensor in tensors}),
         schedule_of(network),
         network.prediction,
         condition=network.condition,

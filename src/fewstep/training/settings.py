@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.training.adapter import Adapter
 from fewstep.training.average import WIDTHS, exponent
 from fewstep.training.method import Phase
 from fewstep.training.muon import Muon
@@ -29,6 +31,8 @@ class Settings:
         batch: samples of a step; it is done in `accumulate` equal parts, one after the other, to save memory.
         rate: the learning rate at its peak. It rises over `warmup` steps, and falls to 0 by the end of a stage as
             `decay` says: "constant" does not fall, "linear" and "cosine" do, "trapezoid" in the last `cooldown` steps.
+        adapter: the low-rank change that is trained of the student in place of its weights, which its role has to have
+            been made with (`student_of`).
         optimiser: "adam", "adamw" or "radam".
         muon: rate of Muon for the matrices inside, beside which "adamw" has the rest at `rate`; 0 is without.
         weight_decay: of AdamW and Muon.
@@ -45,6 +49,7 @@ class Settings:
     warmup: int = 0
     decay: str = "cosine"
     cooldown: int = 0
+    adapter: Adapter | None = None
     optimiser: str = "adam"
     muon: float = 0.0
     weight_decay: float = 0.0
@@ -95,8 +100,8 @@ class Settings:
         """Of the averages that are kept: the result's, and the two from which others are made."""
         return tuple(dict.fromkeys((self.width, *WIDTHS))) if self.width else WIDTHS
 
-    def learning_rate(self, phase: Phase) -> float:
-        """The rate at a step."""
+    def learning_rate(self, phase: Phase, peak: float | None = None) -> float:
+        """The rate at a step, of what has the usual peak or one of its own."""
         left = phase.begins + phase.steps - phase.step
         falls = {
             "constant": 1.0,
@@ -105,11 +110,11 @@ class Settings:
             "trapezoid": min(1.0, left / max(1, min(self.cooldown, phase.steps))),
         }
         rises = min(1.0, (phase.step - phase.begins + 1) / max(1, self.warmup))
-        return self.rate * rises * falls[self.decay]
+        return (self.rate if peak is None else peak) * rises * falls[self.decay]
 
-    def optimiser_of(self, module: nn.Module) -> Any:
-        """A new optimiser of a module's weights."""
+    def optimiser_of(self, weights: Mapping[str, nn.Parameter]) -> Any:
+        """A new optimiser of some weights by name."""
         if self.muon:
-            return Muon(dict(module.named_parameters()), self.rate, self.muon, BETAS, self.weight_decay)
+            return Muon(weights, self.rate, self.muon, BETAS, self.weight_decay)
         more = {"weight_decay": self.weight_decay, "betas": BETAS} if self.optimiser == "adamw" else {}
-        return OPTIMISERS[self.optimiser](module.parameters(), lr=self.rate, **more)
+        return OPTIMISERS[self.optimiser](weights.values(), lr=self.rate, **more)

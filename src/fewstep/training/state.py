@@ -149,7 +149,7 @@ def tensors_of(roles: Mapping[str, Role], learners: Mapping[str, Learner], stage
     found: dict[str, Tensor] = {}
     for name, role in roles.items():
         if role.trained or stage:
-            found |= {f"{name}.weight.{key}": tensor for key, tensor in role.module.named_parameters()}
+            found |= {f"{name}.weight.{key}": tensor for key, tensor in role.weights.items()}
             found |= {f"{name}.buffer.{key}": tensor for key, tensor in role.module.named_buffers()}
     for name, learner in learners.items():
         for width, average in learner.averages.by_width.items():
@@ -166,7 +166,7 @@ def restore(saved: Saved, roles: Mapping[str, Role], learners: Mapping[str, Lear
     tensors = saved.tensors
     for name, role in roles.items():
         if role.trained or saved.stage:
-            for kind, own in (("weight", role.module.named_parameters()), ("buffer", role.module.named_buffers())):
+            for kind, own in (("weight", role.weights.items()), ("buffer", role.module.named_buffers())):
                 for key, tensor in own:
                     tensor.copy_(tensors[f"{name}.{kind}.{key}"])
     for name, learner in learners.items():

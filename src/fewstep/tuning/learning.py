@@ -86,11 +86,11 @@ def lambda_of(schedule: Schedule, t: float) -> float:
 class Parameters:
     """What is learned, `gaps` (N,), `shifts` (N, N) and maybe `factors` (N,), and the table that it stands for."""
 
-    def __init__(self, table: Table, schedule: Schedule, outputs: Tensor, factors: Sequence[float] | None = None):
-        """`outputs`: (N, B, ..), of the rows of `table` for some images; `factors`: where those of guidance start that
-        are learned, but 0 stays 0: such a row is not guided.
+    def __init__(self, table: Table, schedule: Schedule, gram: Tensor, factors: Sequence[float] | None = None):
+        """`gram`: `gram_of` what the rows of `table` answer for some images; `factors`: where those of guidance start
+        that are learned, but 0 stays 0: such a row is not guided.
         """
-        n = len(outputs)
+        n = len(table.times) - 1
         self.factors = None if factors is None else torch.tensor(factors, dtype=torch.float64, requires_grad=True)
         self.guided = [True] * n if factors is None else [r != 0 for r in factors]
         self.schedule, self.first, self.last = schedule, float(table.times[0]), float(table.times[-1])
@@ -102,7 +102,6 @@ class Parameters:
         self.basis = torch.zeros(n, n, n, dtype=torch.float64)
         shifts = torch.zeros(n, n, dtype=torch.float64)
         sums = torch.tensor(np.cumsum(whole(table.weights), axis=1))
-        gram = gram_of(outputs)
         for i in range(1, n):
             root = torch.linalg.cholesky(ridged(gram[:i, :i]))
             self.basis[i, :i, :i] = torch.linalg.inv(root).mT
@@ -321,7 +320,7 @@ class _Lesson(NamedTuple):
     def of(problem: Problem, start: Start, train: Solutions, batch: int) -> _Lesson:
         table, factors = start
         outputs = first_outputs(problem, table, train.numbers, factors)
-        parameters = Parameters(table, problem.schedule, outputs, factors)
+        parameters = Parameters(table, problem.schedule, gram_of(outputs), factors)
         again = too_large(problem, parameters, train.first(batch))
         starts = problem.noise(train.numbers) * float(problem.schedule.sigma(table.times[0]))
         known = factors is None or factors[0] != 0

@@ -34,13 +34,13 @@ SHIPPED = ("digits", "scenes")
 
 
 def shipped_path(name: str) -> Path:
-    """Where a shipped model lies: the file of the digits, the folder of the scenes.
+    """Where a shipped model lies: a file for the digits, a folder for the scenes.
 
     Raises `InvalidInput` for a name that is not in `SHIPPED`."""
     if name not in SHIPPED:
         raise unknown_name("shipped model", name, SHIPPED)
-    weights = Path(__file__).parent / "weights"
-    return weights / name if name == "scenes" else weights / f"{name}.safetensors"
+    folder = Path(__file__).parent / "weights" / name
+    return folder if folder.is_dir() else folder.with_suffix(".safetensors")
 
 
 def load_shipped(name: str = "digits") -> Loaded:

@@ -47,7 +47,7 @@ class Spec:
     Attributes:
         config: the architecture's shape; it also gives `sample_shape` and `classes`.
         prediction: "epsilon", "sample", "v_prediction" or "flow".
-        schedule: the noise schedule; the network's `t` is this schedule's time.
+        schedule: the noise schedule; the network's `t` is this schedule's time times `time_scale`.
         value_range: least and greatest value of the data.
         training: facts about the training, any JSON values (seed, steps, command, ...).
     """
@@ -83,6 +83,13 @@ class Spec:
     def classes(self) -> int:
         """Number of classes; the label `classes` is the null class."""
         return self.config.classes
+
+    @property
+    def time_scale(self) -> float:
+        """What a time of the schedule is multiplied by before the network is told: a flow's go from 0 to 1, and the
+        network tells times from 0 to 1,000 apart.
+        """
+        return 1000.0 if self.schedule.kind == "flow" else 1.0
 
     def to_json(self) -> dict[str, Any]:
         """The document that the file holds."""

@@ -35,6 +35,10 @@ LIMITS: dict[str, tuple[int, int]] = {
 }
 
 
+SCALED = 100.0
+"""What a guidance scale above 1 counts in the units of time, whose features it has."""
+
+
 @dataclass(frozen=True)
 class UNetConfig:
     """The shape of a `UNet`. The defaults are those of the shipped digits model.
@@ -47,6 +51,7 @@ class UNetConfig:
         blocks: residual blocks on each side of each resolution, 1 to 8.
         embedding: length of the vector that carries time and class, even, 8 to 4096.
         heads: attention heads at the coarsest resolution, a divisor of widths[-1].
+        guidance: whether the guidance scale is an input.
     """
 
     channels: int = 1
@@ -56,6 +61,7 @@ class UNetConfig:
     blocks: int = 1
     embedding: int = 64
     heads: int = 2
+    guidance: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths) if isinstance(self.widths, list) else self.widths)
@@ -71,6 +77,8 @@ class UNetConfig:
                 f"size is {self.size}, which cannot be halved {len(self.widths) - 1} times; "
                 f"give a multiple of {2 ** (len(self.widths) - 1)}, or fewer widths"
             )
+        if not isinstance(self.guidance, bool):
+            raise InvalidInput(f"guidance is {self.guidance!r}; it has to be true or false")
         if self.embedding % 2:
             raise InvalidInput(f"embedding is {self.embedding}; it has to be even (half sines, half cosines)")
         if self.widths[-1] % self.heads:
@@ -87,17 +95,18 @@ class UNetConfig:
         return self.classes
 
     def to_json(self) -> dict[str, Any]:
-        """The config as plain JSON values."""
-        return {**asdict(self), "widths": list(self.widths)}
+        """The config as plain JSON values; files without `guidance` are older than it."""
+        found = {**asdict(self), "widths": list(self.widths)}
+        return found if self.guidance else {name: value for name, value in found.items() if name != "guidance"}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> UNetConfig:
-        """The config from JSON values; every field has to be there, and no other."""
+        """The config from JSON values; every field but `guidance` has to be there, and no other."""
         if not isinstance(values, Mapping):
             raise InvalidInput(f"the network config is {values!r}; it has to be a JSON object")
         known = {field.name for field in fields(cls)}
-        if set(values) != known:
-            missing, unknown = sorted(known - set(values)), sorted(map(str, set(values) - known))
+        if set(values) | {"guidance"} != known:
+            missing, unknown = sorted(known - set(values) - {"guidance"}), sorted(map(str, set(values) - known))
             raise InvalidInput(
                 f"the network config lacks {missing} and has unknown {unknown}; the fields are {sorted(known)}"
             )
@@ -189,6 +198,7 @@ class UNet(nn.Module):
         embedding, widths = config.embedding, config.widths
         self.time1, self.time2 = nn.Linear(embedding, embedding), nn.Linear(embedding, embedding)
         self.label = nn.Embedding(config.classes + 1, embedding)
+        self.scale = nn.Linear(embedding, embedding, bias=False) if config.guidance else None
         self.enter = nn.Conv2d(config.channels, widths[0], 3, padding=1)
         finer = (widths[0], *widths[:-1])
         self.down = nn.ModuleList(
@@ -202,7 +212,7 @@ class UNet(nn.Module):
         self.norm = _norm(widths[0])
         self.leave = nn.Conv2d(widths[0], config.channels, 3, padding=1)
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None, guidance: Tensor | None = None) -> Tensor:
         """The network's output (what it predicts is said by the checkpoint's spec).
 
         Args:
@@ -210,6 +220,7 @@ class UNet(nn.Module):
             t: model time, shape (B,), float (0 to 999 for a schedule of 1000 betas; not only integers).
             label: class, shape (B,), int64, 0 to `classes`; `classes` is the null class, and None means it
                 for all.
+            guidance: the scale, shape (B,), 1 for the conditional model; of a network that has it as an input.
 
         Returns:
             the shape of x.
@@ -223,7 +234,7 @@ class UNet(nn.Module):
             label = torch.full(t.shape, self.config.null_class, dtype=torch.int64, device=x.device)
         features = time_features(t, self.config.embedding).to(self.time1.weight.dtype)
         condition = self.time2(functional.silu(self.time1(features))) + self.label(label)
-        condition = functional.silu(condition)
+        condition = functional.silu(self._told(condition, guidance))
         h, kept = self.enter(x), []
         for level, blocks in enumerate(self.down):
             if level:
@@ -235,6 +246,16 @@ class UNet(nn.Module):
             h = torch.cat([functional.interpolate(h, scale_factor=2.0, mode="nearest"), kept.pop()], dim=1)
             h = blocks(h, condition)
         return self.leave(functional.silu(self.norm(h)))
+
+    def _told(self, condition: Tensor, guidance: Tensor | None) -> Tensor:
+        """The condition with that of the guidance scale, where this is an input."""
+        if (self.scale is None) != (guidance is None):
+            missing = "is told its guidance scale: give guidance" if guidance is None else "is not told guidance"
+            raise InvalidInput(f"this network {missing}")
+        if self.scale is None or guidance is None:
+            return condition
+        features = time_features(SCALED * (guidance - 1), self.config.embedding)
+        return condition + self.scale(features.to(self.scale.weight.dtype))
 
 
 def skeleton(config: UNetConfig) -> UNet:
@@ -258,7 +279,7 @@ def build(config: UNetConfig, seed: int) -> UNet:
             owner = name.rsplit(".", 2)[-2]
             if "norm" in owner:
                 parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-            elif name.endswith("bias") or owner in ("conv2", "out", "leave", "film"):
+            elif name.endswith("bias") or owner in ("conv2", "out", "leave", "film", "scale"):
                 parameter.zero_()
             else:
                 fan_in = 1 if owner == "label" else parameter[0].numel()

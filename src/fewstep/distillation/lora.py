@@ -1,0 +1,92 @@
+"""A student whose training changed its teacher by low ranks: as a plain network, and as files.
+
+    lora/pytorch_lora_weights.safetensors     beside the student, for `load_lora_weights` of diffusers
+    lora/plan.json                            the plan to draw with, at guidance 1
+
+or in place of a student a folder of its own with what differs from a shipped model alone; see `fewstep.models.adapted`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fewstep import zoo
+from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.plan import Plan
+from fewstep.distillation.student import kept, recommendation
+from fewstep.files import write_whole
+from fewstep.models import bases, lowrank
+from fewstep.models.copies import NETWORKS
+from fewstep.models.lowrank import Changes
+from fewstep.training.adapter import changes_of, taken_off
+
+FOLDER = "lora"
+
+
+def merged(module: nn.Module) -> tuple[nn.Module, Changes]:
+    """A plain network of its own with what was trained on a module, and that as changes. The module loses them."""
+    changes = changes_of(module)
+    plain = copy.deepcopy(taken_off(module))
+    lowrank.add(plain, changes)
+    return plain.eval().requires_grad_(False), changes
+
+
+def write_lora(folder: Path, source: Path, changes: Changes, plan: Plan) -> Path | None:
+    """Write changes beside a student, in a folder `lora`; None where the source is a file, unknown to diffusers."""
+    if source.is_file():
+        return None
+    place = folder / FOLDER
+    place.mkdir(exist_ok=True)
+    lowrank.write(place, part_of(source), changes)
+    write_whole(place / "plan.json", plan.to_json().encode())
+    return place / lowrank.LORA_FILE
+
+
+def file_of(folder: Path) -> Path:
+    """Where the changes lie beside a student in the folder of its training."""
+    return folder / FOLDER / lowrank.LORA_FILE
+
+
+def part_of(source: Path) -> str:
+    """The part of a folder that is the network."""
+    return next(name for name in NETWORKS if (source / name).is_dir())
+
+
+def write_adapted(target: Path, base: str, changes: Changes, plan: Plan, facts: Mapping[str, Any]) -> None:
+    """Write a student as what differs from a shipped model, whole or not at all.
+
+    Args:
+        target: a folder that may be there; its name is that of the model.
+        base: the name of the shipped model, in the format of diffusers.
+        plan: that the student is to be drawn with, at guidance 1.
+        facts: how it was trained; `{"student": {"teacher": .., "guidance": ..}}` names the model that takes other
+            guidance, and the scale that the student has inside.
+
+    Raises `InvalidInput` for another base, and where nothing differs.
+    """
+    if base not in bases():
+        raise unknown_name("shipped model in the format of diffusers", base, bases())
+    if not changes.low_rank and not changes.whole:
+        raise InvalidInput(f"nothing differs from {base}: draw with that")
+    source = zoo.shipped_path(base)
+    for left in target.parent.glob(f".{target.name}.*"):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as around:
+        made = Path(around) / target.name
+        made.mkdir()
+        lowrank.write(made, part_of(source), changes)
+        stated = {"base": base, **kept(source), **recommendation(plan, facts)}
+        write_whole(made / "fewstep.json", (json.dumps(stated) + "\n").encode())
+        write_whole(made / "distillation.json", (json.dumps(dict(facts), indent=1) + "\n").encode())
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(made, target)

@@ -1,0 +1,57 @@
+"""What a student learns from, and how it is measured."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fewstep.core.errors import InvalidInput
+from fewstep.distillation.health import Checks
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a teacher is asked to draw, once, for its student to learn from.
+
+    Attributes:
+        subjects: prompts or labels in turn; None is every class.
+        guidance: the scale, which the student has inside afterwards; None is what the teacher recommends.
+        steps: of the teacher's own sampler; None is 20, or the plan of its own where the teacher is a student itself.
+        count: pictures to train on; `held_out`: pictures for the report, and as many to measure distances to.
+    """
+
+    subjects: Sequence[Any] | None = None
+    guidance: float | None = None
+    steps: int | None = None
+    count: int = 8192
+    held_out: int = 512
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("count", 1), ("held_out", 16)):
+            value = getattr(self, name)
+            if (type(value) is not int or value < least) and (name, value) != ("steps", None):
+                raise InvalidInput(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """How a student is measured, while it is trained and in the end.
+
+    Attributes:
+        checks: the looks while it is trained.
+        clip: a folder with CLIP's weights, on whose features distances are measured; None takes those of the shipped
+            classifier for digits, and thumbnails for other pictures.
+        tune: seconds in which a plan of the teacher's network is tuned, to stand beside the student at as many
+            evaluations; 0 tunes none. Plans that come with the teacher stand there anyway.
+    """
+
+    checks: Checks = field(default_factory=Checks)
+    clip: str | os.PathLike[str] | None = None
+    tune: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.tune, int | float) and math.isfinite(self.tune) and self.tune >= 0):
+            raise InvalidInput(f"tune is a number of seconds of at least 0, got {self.tune!r}")

@@ -1,0 +1,66 @@
+"""Whether a teacher suits a method, asked before anything is drawn."""
+
+from __future__ import annotations
+
+from fewstep.core.errors import InvalidInput
+from fewstep.distillation.pairs import Teacher
+from fewstep.drawing import Guidance
+from fewstep.pipeline import Pipeline
+from fewstep.training import Method
+
+
+def check(method: Method, pipe: Pipeline) -> None:
+    """Raise `InvalidInput` where a method cannot teach a student of this pipeline, before anything is drawn."""
+    model, needs = pipe.model, method.needs
+    if model.conditioner.distilled and not (needs.told and model.teacher is not None and model.teacher.scales):
+        raise InvalidInput(
+            f"{model.name} is told its guidance scale, and was distilled already: give the model that it was made "
+            "from, or halve the steps of a student of `fewstep distill guidance` by progressive"
+        )
+    if needs.predictions is not None and model.prediction not in needs.predictions:
+        *most, last = needs.predictions
+        known = f"{', '.join(most)} or {last}" if most else last
+        raise InvalidInput(
+            f"{method.name} needs a network that predicts {known}, and {model.name} predicts {model.prediction}: use "
+            "regression or consistency, which take any"
+        )
+    method.plan(model.denoiser())
+
+
+def check_guidance(method: Method, teacher: Teacher) -> None:
+    """Raise `InvalidInput` where a method asks the teacher for guidance that training does not know."""
+    guidance = teacher.order.drawing.guidance
+    if not method.needs.pairs and guidance not in (Guidance(guidance.scale), Guidance(1.0)):
+        raise InvalidInput(
+            f"{method.name} asks the teacher at levels of its own, by classifier-free guidance at every level, and "
+            f"{teacher.pipe.model.name} recommends {guidance.method} from {guidance.interval[0]:g} to "
+            f"{guidance.interval[1]:g} in sigma / alpha: use regression, which learns from what the teacher draws"
+        )
+
+
+def scales_of(method: Method, teacher: Teacher) -> tuple[float, float] | None:
+    """The guidance scales that a student is told: those that the method names, or that the teacher is told already.
+
+    Raises `InvalidInput` where the teacher's pictures have a scale that is not among them, or none to guide by.
+    """
+    facts, own = teacher.pipe.model.teacher, getattr(method, "scales", None)
+    scales = facts.scales if own is None and facts is not None else own
+    if scales is None:
+        return None
+    if own is not None and not teacher.guides:
+        raise InvalidInput(
+            f"{method.name} learns guidance, and {teacher.pipe.model.name} at guidance {teacher.guidance:g} has none "
+            "to learn from: give guidance above 1, and a model of classes or prompts"
+        )
+    if not scales[0] <= teacher.guidance <= scales[1]:
+        raise InvalidInput(
+            f"the student is told guidance from {scales[0]:g} to {scales[1]:g}, and the teacher's pictures have "
+            f"{teacher.guidance:g}: give a scale between these"
+        )
+    return scales
+
+
+def original_of(pipe: Pipeline) -> str:
+    """The model that takes any guidance: that of a pipeline, or the teacher of one that is told its scale."""
+    told = pipe.model.teacher
+    return told.name if told is not None and told.scales else pipe.model.name

@@ -1,0 +1,182 @@
+"""A distillation that is checked: its teacher, method and sizes, and what is drawn, trained and written of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
+
+from fewstep.benchmark.yardstick import features_of
+from fewstep.distillation import lora
+from fewstep.distillation import pairs as drawing
+from fewstep.distillation import student as files
+from fewstep.distillation.health import WIDTHS, Health, Watcher
+from fewstep.distillation.judge import Judge
+from fewstep.distillation.learned import settled
+from fewstep.distillation.pairs import Pairs, Teacher
+from fewstep.distillation.report import Cost, Report, report_of
+from fewstep.distillation.rivals import nfe_of
+from fewstep.distillation.source import Measuring, Source
+from fewstep.distillation.suitability import check, check_guidance, original_of, scales_of
+from fewstep.distillation.trajectory import Consistent, Trajectories
+from fewstep.files import write_whole
+from fewstep.measure.features import Features
+from fewstep.pipeline import load
+from fewstep.training import (
+    STATES,
+    STUDENT,
+    Diverged,
+    Forecast,
+    Method,
+    Place,
+    Processes,
+    Role,
+    Roles,
+    Run,
+    Settings,
+    forecast_of,
+    further_roles,
+    schedule_of,
+    student_of,
+)
+
+REPORT = "report.json"
+HELD_OUT, REFERENCE, WATCHED = 10**8, 2 * 10**8, 4 * 10**8
+"""Numbers of pairs begin here that no training sees: of the report, of what its distances are measured to, and of the
+looks while it trains.
+"""
+FIRST = 16
+"""Pairs that a method's own roles are made from."""
+
+
+class Drawn(NamedTuple):
+    """What the teacher drew: pairs to learn from, and pairs to judge by in the end and while it is trained."""
+
+    data: Pairs
+    judge: Judge
+    watched: Judge | None
+
+
+class Work(NamedTuple):
+    """What a student is made from, checked."""
+
+    teacher: Teacher
+    method: Method
+    folder: Path
+    settings: Settings
+    source: Source
+    measuring: Measuring
+    place: Place
+    processes: Processes
+    origin: Path
+    features: Features
+    scales: tuple[float, float] | None
+
+    @staticmethod
+    def of(
+        model: str | os.PathLike[str],
+        method: Method,
+        folder: str | os.PathLike[str],
+        settings: Settings | None,
+        source: Source | None,
+        measuring: Measuring | None,
+        place: Place | None,
+    ) -> Work:
+        """Load the teacher. Raises `InvalidInput` where anything does not fit."""
+        settings, source, measuring = settings or Settings(), source or Source(), measuring or Measuring()
+        place = place or Place()
+        origin = files.source_of(model)
+        processes = Processes.joined(place)
+        processes.share(settings.batch, settings.accumulate)
+        pipe = load(model, device=place.here)
+        check(method, pipe)
+        method.phase(0, settings.steps)
+        teacher = Teacher.of(pipe, source.subjects, source.guidance, source.steps)
+        check_guidance(method, teacher)
+        features, scales = features_of(pipe, measuring.clip), scales_of(method, teacher)
+        return Work(
+            teacher, method, Path(folder), settings, source, measuring, place, processes, origin, features, scales
+        )
+
+    @property
+    def batch(self) -> int:
+        """Pictures that are drawn at once."""
+        return min(self.settings.batch, 256)
+
+    def pairs(self, first: int, count: int, watch: Callable[[int, int], None] = lambda done, of: None) -> Pairs:
+        """So many pairs with the numbers from `first`, each part drawn by one of the processes."""
+        return drawing.drawn(self.teacher, count, self.folder / "pairs", first, self.batch, watch, self.processes)
+
+    def drawn(self, watch: Callable[[int, int], None]) -> Drawn:
+        """All that the teacher draws."""
+        data, checks = self.pairs(0, self.source.count, watch), self.measuring.checks
+        held_out = self.pairs(HELD_OUT, self.source.held_out, watch)
+        judge = Judge(held_out, self.pairs(REFERENCE, self.source.held_out, watch), self.features, self.batch)
+        if not checks.every:
+            return Drawn(data, judge, None)
+        watched, reference = (self.pairs(WATCHED + i * checks.count, checks.count, watch) for i in range(2))
+        return Drawn(data, judge, Judge(watched, reference, self.features, self.batch, WIDTHS))
+
+    def roles(self, data: Pairs) -> dict[str, Role]:
+        """The networks that take part, and what else the method trains."""
+        guidance = self.teacher.guidance if data.conditions.guided else 1.0
+        succeeds = self.method.phase(0, self.settings.steps).stages > 1
+        network = self.teacher.pipe.model.denoiser()
+        adapter, seed = self.settings.adapter, self.settings.seed
+        roles = student_of(network, guidance, succeeds, adapter=adapter, scales=self.scales, seed=seed)
+        first = data.batch(range(min(FIRST, data.count)))
+        return roles | further_roles(self.method, roles[STUDENT], first)
+
+    def run(self, roles: Roles, data: Pairs) -> Run:
+        """What is trained."""
+        checks = {"checks": asdict(self.measuring.checks)}
+        return Run(self.method, roles, data, self.settings, self.folder, checks, self.place)
+
+    def watcher(self, run: Run, watched: Judge | None, tell: Callable[[Health], None]) -> Watcher | None:
+        """Who looks at the student of a run while it is trained; None where nobody is to."""
+        if watched is None:
+            return None
+        trajectories = None
+        if isinstance(run.method, Consistent) and not self.teacher.order.plan.stochastic:
+            between = run.method.consistent(schedule_of(run.roles[STUDENT].network))
+            trajectories = Trajectories.of(watched.held_out, between, self.batch)
+        folder, steps = run.folder / STATES, run.settings.steps
+        watcher = Watcher(run.method, self.measuring.checks, watched, folder, run.known_as, steps, trajectories)
+        watcher.tell = tell
+        return watcher
+
+    def forecast(self) -> Forecast:
+        """What it needs, by trial steps on pictures of noise."""
+        blank, checks = drawing.blank(self.teacher, self.source.count), self.measuring.checks
+        count = self.source.count + 2 * self.source.held_out + (2 * checks.count if checks.every else 0)
+        run = self.run(self.roles(blank), blank)
+        one = drawing.seconds_of(self.teacher, blank, self.batch)
+        return forecast_of(run, self.processes, drawing.bytes_of(self.teacher, count), one * count)
+
+    def possible_forecast(self) -> Forecast | None:
+        """The forecast; None where a trial step is not finite, as then what the teacher draws says more."""
+        try:
+            return self.forecast()
+        except Diverged:
+            return None
+
+    def finish(self, run: Run, drawn: Drawn, watcher: Watcher | None, seconds: float) -> Report:
+        """Write the student and its report. `seconds` is how long training took."""
+        step = self.settings.steps if watcher is None else watcher.put_best(run.roles)
+        student, method = run.roles[STUDENT], settled(self.method, run.roles)
+        module, network = student.module.eval().requires_grad_(False), student.at(self.teacher.guidance)
+        cost = Cost(self.source.count, nfe_of(self.teacher.order.plan, drawn.data), drawn.data.seconds, seconds)
+        report = report_of(network, method, drawn.judge, cost, step, self.settings.steps, self.measuring.tune)
+        plan = method.plan(network)
+        if self.settings.adapter is not None:
+            module, changes = lora.merged(module)
+            lora.write_lora(self.folder, self.origin, changes, plan)
+        of = {"teacher": original_of(self.teacher.pipe), "guidance": self.teacher.guidance, "step": step}
+        of |= {"scales": list(self.scales)} if self.scales else {}
+        target = files.target_of(self.folder, self.origin)
+        files.write(target, self.origin, module, plan, {"student": of, **run.known_as})
+        write_whole(self.folder / REPORT, json.dumps(report.to_json(), indent=1).encode())
+        return report

@@ -1,0 +1,115 @@
+"""A model written anew with other weights of its network: all else is copied from the files of the one it came from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from fewstep import zoo
+from fewstep.core.errors import InvalidInput
+from fewstep.models.adapted import is_adapted
+from fewstep.models.folder import read_json
+from fewstep.models.quiet import quiet
+from fewstep.zoo.network import UNet
+
+NETWORKS = ("unet", "transformer")
+RECOMMENDED = "fewstep.json"
+FACTS = ("distillation.json", "training.json")
+"""Files that say how a model in a folder was trained; a copy has one of its own."""
+WEIGHTS = (".safetensors", ".ckpt", ".bin", ".pt")
+"""Of files beside the parts: the same model in another format."""
+
+
+def source_of(model: str | os.PathLike[str], what: str = "a copy") -> Path:
+    """The files of a model: a .safetensors file of `fewstep train`, or a whole model in the format of diffusers.
+
+    Raises `InvalidInput` for anything else, beside which `what` could not be written.
+    """
+    path = zoo.shipped_path(str(model)) if model in zoo.SHIPPED else Path(model)
+    if (path.is_file() and path.suffix == ".safetensors") or (path / "model_index.json").is_file():
+        return path
+    if is_adapted(path):
+        raise InvalidInput(f"{model} holds only what differs from another model: give that one")
+    raise InvalidInput(
+        f"{model} is neither a shipped model, a .safetensors file that `fewstep train` wrote, nor a folder with "
+        f"model_index.json: {what} is written beside the other parts of such a model, so give one"
+    )
+
+
+def target_of(folder: Path, source: Path, name: str) -> Path:
+    """Where the copy of a source lies in a folder."""
+    return folder / (f"{name}.safetensors" if source.is_file() else name)
+
+
+def write(
+    target: Path,
+    source: Path,
+    network: nn.Module,
+    recommended: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    facts_in: str = FACTS[0],
+) -> None:
+    """Write a copy: whole or not at all. `facts` say how it was trained, in a folder in the file `facts_in`."""
+    if source.is_file():
+        _write_file(target, source, network, recommended, facts)
+    else:
+        _write_folder(target, source, network, recommended, facts, facts_in)
+
+
+def _write_file(
+    target: Path, source: Path, network: nn.Module, recommended: Mapping[str, Any], facts: Mapping[str, Any]
+) -> None:
+    if not isinstance(network, UNet):
+        raise InvalidInput(f"{source} holds a network of fewstep's, and the copy is a {type(network).__name__}")
+    of = zoo.load(source).spec
+    training = {**facts, **({"recommended": dict(recommended)} if recommended else {})}
+    zoo.save(target, network, zoo.Spec(network.config, of.prediction, of.schedule, of.value_range, training))
+
+
+def _write_folder(
+    target: Path,
+    source: Path,
+    network: nn.Module,
+    recommended: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    facts_in: str,
+) -> None:
+    part = next(name for name in NETWORKS if (source / name).is_dir())
+    for left in target.parent.glob(f".{target.name}.*"):  # by a kill
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as around:
+        made = Path(around) / target.name
+        shutil.copytree(source, made, ignore=lambda folder, names: _left_out(Path(folder), source, part, names))
+        with quiet():
+            network.save_pretrained(made / part, safe_serialization=True)  # type: ignore[operator]  # of diffusers
+        if recommended:
+            (made / RECOMMENDED).write_text(json.dumps(dict(recommended)) + "\n")
+        (made / facts_in).write_text(json.dumps(dict(facts), indent=1) + "\n")
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(made, target)
+
+
+def recommended_by(source: Path) -> dict[str, Any]:
+    """What the files of a model recommend themselves."""
+    if source.is_file():
+        return dict(zoo.load(source).spec.training.get("recommended", {}))
+    path = source / RECOMMENDED
+    return read_json(path) if path.is_file() else {}
+
+
+def _left_out(folder: Path, source: Path, part: str, names: list[str]) -> set[str]:
+    """Of the source: its own network and recommendation, and what is no part of the model, such as runs beside it."""
+    if folder != source:
+        return set()
+    parts = set(read_json(source / "model_index.json")) - {part}
+    others = {name for name in names if (source / name).is_dir()} - parts
+    own = (RECOMMENDED, *FACTS)
+    return others | {name for name in names if name in own or Path(name).suffix in WEIGHTS}
