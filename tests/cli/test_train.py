@@ -46,7 +46,7 @@ def test_another_run_does_not_overwrite_the_file(call: Call, here: Path) -> None
 def test_ctrl_c_keeps_what_was_done(call: Call, process: Callable[..., subprocess.Popen[str]], here: Path) -> None:
     words = ["train", "digits", "--batch", 8, "--save-every", 5, "--output", "m.safetensors", "--steps", 100_000]
     running = process(*words)
-    for _ in range(600):
+    for _ in range(1800):
         if Path("m/states/latest").exists():
             break
         time.sleep(0.1)

@@ -13,7 +13,7 @@ from fewstep.zoo.network import UNetConfig
 NETWORK = UNetConfig(size=4, classes=2, widths=(8, 16), embedding=16)
 TINY = DigitsRecipe(
     network=NETWORK,
-    settings=replace(DigitsRecipe().settings, steps=120, batch=24, rate=5e-3, warmup=5, state_every=40),
+    settings=replace(DigitsRecipe().settings, steps=60, batch=16, rate=5e-3, warmup=5, state_every=20, log_every=25),
 )
 
 

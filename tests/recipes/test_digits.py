@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import fewstep as fs
-from fewstep import schedules
+from fewstep import schedules, zoo
 from fewstep.core.errors import InvalidInput
 from fewstep.recipes import DigitsRecipe, train_digits
 from fewstep.recipes.digits import finished_in, run_of
@@ -22,7 +22,7 @@ from fewstep.recipes.held_out import measured_loss
 from fewstep.recipes.labelled import Labelled
 from fewstep.training import STUDENT, Denoising, Diverged, Draws, Loss, Progress, Role, one_stage
 from fewstep.training.times import distribution
-from fewstep.zoo import checkpoint
+from fewstep.zoo import checkpoint, digits
 
 from .stripes import NETWORK, TINY, stripes
 
@@ -54,16 +54,16 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_interrupted_twice_gives_the_same_bytes(undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
     with pytest.raises(StopError):
-        train_digits(TINY, out, data=stripes(), watch=interrupt_at(50))
+        train_digits(TINY, out, data=stripes(), watch=interrupt_at(25))
     assert not out.exists()
     with pytest.raises(StopError):
-        train_digits(TINY, out, data=stripes(), watch=interrupt_at(100))
+        train_digits(TINY, out, data=stripes(), watch=interrupt_at(50))
     with (tmp_path / "model/log.jsonl").open("a") as file:
-        file.write('{"step": 101, "lo')
+        file.write('{"step": 51, "lo')
     result = train_digits(TINY, out, data=stripes())
-    assert result.resumed_from == 80
+    assert result.resumed_from == 40
     assert out.read_bytes() == undisturbed.read_bytes()
-    assert [line["step"] for line in log(out)] == [line["step"] for line in log(undisturbed)] == [50, 100, 120]
+    assert [line["step"] for line in log(out)] == [line["step"] for line in log(undisturbed)] == [25, 50, 60]
     assert sorted(os.listdir(tmp_path)) == ["model", "model.safetensors"]
     assert os.listdir(tmp_path / "model") == ["log.jsonl"]
 
@@ -83,7 +83,7 @@ def test_training_lowers_the_loss_on_images_held_out_and_the_file_says_how(undis
     first = train_digits(short, tmp_path / "short.safetensors", data=stripes())
     facts = checkpoint.load(undisturbed).spec.training
     assert facts["held_out_loss"] < 0.8 * first.held_out_loss
-    assert (facts["trained_on"], facts["held_out"], facts["seed"], facts["steps"]) == (36, 4, 0, 120)
+    assert (facts["trained_on"], facts["held_out"], facts["seed"], facts["steps"]) == (36, 4, 0, 60)
     assert facts["settings"]["rate"] == 5e-3
     assert facts["method"]["dropout"] == 0.12
     assert facts["command"] == "fewstep train stripes --seed 0"
@@ -102,7 +102,7 @@ def test_a_finished_run_is_not_done_again_and_not_overwritten_by_another(undistu
     out = tmp_path / "model.safetensors"
     out.write_bytes(undisturbed.read_bytes())
     result = train_digits(TINY, out, data=stripes())
-    assert (result.resumed_from, result.seconds) == (120, 0.0)
+    assert (result.resumed_from, result.seconds) == (60, 0.0)
     assert result.digest == checkpoint.load(undisturbed).digest
     other = replace(TINY, settings=replace(TINY.settings, seed=1, steps=5))
     with pytest.raises(InvalidInput, match="exists already, made by another run"):
@@ -113,14 +113,14 @@ def test_a_finished_run_is_not_done_again_and_not_overwritten_by_another(undistu
 
 
 def test_a_file_of_the_earlier_loop_is_another_run(tmp_path: Path) -> None:
-    run = run_of(DigitsRecipe(), fs.zoo.digits.load(), tmp_path)
-    assert finished_in(fs.zoo.shipped_path("digits"), run) is None
+    run = run_of(DigitsRecipe(), digits.load(), tmp_path)
+    assert finished_in(zoo.shipped_path("digits"), run) is None
 
 
 def test_the_states_of_another_run_are_refused_setting_by_setting(tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
     with pytest.raises(StopError):
-        train_digits(TINY, out, data=stripes(), watch=interrupt_at(50))
+        train_digits(TINY, out, data=stripes(), watch=interrupt_at(25))
     other = replace(TINY, network=replace(NETWORK, blocks=2), settings=replace(TINY.settings, rate=1e-3), threads=2)
     with pytest.raises(InvalidInput) as caught:
         train_digits(other, out, data=stripes(20))
@@ -132,8 +132,8 @@ def test_the_states_of_another_run_are_refused_setting_by_setting(tmp_path: Path
         "data.digest is",
     ):
         assert words in message
-    done = train_digits(other, out, data=stripes(20), resume=False)
-    assert done.resumed_from == 0
+    anew = replace(TINY, settings=replace(TINY.settings, steps=3))
+    assert train_digits(anew, out, data=stripes(20), resume=False).resumed_from == 0
 
 
 def test_a_diverging_run_stops_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

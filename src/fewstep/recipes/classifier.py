@@ -22,10 +22,9 @@ from fewstep.recipes.labelled import Labelled
 from fewstep.recipes.module import OfModule, role_of
 from fewstep.recipes.paths import check_file, folder_of
 from fewstep.recipes.threads import limited
-from fewstep.training import STUDENT, Batch, Draws, Loss, Phase, Progress, Roles, Run, Settings, train
+from fewstep.training import STATES, STUDENT, Batch, Draws, Loss, Phase, Progress, Roles, Run, Settings, train
 from fewstep.training.denoising import column
 from fewstep.training.draws import key_of
-from fewstep.training.loop import STATES
 from fewstep.zoo import classifier, digits
 from fewstep.zoo.classifier import ClassifierFeatures, DigitsClassifier
 from fewstep.zoo.dataset import ImageSet

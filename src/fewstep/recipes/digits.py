@@ -26,9 +26,8 @@ from fewstep.recipes.held_out import measured_loss
 from fewstep.recipes.labelled import Labelled
 from fewstep.recipes.paths import check_file, folder_of
 from fewstep.recipes.threads import limited
-from fewstep.training import STUDENT, Denoising, Progress, Role, Run, Settings, train
+from fewstep.training import STATES, STUDENT, Denoising, Progress, Role, Run, Settings, train
 from fewstep.training.draws import key_of
-from fewstep.training.loop import STATES
 from fewstep.zoo import checkpoint, digits
 from fewstep.zoo.dataset import ImageSet
 from fewstep.zoo.network import UNet, UNetConfig, build
