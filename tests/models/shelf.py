@@ -40,5 +40,5 @@ def stocked(twins: Twins, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     pipe = fs.load("tiny")
     plan = fs.compile("ddim", schedule=pipe.model.schedule, steps=2, grid="trailing")
     facts = {"student": {"teacher": "tiny", "guidance": 4.0}}
-    write_adapted(folder / "tiny-turbo", "tiny", changes(pipe.model.module), plan, facts)
+    write_adapted(folder / "tiny-turbo", "tiny", changes(pipe.model.module), [plan], facts)
     return folder / "tiny-turbo"

@@ -185,7 +185,7 @@ def test_what_does_not_fit_the_base_is_refused(shelf: Path, how: str) -> None:
 def test_a_student_without_changes_or_of_another_base_is_not_written(shelf: Path) -> None:
     plan = fs.load("tiny").plan("ddim", steps=2)
     with pytest.raises(InvalidInput, match="nothing differs from tiny"):
-        write_adapted(shelf.parent / "new", "tiny", Changes(), plan, {})
+        write_adapted(shelf.parent / "new", "tiny", Changes(), [plan], {})
     with pytest.raises(InvalidInput, match="unknown shipped model in the format of diffusers 'digits'"):
-        write_adapted(shelf.parent / "new", "digits", Changes(), plan, {})
+        write_adapted(shelf.parent / "new", "digits", Changes(), [plan], {})
     assert not (shelf.parent / "new").exists()

@@ -68,7 +68,7 @@ class Fit:
         value = (roles[STUDENT].module(x, t) - wanted).square().mean()
         yield Loss(STUDENT, value * (float("nan") if phase.step == self.nan_at else 1.0))
 
-    def plan(self, network: fs.Network) -> fs.Plan:
+    def plan(self, network: fs.Network, rows: int | None = None) -> fs.Plan:
         raise AssertionError
 
 

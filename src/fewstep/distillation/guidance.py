@@ -78,5 +78,6 @@ class GuidanceInput:
         else:
             yield Loss(STUDENT, (weight_of(self.weight, level) * difference.square().flatten(1).mean(1)).mean())
 
-    def plan(self, network: Network) -> Plan:
-        return compile(self.sampler, schedule=schedule_of(network), steps=self.rows, grid=self.grid)
+    def plan(self, network: Network, rows: int | None = None) -> Plan:
+        steps = self.rows if rows is None else rows
+        return compile(self.sampler, schedule=schedule_of(network), steps=steps, grid=self.grid)

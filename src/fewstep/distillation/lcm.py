@@ -103,9 +103,9 @@ class LatentConsistency:
             return difference.square().mean()
         return ((difference.square() + self.huber**2).sqrt() - self.huber).mean()
 
-    def plan(self, network: Network) -> Plan:
-        schedule = schedule_of(network)
+    def plan(self, network: Network, rows: int | None = None) -> Plan:
+        schedule, rows = schedule_of(network), self.rows if rows is None else rows
         times = self.times(schedule)
         # as LCMScheduler of diffusers chooses them
-        chosen = np.floor(np.linspace(0, self.grid_steps, self.rows, endpoint=False)).astype(int)
+        chosen = np.floor(np.linspace(0, self.grid_steps, rows, endpoint=False)).astype(int)
         return compile("lcm", schedule=schedule, times=[*times[chosen].tolist(), schedule.t_clean])

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from fewstep.core.plan import Plan
 from fewstep.distillation.student import kept, recommendation
 from fewstep.files import write_whole
 from fewstep.models import bases, lowrank
-from fewstep.models.copies import NETWORKS
+from fewstep.models.copies import NETWORKS, write_plans
 from fewstep.models.lowrank import Changes
 from fewstep.training.adapter import changes_of, taken_off
 
@@ -61,13 +61,13 @@ def part_of(source: Path) -> str:
     return next(name for name in NETWORKS if (source / name).is_dir())
 
 
-def write_adapted(target: Path, base: str, changes: Changes, plan: Plan, facts: Mapping[str, Any]) -> None:
+def write_adapted(target: Path, base: str, changes: Changes, plans: Sequence[Plan], facts: Mapping[str, Any]) -> None:
     """Write a student as what differs from a shipped model, whole or not at all.
 
     Args:
         target: a folder that may be there; its name is that of the model.
         base: the name of the shipped model, in the format of diffusers.
-        plan: that the student is to be drawn with, at guidance 1.
+        plans: that the student is drawn with, the one that it recommends first.
         facts: how it was trained; `{"student": {"teacher": .., "guidance": ..}}` names the model that takes other
             guidance, and the scale that the student has inside.
 
@@ -84,9 +84,10 @@ def write_adapted(target: Path, base: str, changes: Changes, plan: Plan, facts: 
         made = Path(around) / target.name
         made.mkdir()
         lowrank.write(made, part_of(source), changes)
-        stated = {"base": base, **kept(source), **recommendation(plan, facts)}
+        stated = {"base": base, **kept(source), **recommendation(plans[0], facts)}
         write_whole(made / "fewstep.json", (json.dumps(stated) + "\n").encode())
         write_whole(made / "distillation.json", (json.dumps(dict(facts), indent=1) + "\n").encode())
+        write_plans(made / "plans", plans[1:])
         if target.exists():
             shutil.rmtree(target)
         os.replace(made, target)

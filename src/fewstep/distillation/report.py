@@ -17,10 +17,9 @@ from fewstep.denoise.convert import Network
 from fewstep.distillation.judge import Interval, Judge, Pictures, by_student, ratio, typical
 from fewstep.distillation.learned import Plans
 from fewstep.distillation.rivals import MORE, Rivals, nfe_of, rivals_of
+from fewstep.distillation.student import LADDER
 from fewstep.measure.figure import Figure, compare
 
-LADDER = (1, 2, 4, 8)
-"""Rows that a student is measured in, where its method knows how."""
 STUDENT, SAMPLER, TEACHER = "student", "without training", "teacher"
 
 

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
+from fewstep.denoise.convert import Network
+from fewstep.distillation.learned import Plans
 from fewstep.models import copies
+
+LADDER = (1, 2, 4, 8)
+"""Numbers of rows."""
 
 
 def recommendation(plan: Plan, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,9 +41,20 @@ def target_of(folder: Path, source: Path) -> Path:
     return copies.target_of(folder, source, "student")
 
 
-def write(target: Path, source: Path, network: nn.Module, plan: Plan, facts: Mapping[str, Any]) -> None:
-    """Write a student: whole or not at all. `facts` say how it was trained."""
-    copies.write(target, source, network, kept(source) | recommendation(plan, facts), facts)
+def write(target: Path, source: Path, network: nn.Module, plans: Sequence[Plan], facts: Mapping[str, Any]) -> None:
+    """Write a student: whole or not at all. It recommends the first of its plans; `facts` say how it was trained."""
+    plan, *others = plans
+    copies.write(target, source, network, kept(source) | recommendation(plan, facts), facts, plans=others)
+
+
+def plans_of(method: Plans, network: Network) -> list[Plan]:
+    """The plans that a student knows, its own first, and those of `LADDER` in which its method says how it draws."""
+    own = method.plan(network)
+    found = [own]
+    for rows in LADDER:
+        with suppress(InvalidInput):
+            found += [method.plan(network, rows)] if rows != len(own.rows) else []
+    return found
 
 
 def kept(source: Path) -> dict[str, Any]:

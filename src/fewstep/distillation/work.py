@@ -170,13 +170,13 @@ class Work(NamedTuple):
         module, network = student.module.eval().requires_grad_(False), student.at(self.teacher.guidance)
         cost = Cost(self.source.count, nfe_of(self.teacher.order.plan, drawn.data), drawn.data.seconds, seconds)
         report = report_of(network, method, drawn.judge, cost, step, self.settings.steps, self.measuring.tune)
-        plan = method.plan(network)
+        plans = files.plans_of(method, network)
         if self.settings.adapter is not None:
             module, changes = lora.merged(module)
-            lora.write_lora(self.folder, self.origin, changes, plan)
+            lora.write_lora(self.folder, self.origin, changes, plans[0])
         of = {"teacher": original_of(self.teacher.pipe), "guidance": self.teacher.guidance, "step": step}
         of |= {"scales": list(self.scales)} if self.scales else {}
         target = files.target_of(self.folder, self.origin)
-        files.write(target, self.origin, module, plan, {"student": of, **run.known_as})
+        files.write(target, self.origin, module, plans, {"student": of, **run.known_as})
         write_whole(self.folder / REPORT, json.dumps(report.to_json(), indent=1).encode())
         return report

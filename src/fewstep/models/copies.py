@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from torch import nn
 
 from fewstep import zoo
 from fewstep.core.errors import InvalidInput
+from fewstep.core.plan import Plan
 from fewstep.models.adapted import is_adapted
 from fewstep.models.folder import read_json
+from fewstep.models.plans import plans_of
 from fewstep.models.quiet import quiet
 from fewstep.zoo.network import UNet
 
@@ -55,12 +57,26 @@ def write(
     recommended: Mapping[str, Any],
     facts: Mapping[str, Any],
     facts_in: str = FACTS[0],
+    plans: Sequence[Plan] = (),
 ) -> None:
-    """Write a copy: whole or not at all. `facts` say how it was trained, in a folder in the file `facts_in`."""
+    """Write a copy: whole or not at all. `facts` say how it was trained, in a folder in the file `facts_in`.
+
+    `plans` are those that lie with it, beside the one that it recommends.
+    """
     if source.is_file():
+        write_plans(plans_of(target), plans)
         _write_file(target, source, network, recommended, facts)
     else:
-        _write_folder(target, source, network, recommended, facts, facts_in)
+        _write_folder(target, source, network, recommended, {facts_in: facts}, plans)
+
+
+def write_plans(folder: Path, plans: Sequence[Plan]) -> None:
+    """Write plans into a folder, by their rows, in the place of those there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if plans:
+        folder.mkdir(parents=True)
+    for plan in plans:
+        plan.save(folder / f"{len(plan.rows)}.json")
 
 
 def _write_file(
@@ -78,8 +94,8 @@ def _write_folder(
     source: Path,
     network: nn.Module,
     recommended: Mapping[str, Any],
-    facts: Mapping[str, Any],
-    facts_in: str,
+    facts: Mapping[str, Mapping[str, Any]],
+    plans: Sequence[Plan],
 ) -> None:
     part = next(name for name in NETWORKS if (source / name).is_dir())
     for left in target.parent.glob(f".{target.name}.*"):  # by a kill
@@ -91,7 +107,9 @@ def _write_folder(
             network.save_pretrained(made / part, safe_serialization=True)  # type: ignore[operator]  # of diffusers
         if recommended:
             (made / RECOMMENDED).write_text(json.dumps(dict(recommended)) + "\n")
-        (made / facts_in).write_text(json.dumps(dict(facts), indent=1) + "\n")
+        for name, values in facts.items():
+            (made / name).write_text(json.dumps(dict(values), indent=1) + "\n")
+        write_plans(made / "plans", plans)
         if target.exists():
             shutil.rmtree(target)
         os.replace(made, target)
