@@ -158,12 +158,15 @@ def test_data_paths_and_threads_that_do_not_fit_are_refused(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("schedule", [schedules.linear(), schedules.cosine()])
 def test_training_times_have_a_logistic_lambda_of_scale_one(schedule: schedules.Schedule) -> None:
-    """Its quantiles are log(p / (1 - p)); what the schedule cuts off is less than a thousandth here."""
+    """Its quantiles are log(p / (1 - p)), of the shares that the schedule leaves."""
     method = DigitsRecipe().method
     network = fs.Network(nn.Identity(), schedule, "v_prediction")
     share = np.array([0.2, 0.5, 0.8])
     times = distribution(method.times, method.mean, method.deviation, network).at(network, share)
-    assert schedule.lam(times) == pytest.approx([np.log(4), 0.0, -np.log(4)], abs=0.02)
+    ends = 1 / (1 + np.exp(schedule.lam(np.array([schedule.t_min, schedule.t_max]))))
+    left = ends[0] + (ends[1] - ends[0]) * share
+    assert schedule.lam(times) == pytest.approx(-np.log(left / (1 - left)), abs=1e-6)
+    assert schedule.lam(times) == pytest.approx([np.log(4), 0.0, -np.log(4)], abs=0.05)
 
 
 class Told(nn.Module):
