@@ -1,6 +1,6 @@
 """The shipped few-step student of the scenes: made from a trained student, and measured beside its teacher.
 
-    fewstep distill refinement scenes --prompts .. --output runs/turbo     # see docs/scenes.md for the whole command
+    fewstep distill endpoint scenes --prompts .. --output runs/turbo     # see docs/scenes.md for the whole command
     python benchmarks/scenes_student.py make runs/turbo/student            # writes the folder that ships
     python benchmarks/scenes_student.py measure --prompts 4000             # adherence of both, paired
 
@@ -18,7 +18,7 @@ import numpy as np
 
 import fewstep as fs
 from fewstep import zoo
-from fewstep.distillation import Refinement, lora_of, write_adapted
+from fewstep.distillation import Endpoint, lora_of, write_adapted
 from fewstep.files import write_whole
 from fewstep.zoo.scenes.check import adheres, read_picture
 from fewstep.zoo.scenes.prompts import Prompt, held_out_prompts
@@ -36,7 +36,7 @@ def make(student: Path) -> None:
     networks = [pipe.model.denoiser().module for pipe in (base, tuned)]
     changes = lora_of(networks[0], networks[1], MOST_BYTES)  # type: ignore[arg-type]
     target = zoo.shipped_path("scenes").with_name(NAME)
-    method = Refinement(rows=max(ROWS))
+    method = Endpoint(rows=max(ROWS))
     plans = [method.plan(base.model.denoiser(), rows) for rows in sorted(ROWS, reverse=True)]
     facts = json.loads((student / "distillation.json").read_text())
     write_adapted(target, "scenes", changes, plans, facts)

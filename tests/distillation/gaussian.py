@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import fewstep as fs
+from fewstep.distillation.recording import Recorded
 from fewstep.training import Batch, Draws
 
 DIMENSIONS = 3
@@ -88,7 +89,9 @@ def exact(data: Gaussian, schedule: fs.schedules.Schedule, times: Sequence[float
 
 
 class Samples:
-    """Endless data, sample by number; with a `plan`, pairs of noise and what it makes of them by `network`."""
+    """Endless data, sample by number; with a `plan`, pairs of noise and what it makes of them by `network`, and all the
+    states on the way.
+    """
 
     count = None
     identity: ClassVar[dict[str, str]] = {"data": "gaussian"}
@@ -102,7 +105,9 @@ class Samples:
             return Batch(self.data.data(draws.normal("data", (DIMENSIONS,)).double()))
         noise = draws.normal("pair", (DIMENSIONS,)).double()
         assert self.network is not None
-        return Batch(fs.sample(self.pairs, self.network, start=noise * self.pairs.entry[1]), noise)
+        way = Recorded(self.network)
+        ends = fs.sample(self.pairs, way, start=noise * self.pairs.entry[1])
+        return Batch(ends, noise, along=torch.stack(way.states, dim=1))
 
 
 def product(factors: Sequence[Tensor]) -> Tensor:

@@ -18,7 +18,7 @@ from fewstep.cli.output import JSON, note, progress, show_json, show_table, wait
 from fewstep.cli.values import LABELS, Pair, mapping
 from fewstep.core import InvalidInput, unknown_name
 
-METHODS = ("regression", "refinement", "progressive", "guidance", "consistency", "lcm", "reflow")
+METHODS = ("regression", "endpoint", "progressive", "guidance", "consistency", "lcm", "reflow")
 TARGETS = ("all", "linear", "attention")
 """Here too, so that the help needs no torch."""
 
@@ -127,13 +127,13 @@ TARGETS = ("all", "linear", "attention")
 def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
     """Train a student of few evaluations from TEACHER, the digits by default, with guidance inside.
 
-    METHOD is regression (the student draws by its own plan of 1 to 8 rows and ends where the teacher does), refinement
-    (one student for 1, 2 and 4 rows, each of which goes on from what the one before has drawn), progressive (two steps
-    become one, again and again), guidance (the scale becomes an input, so guided rows cost one evaluation), consistency
-    (one estimate all along a trajectory), lcm (the same, of the guided teacher in steps of DDIM) or reflow (a flow's
-    own ways made straight); or FILE.py:CLASS, a method of your own, whose file is run. The teacher first draws the
-    pictures to learn from. Ctrl-C stops; the same command goes on to the same weights. At the end a report says how
-    near the student is to the teacher on other noise, beside the strongest samplers without training.
+    METHOD is regression (the student draws by its own plan of 1 to 8 rows and ends where the teacher does), endpoint
+    (every state of the teacher's trajectory is mapped to its end, for one student in any number of rows), progressive
+    (two steps become one, again and again), guidance (the scale becomes an input, so guided rows cost one evaluation),
+    consistency (one estimate all along a trajectory), lcm (the same, of the guided teacher in steps of DDIM) or reflow
+    (a flow's own ways made straight); or FILE.py:CLASS, a method of your own, whose file is run. The teacher first
+    draws the pictures to learn from. Ctrl-C stops; the same command goes on to the same weights. At the end a report
+    says how near the student is to the teacher on other noise, beside the strongest samplers without training.
 
     \b
         fewstep distill regression

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import place, settings
+from fewstep.cli import place, settings, trainer
 from fewstep.cli.app import Failure
 from fewstep.cli.headings import DATA, LAST, NETWORK, OBJECTIVE, TRAINING, Command, option
 from fewstep.cli.output import JSON, note, progress, show_json
@@ -113,6 +113,7 @@ def model(data: str, start: str | None, as_json: bool, **given: Any) -> None:
         fewstep generate runs/photos/model.safetensors --labels 0-3
         fewstep train model photos --from models/sd15 --rate 1e-5
     """
+    trainer.alone("fewstep train model")
     how = settings.settings_of(given)
     method = method_of(given)
     begin = beginning(start, given)

@@ -9,6 +9,7 @@ found.pipe([3, 1, 4])
 from fewstep.distillation import consistency
 from fewstep.distillation.consistency import Consistency
 from fewstep.distillation.distill import Distilled, Watch, distill, forecast
+from fewstep.distillation.endpoint import Endpoint
 from fewstep.distillation.extraction import lora_of
 from fewstep.distillation.guidance import GuidanceInput
 from fewstep.distillation.health import Checks, Health
@@ -16,7 +17,6 @@ from fewstep.distillation.lcm import LatentConsistency
 from fewstep.distillation.lora import write_adapted
 from fewstep.distillation.own import is_path, method_class
 from fewstep.distillation.progressive import Progressive
-from fewstep.distillation.refinement import Refinement
 from fewstep.distillation.reflow import Reflow
 from fewstep.distillation.regression import Regression
 from fewstep.distillation.report import Report
@@ -25,7 +25,7 @@ from fewstep.training import Adapter, Settings
 
 METHODS = {
     method.name: method
-    for method in (Regression, Refinement, Progressive, GuidanceInput, Consistency, LatentConsistency, Reflow)
+    for method in (Regression, Endpoint, Progressive, GuidanceInput, Consistency, LatentConsistency, Reflow)
 }
 """The methods by name."""
 PRESETS = {Consistency.name: consistency.PRESETS}
@@ -38,12 +38,12 @@ __all__ = [
     "Checks",
     "Consistency",
     "Distilled",
+    "Endpoint",
     "GuidanceInput",
     "Health",
     "LatentConsistency",
     "Measuring",
     "Progressive",
-    "Refinement",
     "Reflow",
     "Regression",
     "Report",

@@ -21,6 +21,7 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.base import Denoiser, Level
+from fewstep.distillation.recording import Recorded
 from fewstep.pipeline import Order, Pipeline
 from fewstep.pipeline.stages import Conditioned, check, denoiser_of, encode
 from fewstep.run.eager import NonFinite, sample
@@ -39,10 +40,15 @@ ALONE = Processes()
 
 @dataclass(frozen=True, eq=False)
 class Teacher:
-    """How a teacher draws: its pipeline and an order of one image of each subject, at its guidance and by its plan."""
+    """How a teacher draws: its pipeline and an order of one image of each subject, at its guidance and by its plan.
+
+    Attributes:
+        along: the times at which the states of its trajectories are kept too.
+    """
 
     pipe: Pipeline
     order: Order
+    along: tuple[float, ...] = ()
 
     @staticmethod
     def of(pipe: Pipeline, subjects: Sequence[Any] | None, guidance: float | None, steps: int | None) -> Teacher:
@@ -73,11 +79,25 @@ class Teacher:
         """Whether it is guided, at two evaluations a row."""
         return self.pipe.model.conditioner.guides_away(self.order.drawing.guidance)
 
+    def keeping(self, along: Sequence[float]) -> Teacher:
+        """The same teacher, which keeps states at some times. Raises `InvalidInput` for times that it does not meet."""
+        met = [row.t for row in self.order.plan.rows]
+        strange = [time for time in along if time not in met]
+        if strange:
+            recipe = self.order.plan.recipe
+            raise InvalidInput(
+                f"the method learns from the teacher's states at {len(along)} times, and the teacher's plan, "
+                f"{len(met)} rows of {recipe.sampler} on {recipe.grid}, does not meet {strange[0]:g}: give the teacher "
+                f"{len(along)} steps or a multiple, and the method grid={recipe.grid}"
+            )
+        return replace(self, along=tuple(along))
+
     @property
     def identity(self) -> dict[str, Any]:
         """What decides what it draws, as plain JSON values."""
         subjects = list(self.order.drawing.subjects)
-        return {
+        kept = {"along": list(self.along)} if self.along else {}
+        return kept | {
             "teacher": self.pipe.model.digest,
             "plan": self.order.plan.digest,
             "guidance": self.guidance,
@@ -123,6 +143,7 @@ class Pairs:
             they need not fit into it.
         first: the number of the first pair.
         seconds: that drawing them took; None where a part does not say.
+        along: (up to 512, levels, c, h, w) each, the states on the way, where the teacher keeps them.
     """
 
     teacher: Teacher
@@ -130,6 +151,7 @@ class Pairs:
     parts: tuple[Tensor, ...]
     first: int = 0
     seconds: float | None = None
+    along: tuple[Tensor, ...] = ()
 
     @property
     def count(self) -> int:
@@ -148,8 +170,12 @@ class Pairs:
 
     def states(self, numbers: Sequence[int]) -> Tensor:
         """(B, c, h, w) on the host, of some pairs by their numbers from 0."""
+        return self.rows(self.parts, numbers)
+
+    def rows(self, parts: Sequence[Tensor], numbers: Sequence[int]) -> Tensor:
+        """(B, ..) of parts that are stored as the states are."""
         size = len(self.parts[0])
-        return torch.stack([self.parts[number // size][number % size] for number in numbers])
+        return torch.stack([parts[number // size][number % size] for number in numbers])
 
     def batch(self, numbers: Sequence[int]) -> Batch:
         """Some pairs, by their numbers from 0."""
@@ -158,7 +184,8 @@ class Pairs:
         states = self.states(numbers).to(device)
         # Where others are guided and none of these is, each is guided away from itself, which changes nothing.
         away = found.positive if found.negative is None and self.conditions.guided else found.negative
-        return Batch(states, noise_of(own, self.shape, device), found.positive, away)
+        along = self.rows(self.along, numbers).to(device) if self.along else None
+        return Batch(states, noise_of(own, self.shape, device), found.positive, away, along=along)
 
 
 def noise_of(numbers: Sequence[int], shape: Sequence[int], device: torch.device | str) -> Tensor:
@@ -198,7 +225,8 @@ def drawn(
     parts = [kept(path_of(folder, numbers), teacher, len(numbers)) for numbers in ranges]
     took = [part.seconds for part in parts if part.seconds is not None]
     seconds = sum(took) if len(took) == len(parts) else None
-    return Pairs(teacher, conditions, tuple(part.states for part in parts), first, seconds)
+    along = tuple(part.along for part in parts if part.along is not None)
+    return Pairs(teacher, conditions, tuple(part.states for part in parts), first, seconds, along)
 
 
 def path_of(folder: Path, numbers: range) -> Path:
@@ -211,13 +239,15 @@ def blank(teacher: Teacher, count: int) -> Pairs:
     shape = teacher.pipe.model.state_shape(teacher.order.drawing.height, teacher.order.drawing.width)
     some = noise_of(range(min(BLANK, count)), shape, "cpu")
     whole, left = divmod(count, len(some))
-    return Pairs(teacher, Conditions(teacher), (*[some] * whole, *([some[:left]] if left else [])))
+    parts = (*[some] * whole, *([some[:left]] if left else []))
+    along = tuple(part[:, None].expand(-1, len(teacher.along), *shape) for part in parts) if teacher.along else ()
+    return Pairs(teacher, Conditions(teacher), parts, along=along)
 
 
 def bytes_of(teacher: Teacher, count: int) -> int:
     """Of so many pairs on the disk."""
     shape = teacher.pipe.model.state_shape(teacher.order.drawing.height, teacher.order.drawing.width)
-    return 4 * count * math.prod(shape)
+    return count * math.prod(shape) * (4 + 2 * len(teacher.along))
 
 
 def seconds_of(teacher: Teacher, pairs: Pairs, batch: int) -> float:
@@ -235,36 +265,48 @@ def seconds_of(teacher: Teacher, pairs: Pairs, batch: int) -> float:
 
 
 class Part(NamedTuple):
-    """Some pairs from a file: the teacher's states, and the seconds that drawing them took, where it says so."""
+    """Some pairs from a file: the teacher's states, the seconds that drawing them took, where it says so, and the
+    states on the way, where they are kept.
+    """
 
     states: Tensor
     seconds: float | None
+    along: Tensor | None = None
 
 
 def kept(path: Path, teacher: Teacher, count: int) -> Part:
     """A part. Raises `InvalidInput` for one of something else, or that is damaged."""
     drawing = teacher.order.drawing
-    shape = (count, *teacher.pipe.model.state_shape(drawing.height, drawing.width))
+    shape = teacher.pipe.model.state_shape(drawing.height, drawing.width)
+    shapes = {"states": (count, *shape)} | ({"along": (count, len(teacher.along), *shape)} if teacher.along else {})
     try:
         file = container.inspect(path)
         of = json.loads(file.metadata["pairs"])
         seconds = float(file.metadata["seconds"]) if "seconds" in file.metadata else None
-        if file.shapes != {"states": shape}:
-            raise ValueError(f"{file.shapes} for {shape}")
+        same = of == json.loads(json.dumps(teacher.identity))
+        if same and file.shapes != shapes:
+            raise ValueError(f"{file.shapes} for {shapes}")
     except (ValueError, KeyError) as error:
         raise InvalidInput(f"{path} is damaged ({error}): remove it, and it is drawn again") from error
-    if of != json.loads(json.dumps(teacher.identity)):
+    if not same:
         raise InvalidInput(
             f"{path} holds pairs of another teacher, plan, guidance or other subjects: give another folder, or remove "
             "it"
         )
-    return Part(file.tensors()["states"], seconds)
+    tensors = file.tensors()
+    return Part(tensors["states"], seconds, tensors.get("along"))
 
 
 def write_part(path: Path, teacher: Teacher, conditions: Conditions, numbers: range, batch: int) -> None:
     """Draw some pairs, and write their states whole or not at all. Raises `InvalidInput` where some are not finite."""
     began = time.perf_counter()
-    states = torch.cat([solved(teacher, conditions, numbers[i : i + batch]) for i in range(0, len(numbers), batch)])
+    some = [numbers[i : i + batch] for i in range(0, len(numbers), batch)]
+    if teacher.along:
+        found = [followed(teacher, conditions, each) for each in some]
+        tensors = {"states": torch.cat([end for end, _ in found]), "along": torch.cat([along for _, along in found])}
+    else:
+        tensors = {"states": torch.cat([solved(teacher, conditions, each) for each in some])}
+    states = tensors["states"]
     seconds = time.perf_counter() - began
     lost = (~states.isfinite().flatten(1).all(dim=1)).nonzero().flatten().tolist()
     if lost:
@@ -274,7 +316,7 @@ def write_part(path: Path, teacher: Teacher, conditions: Conditions, numbers: ra
             f"{len(lost)} of {len(states)} pictures of the teacher are NaN or infinite, of {named[:8]!r:.300}: leave "
             "these out, or use a lower guidance scale"
         )
-    container.write(path, {"states": states}, {"pairs": teacher.identity, "seconds": seconds})
+    container.write(path, tensors, {"pairs": teacher.identity, "seconds": seconds})
 
 
 def solved(teacher: Teacher, conditions: Conditions, numbers: Sequence[int], plan: Plan | None = None) -> Tensor:
@@ -285,6 +327,18 @@ def solved(teacher: Teacher, conditions: Conditions, numbers: Sequence[int], pla
     denoiser = denoiser_of(model, drawing.guidance, conditions.of(numbers), plan)
     noise = noise_of(numbers, model.state_shape(drawing.height, drawing.width), model.device)
     return run(plan, denoiser, noise, numbers)
+
+
+def followed(teacher: Teacher, conditions: Conditions, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """(B, c, h, w) what the teacher makes of the noise of some pairs, and (B, levels, c, h, w) its states on the way.
+
+    These are in half precision, whose rounding is far below the noise in them.
+    """
+    model, order = teacher.pipe.model, teacher.order
+    recorded = Recorded(denoiser_of(model, order.drawing.guidance, conditions.of(numbers), order.plan))
+    noise = noise_of(numbers, model.state_shape(order.drawing.height, order.drawing.width), model.device)
+    ends = run(order.plan, recorded, noise, numbers)
+    return ends, torch.stack([recorded.at(time).half().cpu() for time in teacher.along], dim=1)
 
 
 def run(plan: Plan, denoiser: Denoiser, noise: Tensor, numbers: Sequence[int]) -> Tensor:

@@ -21,9 +21,10 @@ from torch import Tensor
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
-from fewstep.denoise.base import Denoiser, Level, Wrapper
+from fewstep.denoise.base import Level
 from fewstep.denoise.convert import Network
 from fewstep.distillation.learned import PLAN, LearnedPlan, PlanRole
+from fewstep.distillation.recording import Recorded
 from fewstep.solvers.compiler import compile
 from fewstep.solvers.registry import SAMPLERS
 from fewstep.training import (
@@ -87,7 +88,7 @@ class Regression:
         plan, rows = self.plan(student.network), Recorded(student.answering(batch))
         with torch.no_grad():
             unrolled(plan, rows, noise_of(batch) * plan.entry[1])
-        learned = LearnedPlan(plan, schedule_of(student.network), torch.stack(rows.seen))
+        learned = LearnedPlan(plan, schedule_of(student.network), torch.stack(rows.answers))
         return {PLAN: PlanRole(student.network, rate=self.plan_rate, learned=learned)}
 
     def memory(self) -> Memory:
@@ -112,19 +113,6 @@ def noise_of(batch: Batch) -> Tensor:
     if batch.noise is None:
         raise InvalidInput("regression learns from pairs of noise and what the teacher makes of it: give those")
     return batch.noise
-
-
-class Recorded(Wrapper):
-    """A denoiser that keeps what it answered."""
-
-    def __init__(self, denoiser: Denoiser) -> None:
-        super().__init__(denoiser)
-        self.seen: list[Tensor] = []
-
-    def estimate(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        found = super().estimate(x, level)
-        self.seen.append(found[0])
-        return found
 
 
 @lru_cache(maxsize=16)  # every step asks for it

@@ -8,7 +8,7 @@ nothing, whatever was learnt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from fewstep.core.schedule import Schedule
-from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.convert import Network
 from fewstep.distillation.pairs import Pairs, noise_of
+from fewstep.distillation.recording import Recorded
 from fewstep.distillation.regression import unrolled
 from fewstep.pipeline.stages import denoiser_of
 from fewstep.training import schedule_of
@@ -97,29 +97,12 @@ class Trajectories:
         return (squared / float(self.pairs.states(range(self.pairs.count)).double().square().sum())) ** 0.5
 
 
-@dataclass
-class Recorder:
-    """A denoiser that keeps the states that it is asked for at some rows of a plan."""
-
-    inner: Denoiser
-    rows: Sequence[int]
-    asked: int = 0
-    states: list[Tensor] = field(default_factory=list)
-
-    def estimate(self, x: Tensor, level: Level) -> tuple[Tensor, Tensor]:
-        """That of the denoiser."""
-        if self.asked in self.rows:
-            self.states.append(x.cpu())
-        self.asked += 1
-        return self.inner.estimate(x, level)
-
-
 @torch.no_grad()
 def followed(pairs: Pairs, part: Sequence[int], rows: Sequence[int]) -> list[Tensor]:
     """The states at some rows of the teacher's plan, from the noise of some pairs."""
     teacher, numbers = pairs.teacher, [pairs.first + i for i in part]
     model, order = teacher.pipe.model, teacher.order
     denoiser = denoiser_of(model, order.drawing.guidance, pairs.conditions.of(numbers), order.plan)
-    recorder = Recorder(denoiser, rows)
-    unrolled(order.plan, recorder, noise_of(numbers, pairs.shape, model.device) * order.plan.entry[1])
-    return recorder.states
+    recorded = Recorded(denoiser)
+    unrolled(order.plan, recorded, noise_of(numbers, pairs.shape, model.device) * order.plan.entry[1])
+    return [recorded.states[row].cpu() for row in rows]

@@ -96,6 +96,9 @@ class Work(NamedTuple):
         method.phase(0, settings.steps)
         teacher = Teacher.of(pipe, source.subjects, source.guidance, source.steps)
         check_guidance(method, teacher)
+        along = getattr(method, "along", None)
+        if along is not None:
+            teacher = teacher.keeping(along(schedule_of(pipe.model.denoiser())))
         features, scales = features_of(pipe, measuring.clip), scales_of(method, teacher)
         return Work(
             teacher, method, Path(folder), settings, source, measuring, place, processes, origin, features, scales

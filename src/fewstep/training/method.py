@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
-from fewstep.denoise.base import Denoiser, picked
+from fewstep.denoise.base import Denoiser
 from fewstep.denoise.convert import Network
 from fewstep.denoise.guided import Guided
 from fewstep.training.adapter import Adapter, is_change
@@ -80,6 +80,8 @@ class Batch:
         noise: (B, ..) of pairs, unit; None where images are not paired with noise.
         condition, negative: keyword arguments of the network, with the batch first; without `negative` nothing guides.
         scales: (B,) of guidance, where each sample has its own.
+        along: (B, levels, ..) states of the teacher's trajectories of which the data are the ends, where a method asks
+            for them.
     """
 
     data: Tensor
@@ -87,19 +89,10 @@ class Batch:
     condition: Mapping[str, Any] = field(default_factory=dict)
     negative: Mapping[str, Any] | None = None
     scales: tuple[float, ...] | None = None
+    along: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.data)
-
-    def part(self, places: Sequence[int]) -> Batch:
-        """The samples at some places."""
-        noise = None if self.noise is None else picked(self.noise, places)
-        condition = {name: picked(value, places) for name, value in self.condition.items()}
-        negative = None
-        if self.negative is not None:
-            negative = {name: picked(value, places) for name, value in self.negative.items()}
-        scales = None if self.scales is None else tuple(self.scales[place] for place in places)
-        return Batch(picked(self.data, places), noise, condition, negative, scales)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,9 +187,9 @@ class Memory(NamedTuple):
 class Method(Protocol):
     """A way of training; see the module's docstring.
 
-    It may also say `memory() -> Memory`, without which one graph and no copy are counted, and
-    `roles(student, batch) -> dict[str, Role]`: what else takes part, made once from the student as it begins and a few
-    samples.
+    It may also say `memory() -> Memory`, without which one graph and no copy are counted; `along(schedule)`, the times
+    at which it learns from states of the teacher's trajectories; and `roles(student, batch) -> dict[str, Role]`, what
+    else takes part, made once from the student as it begins and a few samples.
     """
 
     name: ClassVar[str]

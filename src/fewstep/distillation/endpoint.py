@@ -1,0 +1,105 @@
+"""Regression on the endpoint: every state of the teacher's trajectory is mapped to the picture that it ends in.
+
+The teacher's trajectories are drawn once, with their states x_k at some levels of noise, and the student's estimate of
+the data at each of them is to be the end:
+
+    loss = |D(x_k, k) - x_0|^2
+
+That is the consistency function (Song et al. 2023, arXiv 2303.01469) by its definition. Nothing is bootstrapped, so no
+error of the student's own estimate at a lower level becomes a target at a higher one; the price is the trajectories.
+At the first level alone it is knowledge distillation (Luhman & Luhman 2021, arXiv 2101.02388).
+
+The student draws by DDIM over some of the levels, in any number of rows up to theirs. A row is given what the one
+before estimated with the noise that it saw, at a level where less is left to decide, and mends what that got wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+import torch
+
+from fewstep.core.errors import InvalidInput
+from fewstep.core.plan import Plan
+from fewstep.core.schedule import Schedule
+from fewstep.denoise.convert import Network
+from fewstep.solvers.compiler import compile
+from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
+from fewstep.training.levels import at_times
+
+MOST_LEVELS = 100
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Settings of regression on the endpoint.
+
+    Attributes:
+        rows: of the plan that the student recommends, 1 to `levels`.
+        levels: times of the trajectories that it learns, on the grid; the teacher's own steps have to meet them, so
+            they are this number or a multiple of it.
+        first: the share of the samples that learn the noisiest level, which every drawing begins with, above 0 and at
+            most 1; the others are shared out evenly to the lower ones.
+        grid: of the levels.
+    """
+
+    name: ClassVar[str] = "endpoint"
+    needs: ClassVar[Needs] = Needs(teacher=True, pairs=True)
+
+    rows: int = 4
+    levels: int = 10
+    first: float = 0.4
+    grid: str = "trailing"
+
+    def __post_init__(self) -> None:
+        for name, most in (("levels", MOST_LEVELS), ("rows", self.levels)):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= most:
+                raise InvalidInput(f"{name} must be a whole number from 1 to {most}, got {value!r}")
+        if isinstance(self.first, bool) or not isinstance(self.first, int | float) or not 0 < self.first <= 1:
+            raise InvalidInput(f"first, a share of the samples, must be above 0 and at most 1, got {self.first!r}")
+
+    def along(self, schedule: Schedule) -> tuple[float, ...]:
+        """The times of the teacher's trajectories that are kept, the noisiest first."""
+        return levels_of(schedule, self.levels, self.grid)
+
+    def phase(self, step: int, steps: int) -> Phase:
+        return one_stage(step, steps)
+
+    def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
+        if batch.along is None:
+            raise InvalidInput(
+                "endpoint learns from the teacher's trajectories: give their states along with their end"
+            )
+        role = roles[STUDENT]
+        chosen = self.chosen(draws)
+        x = batch.along[torch.arange(len(batch)), torch.from_numpy(chosen)].to(batch.data.dtype)
+        times = np.array(self.along(schedule_of(role.network)))[chosen]
+        estimate = role.answering(batch).estimate(x, at_times(schedule_of(role.network), times, x))[0]
+        yield Loss(STUDENT, (estimate - batch.data).square().mean())
+
+    def chosen(self, draws: Draws) -> np.ndarray:
+        """(B,) which level each sample learns."""
+        share = draws.spread("level")
+        if self.levels == 1:
+            return np.zeros(len(share), int)
+        lower = 1 + np.floor((share - self.first) / (1 - self.first + 1e-12) * (self.levels - 1)).astype(int)
+        return np.where(share < self.first, 0, np.clip(lower, 1, self.levels - 1))
+
+    def plan(self, network: Network, rows: int | None = None) -> Plan:
+        schedule, rows = schedule_of(network), self.rows if rows is None else rows
+        if not 1 <= rows <= self.levels:
+            raise InvalidInput(f"a student by endpoint draws in 1 to {self.levels} rows, its levels, got {rows}")
+        places = np.floor(np.linspace(0, self.levels, rows, endpoint=False)).astype(int)
+        times = [self.along(schedule)[place] for place in places]
+        return compile("ddim", schedule=schedule, times=[*times, schedule.t_clean])
+
+
+@lru_cache(maxsize=16)  # every step asks for it
+def levels_of(schedule: Schedule, levels: int, grid: str) -> tuple[float, ...]:
+    """The times of a grid of so many steps, without the clean one."""
+    return tuple(row.t for row in compile("ddim", schedule=schedule, steps=levels, grid=grid).rows)
