@@ -70,7 +70,7 @@ def summary_of(network: fs.Network, plan: fs.Plan, images: int, first: int) -> S
     for begin in range(first, first + images, AT_ONCE):
         seeds = range(begin, min(begin + AT_ONCE, first + images))
         labels = torch.tensor([seed % 10 for seed in seeds])
-        drawn: Tensor = fs.sample(plan, network.given({"label": labels}), shape=(1, 8, 8), seed=list(seeds))
+        drawn: Tensor = fs.sample(plan, network.given({"label": labels}), shape=(len(seeds), 1, 8, 8), seed=list(seeds))
         found.update(drawn.clamp(-1, 1))
     return found
 

@@ -146,7 +146,7 @@ def test_the_defaults_in_the_help_are_those_of_the_settings(call: Call) -> None:
     usual = {param.name: param.default for param in command.distill.params}
     usual_settings, source = fs.distillation.Settings(), fs.distillation.Source()
     own = {one.name: getattr(usual_settings, one.name) for one in fields(usual_settings) if one.name in usual}
-    assert len(own) == 8
+    assert len(own) == 9
     assert {name: usual[name] for name in own} == own
     assert (usual["count"], usual["held_out"]) == (source.count, source.held_out)
     assert source.steps is None

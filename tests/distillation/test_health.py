@@ -97,8 +97,8 @@ def test_the_best_weights_are_the_student_and_the_report_says_of_which_step(
     kept = container.inspect(tmp_path / f"a/states/{BEST}").tensors()
     average = weights(tmp_path / "a", 20)
     own = dict(found.pipe.model.denoiser().module.named_parameters())  # type: ignore[union-attr]
-    assert all(torch.equal(kept[name], average[f"student.average.0.05.{name}"]) for name in kept)
-    assert all(torch.equal(own[name], kept[name]) for name in kept)
+    assert all(torch.equal(kept[f"student.{name}"], average[f"student.average.0.05.{name}"]) for name in own)
+    assert all(torch.equal(own[name], kept[f"student.{name}"]) for name in own)
     assert json.loads((tmp_path / "a/report.json").read_text())["step"] == 20
 
 

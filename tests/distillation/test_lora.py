@@ -67,7 +67,7 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def drawn_by(own: Any, plan: fs.Plan, guidance: float = 1.0) -> torch.Tensor:
     """Latents of a pipeline of diffusers by a plan."""
-    own.scheduler = PlanScheduler.from_plan(plan, own.scheduler.config, init_noise="entry")
+    own.scheduler = PlanScheduler.from_plan(plan, own.scheduler.config)
     own.set_progress_bar_config(disable=True)
     settings = {"num_inference_steps": len(plan.rows), "output_type": "latent", "guidance_scale": guidance}
     return own(PROMPTS, latents=noise((2, 4, 8, 12)), **settings, **SIZE).images

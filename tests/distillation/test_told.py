@@ -107,7 +107,7 @@ def test_what_cannot_be_told_is_refused_before_anything_is_written(
 ) -> None:
     teacher = tiny.write(tmp_path / "tiny.safetensors")
     with pytest.raises(InvalidInput, match=said):
-        distill(teacher, method, tmp_path / "run", settings=FEW, source=source, **options)
+        distill(teacher, method, tmp_path / "run", settings=replace(FEW, **options), source=source)
     assert not (tmp_path / "run").exists()
 
 
@@ -136,7 +136,11 @@ def test_lcm_scheduler_draws_with_the_lora_what_the_student_draws(
 
     write("sd", tmp_path / "sd")
     found = distill(
-        tmp_path / "sd", LatentConsistency(), tmp_path / "run", settings=FEW, source=WORDS, adapter=Adapter(rank=4)
+        tmp_path / "sd",
+        LatentConsistency(),
+        tmp_path / "run",
+        settings=replace(FEW, adapter=Adapter(rank=4)),
+        source=WORDS,
     )
     assert found.lora is not None
     pipe, plan, seeds = fs.load(found.path), found.pipe.plan(), [3, 4]

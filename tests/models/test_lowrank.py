@@ -120,7 +120,7 @@ def test_its_digest_is_over_the_base_and_both_files(shelf: Path) -> None:
 
 
 def test_a_student_is_distilled_from_what_it_was_made_from(shelf: Path) -> None:
-    with pytest.raises(InvalidInput, match="tiny-turbo holds only what differs from another model: distil that one"):
+    with pytest.raises(InvalidInput, match="tiny-turbo holds only what differs from another model: give that one"):
         source_of("tiny-turbo")
 
 

@@ -64,7 +64,7 @@ def latent_pool(autoencoder: Any, count: int, seed: int, path: Path) -> Pool:
                 mean = autoencoder.encode(x.permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist.mean
             latents.append((mean * autoencoder.config.scaling_factor).half())
     if ready is None:
-        ready = torch.cat(latents)
+        ready = torch.cat(latents).contiguous()  # as it is read from the file, since networks round by the layout
         container.write(path, {"latents": ready}, {"pool": facts})
     return Pool(ready, found, facts)
 
