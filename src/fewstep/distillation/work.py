@@ -100,9 +100,11 @@ class Work(NamedTuple):
         if along is not None:
             teacher = teacher.keeping(along(schedule_of(pipe.model.denoiser())))
         features, scales = features_of(pipe, measuring.clip), scales_of(method, teacher)
-        return Work(
+        work = Work(
             teacher, method, Path(folder), settings, source, measuring, place, processes, origin, features, scales
         )
+        work.roles(drawing.blank(teacher, 1))  # which refuses what cannot be trained
+        return work
 
     @property
     def batch(self) -> int:
