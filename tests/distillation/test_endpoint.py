@@ -109,20 +109,25 @@ def test_a_teacher_whose_steps_do_not_meet_the_levels_is_refused(tmp_path: Path)
         fs.InvalidInput,
         match=r"6 rows of .* on quadratic, does not meet .* 4 steps or a multiple.* grid=quadratic",
     ):
-        distill(model, Endpoint(levels=4), tmp_path / "run", source=Source(steps=6, count=16, held_out=16))
+        distill(
+            model, Endpoint(levels=4, grid="trailing"), tmp_path / "run", source=Source(steps=6, count=16, held_out=16)
+        )
     assert not (tmp_path / "run").exists()
 
 
 def test_a_student_knows_a_plan_for_each_number_of_rows(tmp_path: Path) -> None:
     found = distill(
         tiny.write(tmp_path / "tiny.safetensors"),
-        Endpoint(rows=2, levels=4, grid="quadratic"),
+        Endpoint(rows=2, levels=4),  # on the teacher's own grid
         tmp_path / "run",
         settings=Settings(steps=4, batch=8, state_every=2),
         source=Source(steps=4, count=16, held_out=16, guidance=2.0),
     )
     assert {rows: found.pipe(seed=1, steps=rows).nfe for rows in (1, 2, 4)} == {1: 1.0, 2: 2.0, 4: 4.0}
     assert found.pipe(seed=1).nfe == 2.0
+    assert [row.t for row in found.pipe.plan().rows] == list(
+        endpoint.levels_of(found.pipe.model.schedule, 4, "quadratic")[::2]
+    )
     with pytest.raises(fs.InvalidInput, match="a plan of its own of 1 or 2 or 4 steps, which decides steps"):
         found.pipe(steps=3)
     assert found.pipe(seed=1, preset="realtime").nfe == 1.0

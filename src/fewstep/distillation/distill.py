@@ -89,6 +89,7 @@ def distill(
             found.check()
     drawn = work.drawn(watch.pairs)
     roles = work.roles(drawn.data)
+    method = work.method
     plan_of(method, roles)
     run = work.run(roles, drawn.data)
     watcher = work.watcher(run, drawn.watched, watch.health) if processes.main else None

@@ -16,7 +16,7 @@ before estimated with the noise that it saw, at a level where less is left to de
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
 
@@ -32,6 +32,8 @@ from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, o
 from fewstep.training.levels import at_times
 
 MOST_LEVELS = 100
+ELSEWHERE = "trailing"
+"""The grid where the teacher's plan has none, as it was given its times."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Endpoint:
             they are this number or a multiple of it.
         first: the share of the samples that learn the noisiest level, which every drawing begins with, above 0 and at
             most 1; the others are shared out evenly to the lower ones.
-        grid: of the levels.
+        grid: of the levels; None is the teacher's own.
     """
 
     name: ClassVar[str] = "endpoint"
@@ -53,7 +55,7 @@ class Endpoint:
     rows: int = 4
     levels: int = 10
     first: float = 0.4
-    grid: str = "trailing"
+    grid: str | None = None
 
     def __post_init__(self) -> None:
         for name, most in (("levels", MOST_LEVELS), ("rows", self.levels)):
@@ -65,7 +67,11 @@ class Endpoint:
 
     def along(self, schedule: Schedule) -> tuple[float, ...]:
         """The times of the teacher's trajectories that are kept, the noisiest first."""
-        return levels_of(schedule, self.levels, self.grid)
+        return levels_of(schedule, self.levels, self.grid or ELSEWHERE)
+
+    def suited(self, plan: Plan) -> Endpoint:
+        """These settings for a teacher that draws by a plan."""
+        return replace(self, grid=plan.recipe.grid or ELSEWHERE) if self.grid is None else self
 
     def phase(self, step: int, steps: int) -> Phase:
         return one_stage(step, steps)

@@ -96,6 +96,7 @@ class Work(NamedTuple):
         method.phase(0, settings.steps)
         teacher = Teacher.of(pipe, source.subjects, source.guidance, source.steps)
         check_guidance(method, teacher)
+        method = getattr(method, "suited", lambda plan: method)(teacher.order.plan)
         along = getattr(method, "along", None)
         if along is not None:
             teacher = teacher.keeping(along(schedule_of(pipe.model.denoiser())))

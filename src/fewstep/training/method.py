@@ -188,8 +188,9 @@ class Method(Protocol):
     """A way of training; see the module's docstring.
 
     It may also say `memory() -> Memory`, without which one graph and no copy are counted; `along(schedule)`, the times
-    at which it learns from states of the teacher's trajectories; and `roles(student, batch) -> dict[str, Role]`, what
-    else takes part, made once from the student as it begins and a few samples.
+    at which it learns from states of the teacher's trajectories; `suited(plan)`, the method for a teacher's plan; and
+    `roles(student, batch) -> dict[str, Role]`, what else takes part, made once from the student as it begins and a few
+    samples.
     """
 
     name: ClassVar[str]
