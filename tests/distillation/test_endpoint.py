@@ -85,8 +85,9 @@ def test_the_rows_of_a_plan_are_spread_over_the_levels() -> None:
 
 def test_states_on_the_way_are_those_of_the_teachers_rows_and_are_kept_with_the_pairs(tmp_path: Path) -> None:
     pipe = fs.load(tiny.write(tmp_path / "tiny.safetensors"))
+    teacher_plan = pairs.Teacher.of(pipe, None, 2.0, 4).order.plan
     teacher = pairs.Teacher.of(pipe, None, 2.0, 4).keeping(
-        Endpoint(rows=1, levels=2, grid="quadratic").along(pipe.model.schedule)
+        Endpoint(rows=1, levels=2).suited(teacher_plan).along(pipe.model.schedule)
     )
     found = pairs.drawn(teacher, 6, tmp_path / "pairs", batch=4)
     plain = pairs.drawn(pairs.Teacher.of(pipe, None, 2.0, 4), 6, tmp_path / "plain", batch=4)
@@ -103,15 +104,20 @@ def test_states_on_the_way_are_those_of_the_teachers_rows_and_are_kept_with_the_
         pairs.drawn(pairs.Teacher.of(pipe, None, 2.0, 4), 6, tmp_path / "pairs", batch=4)
 
 
-def test_a_teacher_whose_steps_do_not_meet_the_levels_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        (
+            Endpoint(rows=2, levels=8),
+            "learns 8 levels, and the teacher's plan has 6: give the teacher more steps, or leve",
+        ),
+        (Endpoint(rows=1, levels=1, times=(7.5,)), r"at 1 times.*, 6 rows of .* on quadratic, does not meet 7.5"),
+    ],
+)
+def test_a_teacher_whose_steps_do_not_meet_the_levels_is_refused(method: Endpoint, words: str, tmp_path: Path) -> None:
     model = tiny.write(tmp_path / "tiny.safetensors")
-    with pytest.raises(
-        fs.InvalidInput,
-        match=r"6 rows of .* on quadratic, does not meet .* 4 steps or a multiple.* grid=quadratic",
-    ):
-        distill(
-            model, Endpoint(levels=4, grid="trailing"), tmp_path / "run", source=Source(steps=6, count=16, held_out=16)
-        )
+    with pytest.raises(fs.InvalidInput, match=words):
+        distill(model, method, tmp_path / "run", source=Source(steps=6, count=16, held_out=16))
     assert not (tmp_path / "run").exists()
 
 
@@ -125,9 +131,8 @@ def test_a_student_knows_a_plan_for_each_number_of_rows(tmp_path: Path) -> None:
     )
     assert {rows: found.pipe(seed=1, steps=rows).nfe for rows in (1, 2, 4)} == {1: 1.0, 2: 2.0, 4: 4.0}
     assert found.pipe(seed=1).nfe == 2.0
-    assert [row.t for row in found.pipe.plan().rows] == list(
-        endpoint.levels_of(found.pipe.model.schedule, 4, "quadratic")[::2]
-    )
+    teacher = pairs.Teacher.of(fs.load(tmp_path / "tiny.safetensors"), None, 2.0, 4).order.plan
+    assert [row.t for row in found.pipe.plan().rows] == [row.t for row in teacher.rows[::2]]
     with pytest.raises(fs.InvalidInput, match="a plan of its own of 1 or 2 or 4 steps, which decides steps"):
         found.pipe(steps=3)
     assert found.pipe(seed=1, preset="realtime").nfe == 1.0
@@ -156,4 +161,4 @@ def test_pictures_without_their_trajectory_are_refused() -> None:
 
 
 def test_levels_are_compiled_once() -> None:
-    assert endpoint.levels_of(SCHEDULE, 4, "trailing") is endpoint.levels_of(SCHEDULE, 4, "trailing")
+    assert endpoint.levels_of(SCHEDULE, 4) is endpoint.levels_of(SCHEDULE, 4)

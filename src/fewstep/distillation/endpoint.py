@@ -32,8 +32,6 @@ from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, o
 from fewstep.training.levels import at_times
 
 MOST_LEVELS = 100
-ELSEWHERE = "trailing"
-"""The grid where the teacher's plan has none, as it was given its times."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +40,10 @@ class Endpoint:
 
     Attributes:
         rows: of the plan that the student recommends, 1 to `levels`.
-        levels: times of the trajectories that it learns, on the grid; the teacher's own steps have to meet them, so
-            they are this number or a multiple of it.
+        levels: times of the trajectories that it learns, spread over the rows of the teacher's plan.
         first: the share of the samples that learn the noisiest level, which every drawing begins with, above 0 and at
             most 1; the others are shared out evenly to the lower ones.
-        grid: of the levels; None is the teacher's own.
+        times: the levels themselves, the noisiest first; empty are those of the teacher's plan.
     """
 
     name: ClassVar[str] = "endpoint"
@@ -55,7 +52,7 @@ class Endpoint:
     rows: int = 4
     levels: int = 10
     first: float = 0.4
-    grid: str | None = None
+    times: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name, most in (("levels", MOST_LEVELS), ("rows", self.levels)):
@@ -67,11 +64,19 @@ class Endpoint:
 
     def along(self, schedule: Schedule) -> tuple[float, ...]:
         """The times of the teacher's trajectories that are kept, the noisiest first."""
-        return levels_of(schedule, self.levels, self.grid or ELSEWHERE)
+        return self.times or levels_of(schedule, self.levels)
 
     def suited(self, plan: Plan) -> Endpoint:
-        """These settings for a teacher that draws by a plan."""
-        return replace(self, grid=plan.recipe.grid or ELSEWHERE) if self.grid is None else self
+        """These settings for a teacher that draws by a plan. Raises `InvalidInput` where that has too few rows."""
+        if self.times:
+            return self
+        met = list(dict.fromkeys(row.t for row in plan.rows))
+        if len(met) < self.levels:
+            raise InvalidInput(
+                f"endpoint learns {self.levels} levels, and the teacher's plan has {len(met)}: give the teacher more "
+                f"steps, or levels={len(met)}"
+            )
+        return replace(self, times=tuple(met[place] for place in spread(len(met), self.levels)))
 
     def phase(self, step: int, steps: int) -> Phase:
         return one_stage(step, steps)
@@ -100,12 +105,16 @@ class Endpoint:
         schedule, rows = schedule_of(network), self.rows if rows is None else rows
         if not 1 <= rows <= self.levels:
             raise InvalidInput(f"a student by endpoint draws in 1 to {self.levels} rows, its levels, got {rows}")
-        places = np.floor(np.linspace(0, self.levels, rows, endpoint=False)).astype(int)
-        times = [self.along(schedule)[place] for place in places]
+        times = [self.along(schedule)[place] for place in spread(self.levels, rows)]
         return compile("ddim", schedule=schedule, times=[*times, schedule.t_clean])
 
 
+def spread(count: int, some: int) -> list[int]:
+    """So many of the places 0 .. count - 1, evenly, the first among them."""
+    return np.floor(np.linspace(0, count, some, endpoint=False)).astype(int).tolist()
+
+
 @lru_cache(maxsize=16)  # every step asks for it
-def levels_of(schedule: Schedule, levels: int, grid: str) -> tuple[float, ...]:
-    """The times of a grid of so many steps, without the clean one."""
-    return tuple(row.t for row in compile("ddim", schedule=schedule, steps=levels, grid=grid).rows)
+def levels_of(schedule: Schedule, levels: int) -> tuple[float, ...]:
+    """The times of the trailing grid of so many steps, without the clean one."""
+    return tuple(row.t for row in compile("ddim", schedule=schedule, steps=levels, grid="trailing").rows)

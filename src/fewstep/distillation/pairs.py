@@ -87,8 +87,8 @@ class Teacher:
             recipe = self.order.plan.recipe
             raise InvalidInput(
                 f"the method learns from the teacher's states at {len(along)} times, and the teacher's plan, "
-                f"{len(met)} rows of {recipe.sampler} on {recipe.grid}, does not meet {strange[0]:g}: give the teacher "
-                f"{len(along)} steps or a multiple, and the method grid={recipe.grid}"
+                f"{len(met)} rows of {recipe.sampler} on {recipe.grid}, does not meet {strange[0]:g}: give times that "
+                "it meets, or none"
             )
         return replace(self, along=tuple(along))
 
