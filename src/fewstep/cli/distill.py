@@ -18,7 +18,7 @@ from fewstep.cli.output import JSON, note, progress, show_json, show_table, wait
 from fewstep.cli.values import LABELS, Pair, mapping
 from fewstep.core import InvalidInput, unknown_name
 
-METHODS = ("regression", "endpoint", "progressive", "guidance", "consistency", "lcm", "reflow")
+METHODS = ("regression", "endpoint", "phased", "progressive", "guidance", "consistency", "lcm", "reflow")
 TARGETS = ("all", "linear", "attention")
 """Here too, so that the help needs no torch."""
 
@@ -128,18 +128,19 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
     """Train a student of few evaluations from TEACHER, the digits by default, with guidance inside.
 
     METHOD is regression (the student draws by its own plan of 1 to 8 rows and ends where the teacher does), endpoint
-    (every state of the teacher's trajectory is mapped to its end, for one student in any number of rows), progressive
-    (two steps become one, again and again), guidance (the scale becomes an input, so guided rows cost one evaluation),
-    consistency (one estimate all along a trajectory), lcm (the same, of the guided teacher in steps of DDIM) or reflow
-    (a flow's own ways made straight); or FILE.py:CLASS, a method of your own, whose file is run. The teacher first
-    draws the pictures to learn from. Ctrl-C stops; the same command goes on to the same weights. At the end a report
-    says how near the student is to the teacher on other noise, beside the strongest samplers without training.
+    (every state of the teacher's trajectory is mapped to its end, for one student in any number of rows), phased (the
+    rows of several plans go from state to state of the trajectory), progressive (two steps become one, again and
+    again), guidance (the scale becomes an input, so guided rows cost one evaluation), consistency (one estimate all
+    along a trajectory), lcm (the same, of the guided teacher in steps of DDIM) or reflow (a flow's own ways made
+    straight); or FILE.py:CLASS, a method of your own, whose file is run. The teacher first draws the pictures to learn
+    from. Ctrl-C stops; the same command goes on to the same weights. At the end a report says how near the student is
+    to the teacher on other noise, beside the strongest samplers without training.
 
     \b
         fewstep distill regression
         fewstep generate runs/digits-regression/student.safetensors --labels 0-9
         fewstep distill progressive --option begin=16 --option end=4 --steps 4000
-        fewstep distill regression scenes --prompts prompts.txt --option rows=4
+        fewstep distill phased scenes --prompts prompts.txt --teacher-steps 10
         fewstep distill guidance --option lowest=1 --option highest=4
         fewstep distill lcm scenes --prompts prompts.txt --lora-rank 64
     """

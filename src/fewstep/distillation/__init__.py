@@ -16,6 +16,7 @@ from fewstep.distillation.health import Checks, Health
 from fewstep.distillation.lcm import LatentConsistency
 from fewstep.distillation.lora import write_adapted
 from fewstep.distillation.own import is_path, method_class
+from fewstep.distillation.phased import Phased
 from fewstep.distillation.progressive import Progressive
 from fewstep.distillation.reflow import Reflow
 from fewstep.distillation.regression import Regression
@@ -25,7 +26,7 @@ from fewstep.training import Adapter, Settings
 
 METHODS = {
     method.name: method
-    for method in (Regression, Endpoint, Progressive, GuidanceInput, Consistency, LatentConsistency, Reflow)
+    for method in (Regression, Endpoint, Phased, Progressive, GuidanceInput, Consistency, LatentConsistency, Reflow)
 }
 """The methods by name."""
 PRESETS = {Consistency.name: consistency.PRESETS}
@@ -43,6 +44,7 @@ __all__ = [
     "Health",
     "LatentConsistency",
     "Measuring",
+    "Phased",
     "Progressive",
     "Reflow",
     "Regression",

@@ -68,15 +68,7 @@ class Endpoint:
 
     def suited(self, plan: Plan) -> Endpoint:
         """These settings for a teacher that draws by a plan. Raises `InvalidInput` where that has too few rows."""
-        if self.times:
-            return self
-        met = list(dict.fromkeys(row.t for row in plan.rows))
-        if len(met) < self.levels:
-            raise InvalidInput(
-                f"endpoint learns {self.levels} levels, and the teacher's plan has {len(met)}: give the teacher more "
-                f"steps, or levels={len(met)}"
-            )
-        return replace(self, times=tuple(met[place] for place in spread(len(met), self.levels)))
+        return self if self.times else replace(self, times=met(plan, self.levels, self.name))
 
     def phase(self, step: int, steps: int) -> Phase:
         return one_stage(step, steps)
@@ -107,6 +99,17 @@ class Endpoint:
             raise InvalidInput(f"a student by endpoint draws in 1 to {self.levels} rows, its levels, got {rows}")
         times = [self.along(schedule)[place] for place in spread(self.levels, rows)]
         return compile("ddim", schedule=schedule, times=[*times, schedule.t_clean])
+
+
+def met(plan: Plan, levels: int, method: str) -> tuple[float, ...]:
+    """So many of the times of a teacher's plan, evenly. Raises `InvalidInput` where it has too few."""
+    times = list(dict.fromkeys(row.t for row in plan.rows))
+    if len(times) < levels:
+        raise InvalidInput(
+            f"{method} learns {levels} levels, and the teacher's plan has {len(times)}: give the teacher more steps, "
+            f"or levels={len(times)}"
+        )
+    return tuple(times[place] for place in spread(len(times), levels))
 
 
 def spread(count: int, some: int) -> list[int]:

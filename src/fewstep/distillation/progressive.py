@@ -29,7 +29,7 @@ from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.convert import Network
 from fewstep.solvers.compiler import compile
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, check_rows, schedule_of
-from fewstep.training.levels import at_times, euler, noised
+from fewstep.training.levels import at_times, euler, noised, target_of
 
 WEIGHTS = ("snr+1", "truncated-snr")
 MOST_STEPS = 1024
@@ -107,9 +107,7 @@ class Progressive:
 def aim(teacher: Denoiser, x: Tensor, levels: tuple[Level, Level, Level]) -> Tensor:
     """The estimate with which one step of DDIM goes where two of the teacher go."""
     here, middle, there = levels
-    end = euler(teacher, euler(teacher, x, here, middle), middle, there)
-    ratio = there.sigma / here.sigma
-    return (end - ratio * x) / (there.alpha - ratio * here.alpha)
+    return target_of(x, euler(teacher, euler(teacher, x, here, middle), middle, there), here, there)
 
 
 def weight_of(kind: str, level: Level) -> Tensor:

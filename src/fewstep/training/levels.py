@@ -57,6 +57,15 @@ def stepped(x: Tensor, data: Tensor, here: Level, there: Level) -> Tensor:
     return there.alpha * data + there.sigma / here.sigma * (x - here.alpha * data)
 
 
+def target_of(x: Tensor, end: Tensor, here: Level, there: Level) -> Tensor:
+    """The estimate of the data with which DDIM from the state `x` at `here` is at `end` at `there`.
+
+    Salimans & Ho 2022, arXiv 2202.00512, appendix G.
+    """
+    ratio = there.sigma / here.sigma
+    return (end - ratio * x) / (there.alpha - ratio * here.alpha)
+
+
 def euler(denoiser: Denoiser, x: Tensor, here: Level, there: Level) -> Tensor:
     """One step of first order, DDIM, at one evaluation."""
     return stepped(x, denoiser.estimate(x, here)[0], here, there)
