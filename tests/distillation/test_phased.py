@@ -90,9 +90,9 @@ def test_a_fault_is_far_from_it(fault: str, tmp_path: Path, monkeypatch: pytest.
 def test_plans_cut_at_different_states_and_begin_one_after_the_other() -> None:
     times = tuple(999.0 - 100 * i for i in range(10))
     four, two, one = phased.ways_of(SCHEDULE, times, (4, 2, 1))
-    assert [way.begins for way in four] == [999.0, 799.0, 499.0, 299.0]
-    assert [way.ends for way in four] == [799.0, 499.0, 299.0, SCHEDULE.t_clean]
-    assert [(way.begins, way.first, way.last) for way in two] == [(989.0, 0, 6), (399.0, 6, 10)]
+    assert [way.begins for way in four] == [999.0, 799.0, 599.0, 299.0]
+    assert [way.ends for way in four] == [799.0, 599.0, 299.0, SCHEDULE.t_clean]
+    assert [(way.begins, way.first, way.last) for way in two] == [(989.0, 0, 5), (499.0, 5, 10)]
     assert one == (phased.Way(979.0, SCHEDULE.t_clean, 0, 10),)
     assert phased.ways_of(SCHEDULE, times, (1, 4, 2)) == (one, four, two)
 

@@ -63,7 +63,7 @@ def batch(ctx: click.Context, model: str | None, prompts: tuple[str, ...], **_: 
     defaults = config.read_defaults(ctx, generate)
     defaults.complete(ctx)
     lines = None if given["prompt_file"] is None else fs.batch.read_prompts(given["prompt_file"])
-    pipe = place.load(model or source.default(prompts, lines), given)
+    pipe = place.load(model or source.default(given["preset"], prompts, lines), given)
     if lines is None:
         drawn = source.subjects(pipe, prompts, given["labels"])
         lines = [fs.batch.PromptLine(one) for one in drawn or pipe.model.conditioner.subjects]

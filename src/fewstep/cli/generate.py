@@ -51,7 +51,7 @@ def generate(ctx: click.Context, model: str | None, prompts: tuple[str, ...], **
         raise click.UsageError("--batch-size auto is for many images, with `fewstep batch`: give a number")
     defaults = config.read_defaults(ctx, ctx.command)
     defaults.complete(ctx)
-    pipe = place.load(model or source.default(prompts), given)
+    pipe = place.load(model or source.default(given["preset"], prompts), given)
     drawn = source.subjects(pipe, prompts, given["labels"])
     order = pipe.order(drawn, **_call(defaults.asked(ctx, pipe), pipe, given))
     layout = _layout(order.drawing, given["columns"], given["scale"])

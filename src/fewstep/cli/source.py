@@ -15,6 +15,9 @@ import fewstep as fs
 from fewstep.cli.values import label
 from fewstep.core import InvalidInput, shown
 
+AT_ONCE = ("realtime", "interactive")
+"""Presets for someone who waits."""
+
 
 def is_prompt(word: str) -> bool:
     """Whether the first argument is a prompt and not a model: several words that do not name a file."""
@@ -48,9 +51,13 @@ def check_model(ctx: click.Context, model: str | None, prompts: Sequence[str]) -
     )
 
 
-def default(*prompts: Any) -> str:
-    """The shipped model that draws what is asked for: the scenes where there are prompts."""
-    return "scenes" if any(prompts) else "digits"
+def default(preset: str | None, *prompts: Any) -> str:
+    """The shipped model that draws what is asked for: the scenes where there are prompts, or their student, where a
+    preset asks for an answer at once.
+    """
+    if not any(prompts):
+        return "digits"
+    return "scenes-turbo" if preset in AT_ONCE else "scenes"
 
 
 def subjects(pipe: fs.Pipeline, prompts: Sequence[str], labels: Sequence[int | None] | None) -> list[Any] | None:

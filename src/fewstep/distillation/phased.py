@@ -132,19 +132,20 @@ class Way(NamedTuple):
 def ways_of(schedule: Schedule, times: tuple[float, ...], plans: tuple[int, ...]) -> tuple[tuple[Way, ...], ...]:
     """What the rows of each plan learn, of the states at some times.
 
-    The plan of most rows chooses first where to cut, as evenly as it can; each shorter one takes the free states that
-    are the nearest to its even cuts, the less noisy of two.
+    The plan of fewest rows chooses first where to cut, as evenly as it can; each longer one takes the free states that
+    are the nearest to its even cuts, the noisier of two.
     """
     count = len(times)
     marks = [*times, schedule.t_clean]
     free = list(range(1, count))
     found: dict[int, tuple[Way, ...]] = {}
-    for place, rows in enumerate(sorted(plans, reverse=True)):
+    for rows in sorted(plans):
         cuts = []
         for i in range(1, rows):
             wanted = i * count // rows
-            cuts.append(min(free, key=lambda at: (abs(at - wanted), -at)))
+            cuts.append(min(free, key=lambda at: (abs(at - wanted), at)))
             free.remove(cuts[-1])
+        place = sum(others > rows for others in plans)
         places = [0, *sorted(cuts), count]
         begins = [times[0] + place * LATER * (marks[1] - times[0]), *(marks[cut] for cut in places[1:-1])]
         ends = [*begins[1:], marks[-1]]

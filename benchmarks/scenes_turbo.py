@@ -1,0 +1,130 @@
+"""The student of the scenes: make it from a distillation, and measure it beside its teacher.
+
+    fewstep distill phased scenes --prompts out/prompts.txt ..          # as docs/scenes.md says
+    python benchmarks/scenes_turbo.py prompts out/prompts.txt
+    python benchmarks/scenes_turbo.py make runs/scenes-phased/student src/fewstep/zoo/weights/scenes-turbo
+    python benchmarks/scenes_turbo.py measure [--model scenes-turbo] [--prompts 4000] [--json]
+
+Adherence is the share of pictures that are right in every attribute that their prompt names, on prompts that no
+training saw. Student and teacher draw the same prompts from the same noise, so their difference is one of pairs. Its
+interval has 95%, of a normal distribution. With `--seed` other than 0 the prompts are others, to choose between
+students by.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+import fewstep as fs
+from fewstep import zoo
+from fewstep.distillation import lora_of, write_adapted
+from fewstep.models import learned_plans
+from fewstep.zoo.scenes.check import adheres, read_picture
+from fewstep.zoo.scenes.prompts import Prompt, held_out_prompts, training_prompts
+
+MOST_BYTES = 6_000_000
+PROMPTS = 8192
+BATCH = 128
+TEACHER: dict[str, Any] = {"sampler": "unipc-2", "steps": 8, "guidance": 2.0}
+
+
+class Line(NamedTuple):
+    """What a model does: the share of right pictures, its difference to the teacher's with an interval, and seconds a
+    picture.
+    """
+
+    who: str
+    nfe: float
+    right: float
+    difference: float
+    low: float
+    high: float
+    seconds: float
+
+
+def right(pipe: fs.Pipeline, prompts: list[Prompt], **how: Any) -> tuple[np.ndarray, float, float]:
+    """(prompts,) whether each picture is right, the evaluations of one, and seconds of one."""
+    began = time.perf_counter()
+    images = pipe([prompt.text for prompt in prompts], batch=BATCH, **how)
+    seconds = (time.perf_counter() - began) / len(prompts)
+    found = [adheres(read_picture(p), q.description) for p, q in zip(images.pixels, prompts, strict=True)]
+    return np.array(found), images.nfe, seconds
+
+
+def measured(model: str, count: int, seed: int) -> list[Line]:
+    """The teacher, and the student in each number of rows that it knows."""
+    prompts = held_out_prompts(count, seed)
+    teacher, nfe, seconds = right(fs.load("scenes"), prompts, **TEACHER)
+    lines = [Line("scenes, unipc-2", nfe, float(teacher.mean()), 0.0, 0.0, 0.0, seconds)]
+    pipe = fs.load(model)
+    for rows in sorted(learned_plans(pipe.model), reverse=True):
+        student, nfe, seconds = right(pipe, prompts, steps=rows)
+        pairs = student.astype(float) - teacher
+        half = 1.96 * pairs.std(ddof=1) / count**0.5
+        mean = float(pairs.mean())
+        lines.append(Line(model, nfe, float(student.mean()), mean, mean - half, mean + half, seconds))
+    return lines
+
+
+def make(student: Path, target: Path) -> None:
+    """Write what differs from the scenes, as a model of its own."""
+    base, tuned = fs.load("scenes"), fs.load(student)
+    plans = learned_plans(tuned.model)
+    facts = json.loads((student / "distillation.json").read_text())
+    facts["student"]["teacher"] = "scenes"
+    own = fs.Plan.from_json(json.dumps(tuned.model.recommended["sampling"]["plan"]))
+    others = [plan for rows, plan in plans.items() if rows != len(own.rows)]
+    changes = lora_of(base.model.module, tuned.model.module, MOST_BYTES)
+    write_adapted(target, "scenes", changes, [own, *others], facts)
+
+
+def show(lines: list[Line]) -> None:
+    """Print the lines for people."""
+    table = Table("what draws", "NFE", "adherence", "less the teacher's", "95% interval", "a picture")
+    for line in lines:
+        ends = f"{line.low:+.1%} to {line.high:+.1%}"
+        table.add_row(
+            line.who, f"{line.nfe:g}", f"{line.right:.1%}", f"{line.difference:+.1%}", ends, f"{line.seconds:.3g} s"
+        )
+    Console().print(table)
+
+
+def main() -> None:
+    """Do what is asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("prompts").add_argument("path", type=Path)
+    making = commands.add_parser("make")
+    making.add_argument("student", type=Path)
+    making.add_argument("target", type=Path)
+    measuring = commands.add_parser("measure")
+    measuring.add_argument("--model", default="scenes-turbo")
+    measuring.add_argument("--prompts", type=int, default=4000)
+    measuring.add_argument("--seed", type=int, default=0)
+    measuring.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    if given.command == "prompts":
+        given.path.parent.mkdir(parents=True, exist_ok=True)
+        given.path.write_text("".join(f"{prompt.text}\n" for prompt in training_prompts(PROMPTS, seed=1)))
+    elif given.command == "make":
+        make(given.student, given.target)
+        size = sum(file.stat().st_size for file in given.target.rglob("*.safetensors"))
+        print(f"{given.target}: {size:,} bytes beside {zoo.shipped_path('scenes').name}")
+    else:
+        lines = measured(given.model, given.prompts, given.seed)
+        if given.json:
+            print(json.dumps([line._asdict() for line in lines], indent=2))
+        else:
+            show(lines)
+
+
+if __name__ == "__main__":
+    main()
