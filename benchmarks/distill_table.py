@@ -20,7 +20,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from distill_page import put, written
 from torch import Tensor
 
 import fewstep as fs
-from fewstep.distillation import Consistency, Progressive, Regression, Settings
+from fewstep.distillation import Consistency, Endpoint, Phased, Progressive, Regression, Settings
 from fewstep.distillation.pairs import Pairs, Teacher, drawn, noise_of, run, solved
 from fewstep.files import write_whole
 from fewstep.measure import Features, Figure, Summary, frechet_infinity
@@ -78,6 +78,7 @@ ENTRIES = (
     Entry(Regression(rows=1), replace(REGRESSION, steps=6000), (1,)),
     Entry(Regression(rows=2, sampler="ipndm-3", grid="ays"), replace(REGRESSION, steps=3000), (2,)),
     Entry(Regression(rows=4, sampler="ipndm-3", grid="ays"), replace(REGRESSION, steps=1500), (4,)),
+    Entry(Phased(), replace(REGRESSION, steps=6000), (1, 2, 4)),
     Entry(Progressive(begin=16, end=4), replace(PROGRESSIVE, steps=2000), (4,)),
     Entry(Progressive(begin=16, end=2), replace(PROGRESSIVE, steps=3000), (2,)),
     Entry(Progressive(begin=16, end=1), replace(PROGRESSIVE, steps=4000), (1,)),
@@ -131,6 +132,19 @@ class Table:
     @cached_property
     def training(self) -> Pairs:
         return self.pairs(0, self.sizes.pairs, "pictures to learn from")
+
+    @cached_property
+    def trajectories(self) -> Pairs:
+        """The same pictures, with the states on the way to them."""
+        levels = Phased().suited(self.teacher.order.plan).times
+        folder, count = self.folder / "trajectories", self.sizes.pairs
+        return drawn(self.teacher.keeping(levels), count, folder, 0, BATCH, partial(say, "trajectories to learn from"))
+
+    def learned(self, method: Method) -> tuple[Method, Pairs]:
+        """A method as it suits the teacher, and what it learns from."""
+        if isinstance(method, Endpoint | Phased):
+            return method.suited(self.teacher.order.plan), self.trajectories
+        return method, self.training
 
     @cached_property
     def judged(self) -> Pairs:
@@ -190,7 +204,7 @@ class Table:
     def drawn_by(self, entry: Entry, seed: int, rows: int) -> dict[str, Any]:
         """The figures of a student in some rows."""
         student, facts = self.trained(entry, seed)
-        plan = entry.method.plan(student, rows)
+        plan = self.learned(entry.method)[0].plan(student, rows)
 
         def draw(part: Sequence[int]) -> Tensor:
             numbers = [JUDGED + i for i in part]
@@ -211,7 +225,8 @@ class Table:
             took = now.seconds
             say(f"{place.name}, {now.left:.0f} s left", now.step, now.steps)
 
-        train(Run(entry.method, roles, self.training, settings, place), watch).eval().requires_grad_(False)
+        method, data = self.learned(entry.method)
+        train(Run(method, roles, data, settings, place), watch).eval().requires_grad_(False)
         return roles[STUDENT].network, {"name": entry.name, "seed": seed, "steps": steps, "seconds": took}
 
     def kept(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:

@@ -82,7 +82,10 @@ def make(student: Path, target: Path) -> None:
     facts["student"]["teacher"] = "scenes"
     own = fs.Plan.from_json(json.dumps(tuned.model.recommended["sampling"]["plan"]))
     others = [plan for rows, plan in plans.items() if rows != len(own.rows)]
-    changes = lora_of(base.model.module, tuned.model.module, MOST_BYTES)
+    ours, theirs = base.model.module, tuned.model.module
+    assert ours is not None
+    assert theirs is not None
+    changes = lora_of(ours, theirs, MOST_BYTES)
     write_adapted(target, "scenes", changes, [own, *others], facts)
 
 
