@@ -1,8 +1,7 @@
-"""The student of the scenes: make it from a distillation, and measure it beside its teacher.
+"""The student of the scenes: train it, make it small, and measure it beside its teacher.
 
-    fewstep distill phased scenes --prompts out/prompts.txt ..          # as docs/scenes.md says
-    python benchmarks/scenes_turbo.py prompts out/prompts.txt
-    python benchmarks/scenes_turbo.py make runs/scenes-phased/student src/fewstep/zoo/weights/scenes-turbo
+    python benchmarks/scenes_turbo.py train runs/turbo
+    python benchmarks/scenes_turbo.py make runs/turbo/student src/fewstep/zoo/weights/scenes-turbo
     python benchmarks/scenes_turbo.py measure [--model scenes-turbo] [--prompts 4000] [--json]
 
 Adherence is the share of pictures that are right in every attribute that their prompt names, on prompts that no
@@ -16,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,14 +25,27 @@ from rich.table import Table
 
 import fewstep as fs
 from fewstep import zoo
-from fewstep.distillation import lora_of, write_adapted
+from fewstep.distillation import (
+    Checks,
+    Measuring,
+    Phased,
+    Settings,
+    Source,
+    Watch,
+    distill,
+    lora_of,
+    write_adapted,
+)
 from fewstep.models import learned_plans
 from fewstep.zoo.scenes.check import adheres, read_picture
 from fewstep.zoo.scenes.prompts import Prompt, held_out_prompts, training_prompts
 
 MOST_BYTES = 6_000_000
-PROMPTS = 8192
 BATCH = 128
+METHOD = Phased(plans=(4, 2, 1))
+SETTINGS = Settings(steps=7000, batch=64, rate=5e-4, optimiser="adamw", muon=1.5e-3, state_every=250)
+PROMPTS, PAIRS, GUIDANCE, STEPS = 8192, 32768, 2.0, 10
+"""What the teacher draws for it."""
 TEACHER: dict[str, Any] = {"sampler": "unipc-2", "steps": 8, "guidance": 2.0}
 
 
@@ -74,6 +87,17 @@ def measured(model: str, count: int, seed: int) -> list[Line]:
     return lines
 
 
+def train(folder: Path) -> None:
+    """Train the student, or go on from where it stopped."""
+    prompts = [prompt.text for prompt in training_prompts(PROMPTS, seed=1)]
+    source = Source(prompts, GUIDANCE, STEPS, PAIRS, held_out=128)
+    measuring = Measuring(Checks(every=500))
+    drawing, training = partial(print, "drawn", flush=True), partial(print, flush=True)
+    watch = Watch(drawing, training, health=training)
+    found = distill("scenes", METHOD, folder, settings=SETTINGS, source=source, measuring=measuring, watch=watch)
+    print(found.report.verdict, found.path, sep="\n")
+
+
 def make(student: Path, target: Path) -> None:
     """Write what differs from the scenes, as a model of its own."""
     base, tuned = fs.load("scenes"), fs.load(student)
@@ -104,7 +128,7 @@ def main() -> None:
     """Do what is asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("prompts").add_argument("path", type=Path)
+    commands.add_parser("train").add_argument("folder", type=Path)
     making = commands.add_parser("make")
     making.add_argument("student", type=Path)
     making.add_argument("target", type=Path)
@@ -114,9 +138,8 @@ def main() -> None:
     measuring.add_argument("--seed", type=int, default=0)
     measuring.add_argument("--json", action="store_true")
     given = parser.parse_args()
-    if given.command == "prompts":
-        given.path.parent.mkdir(parents=True, exist_ok=True)
-        given.path.write_text("".join(f"{prompt.text}\n" for prompt in training_prompts(PROMPTS, seed=1)))
+    if given.command == "train":
+        train(given.folder)
     elif given.command == "make":
         make(given.student, given.target)
         size = sum(file.stat().st_size for file in given.target.rglob("*.safetensors"))

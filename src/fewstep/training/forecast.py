@@ -112,8 +112,9 @@ class Forecast:
 def forecast_of(run: Run, processes: Processes = ALONE, data_bytes: int = 0, data_seconds: float = 0.0) -> Forecast:
     """What a run needs, and each of its processes on its device. Leaves all as it was."""
     device, free = run.place.here, free_bytes(run.place.here)
-    share = replace(run.settings, batch=run.settings.batch // processes.count, rate=0.0)
-    learners = {name: learner_of(role, share) for name, role in run.roles.items() if role.trained}
+    # The optimisers are the run's own, and steps at the rate 0 leave the weights as they are.
+    share = replace(run.settings, batch=run.settings.batch // processes.count, rate=0.0, muon=0.0)
+    learners = {name: learner_of(role, run.settings) for name, role in run.roles.items() if role.trained}
     before = held_bytes(device)  # now, as making an optimiser loads much of torch
     with prepared(run.roles, run.place) as called, unchanged(run.roles):
         trial = run._replace(settings=share, roles=called, looks=(), loggers=())
