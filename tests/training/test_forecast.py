@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from fewstep import InvalidInput
-from fewstep.training import Memory, forecast_of, train
+from fewstep.training import Memory, Settings, forecast_of, train
 from fewstep.training import forecast as forecasts
 from fewstep.training.allocation import Allocated
 
@@ -51,9 +51,10 @@ def test_weights_averages_and_moments_are_counted_by_their_bytes(tmp_path: Path)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_forecast_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("settings", [QUICK, replace(QUICK, optimiser="adamw", muon=0.01)], ids=["adam", "muon"])
+def test_a_forecast_changes_nothing(settings: Settings, tmp_path: Path) -> None:
     for name in ("with", "without"):
-        made = run(tmp_path / name, Fit(stages=2))
+        made = run(tmp_path / name, Fit(stages=2), settings)
         for role in made.roles.values():
             role.module.register_buffer("seen", torch.zeros(1))
         made.roles["student"].module.register_forward_hook(count_calls)
