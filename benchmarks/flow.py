@@ -1,8 +1,10 @@
-"""Flow matching beside epsilon: the same network, data and training, drawn in few steps of plain Euler and of DDIM.
+"""Flow matching beside epsilon: the same network, data and training, drawn in few steps of plain Euler and of DDIM; and
+the flow after reflow.
 
-python benchmarks/flow.py out/flow [--seeds 0] [--steps 3000] [--images 12000]
+python benchmarks/flow.py out/flow [--seeds 0] [--steps 3000] [--images 12000] [--pairs 16384]
 
-Each training goes on where it stopped. Distances are Frechet's at infinitely many images, on the features of the digits
+Reflow begins from the flow and learns from as many pictures of its own as said, for as many steps. Each training goes
+on where it stopped. Distances are Frechet's at infinitely many images, on the features of the digits
 classifier, to what the shipped digits model draws in 40 steps; the floor is that of the same model, drawn again.
 """
 
@@ -19,12 +21,14 @@ from torch import Tensor
 
 import fewstep as fs
 from fewstep import schedules
+from fewstep.distillation import Reflow
 from fewstep.measure import Summary, frechet_infinity
-from fewstep.training import STUDENT, Batch, Denoising, Role, Run, Settings, train
+from fewstep.run.noise import START, unit_noise
+from fewstep.training import STUDENT, Batch, Denoising, Role, Run, Settings, schedule_of, student_of, train
 from fewstep.zoo import UNetConfig, build, classifier, digits
 
-COUNTS = (4, 8, 16)
-AT_ONCE = 500
+COUNTS = {"epsilon": (4, 8, 16), "flow": (4, 8, 16), "reflow": (1, 2, 4, 8)}
+AT_ONCE, OWN = 500, 3 * 10**6
 TRAINED = {"epsilon": schedules.linear(), "flow": schedules.flow()}
 
 
@@ -64,6 +68,41 @@ def trained(prediction: str, seed: int, steps: int, folder: Path) -> fs.Network:
     return network
 
 
+class Ways:
+    """Noise, and what a flow makes of it in many steps, by number."""
+
+    def __init__(self, network: fs.Network, count: int) -> None:
+        plan = fs.compile("dpmpp-2m", schedule=TRAINED["flow"], steps=20)
+        noise, ends = [], []
+        for numbers in (range(i, min(i + AT_ONCE, count)) for i in range(0, count, AT_ONCE)):
+            noise.append(unit_noise([OWN + number for number in numbers], START, torch.empty(len(numbers), 1, 8, 8)))
+            told = network.given({"label": torch.tensor([number % 10 for number in numbers])})
+            ends.append(fs.sample(plan, told, start=noise[-1] * plan.entry[1]))
+        self.noise, self.ends = torch.cat(noise), torch.cat(ends)
+
+    @property
+    def count(self) -> int:
+        return len(self.ends)
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        return {"data": "the flow's own", "sum": float(self.ends.double().sum())}
+
+    def batch(self, numbers: Sequence[int]) -> Batch:
+        chosen = list(numbers)
+        return Batch(self.ends[chosen], self.noise[chosen], {"label": torch.tensor(chosen) % 10})
+
+
+def straightened(flow: fs.Network, seed: int, steps: int, pairs: int, folder: Path) -> fs.Network:
+    """The flow after reflow."""
+    roles = student_of(flow)
+    settings = Settings(steps=steps, batch=128, rate=1e-3, seed=seed, width=0.05)
+    run = Run(Reflow(), roles, Ways(flow, pairs), settings, folder)
+    module = train(run, lambda now: print(f"{folder.name}: step {now.step}, {now.left:.0f} s left", flush=True))
+    module.eval().requires_grad_(False)
+    return roles[STUDENT].network
+
+
 def summary_of(network: fs.Network, plan: fs.Plan, images: int, first: int) -> Summary:
     """The features of so many pictures, of every class in turn, with noise of their own."""
     found = Summary(classifier.load_shipped())
@@ -88,6 +127,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--images", type=int, default=12_000)
+    parser.add_argument("--pairs", type=int, default=16_384)
     parser.add_argument("--only", choices=list(TRAINED), help="Train this one and stop.")
     given = parser.parse_args()
     if given.only:
@@ -100,10 +140,13 @@ def main() -> None:
     print(f"floor {floor.value:.3f} ({floor.low:.3f} to {floor.high:.3f})", flush=True)
     results: list[dict[str, Any]] = []
     for seed in given.seeds:
-        for prediction, sampler in (("epsilon", "ddim"), ("flow", "euler")):
-            network = trained(prediction, seed, given.steps, given.out / f"{prediction}-{seed}")
-            for steps in COUNTS:
-                plan = fs.compile(sampler, schedule=TRAINED[prediction], steps=steps)
+        networks = {name: trained(name, seed, given.steps, given.out / f"{name}-{seed}") for name in TRAINED}
+        place = given.out / f"reflow-{seed}"
+        networks["reflow"] = straightened(networks["flow"], seed, given.steps, given.pairs, place)
+        for prediction, network in networks.items():
+            sampler = "ddim" if prediction == "epsilon" else "euler"
+            for steps in COUNTS[prediction]:
+                plan = fs.compile(sampler, schedule=schedule_of(network), steps=steps)
                 figure = frechet_infinity(summary_of(network, plan, given.images, first=0), reference)
                 results.append({"seed": seed, "prediction": prediction, "steps": steps, **figure.to_json()})
                 print(f"{prediction} {seed}, {sampler} in {steps}: {figure.value:.3f}", flush=True)
