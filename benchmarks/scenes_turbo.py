@@ -3,6 +3,7 @@
     python benchmarks/scenes_turbo.py train runs/turbo
     python benchmarks/scenes_turbo.py make runs/turbo/student src/fewstep/zoo/weights/scenes-turbo
     python benchmarks/scenes_turbo.py measure [--model scenes-turbo] [--prompts 4000] [--json]
+    python benchmarks/scenes_turbo.py picture docs/images/scenes-turbo.png
 
 Adherence is the share of pictures that are right in every attribute that their prompt names, on prompts that no
 training saw. Student and teacher draw the same prompts from the same noise, so their difference is one of pairs. Its
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -47,6 +49,10 @@ SETTINGS = Settings(steps=7000, batch=64, rate=5e-4, optimiser="adamw", muon=1.5
 PROMPTS, PAIRS, GUIDANCE, STEPS = 8192, 32768, 2.0, 10
 """What the teacher draws for it."""
 TEACHER: dict[str, Any] = {"sampler": "unipc-2", "steps": 8, "guidance": 2.0}
+
+SHOWN = [prompt.text for prompt in held_out_prompts(10, seed=2)]
+SEED = 0
+"""Of the picture."""
 
 
 class Line(NamedTuple):
@@ -113,6 +119,16 @@ def make(student: Path, target: Path) -> None:
     write_adapted(target, "scenes", changes, [own, *others], facts)
 
 
+def picture(path: Path) -> None:
+    """Draw some prompts by the teacher and by its student: a line for each, from the same noise."""
+    pipes = fs.load("scenes"), fs.load("scenes-turbo")
+    asked = [(pipes[0], TEACHER), *((pipes[1], {"steps": rows}) for rows in (4, 2, 1))]
+    lines = [np.concatenate(list(pipe(SHOWN, seed=SEED, **how).pixels), axis=1) for pipe, how in asked]
+    whole = Image.fromarray(np.concatenate(lines, axis=0))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole.resize((2 * whole.width, 2 * whole.height), Image.Resampling.NEAREST).save(path, optimize=True)
+
+
 def show(lines: list[Line]) -> None:
     """Print the lines for people."""
     table = Table("what draws", "NFE", "adherence", "less the teacher's", "95% interval", "a picture")
@@ -132,6 +148,7 @@ def main() -> None:
     making = commands.add_parser("make")
     making.add_argument("student", type=Path)
     making.add_argument("target", type=Path)
+    commands.add_parser("picture").add_argument("path", type=Path)
     measuring = commands.add_parser("measure")
     measuring.add_argument("--model", default="scenes-turbo")
     measuring.add_argument("--prompts", type=int, default=4000)
@@ -144,6 +161,8 @@ def main() -> None:
         make(given.student, given.target)
         size = sum(file.stat().st_size for file in given.target.rglob("*.safetensors"))
         print(f"{given.target}: {size:,} bytes beside {zoo.shipped_path('scenes').name}")
+    elif given.command == "picture":
+        picture(given.path)
     else:
         lines = measured(given.model, given.prompts, given.seed)
         if given.json:
