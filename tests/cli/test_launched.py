@@ -1,4 +1,4 @@
-"""`fewstep distill` under torchrun: two processes, of which one speaks, and a lost one stops the other."""
+"""Commands that train under torchrun: two processes, of which one speaks, and a lost one stops the other."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 import fewstep as fs
+from data.pictures import write_folder
 from fewstep.cli.app import app
 from models.tiny import write
 
@@ -51,6 +52,24 @@ def test_two_processes_train_one_student_and_a_lost_one_stops_the_other(tmp_path
     assert done.stderr.count("step 8 of 8") == 1
     assert done.stderr.count("as it was left") == 1
     assert fs.load(folder / "student.safetensors")([1]).nfe == 1
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_on_data(tmp_path: Path) -> None:
+    write_folder(tmp_path / "photos")
+    (tmp_path / "photos/cats/5.png").write_bytes(b"")
+    words = ("train", "model", "photos", "--steps", "4", "--batch", "4", "--size", "4", "--widths", "8", "--json")
+    done = launched(tmp_path, *words, "--sheet-every", "2")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout[done.stdout.index("{") :])
+    assert (found["path"], list(found["lost"])) == ("runs/photos/model.safetensors", ["2"])
+    assert done.stderr.count("It needs 6 pictures") == 1
+    assert "on each of 2 devices" in done.stderr
+    assert done.stderr.count("step 4 of 4") == 1
+    assert len(list((tmp_path / "runs/photos/samples").iterdir())) == 2
+    wrong = launched(tmp_path, *words[:-1], "--batch", "5")
+    assert wrong.returncode != 0
+    assert wrong.stderr.count("a batch of 5 cannot be shared out to 2 processes") == 1
 
 
 def test_commands_that_run_in_one_process_refuse_several(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ import fewstep as fs
 from data.pictures import write_folder
 from fewstep.cli import settings, train_model
 from fewstep.training import New
+from fewstep.training.adapter import TARGETS
 from fewstep.training.times import TIMES
 from fewstep.zoo.checkpoint import PREDICTIONS
+from models import tiny_diffusers
 
 Call = Callable[..., Result]
 SHORT = ("--steps", 4, "--batch", 4, "--save-every", 2)
@@ -52,12 +54,59 @@ def test_a_model_goes_on_with_other_times(call: Call, here: Path) -> None:
     assert fs.zoo.load(here / "runs/a/model.safetensors").spec.training["method"]["min_snr"] == 5
 
 
+def test_a_dry_run_says_what_it_needs_and_writes_nothing(call: Call, here: Path) -> None:
+    write_folder(here / "photos")
+    before = sorted(here.rglob("*"))
+    words = ("train", "model", "photos", *SHORT, "--size", 4, "--widths", "8", "--mirror", "--dry-run")
+    done = call(*words)
+    assert done.exit_code == 0, done.output
+    lines = [line.split() for line in done.stdout.splitlines()[2:]]
+    assert [line[0] for line in lines] == ["data", "memory", "time"]
+    assert lines[0][1:] == ["12", "pictures"]
+    found = json.loads(call(*words, "--json").stdout)
+    assert found["seconds"] == pytest.approx(4 * found["step_seconds"])
+    assert found["memory"]["peak"] == found["memory"]["before"] + found["memory"]["more"]
+    assert sorted(here.rglob("*")) == before
+
+
+def test_sheets_and_tensorboard_are_written_where_asked_for(call: Call, here: Path) -> None:
+    write_folder(here / "photos")
+    words = ("--size", 4, "--widths", "8", "--sheet-every", 3, "--tensorboard", "--checkpointing")
+    done = call("train", "model", "photos", *SHORT, *words, "--precision", "bfloat16")
+    assert done.exit_code == 0, done.output
+    folder = here / "runs/photos"
+    assert sorted(sheet.name for sheet in (folder / "samples").iterdir()) == ["step-00000003.png", "step-00000004.png"]
+    assert len(list((folder / "tensorboard").iterdir())) == 1
+    assert "It needs 6 pictures; " in done.stderr
+    assert fs.zoo.load(folder / "model.safetensors").spec.training["precision"] == "bfloat16"
+
+
+def test_a_lora_is_trained_of_a_folder_and_lies_apart(call: Call, here: Path) -> None:
+    tiny_diffusers.write("sd", here / "sd")
+    write_folder(here / "words", captions=True)
+    options = ("--from", "sd", "--lora-rank", 2, "--lora-targets", "attention", "--sheet-every", 0)
+    done = call("train", "model", "words", *SHORT, *options, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert found == {
+        "path": "runs/words/model",
+        "lora": "runs/words/lora/pytorch_lora_weights.safetensors",
+        "lost": {},
+    }
+    assert "to encode the pictures" in done.stderr
+    assert call("generate", "sd", "red circle", "--lora", found["lora"], "--steps", 1).exit_code == 0
+    assert not (here / "runs/words/samples").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (("photo",), "unknown data 'photo'"),
         (("photos", "--from", "tiny.safetensors", "--size", 8), "--size: these are for a new network"),
         (("photos", "--anew"), "--anew is for the network of a model"),
+        (("photos", "--lora-rank", 2), "a LoRA changes the weights of a trained model, and these are new"),
+        (("photos", "--lora-alpha", 2), "--lora-alpha is of a LoRA: give --lora-rank too"),
+        (("photos", "--device", "gpu"), "the device 'gpu' cannot be used here"),
         (("photos", "--from", "nothing"), "nothing is neither a shipped model"),
         (("photos", "--transport", "--target", "epsilon"), "ways of a flow"),
         (("photos", "--times", "uniform", "--mean", 1), "uniform times have no mean"),
@@ -77,6 +126,7 @@ def test_what_cannot_be_is_refused_in_a_line(call: Call, here: Path, words: tupl
 def test_the_names_and_defaults_in_the_help_are_those_of_the_library(call: Call) -> None:
     assert set(train_model.TARGETS) == set(PREDICTIONS)
     assert train_model.TIMES == TIMES
+    assert settings.TARGETS == TARGETS
     assert set(train_model.SCHEDULES) <= set(dir(fs.schedules))
     assert set(settings.OPTIMISERS) == set(fs.training.OPTIMISERS)
     usual, new, how = {one.name: one for one in train_model.model.params}, New(), fs.training.Settings()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,36 +15,14 @@ from fewstep.training import Place, Processes, train
 from fewstep.training.processes import buckets
 
 from .shared_run import Doubles, exact_run, gradients
-
-TESTS = Path(__file__).parents[1]
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
+from .two import found_by_two
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     """The folder of `shared_run`, and what each of its two processes found."""
     folder = tmp_path_factory.mktemp("processes")
-    launch = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-    path = os.pathsep.join([str(TESTS), *sys.path])
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-W", "error::UserWarning", "-m", "training.shared_run", str(folder)],
-            env={**os.environ, **launch, "RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": path},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [process.communicate(timeout=300)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0], "\n".join(said)
-    return folder, [json.loads((folder / f"found-{rank}.json").read_text()) for rank in range(2)]
+    return folder, found_by_two("training.shared_run", folder)
 
 
 def test_gradients_of_a_step_are_those_of_one_process_with_the_whole_batch(runs: Any, tmp_path: Path) -> None:

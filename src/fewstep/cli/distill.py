@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,6 @@ from fewstep.cli.values import LABELS, Pair, mapping
 from fewstep.core import InvalidInput, unknown_name
 
 METHODS = ("regression", "endpoint", "phased", "progressive", "guidance", "consistency", "lcm", "reflow")
-TARGETS = ("all", "linear", "attention")
 """Here too, so that the help needs no torch."""
 
 
@@ -40,27 +39,7 @@ TARGETS = ("all", "linear", "attention")
     help="Learn the times and weights of the student's plan along with it; regression alone does.",
 )
 @settings.OPTIONS
-@option(
-    "--lora-rank",
-    type=click.IntRange(1, 1024),
-    usual="all weights are trained",
-    heading=TRAINING,
-    help="Train a LoRA of this rank in place of all weights.",
-)
-@option(
-    "--lora-alpha",
-    type=click.FloatRange(0, min_open=True),
-    usual="the rank",
-    heading=TRAINING,
-    help="The LoRA counts alpha / rank.",
-)
-@option(
-    "--lora-targets",
-    type=click.Choice(TARGETS),
-    usual="all",
-    heading=TRAINING,
-    help="Layers with a LoRA: linear ones and convolutions, linear ones alone, or those of attention.",
-)
+@settings.LORA
 @measuring.PROMPTS
 @option("--labels", type=LABELS, metavar="N,N,..", usual="every class", heading=DRAWN, help="Classes to learn.")
 @option(
@@ -177,7 +156,7 @@ class Order(NamedTuple):
     @staticmethod
     def of(teacher: str, method: fs.training.Method, given: Mapping[str, Any]) -> Order:
         """Raises `InvalidInput` for what cannot be."""
-        how = replace(settings.settings_of(given), adapter=adapter_of(given))
+        how = settings.settings_of(given)
         folder = Path(given["output"] or f"runs/{named(teacher)}-{method.name}")
         fs.files.check_writable(folder / "log.jsonl", parents=True)
         source = fs.distillation.Source(
@@ -264,15 +243,6 @@ def figures(found: fs.distillation.Health) -> str:
     """What a look found, in a line."""
     shown = ", ".join(f"{name} {value:.3g}" for name, value in found.figures.items() if " at " not in name)
     return f"{shown}, the best so far" if found.best == found.step else f"{shown}; the best was step {found.best}"
-
-
-def adapter_of(given: Mapping[str, Any]) -> fs.distillation.Adapter | None:
-    """The LoRA that is trained, where its rank is given. Raises `InvalidInput` for other options of it alone."""
-    own = {name: given[f"lora_{name}"] for name in ("rank", "alpha", "targets")}
-    options = {name: value for name, value in own.items() if value is not None}
-    if options and "rank" not in options:
-        raise InvalidInput(f"--lora-{next(iter(options))} is of a LoRA: give --lora-rank too, such as 16")
-    return fs.distillation.Adapter(**options) if options else None
 
 
 def subjects(given: Mapping[str, Any]) -> list[Any] | None:

@@ -10,6 +10,7 @@ import click
 
 import fewstep as fs
 from fewstep.cli.headings import TRAINING, option, several
+from fewstep.core import InvalidInput
 
 LINE_EVERY = 500
 """Steps between lines where there is no terminal for a bar."""
@@ -60,12 +61,48 @@ OPTIONS = several(
     ),
 )
 """Adds all of them."""
+TARGETS = ("all", "linear", "attention")
+"""Of a LoRA; here too, so that the help needs no torch."""
+LORA = several(
+    option(
+        "--lora-rank",
+        type=click.IntRange(1, 1024),
+        usual="all weights are trained",
+        heading=TRAINING,
+        help="Train a LoRA of this rank in place of all weights.",
+    ),
+    option(
+        "--lora-alpha",
+        type=click.FloatRange(0, min_open=True),
+        usual="the rank",
+        heading=TRAINING,
+        help="The LoRA counts alpha / rank.",
+    ),
+    option(
+        "--lora-targets",
+        type=click.Choice(TARGETS),
+        usual="all",
+        heading=TRAINING,
+        help="Layers with a LoRA: linear ones and convolutions, linear ones alone, or those of attention.",
+    ),
+)
+"""Of a command that can train a LoRA in place of all weights."""
 
 
 def settings_of(given: Mapping[str, Any]) -> fs.training.Settings:
     """The settings of the loop, of the options that a command has."""
     known = [one.name for one in fields(fs.training.Settings)]
-    return fs.training.Settings(**{name: given[name] for name in known if name in given})
+    adapter = adapter_of(given) if "lora_rank" in given else None
+    return fs.training.Settings(adapter=adapter, **{name: given[name] for name in known if name in given})
+
+
+def adapter_of(given: Mapping[str, Any]) -> fs.training.Adapter | None:
+    """The LoRA that is trained, where its rank is given. Raises `InvalidInput` for other options of it alone."""
+    own = {name: given[f"lora_{name}"] for name in ("rank", "alpha", "targets")}
+    options = {name: value for name, value in own.items() if value is not None}
+    if options and "rank" not in options:
+        raise InvalidInput(f"--lora-{next(iter(options))} is of a LoRA: give --lora-rank too, such as 16")
+    return fs.training.Adapter(**options) if options else None
 
 
 def telling(bar: Callable[..., None]) -> Callable[[fs.training.Progress], None]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import fewstep as fs
 from fewstep.cli import place, settings, trainer
 from fewstep.cli.app import Failure
 from fewstep.cli.headings import DATA, LAST, NETWORK, OBJECTIVE, TRAINING, Command, option
-from fewstep.cli.output import JSON, note, progress, show_json
+from fewstep.cli.output import JSON, note, progress, show_json, waiting
 from fewstep.cli.values import Several
 from fewstep.core import InvalidInput
 
@@ -25,6 +26,8 @@ DECAYS = ("constant", "linear", "cosine")
 """Here too, so that the help needs no torch."""
 FRESH = ("target", "schedule", "size", "channels", "widths", "blocks")
 """Options of a new network."""
+ENCODED = "encode"
+"""How the pictures of a run are made that it says it needs."""
 
 
 @click.command(cls=Command, most_used=("start", "target", "size", "steps", "batch", "output"))
@@ -89,9 +92,11 @@ FRESH = ("target", "schedule", "size", "channels", "widths", "blocks")
 )
 @option("--transport", is_flag=True, heading=OBJECTIVE, help="Pair noise and data by optimal transport, for flows.")
 @settings.OPTIONS
+@settings.LORA
 @option("--warmup", type=click.IntRange(0), default=0, heading=TRAINING, help="Steps in which the rate rises.")
 @option("--decay", type=click.Choice(DECAYS), default="cosine", heading=TRAINING, help="How the rate falls.")
 @place.options("device")
+@trainer.OPTIONS
 @option(
     "--output",
     type=click.Path(file_okay=False),
@@ -112,37 +117,55 @@ def model(data: str, start: str | None, as_json: bool, **given: Any) -> None:
         fewstep train model photos --size 32 --steps 20000
         fewstep generate runs/photos/model.safetensors --labels 0-3
         fewstep train model photos --from models/sd15 --rate 1e-5
+        fewstep train model photos --from models/sd15 --lora-rank 16 --rate 1e-4
     """
-    trainer.alone("fewstep train model")
-    how = settings.settings_of(given)
-    method = method_of(given)
-    begin = beginning(start, given)
-    folder = Path(given["output"] or f"runs/{Path(data).absolute().stem}")
-    fs.files.check_writable(folder / "log.jsonl", parents=True)
-    note(f"{how.steps} steps of {how.batch}. Ctrl-C stops; the same command goes on from the state saved last")
-    with progress("training", how.steps) as bar, noting():
-
-        def encoding(done: int, of: int) -> None:
-            bar(done, of=of, words="encoding pictures")
-
-        try:
-            found = fs.train_on(
-                data,
-                begin,
-                folder,
-                method=method,
-                settings=how,
-                mirror=given["mirror"],
-                device=given["device"],
-                watch=fs.training.Watching(encoding, settings.telling(bar)),
+    with trainer.speaking():
+        begin = beginning(start, given)
+        folder = Path(given["output"] or f"runs/{Path(data).absolute().stem}")
+        fs.files.check_writable(folder / "log.jsonl", parents=True)
+        arguments = {
+            "method": method_of(given),
+            "settings": settings.settings_of(given),
+            "mirror": given["mirror"],
+            "place": trainer.place_of(given),
+        }
+        if given["dry_run"]:
+            with waiting("timing some steps"), noting():
+                needed = fs.training.forecast_on(data, begin, folder, **arguments)
+            trainer.show(needed, as_json, ENCODED)
+            return
+        how, loggers = arguments["settings"], trainer.loggers_of(given, folder)
+        note(f"{how.steps} steps of {how.batch}. Ctrl-C stops; the same command goes on from the state saved last")
+        with progress("training", how.steps) as bar, noting():
+            watch = fs.training.Watching(
+                partial(encoding, bar),
+                settings.telling(bar),
+                partial(trainer.say, made=ENCODED),
+                loggers,
+                given["sheet_every"],
             )
-        except fs.training.Diverged as error:
-            raise Failure(str(error)) from error
+            try:
+                found = fs.train_on(data, begin, folder, **arguments, watch=watch)
+            except fs.training.Diverged as error:
+                raise Failure(str(error)) from error
+        show(found, as_json)
+
+
+def encoding(bar: Callable[..., None], done: int, of: int) -> None:
+    """Show how many pictures are encoded."""
+    bar(done, of=of, words="encoding pictures")
+
+
+def show(found: fs.training.Trained, as_json: bool) -> None:
+    """Say where the model lies."""
     if as_json:
-        show_json({"path": str(found.path), "lost": found.lost})
+        apart = {} if found.lora is None else {"lora": str(found.lora)}
+        show_json({"path": str(found.path), **apart, "lost": found.lost})
         return
     if found.lost:
         note(f"{len(found.lost)} samples could not be read and were left out")
+    if found.lora is not None:
+        note(f"The LoRA alone, for diffusers and other fine-tunes, is {found.lora}")
     click.echo(found.path)
 
 

@@ -98,24 +98,24 @@ def alone(command: str) -> None:
         raise InvalidInput(f"{command} runs in one process, and the launcher started {count}: start it without one")
 
 
-def say(found: fs.training.Forecast) -> None:
-    """What a run needs, in a line for people."""
-    note("It needs " + "; ".join(words for _, words in lines_of(found)))
+def say(found: fs.training.Forecast, made: str = "draw") -> None:
+    """What a run needs, in a line for people; `made` is how its pictures are made, such as "draw" or "encode"."""
+    note("It needs " + "; ".join(words for _, words in lines_of(found, made)))
 
 
-def show(found: fs.training.Forecast, as_json: bool) -> None:
-    """What a run needs, and no more of it."""
+def show(found: fs.training.Forecast, as_json: bool, made: str = "draw") -> None:
+    """What a run needs, and no more of it; `made` as in `say`."""
     if as_json:
         memory = {"more": found.memory.more, "peak": found.memory.peak, "fits": found.memory.fits}
         facts = asdict(found)
         show_json({**facts, "memory": {**facts["memory"], **memory}, "seconds": found.seconds})
         return
-    show_table(["what it needs", ""], [list(line) for line in lines_of(found)])
+    show_table(["what it needs", ""], [list(line) for line in lines_of(found, made)])
 
 
-def lines_of(found: fs.training.Forecast) -> list[tuple[str, str]]:
+def lines_of(found: fs.training.Forecast, made: str) -> list[tuple[str, str]]:
     """What a run needs, by subject."""
-    return [("data", data_words(found)), ("memory", memory_words(found)), ("time", time_words(found))]
+    return [("data", data_words(found)), ("memory", memory_words(found)), ("time", time_words(found, made))]
 
 
 def data_words(found: fs.training.Forecast) -> str:
@@ -136,11 +136,11 @@ def memory_words(found: fs.training.Forecast) -> str:
     return f"{fs.run.readable(memory.peak)} of memory{where} ({parts}){unfit}"
 
 
-def time_words(found: fs.training.Forecast) -> str:
+def time_words(found: fs.training.Forecast, made: str) -> str:
     """How long a step and all takes."""
     if found.step_seconds is None or found.seconds is None:
         return "steps do not fit, so none was timed"
-    drawing = f", {spoken(found.data_seconds)} to draw the pictures" if found.data_seconds else ""
+    drawing = f", {spoken(found.data_seconds)} to {made} the pictures" if found.data_seconds else ""
     return f"{found.step_seconds:.3g} s a step of {found.batch}{drawing}, {spoken(found.seconds)} in all"
 
 

@@ -7,16 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fewstep.distillation import lora
 from fewstep.distillation import student as files
 from fewstep.distillation.health import Health
 from fewstep.distillation.learned import plan_of
 from fewstep.distillation.report import Report
-from fewstep.distillation.samples import Samples
+from fewstep.distillation.samples import by_pairs
 from fewstep.distillation.source import Measuring, Source
 from fewstep.distillation.work import Work
+from fewstep.models import copies
 from fewstep.pipeline import Pipeline, load
-from fewstep.training import LATEST, STATES, Forecast, Logger, Look, Method, Place, Progress, Settings, train
+from fewstep.training import Forecast, Logger, Look, Method, Place, Progress, Settings, train
+from fewstep.training.forecast import announce
+from fewstep.training.sheets import SHEETS, Sheets
 
 
 class Watch(NamedTuple):
@@ -81,12 +83,8 @@ def distill(
     """
     work = Work.of(teacher, method, folder, settings, source, measuring, place)
     watch, processes = watch or Watch(), work.processes
-    if watch.forecast is not None and not (work.folder / STATES / LATEST).is_file():
-        found = processes.on_main(work.possible_forecast)
-        if found is not None:
-            if processes.main:
-                watch.forecast(found)
-            found.check()
+    if watch.forecast is not None:
+        announce(work.folder, processes, work.forecast, watch.forecast)
     drawn = work.drawn(watch.pairs)
     roles = work.roles(drawn.data)
     method = work.method
@@ -95,8 +93,8 @@ def distill(
     watcher = work.watcher(run, drawn.watched, watch.health) if processes.main else None
     looks: list[Look] = [] if watcher is None else [watcher]
     if watch.sheets:
-        samples = work.folder / "samples"
-        looks.append(Samples(drawn.judge.held_out, lambda now: plan_of(method, now), samples, watch.sheets))
+        draw = by_pairs(drawn.judge.held_out, lambda now: plan_of(method, now))
+        looks.append(Sheets(draw, work.teacher.pipe.model.codec.value_range, work.folder / SHEETS, watch.sheets))
     seconds = 0.0
 
     def told(now: Progress) -> None:
@@ -106,7 +104,7 @@ def distill(
 
     train(run._replace(looks=looks, loggers=watch.loggers), told)
     report = processes.on_main(lambda: work.finish(run, drawn, watcher, seconds))
-    target, apart = files.target_of(work.folder, work.origin), lora.file_of(work.folder)
+    target, apart = files.target_of(work.folder, work.origin), copies.lora_of(work.folder)
     return Distilled(load(target, device=work.place.here), target, report, apart if apart.is_file() else None)
 
 

@@ -1,6 +1,6 @@
-"""A student whose training changed its teacher by low ranks: as a plain network, and as files.
+"""A student whose training changed its teacher by low ranks, as files.
 
-    lora/pytorch_lora_weights.safetensors     beside the student, for `load_lora_weights` of diffusers
+    lora/pytorch_lora_weights.safetensors     beside the student; see `fewstep.models.copies`
     lora/plan.json                            the plan to draw with, at guidance 1
 
 or in place of a student a folder of its own with what differs from a shipped model alone; see `fewstep.models.adapted`.
@@ -8,7 +8,6 @@ or in place of a student a folder of its own with what differs from a shipped mo
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import shutil
@@ -17,48 +16,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from fewstep import zoo
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.plan import Plan
 from fewstep.distillation.student import kept, recommendation
 from fewstep.files import write_whole
-from fewstep.models import bases, lowrank
-from fewstep.models.copies import NETWORKS, write_plans
+from fewstep.models import bases, copies, lowrank
 from fewstep.models.lowrank import Changes
-from fewstep.training.adapter import changes_of, taken_off
-
-FOLDER = "lora"
-
-
-def merged(module: nn.Module) -> tuple[nn.Module, Changes]:
-    """A plain network of its own with what was trained on a module, and that as changes. The module loses them."""
-    changes = changes_of(module)
-    plain = copy.deepcopy(taken_off(module))
-    lowrank.add(plain, changes)
-    return plain.eval().requires_grad_(False), changes
 
 
 def write_lora(folder: Path, source: Path, changes: Changes, plan: Plan) -> Path | None:
-    """Write changes beside a student, in a folder `lora`; None where the source is a file, unknown to diffusers."""
-    if source.is_file():
-        return None
-    place = folder / FOLDER
-    place.mkdir(exist_ok=True)
-    lowrank.write(place, part_of(source), changes)
-    write_whole(place / "plan.json", plan.to_json().encode())
-    return place / lowrank.LORA_FILE
-
-
-def file_of(folder: Path) -> Path:
-    """Where the changes lie beside a student in the folder of its training."""
-    return folder / FOLDER / lowrank.LORA_FILE
-
-
-def part_of(source: Path) -> str:
-    """The part of a folder that is the network."""
-    return next(name for name in NETWORKS if (source / name).is_dir())
+    """Write changes and plan beside a student; None where the source is a file, unknown to diffusers."""
+    path = copies.write_lora(folder, source, changes)
+    if path is not None:
+        write_whole(path.parent / "plan.json", plan.to_json().encode())
+    return path
 
 
 def write_adapted(target: Path, base: str, changes: Changes, plans: Sequence[Plan], facts: Mapping[str, Any]) -> None:
@@ -83,11 +55,11 @@ def write_adapted(target: Path, base: str, changes: Changes, plans: Sequence[Pla
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as around:
         made = Path(around) / target.name
         made.mkdir()
-        lowrank.write(made, part_of(source), changes)
+        lowrank.write(made, copies.part_of(source), changes)
         stated = {"base": base, **kept(source), **recommendation(plans[0], facts)}
         write_whole(made / "fewstep.json", (json.dumps(stated) + "\n").encode())
         write_whole(made / "distillation.json", (json.dumps(dict(facts), indent=1) + "\n").encode())
-        write_plans(made / "plans", plans[1:])
+        copies.write_plans(made / "plans", plans[1:])
         if target.exists():
             shutil.rmtree(target)
         os.replace(made, target)

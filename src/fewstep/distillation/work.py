@@ -28,7 +28,6 @@ from fewstep.pipeline import load
 from fewstep.training import (
     STATES,
     STUDENT,
-    Diverged,
     Forecast,
     Method,
     Place,
@@ -42,6 +41,7 @@ from fewstep.training import (
     schedule_of,
     student_of,
 )
+from fewstep.training.adapter import merged
 
 REPORT = "report.json"
 HELD_OUT, REFERENCE, WATCHED = 10**8, 2 * 10**8, 4 * 10**8
@@ -162,13 +162,6 @@ class Work(NamedTuple):
         one = drawing.seconds_of(self.teacher, blank, self.batch)
         return forecast_of(run, self.processes, drawing.bytes_of(self.teacher, count), one * count)
 
-    def possible_forecast(self) -> Forecast | None:
-        """The forecast; None where a trial step is not finite, as then what the teacher draws says more."""
-        try:
-            return self.forecast()
-        except Diverged:
-            return None
-
     def finish(self, run: Run, drawn: Drawn, watcher: Watcher | None, seconds: float) -> Report:
         """Write the student and its report. `seconds` is how long training took."""
         step = self.settings.steps if watcher is None else watcher.put_best(run.roles)
@@ -178,7 +171,7 @@ class Work(NamedTuple):
         report = report_of(network, method, drawn.judge, cost, step, self.settings.steps, self.measuring.tune)
         plans = files.plans_of(method, network)
         if self.settings.adapter is not None:
-            module, changes = lora.merged(module)
+            module, changes = merged(module)
             lora.write_lora(self.folder, self.origin, changes, plans[0])
         of = {"teacher": original_of(self.teacher.pipe), "guidance": self.teacher.guidance, "step": step}
         of |= {"scales": list(self.scales)} if self.scales else {}

@@ -1,4 +1,9 @@
-"""A model written anew with other weights of its network: all else is copied from the files of the one it came from."""
+"""A model written anew with other weights of its network: all else is copied from the files of the one it came from.
+
+Where low ranks are all that differs, these are written beside it too:
+
+    lora/pytorch_lora_weights.safetensors     for `load_lora_weights` of diffusers
+"""
 
 from __future__ import annotations
 
@@ -15,6 +20,7 @@ from torch import nn
 from fewstep import zoo
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
+from fewstep.models import lowrank
 from fewstep.models.adapted import is_adapted
 from fewstep.models.folder import read_json
 from fewstep.models.plans import plans_of
@@ -22,6 +28,7 @@ from fewstep.models.quiet import quiet
 from fewstep.zoo.network import UNet
 
 NETWORKS = ("unet", "transformer")
+LORA = "lora"
 RECOMMENDED = "fewstep.json"
 FACTS = ("distillation.json", "training.json")
 """Files that say how a model in a folder was trained; a copy has one of its own."""
@@ -48,6 +55,26 @@ def source_of(model: str | os.PathLike[str], what: str = "a copy") -> Path:
 def target_of(folder: Path, source: Path, name: str) -> Path:
     """Where the copy of a source lies in a folder."""
     return folder / (f"{name}.safetensors" if source.is_file() else name)
+
+
+def part_of(source: Path) -> str:
+    """The part of a folder that is the network."""
+    return next(name for name in NETWORKS if (source / name).is_dir())
+
+
+def lora_of(folder: Path) -> Path:
+    """Where the changes lie beside a copy in a folder."""
+    return folder / LORA / lowrank.LORA_FILE
+
+
+def write_lora(folder: Path, source: Path, changes: lowrank.Changes) -> Path | None:
+    """Write changes beside a copy in a folder; None where the source is a file, unknown to diffusers."""
+    if source.is_file():
+        return None
+    path = lora_of(folder)
+    path.parent.mkdir(exist_ok=True)
+    lowrank.write(path.parent, part_of(source), changes)
+    return path
 
 
 def write(
@@ -97,7 +124,7 @@ def _write_folder(
     facts: Mapping[str, Mapping[str, Any]],
     plans: Sequence[Plan],
 ) -> None:
-    part = next(name for name in NETWORKS if (source / name).is_dir())
+    part = part_of(source)
     for left in target.parent.glob(f".{target.name}.*"):  # by a kill
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as around:

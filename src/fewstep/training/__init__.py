@@ -32,7 +32,7 @@ from fewstep.training.method import (
     schedule_of,
     student_of,
 )
-from fewstep.training.model import Anew, Trained, Watching, train_on
+from fewstep.training.model import Anew, Trained, Watching, forecast_on, train_on
 from fewstep.training.place import PRECISIONS, Place
 from fewstep.training.processes import Processes, Stopped
 from fewstep.training.run import Data, Run
@@ -83,6 +83,7 @@ __all__ = [
     "combination",
     "examples_of",
     "forecast_of",
+    "forecast_on",
     "further_roles",
     "memory_of",
     "one_stage",

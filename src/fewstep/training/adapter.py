@@ -8,6 +8,7 @@ copy in memory, and the teacher is the student without its change.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
 import re
@@ -18,7 +19,7 @@ import torch
 from torch import nn
 
 from fewstep.core.errors import InvalidInput, unknown_name
-from fewstep.models.lowrank import Changes, LowRank, is_layer
+from fewstep.models.lowrank import Changes, LowRank, add, is_layer
 
 NAME = "student"
 """What the change is called within peft's layers."""
@@ -109,6 +110,14 @@ def taken_off(module: nn.Module) -> nn.Module:
         parent, _, child = name.rpartition(".")
         setattr(module.get_submodule(parent), child, layer.get_base_layer())
     return module
+
+
+def merged(module: nn.Module) -> tuple[nn.Module, Changes]:
+    """A plain network of its own with what was trained on a module, and that as changes. The module loses them."""
+    changes = changes_of(module)
+    plain = copy.deepcopy(taken_off(module))
+    add(plain, changes)
+    return plain.eval().requires_grad_(False), changes
 
 
 def _changed(module: nn.Module) -> list[tuple[str, Any]]:

@@ -6,8 +6,10 @@ latents are kept in files; captions are encoded by the model's own text encoders
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +22,18 @@ from fewstep.drawing import Guidance
 from fewstep.models import Model, TensorCache
 from fewstep.pipeline import Pipeline
 from fewstep.pipeline.stages import Conditioned, Encoded, encode
+from fewstep.run.noise import START, unit_noise
 from fewstep.training.method import Batch
-from fewstep.training.parts import PART, Part, kept
+from fewstep.training.parts import ALONE, PART, Part, kept
+from fewstep.training.processes import Processes
 
 LATENTS = "latents"
 GUIDING = Guidance(2.0)
 """Any scale but 1, so that the conditions have the empty one beside them."""
 UNSAID = 0
 """The class of pictures of which nothing is said, in a model of one class."""
+TRIED = 64
+"""Samples whose subjects a trial takes."""
 
 
 class Conditions:
@@ -112,28 +118,69 @@ def examples_of(
     folder: Path,
     mirror: bool = False,
     watch: Callable[[int, int], None] = lambda done, of: None,
+    processes: Processes = ALONE,
 ) -> Examples:
-    """The data as the model of a pipeline meets them; latents are kept in `folder`.
+    """The data as the model of a pipeline meets them; latents are kept in `folder`, each encoded by one of the
+    processes.
 
     Raises `InvalidInput` where they do not fit the model, before anything is encoded.
     """
+    raw = pictures_of(source, pipe, mirror)
+    if not has_latents(pipe.model):
+        return raw
+    identity = {**raw.identity, "model": pipe.model.digest}
+    parts = kept(folder / LATENTS, range(raw.count), identity, lambda numbers: encoded(raw, numbers), watch, processes)
+    return replace(raw, shape=pipe.model.state_shape(), parts=tuple(parts))
+
+
+def pictures_of(source: Source, pipe: Pipeline, mirror: bool = False) -> Examples:
+    """The data in pixels, of the size of a model's pictures. Raises `InvalidInput` where they do not fit the model."""
     model = pipe.model
     check(source, model)
     tolerant = source if isinstance(source, Tolerant) else Tolerant(source)
-    conditions, shape = Conditions(pipe), model.state_shape()
-    pixels = model.codec.pixel_shape(shape)
-    if model.codec.factor == 1 and pixels == shape:
-        framed(tolerant.read(0).picture, shape)  # refused here, not in the middle of the first step
-        return Examples(tolerant, conditions, shape, mirror)
-    raw = Examples(tolerant, conditions, pixels, mirror)
-    identity = {**raw.identity, "model": model.digest}
-    parts = kept(folder / LATENTS, range(raw.count), identity, lambda numbers: encoded(raw, model, numbers), watch)
-    return Examples(tolerant, conditions, shape, mirror, tuple(parts))
+    raw = Examples(tolerant, Conditions(pipe), model.codec.pixel_shape(model.state_shape()), mirror)
+    if not has_latents(model):
+        raw.sample(0)  # refused here, not in the middle of the first step
+    return raw
 
 
-def encoded(raw: Examples, model: Model, numbers: range) -> Part:
+def has_latents(model: Model) -> bool:
+    """Whether the states of a model are not its pixels."""
+    shape = model.state_shape()
+    return model.codec.factor != 1 or model.codec.pixel_shape(shape) != shape
+
+
+def blank(raw: Examples) -> Examples:
+    """Pictures as they are, and noise in the place of latents: what a trial has before these are there."""
+    model = raw.conditions.pipe.model
+    if not has_latents(model):
+        return raw
+    shape = model.state_shape()
+    state = unit_noise([0], START, torch.empty(1, *shape))
+    subjects = [raw.sample(number)[1] for number in range(min(TRIED, raw.count))]
+    part = Part(state.expand(PART, *shape), [subjects[number % len(subjects)] for number in range(PART)])
+    return replace(raw, shape=shape, parts=(part,) * math.ceil(raw.count / PART))
+
+
+def bytes_of(raw: Examples) -> int:
+    """Of the latents on the disk; 0 where there are none."""
+    model = raw.conditions.pipe.model
+    return raw.count * math.prod(model.state_shape()) * 4 if has_latents(model) else 0
+
+
+def seconds_of(raw: Examples, processes: Processes = ALONE) -> float:
+    """Until the latents are there, by one picture that is encoded twice; 0 where there are none."""
+    if not has_latents(raw.conditions.pipe.model):
+        return 0.0
+    encoded(raw, range(1))
+    began = time.perf_counter()
+    encoded(raw, range(1))
+    return (time.perf_counter() - began) * raw.count / min(processes.count, math.ceil(raw.count / PART))
+
+
+def encoded(raw: Examples, numbers: range) -> Part:
     """The latents of some pictures, float32 on the host, and their subjects."""
-    forgets = TensorCache(max_bytes=0)
+    forgets, model = TensorCache(max_bytes=0), raw.conditions.pipe.model
     states, subjects = [], []
     for number in numbers:
         pixels, subject = raw.sample(number)

@@ -8,8 +8,9 @@ whole steps are timed, where they fit.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -21,14 +22,14 @@ from fewstep.run.memory import free_bytes, held_bytes, readable
 from fewstep.training.allocation import Allocated
 from fewstep.training.draws import Draws
 from fewstep.training.look import unchanged
-from fewstep.training.loop import learner_of
+from fewstep.training.loop import STATES, learner_of
 from fewstep.training.method import STUDENT, Batch, Loss, Method, Phase, Roles, memory_of
 from fewstep.training.order import members
 from fewstep.training.place import prepared
 from fewstep.training.processes import Processes
 from fewstep.training.run import Run
-from fewstep.training.state import Learner
-from fewstep.training.step import back_propagate, keyed, take_step
+from fewstep.training.state import LATEST, Learner
+from fewstep.training.step import Diverged, back_propagate, keyed, take_step
 
 SMALL = (2, 4)
 """Samples of the steps whose memory is measured."""
@@ -79,11 +80,11 @@ class Forecast:
     """What a run needs.
 
     Attributes:
-        samples: of the data, None without end; `data_bytes`: what is drawn for them, on the disk.
+        samples: of the data, None without end; `data_bytes`: what is drawn or encoded for them, on the disk.
         memory: on each device; `processes`: of the run.
         batch: samples of a step, of all processes.
         step_seconds: of a step, without what processes wait for each other; None where steps do not fit.
-        steps: in all; `data_seconds`: until the data are drawn.
+        steps: in all; `data_seconds`: until the data are drawn or encoded.
     """
 
     samples: int | None
@@ -97,7 +98,7 @@ class Forecast:
 
     @property
     def seconds(self) -> float | None:
-        """Of all steps and of drawing the data; what is measured at the end comes on top."""
+        """Of all steps and of making the data; what is measured at the end comes on top."""
         return None if self.step_seconds is None else self.data_seconds + self.steps * self.step_seconds
 
     def check(self) -> None:
@@ -107,6 +108,31 @@ class Forecast:
                 f"a step needs {readable(self.memory.more)} of memory on each device, and "
                 f"{readable(self.memory.free)} are free: lower batch, raise accumulate, or use checkpointing"
             )
+
+
+def announce(
+    folder: Path, processes: Processes, make: Callable[[], Forecast], tell: Callable[[Forecast], None]
+) -> None:
+    """Say what a run needs before it begins, by the main process; nothing where it goes on from a state in `folder`.
+
+    Nothing is said either where a trial step is not finite, as then what training says of it says more.
+
+    Raises `InvalidInput` where the run surely does not fit into memory.
+    """
+
+    def possible() -> Forecast | None:
+        try:
+            return make()
+        except Diverged:
+            return None
+
+    if (folder / STATES / LATEST).is_file():
+        return
+    found = processes.on_main(possible)
+    if found is not None:
+        if processes.main:
+            tell(found)
+        found.check()
 
 
 def forecast_of(run: Run, processes: Processes = ALONE, data_bytes: int = 0, data_seconds: float = 0.0) -> Forecast:

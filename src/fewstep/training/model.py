@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
-from torch import nn
+from typing import NamedTuple
 
 from fewstep.core.errors import InvalidInput
-from fewstep.core.plan import Plan
 from fewstep.data import Source, Tolerant, open_data
-from fewstep.denoise.convert import Network
 from fewstep.models import copies
 from fewstep.pipeline import Pipeline, load
+from fewstep.training.course import Course, Regimen
 from fewstep.training.denoising import Denoising
-from fewstep.training.draws import key_of
-from fewstep.training.examples import Examples, examples_of
+from fewstep.training.forecast import Forecast, announce
 from fewstep.training.fresh import New
+from fewstep.training.log import Logger
 from fewstep.training.loop import Progress, train
-from fewstep.training.method import STUDENT, Role
 from fewstep.training.place import Place
-from fewstep.training.run import Run
+from fewstep.training.processes import Processes
 from fewstep.training.settings import Settings
-from fewstep.zoo import UNet, build
 
-START, RESULT, FACTS = "start.safetensors", "model", "training.json"
+START = "start.safetensors"
 
 
 @dataclass(frozen=True)
@@ -38,30 +33,48 @@ class Anew:
     model: str | os.PathLike[str]
 
 
+Start = New | Anew | str | os.PathLike[str]
+"""What training begins with."""
+
+
 class Watching(NamedTuple):
-    """Who is told how it goes on: of pictures that are encoded, (done, of), and of training."""
+    """Who is told how it goes on.
+
+    Attributes:
+        encoding: of pictures that are encoded, (done, of); `training`: of that.
+        forecast: what a run needs, before it begins; a run that surely does not fit into memory is refused then. None
+            does not ask.
+        loggers: are told the figures and pictures of the log.
+        sheets: steps between pictures by the model as it learns; 0 draws none.
+    """
 
     encoding: Callable[[int, int], None] = lambda done, of: None
     training: Callable[[Progress], None] = lambda now: None
+    forecast: Callable[[Forecast], None] | None = None
+    loggers: Sequence[Logger] = ()
+    sheets: int = 0
 
 
 class Trained(NamedTuple):
-    """A trained model: its pipeline, where it lies, and why some samples could not be read, by number."""
+    """A trained model: its pipeline, where it lies, why some samples could not be read, by number, and the LoRA that is
+    written apart, if any.
+    """
 
     pipe: Pipeline
     path: Path
     lost: dict[int, str]
+    lora: Path | None = None
 
 
 def train_on(
     data: str | os.PathLike[str] | Source,
-    start: New | Anew | str | os.PathLike[str],
+    start: Start,
     folder: str | os.PathLike[str],
     *,
     method: Denoising | None = None,
     settings: Settings | None = None,
     mirror: bool = False,
-    device: torch.device | str = "cpu",
+    place: Place | None = None,
     watch: Watching | None = None,
 ) -> Trained:
     """Train a model on pictures, and write it as a model of its own.
@@ -74,78 +87,81 @@ def train_on(
         start: a new network; a model with new weights; or a model to go on from, a shipped one, a .safetensors file of
             `fewstep train`, or a folder in the format of diffusers.
         method: what is learned and how; None is what is usual.
+        settings: with an adapter a LoRA is trained in place of all weights. The model has it merged; of a folder it is
+            written apart too, as `lora/pytorch_lora_weights.safetensors`.
         mirror: whether each picture is learned with left and right exchanged too.
+        place: where and how it computes. Where a launcher started several processes, each calls this with the same
+            arguments and is given the same model.
 
     Raises:
-        InvalidInput: data, model, method and folder do not fit together, or too many samples cannot be read.
+        InvalidInput: data, model, method and folder do not fit together, the run does not fit into memory, or too many
+            samples cannot be read.
         Diverged: a loss is not finite.
         OSError: a file cannot be read or written; what was written before stays.
+        Stopped: in a process other than the first, of what that one raises; in all of them, where one is lost.
     """
-    settings, watch, place = settings or Settings(), watch or Watching(), Path(folder)
-    source = Tolerant(open_data(data, place))
+    regimen, folder, watch = regimen_of(method, settings, place, mirror), Path(folder), watch or Watching()
+    processes = joined(regimen)
+    source = processes.main_first(lambda: Tolerant(open_data(data, folder)))
+    origin = processes.on_main(lambda: origin_of(start, source, regimen, folder))
+    anew = isinstance(start, Anew)
+    course = processes.together(lambda: Course.of(origin, anew, source, regimen, folder, processes))
+    if watch.forecast is not None:
+        announce(folder, processes, course.forecast, watch.forecast)
+    found = course.examples(watch.encoding)
+    run = course.run(found)
+    drawing = bool(watch.sheets) and processes.main
+    looks = processes.together(lambda: [course.sheets(found, watch.sheets)] if drawing else [])
+    train(run._replace(looks=looks, loggers=watch.loggers), watch.training)
+    target, apart = processes.on_main(lambda: course.finish(run)), copies.lora_of(folder)
+    lost = {number: why for own in processes.gathered(source.lost) for number, why in own.items()}
+    return Trained(load(target, device=regimen.place.here), target, lost, apart if apart.is_file() else None)
+
+
+def forecast_on(
+    data: str | os.PathLike[str] | Source,
+    start: Start,
+    folder: str | os.PathLike[str],
+    *,
+    method: Denoising | None = None,
+    settings: Settings | None = None,
+    mirror: bool = False,
+    place: Place | None = None,
+) -> Forecast:
+    """What `train_on` with the same arguments would need: nothing is encoded, trained or written.
+
+    Raises `InvalidInput` as `train_on`.
+    """
+    regimen = regimen_of(method, settings, place, mirror)
+    processes, source = joined(regimen), Tolerant(open_data(data))
+    with tempfile.TemporaryDirectory() as scratch:
+        origin = origin_of(start, source, regimen, Path(scratch))
+        course = Course.of(origin, isinstance(start, Anew), source, regimen, Path(folder), processes)
+        return processes.on_main(course.forecast)
+
+
+def regimen_of(method: Denoising | None, settings: Settings | None, place: Place | None, mirror: bool) -> Regimen:
+    """What is asked for, or what is usual."""
+    return Regimen(method or Denoising(), settings or Settings(), place or Place(), mirror)
+
+
+def joined(regimen: Regimen) -> Processes:
+    """The processes of a run. Raises `InvalidInput` where they cannot share a batch out."""
+    processes = Processes.joined(regimen.place)
+    processes.share(regimen.settings.batch, regimen.settings.accumulate)
+    return processes
+
+
+def origin_of(start: Start, source: Source, regimen: Regimen, folder: Path) -> Path:
+    """The files of the model that is trained; those of a new one are written into a folder.
+
+    Raises `InvalidInput` for a LoRA of weights that are new.
+    """
+    if regimen.settings.adapter is not None and isinstance(start, New | Anew):
+        raise InvalidInput(
+            "a LoRA changes the weights of a trained model, and these are new: leave the LoRA out, or go on from a "
+            "model"
+        )
     if isinstance(start, New):
-        origin = start.write(place / START, source, settings.seed)
-    else:
-        origin = copies.source_of(start.model if isinstance(start, Anew) else start, "a trained model")
-    pipe = load(origin, device=device)
-    network = learner(pipe, settings.seed if isinstance(start, Anew) else None)
-    found = examples_of(source, pipe, place, mirror, watch.encoding)
-    method = method or Denoising()
-    check(method, found)
-    plan = method.plan(network)
-    identity = {"model": pipe.model.digest, "anew": isinstance(start, Anew)}
-    run = Run(method, {STUDENT: Role(network)}, found, settings, place, identity, Place(device))
-    module = train(run, watch.training).eval().requires_grad_(False)
-    target = copies.target_of(place, origin, RESULT)
-    recommended = recommendation(plan, method, copies.recommended_by(origin))
-    copies.write(target, origin, module, recommended, run.known_as, FACTS)
-    return Trained(load(target, device=device), target, dict(found.source.lost))
-
-
-def learner(pipe: Pipeline, seed: int | None) -> Network:
-    """The network of a pipeline to be trained, with new weights where a seed is given.
-
-    Raises `InvalidInput` for a student of few steps, and for a network that is not a module.
-    """
-    model = pipe.model
-    if model.teacher is not None:
-        raise InvalidInput(
-            f"{model.name} is a student of few steps, which training on data would undo: train its teacher, "
-            f"{model.teacher.name}, and distil it again"
-        )
-    network = model.denoiser()
-    network.schedule = model.schedule_at()
-    module = Role(network).module
-    if seed is not None:
-        renew(module, seed)
-    module.requires_grad_(True).train()
-    return network
-
-
-def renew(module: nn.Module, seed: int) -> None:
-    """Give a module the weights that a new one of its configuration begins with, by the seed alone."""
-    if isinstance(module, UNet):
-        fresh: Any = build(module.config, key_of(seed, "weights"))
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(key_of(seed, "weights"))
-            fresh = type(module).from_config(module.config)  # type: ignore[attr-defined]  # of diffusers
-    module.load_state_dict(fresh.state_dict())
-
-
-def check(method: Denoising, found: Examples) -> None:
-    """Raise `InvalidInput` for dropout where there is no empty condition."""
-    if method.dropout and not found.conditions.guides:
-        raise InvalidInput(
-            f"{found.conditions.pipe.model.name} has no empty condition to tell some samples: set dropout=0"
-        )
-
-
-def recommendation(plan: Plan, method: Denoising, own: Mapping[str, Any]) -> dict[str, Any]:
-    """The overlay that a trained model recommends: its own, over it the sampler of the plan where one was asked for, or
-    where it has none.
-    """
-    asked = (method.sampler, method.grid, method.rows) != (None, None, Denoising.rows)
-    recipe = plan.recipe
-    sampling = {"sampler": recipe.sampler, "steps": recipe.steps, "grid": recipe.grid}
-    return {**own, "sampling": sampling if asked or "sampling" not in own else own["sampling"]}
+        return start.write(folder / START, source, regimen.settings.seed)
+    return copies.source_of(start.model if isinstance(start, Anew) else start, "a trained model")

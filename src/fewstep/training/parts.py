@@ -13,10 +13,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
+from fewstep.training.processes import Processes
 from fewstep.zoo import container
 
 PART = 512
 TENSOR, FACTS = "states", "of"
+ALONE = Processes()
 
 
 class Part(NamedTuple):
@@ -32,26 +34,44 @@ def kept(
     identity: Mapping[str, Any],
     make: Callable[[range], Part],
     watch: Callable[[int, int], None] = lambda done, of: None,
+    processes: Processes = ALONE,
 ) -> list[Part]:
-    """The parts of some samples, from the files in `folder` as far as these are there; `make` makes the others.
+    """The parts of some samples, from the files in `folder` as far as these are there.
+
+    `make` makes those that are not, which the processes do in turn; the main one is watched.
 
     Raises `InvalidInput` where a file is damaged or of something else.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     identity = json.loads(json.dumps(dict(identity)))
-    found = []
-    for begin in range(numbers.start, numbers.stop, PART):
-        own = range(begin, min(begin + PART, numbers.stop))
-        path = folder / f"{begin:09d}-{len(own)}.safetensors"
-        if not path.exists():
-            made = make(own)
-            container.write(path, {TENSOR: made.states}, {FACTS: identity, "facts": made.facts})
-        found.append(_read(path, len(own), identity))
-        watch(own.stop - numbers.start, len(numbers))
-    return found
+    ranges = [range(begin, min(begin + PART, numbers.stop)) for begin in range(numbers.start, numbers.stop, PART)]
+
+    def make_own() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for own in ranges:
+            if path_of(folder, own).exists():
+                _inspected(path_of(folder, own), len(own), identity)  # refused now, not once the others are made
+        for own in ranges[processes.rank :: processes.count]:
+            if not path_of(folder, own).exists():
+                made = make(own)
+                container.write(path_of(folder, own), {TENSOR: made.states}, {FACTS: identity, "facts": made.facts})
+            if processes.main:
+                watch(min(len(numbers), own.start - numbers.start + len(own) * processes.count), len(numbers))
+
+    processes.together(make_own)
+    return [_read(path_of(folder, own), len(own), identity) for own in ranges]
+
+
+def path_of(folder: Path, numbers: range) -> Path:
+    """The file of a part."""
+    return folder / f"{numbers.start:09d}-{len(numbers)}.safetensors"
 
 
 def _read(path: Path, count: int, identity: Mapping[str, Any]) -> Part:
+    file, facts = _inspected(path, count, identity)
+    return Part(file.tensors()[TENSOR], facts)
+
+
+def _inspected(path: Path, count: int, identity: Mapping[str, Any]) -> tuple[container.Header, list[Any]]:
     try:
         file = container.inspect(path)
         of, facts = json.loads(file.metadata[FACTS]), json.loads(file.metadata["facts"])
@@ -61,4 +81,4 @@ def _read(path: Path, count: int, identity: Mapping[str, Any]) -> Part:
         raise InvalidInput(f"{path} is damaged ({error}): remove it, and it is made again") from error
     if of != identity:
         raise InvalidInput(f"{path} was made from other data or by another model: give another folder, or remove it")
-    return Part(file.tensors()[TENSOR], facts)
+    return file, facts

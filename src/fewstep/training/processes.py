@@ -106,6 +106,12 @@ class Processes:
             raise Stopped(f"the first process stopped: {found[1]}")
         return found[0]
 
+    def main_first(self, work: Callable[[], T]) -> T:
+        """What each process finds by the same work: the main one first, so that the others find what it has written."""
+        found: list[T] = []
+        self.on_main(lambda: found.append(work()))
+        return self.together(lambda: found[0] if found else work())
+
     def together(self, work: Callable[[], T]) -> T:
         """What each process finds by work of its own. What one fails at is raised in all, as `agree` does."""
         if self.count == 1:
@@ -130,13 +136,20 @@ class Processes:
             distributed.all_reduce(failed)
         if not failed.item():
             return
-        found: list[Any] = [None] * self.count
-        with _seen():
-            distributed.all_gather_object(found, None if error is None else portable(error))
+        found = self.gathered(None if error is None else portable(error))
         first = next(one for one in found if one is not None)
         if self.main:
             raise first if error is None else error
         raise Stopped(f"a process stopped: {first}") from error
+
+    def gathered(self, value: T) -> list[T]:
+        """What each process has, by their numbers."""
+        if self.count == 1:
+            return [value]
+        found: list[Any] = [None] * self.count
+        with _seen():
+            distributed.all_gather_object(found, value)
+        return found
 
     def mean(self, values: Sequence[float]) -> list[float]:
         """The means of some numbers over all processes."""
