@@ -81,6 +81,18 @@ def test_sheets_and_tensorboard_are_written_where_asked_for(call: Call, here: Pa
     assert fs.zoo.load(folder / "model.safetensors").spec.training["precision"] == "bfloat16"
 
 
+def test_a_configuration_of_a_network_is_enough_to_train_it_anew(call: Call, here: Path) -> None:
+    tiny_diffusers.write("sd", here / "sd")
+    (here / "sd/unet/diffusion_pytorch_model.safetensors").unlink()
+    write_folder(here / "words", captions=True)
+    words = ("train", "model", "words", "--from", "sd", *SHORT, "--dry-run")
+    refused = call(*words)
+    assert (refused.exit_code, "train it anew (--anew" in refused.stderr) == (2, True)
+    done = call(*words, "--anew", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["samples"] == 6
+
+
 def test_a_lora_is_trained_of_a_folder_and_lies_apart(call: Call, here: Path) -> None:
     tiny_diffusers.write("sd", here / "sd")
     write_folder(here / "words", captions=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +166,37 @@ def test_pictures_that_are_lost_do_not_stop_a_training(tmp_path: Path) -> None:
     train_on(tmp_path / "b.npz", path, tmp_path / "run", settings=still, watch=Watching(loggers=[logger], sheets=1))
     grey = (logger.shown[1] == 0.5).flatten(1).all(dim=1)
     assert grey.tolist() == [False, False, False, True]
+
+
+@pytest.mark.parametrize("kind", ["sd", "ddpm"])
+def test_a_configuration_alone_is_trained_to_the_weights_of_a_model_anew(kind: str, tmp_path: Path) -> None:
+    """As these depend on seed and data, and not on weights that were there."""
+    tiny_diffusers.write(kind, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "bare")
+    (tmp_path / "bare/unet/diffusion_pytorch_model.safetensors").unlink()
+    data = write_folder(tmp_path / "data", captions=True)
+    if kind == "ddpm":
+        side = fs.load(tmp_path / "whole").model.sizes.height
+        data = tmp_path / "a.npz"
+        np.savez(data, images=np.random.default_rng(0).random((6, side, side, 3)).astype(np.float32))
+    with pytest.raises(InvalidInput, match="a configuration of its network and no weights to go on from"):
+        train_on(data, tmp_path / "bare", tmp_path / "run", settings=QUICK)
+    needed = forecast_on(data, Anew(tmp_path / "bare"), tmp_path / "run", settings=QUICK)
+    assert not (tmp_path / "run").exists()
+    files = []
+    for name in ("bare", "whole"):
+        found = train_on(data, Anew(tmp_path / name), tmp_path / f"run-{name}", settings=QUICK)
+        files.append((found.path / "unet/diffusion_pytorch_model.safetensors").read_bytes())
+        assert needed.memory.gradients == 4 * sum(weight.numel() for weight in weights_of(found.path).values())
+    assert files[0] == files[1]
+
+
+def test_a_configuration_of_no_network_is_refused(words: Path, tmp_path: Path) -> None:
+    (tmp_path / "sd/unet/diffusion_pytorch_model.safetensors").unlink()
+    path = tmp_path / "sd/unet/config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "down_block_types": ["NoBlock"]}))
+    with pytest.raises(InvalidInput, match=r"unet/config.json cannot be made a UNet2DConditionModel: ValueError"):
+        train_on(words, Anew(tmp_path / "sd"), tmp_path / "run", settings=QUICK)
 
 
 def test_a_lora_is_merged_into_the_model_and_lies_apart(words: Path, tmp_path: Path) -> None:

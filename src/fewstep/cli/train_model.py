@@ -40,7 +40,12 @@ ENCODED = "encode"
     heading=NETWORK,
     help="A model to go on from: a shipped one, a file of `fewstep train`, or a diffusers folder.",
 )
-@option("--anew", is_flag=True, heading=NETWORK, help="Give the network of that model new weights first.")
+@option(
+    "--anew",
+    is_flag=True,
+    heading=NETWORK,
+    help="Give the network of that model new weights first; of a folder its config.json is enough.",
+)
 @option("--target", type=click.Choice(TARGETS), usual="flow", heading=NETWORK, help="What a new network predicts.")
 @option(
     "--schedule",

@@ -19,6 +19,7 @@ from fewstep.denoise.prediction import PREDICTIONS
 from fewstep.drawing.overlay import Overlay, merged
 from fewstep.models.adapted import Adapted, is_adapted
 from fewstep.models.assembly import Parts, Place, component_of, of_component, of_folder, recommended_of
+from fewstep.models.bare import Bare
 from fewstep.models.cache import TensorCache
 from fewstep.models.codec import Pixels
 from fewstep.models.conditioner import Labels
@@ -116,6 +117,11 @@ def load_model(
             _refuse_claims(place, "spec says them")
         return of_component(parts, _name(path.name), spec.schedule, spec.prediction)
     raise _unknown(str(source), path)
+
+
+def load_bare(path: Path, place: Place, seed: int) -> Model:
+    """The model of a folder whose network is a configuration alone, with weights by a seed; see `is_bare`."""
+    return of_folder(Bare(path, place, seed), _name(str(path)))
 
 
 def _parts(path: Path, place: Place) -> Parts:

@@ -13,7 +13,7 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.data import Source
 from fewstep.denoise.convert import Network
-from fewstep.models import copies
+from fewstep.models import copies, is_bare, load_bare, place_of
 from fewstep.pipeline import Pipeline, load
 from fewstep.training.adapter import merged
 from fewstep.training.denoising import Denoising
@@ -66,7 +66,7 @@ class Course(NamedTuple):
     @staticmethod
     def of(origin: Path, anew: bool, source: Source, regimen: Regimen, folder: Path, processes: Processes) -> Course:
         """Load the model. Raises `InvalidInput` where anything does not fit."""
-        pipe = load(origin, device=regimen.place.here)
+        pipe = opened(origin, regimen)
         network = learner(pipe, regimen.settings.seed if anew else None)
         pictures = pictures_of(source, pipe, regimen.mirror)
         check(regimen.method, pictures)
@@ -123,6 +123,13 @@ class Course(NamedTuple):
         target = copies.target_of(self.folder, self.origin, RESULT)
         copies.write(target, self.origin, module, self.recommended, run.known_as, FACTS)
         return target
+
+
+def opened(origin: Path, regimen: Regimen) -> Pipeline:
+    """The pipeline of a model, which may have no weights of its network yet."""
+    if not is_bare(origin):
+        return load(origin, device=regimen.place.here)
+    return Pipeline(load_bare(origin, place_of(regimen.place.here), key_of(regimen.settings.seed, "weights")))
 
 
 def learner(pipe: Pipeline, seed: int | None) -> Network:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from fewstep.core.errors import InvalidInput
 from fewstep.data import Source, Tolerant, open_data
-from fewstep.models import copies
+from fewstep.models import copies, is_bare
 from fewstep.pipeline import Pipeline, load
 from fewstep.training.course import Course, Regimen
 from fewstep.training.denoising import Denoising
@@ -28,7 +28,10 @@ START = "start.safetensors"
 
 @dataclass(frozen=True)
 class Anew:
-    """A model whose network is trained from new weights; its other parts stay as they are."""
+    """A model whose network is trained from new weights; its other parts stay as they are.
+
+    Of a folder in the format of diffusers, `config.json` of the network is enough.
+    """
 
     model: str | os.PathLike[str]
 
@@ -155,7 +158,7 @@ def joined(regimen: Regimen) -> Processes:
 def origin_of(start: Start, source: Source, regimen: Regimen, folder: Path) -> Path:
     """The files of the model that is trained; those of a new one are written into a folder.
 
-    Raises `InvalidInput` for a LoRA of weights that are new.
+    Raises `InvalidInput` for a LoRA of weights that are new, and for a network without weights to go on from.
     """
     if regimen.settings.adapter is not None and isinstance(start, New | Anew):
         raise InvalidInput(
@@ -164,4 +167,10 @@ def origin_of(start: Start, source: Source, regimen: Regimen, folder: Path) -> P
         )
     if isinstance(start, New):
         return start.write(folder / START, source, regimen.settings.seed)
-    return copies.source_of(start.model if isinstance(start, Anew) else start, "a trained model")
+    found = copies.source_of(start.model if isinstance(start, Anew) else start, "a trained model")
+    if is_bare(found) and not isinstance(start, Anew):
+        raise InvalidInput(
+            f"{found} has a configuration of its network and no weights to go on from: train it anew (--anew, or "
+            "fewstep.training.Anew), or fetch the weights"
+        )
+    return found
