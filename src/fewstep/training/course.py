@@ -114,15 +114,15 @@ class Course(NamedTuple):
         )
         return Sheets(by_order(model, order), model.codec.value_range, self.folder / SHEETS, every)
 
-    def finish(self, run: Run) -> Path:
-        """Write the model of a run that is trained, and return its path."""
-        module = run.roles[STUDENT].module.eval().requires_grad_(False)
+    def finish(self, run: Run) -> tuple[Path, Path | None]:
+        """Write the model of a run that is trained. Returns its path, and that of a LoRA that lies apart."""
+        module, apart = run.roles[STUDENT].module.eval().requires_grad_(False), None
         if run.settings.adapter is not None:
             module, changes = merged(module)
-            copies.write_lora(self.folder, self.origin, changes)
+            apart = copies.write_lora(self.folder, self.origin, changes)
         target = copies.target_of(self.folder, self.origin, RESULT)
         copies.write(target, self.origin, module, self.recommended, run.known_as, FACTS)
-        return target
+        return target, apart
 
 
 def opened(origin: Path, regimen: Regimen) -> Pipeline:

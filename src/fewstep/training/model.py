@@ -116,9 +116,9 @@ def train_on(
     drawing = bool(watch.sheets) and processes.main
     looks = processes.together(lambda: [course.sheets(found, watch.sheets)] if drawing else [])
     train(run._replace(looks=looks, loggers=watch.loggers), watch.training)
-    target, apart = processes.on_main(lambda: course.finish(run)), copies.lora_of(folder)
+    target, apart = processes.on_main(lambda: course.finish(run))
     lost = {number: why for own in processes.gathered(source.lost) for number, why in own.items()}
-    return Trained(load(target, device=regimen.place.here), target, lost, apart if apart.is_file() else None)
+    return Trained(load(target, device=regimen.place.here), target, lost, apart)
 
 
 def forecast_on(
