@@ -5,10 +5,10 @@ with the student's estimate of the data, so that estimate is to be
 
     x~ = (x_s - (sigma_s / sigma_t) x_t) / (alpha_s - (sigma_s / sigma_t) alpha_t)
 
-as in progressive distillation (Salimans & Ho 2022, arXiv 2202.00512), with its truncated-SNR weight. But x_t and x_s are
-states of the teacher's own trajectory, drawn once: there are no rounds, and no error of one is learned by the next. That
-the trajectory is cut in phases, each learned to its end, is the idea of Wang et al. 2024 (arXiv 2405.18407), with the
-teacher's states in the place of self-consistency.
+as in progressive distillation (Salimans & Ho 2022, arXiv 2202.00512), with its truncated-SNR weight. But x_t and x_s
+are states of the teacher's own trajectory, drawn once: there are no rounds, and no error of one is learned by the next.
+That the trajectory is cut in phases, each learned to its end, is the idea of Wang et al. 2024 (arXiv 2405.18407), with
+the teacher's states in the place of self-consistency.
 
 A phase of a longer plan is shorter and so easier to learn than the way to the end, and one network learns several
 plans. It tells their rows apart by the time: no two plans cut at the same state, and each begins a little later than
