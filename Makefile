@@ -23,9 +23,9 @@ DOCS_WRITERS := $(sort $(wildcard docs/generate*.py))
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(firstword $(MAKEFILE_LIST)) | awk -F'|' '{printf "%-14s%s\n", $$1, $$2}'
 
-demo: runtime  ## draw a grid of images with the shipped text-to-image model
-	$(BIN)/fewstep generate "a red circle left of a blue square" "two small yellow stars on a black background" \
-	  "a large green triangle above a purple circle" "three orange squares on pink" --count 8 --sampler unipc-2 --steps 8 --batch 16
+demo: runtime  ## draw a grid of images with the student of the shipped text-to-image model
+	$(BIN)/fewstep generate scenes-turbo "a red circle left of a blue square" "two small yellow stars on a black background" \
+	  "a large green triangle above a purple circle" "three orange squares on pink" --count 8 --batch 16 --timings
 
 test: dev  ## run the whole suite
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) $(ARGS)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from fewstep import InvalidInput
-from fewstep.training import Memory, Settings, forecast_of, train
+from fewstep.training import Batch, Draws, Loss, Memory, Phase, Roles, Settings, forecast_of, train
 from fewstep.training import forecast as forecasts
 from fewstep.training.allocation import Allocated
 
@@ -79,7 +82,10 @@ class Longer(Fit):
         return Memory(graphs=3, copies=2)
 
 
-def test_activations_grow_with_the_samples_and_with_the_graphs_that_a_method_says(tmp_path: Path) -> None:
+def test_activations_grow_with_the_samples_and_with_the_graphs_that_a_method_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecasts, "most_held_during", lambda work: (work(), 0))  # as the tensors say alone
     small, large = (
         forecast_of(run(tmp_path, settings=replace(QUICK, batch=batch))).memory.activations for batch in (1000, 2000)
     )
@@ -90,6 +96,20 @@ def test_activations_grow_with_the_samples_and_with_the_graphs_that_a_method_say
     assert parts == small
     assert longer.activations - small == pytest.approx(2 * slope, rel=0.01)
     assert longer.copies == 2 * WEIGHTS
+
+
+class Hidden(Fit):
+    """Which works in 80 MB that are no tensor of torch's, where a step is whole."""
+
+    def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
+        np.ones(10_000_000 * (len(batch) == QUICK.batch))
+        yield from super().losses(roles, batch, phase, draws)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not say what a process held")
+def test_what_the_process_holds_beside_its_tensors_is_seen(tmp_path: Path) -> None:
+    plain, more = (forecast_of(run(tmp_path, method)).memory.activations for method in (Fit(), Hidden()))
+    assert 70e6 < more - plain < 90e6
 
 
 def test_what_does_not_fit_is_not_timed_and_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

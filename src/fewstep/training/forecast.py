@@ -2,7 +2,8 @@
 
 The memory of a step is measured for two small numbers of samples, and grows in a straight line from there: what a
 network keeps of each sample for its gradient is of one size. Gradients, averages and moments are counted. Then a few
-whole steps are timed, where they fit.
+whole steps are timed, where they fit. What the host's process holds meanwhile counts where it is more, as an allocator
+keeps more than what lives.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.core.errors import InvalidInput
-from fewstep.run.memory import free_bytes, held_bytes, readable
+from fewstep.run.memory import free_bytes, held_bytes, most_held_during, readable
 from fewstep.training.allocation import Allocated
 from fewstep.training.draws import Draws
 from fewstep.training.look import unchanged
@@ -58,6 +59,11 @@ class Memory:
     copies: int
     activations: int
     free: int
+
+    def having_held(self, most: int) -> Memory:
+        """The same, where the process held so many bytes in whole steps, which make no copies."""
+        working = most - self.before - self.gradients - self.moments - self.averages
+        return replace(self, activations=max(self.activations, working))
 
     @property
     def more(self) -> int:
@@ -145,7 +151,10 @@ def forecast_of(run: Run, processes: Processes = ALONE, data_bytes: int = 0, dat
     with prepared(run.roles, run.place) as called, unchanged(run.roles):
         trial = run._replace(settings=share, roles=called, looks=(), loggers=())
         memory = memory_needed(trial, learners, before, free)
-        seconds = timed(trial, learners) if memory.fits else None
+        seconds = None
+        if memory.fits:
+            seconds, held = most_held_during(lambda: timed(trial, learners))
+            memory = memory if device.type == "cuda" else memory.having_held(held)
         for learner in learners.values():
             learner.optimiser.zero_grad(set_to_none=True)
     settings = run.settings
