@@ -1,12 +1,18 @@
 """The student of the scenes: what it adds to them, and what it draws in one to four evaluations."""
 
+import json
+from pathlib import Path
+
 import pytest
+from click.testing import CliRunner
 
 from fewstep import zoo
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
 import fewstep as fs
+from fewstep.cli import source
+from fewstep.cli.app import app
 from fewstep.zoo.scenes.prompts import adherence, held_out_prompts
 
 FOLDER = zoo.shipped_path("scenes-turbo")
@@ -70,3 +76,17 @@ def test_diffusers_draws_the_same_by_its_plan(pipe: fs.Pipeline) -> None:
     noise = unit_noise([3], START, torch.empty(1, *pipe.state_shape()))
     found = theirs("a red circle", latents=noise, guidance_scale=1, num_inference_steps=4, output_type="np").images
     assert abs(found[0] * 255 - ours.pixels[0]).max() < 2
+
+
+@pytest.mark.parametrize(("preset", "nfe"), [("realtime", 1), ("interactive", 4)])
+def test_presets_for_someone_who_waits_take_it(preset: str, nfe: int, tmp_path: Path) -> None:
+    words = ["generate", "a red circle", "--preset", preset, "--json", "--output", str(tmp_path / "a.png")]
+    report = json.loads(CliRunner().invoke(app, words).stdout)
+    assert report["nfe"] == nfe
+    assert Path(report["path"]).is_file()
+
+
+def test_without_such_a_preset_the_scenes_draw_words_and_the_digits_nothing() -> None:
+    assert source.default("realtime", ["a red circle"]) == "scenes-turbo"
+    assert source.default("best", ["a red circle"]) == source.default(None, [], ["a red circle"]) == "scenes"
+    assert source.default("realtime", []) == "digits"
