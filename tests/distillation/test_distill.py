@@ -137,6 +137,35 @@ def test_guidance_that_training_does_not_know_is_refused(tmp_path: Path) -> None
     distill(tmp_path / "sd", Regression(), tmp_path / "run", settings=replace(QUICK, steps=1), source=source)
 
 
+def test_a_student_begins_with_the_weights_of_another(teacher: Path, tmp_path: Path) -> None:
+    first = distill(teacher, Regression(), tmp_path / "first", settings=QUICK, source=SOURCE)
+    begun = replace(SOURCE, begin=first.path)
+    still = replace(QUICK, steps=1, rate=0.0, width=0)
+    second = distill(
+        teacher, Consistency(step="ddim", stages=1, rows=1), tmp_path / "run", settings=still, source=begun
+    )
+    weights, others = (found.pipe.model.module.state_dict() for found in (first, second))
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    facts = json.loads((tmp_path / "run/states/step-00000001/manifest.json").read_text())
+    assert facts["run"]["begins"] == first.pipe.model.digest
+    with pytest.raises(InvalidInput, match="begins"):
+        distill(teacher, Consistency(step="ddim", stages=1, rows=1), tmp_path / "run", settings=still, source=SOURCE)
+
+
+def test_weights_that_a_student_cannot_begin_with_are_refused(teacher: Path, tmp_path: Path) -> None:
+    other, net = tmp_path / "other.safetensors", tiny.network()
+    save(other, net, Spec(net.config, "epsilon", schedules.linear(), (-1.0, 1.0), {}))
+    with pytest.raises(InvalidInput, match="other predicts epsilon, tiny v_prediction: begin with a student of that"):
+        distill(teacher, Regression(), tmp_path / "run", source=replace(SOURCE, begin=other))
+    wide = tiny.write(tmp_path / "wide.safetensors", channels=3)
+    with pytest.raises(InvalidInput, match="wide is of another network than the student: they differ in"):
+        distill(teacher, Regression(), tmp_path / "run", source=replace(SOURCE, begin=wide))
+    adapted = replace(QUICK, adapter=distillation.Adapter(rank=2))
+    with pytest.raises(InvalidInput, match="a LoRA is a change of the teacher"):
+        distill(teacher, Regression(), tmp_path / "run", settings=adapted, source=replace(SOURCE, begin=teacher))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_student_of_a_folder_keeps_what_else_its_teacher_recommends_and_no_more(tmp_path: Path) -> None:
     place = tmp_path / "sd"
     tiny_diffusers.write("sd", place)

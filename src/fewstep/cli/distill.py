@@ -40,6 +40,13 @@ METHODS = ("regression", "endpoint", "phased", "progressive", "guidance", "consi
 )
 @settings.OPTIONS
 @settings.LORA
+@option(
+    "--begin",
+    metavar="MODEL",
+    usual="the teacher",
+    heading=TRAINING,
+    help="Another student of the teacher, whose weights this one begins with.",
+)
 @measuring.PROMPTS
 @option("--labels", type=LABELS, metavar="N,N,..", usual="every class", heading=DRAWN, help="Classes to learn.")
 @option(
@@ -160,7 +167,12 @@ class Order(NamedTuple):
         folder = Path(given["output"] or f"runs/{named(teacher)}-{method.name}")
         fs.files.check_writable(folder / "log.jsonl", parents=True)
         source = fs.distillation.Source(
-            subjects(given), given["guidance"], given["teacher_steps"], given["count"], given["held_out"]
+            subjects(given),
+            given["guidance"],
+            given["teacher_steps"],
+            given["count"],
+            given["held_out"],
+            given["begin"],
         )
         checks = fs.distillation.Checks(every=given["check_every"])
         measuring = fs.distillation.Measuring(checks, given["clip_folder"], given["tune"])

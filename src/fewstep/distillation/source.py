@@ -1,4 +1,4 @@
-"""What a student learns from, and how it is measured."""
+"""What a student learns from and begins as, and how it is measured."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ class Source:
         guidance: the scale, which the student has inside afterwards; None is what the teacher recommends.
         steps: of the teacher's own sampler; None is 20, or the plan of its own where the teacher is a student itself.
         count: pictures to train on; `held_out`: pictures for the report, and as many to measure distances to.
+        begin: a model of the same network whose weights the student begins with, such as another student of the
+            teacher; None is the teacher.
     """
 
     subjects: Sequence[Any] | None = None
@@ -28,6 +30,7 @@ class Source:
     steps: int | None = None
     count: int = 8192
     held_out: int = 512
+    begin: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("count", 1), ("held_out", 16)):

@@ -7,12 +7,13 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fewstep.benchmark.yardstick import features_of
 from fewstep.distillation import lora
 from fewstep.distillation import pairs as drawing
 from fewstep.distillation import student as files
+from fewstep.distillation.beginning import Beginning
 from fewstep.distillation.health import WIDTHS, Health, Watcher
 from fewstep.distillation.judge import Judge
 from fewstep.distillation.learned import settled
@@ -74,6 +75,7 @@ class Work(NamedTuple):
     origin: Path
     features: Features
     scales: tuple[float, float] | None
+    beginning: Beginning | None = None
 
     @staticmethod
     def of(
@@ -104,6 +106,8 @@ class Work(NamedTuple):
         work = Work(
             teacher, method, Path(folder), settings, source, measuring, place, processes, origin, features, scales
         )
+        if source.begin is not None:
+            work = work._replace(beginning=Beginning.of(source.begin, pipe.model))
         work.roles(drawing.blank(teacher, 1))  # which refuses what cannot be trained
         return work
 
@@ -133,13 +137,17 @@ class Work(NamedTuple):
         network = self.teacher.pipe.model.denoiser()
         adapter, seed = self.settings.adapter, self.settings.seed
         roles = student_of(network, guidance, succeeds, adapter=adapter, scales=self.scales, seed=seed)
+        if self.beginning is not None:
+            self.beginning.put(roles[STUDENT])
         first = data.batch(range(min(FIRST, data.count)))
         return roles | further_roles(self.method, roles[STUDENT], first)
 
     def run(self, roles: Roles, data: Pairs) -> Run:
         """What is trained."""
-        checks = {"checks": asdict(self.measuring.checks)}
-        return Run(self.method, roles, data, self.settings, self.folder, checks, self.place)
+        identity: dict[str, Any] = {"checks": asdict(self.measuring.checks)}
+        if self.beginning is not None:
+            identity["begins"] = self.beginning.digest
+        return Run(self.method, roles, data, self.settings, self.folder, identity, self.place)
 
     def watcher(self, run: Run, watched: Judge | None, tell: Callable[[Health], None]) -> Watcher | None:
         """Who looks at the student of a run while it is trained; None where nobody is to."""
