@@ -13,10 +13,10 @@ from click.testing import Result
 import fewstep as fs
 from data.pictures import write_folder
 from fewstep.cli import settings, train_model
-from fewstep.training import New
+from fewstep.denoise import PREDICTIONS
+from fewstep.training import New, fresh
 from fewstep.training.adapter import TARGETS
 from fewstep.training.times import TIMES
-from fewstep.zoo.checkpoint import PREDICTIONS
 from models import tiny_diffusers
 
 Call = Callable[..., Result]
@@ -52,6 +52,17 @@ def test_a_model_goes_on_with_other_times(call: Call, here: Path) -> None:
     )
     assert done.exit_code == 0, done.output
     assert fs.zoo.load(here / "runs/a/model.safetensors").spec.training["method"]["min_snr"] == 5
+
+
+def test_a_new_edm_model_takes_sigma_data(call: Call, here: Path) -> None:
+    write_folder(here / "photos")
+    new = ("--size", 4, "--widths", "8", "--target", "edm", "--sigma-data", 0.6)
+    done = call("train", "model", "photos", *SHORT, *new)
+    assert done.exit_code == 0, done.output
+    spec = fs.zoo.load(here / "runs/photos/model.safetensors").spec
+    assert (spec.prediction, spec.schedule.kind, spec.sigma_data) == ("edm", "edm", 0.6)
+    drawn = json.loads(call("generate", "runs/photos/model.safetensors", "--labels", "0,1", "--json").stdout)
+    assert drawn["nfe"] == 40  # guided
 
 
 def test_a_dry_run_says_what_it_needs_and_writes_nothing(call: Call, here: Path) -> None:
@@ -124,6 +135,12 @@ def test_a_lora_is_trained_of_a_folder_and_lies_apart(call: Call, here: Path) ->
         (("photos", "--times", "uniform", "--mean", 1), "uniform times have no mean"),
         (("photos", "--min-snr", 0), "min_snr must be above 0"),
         (("photos", "--size", 9, "--widths", "8,8"), "cannot be halved"),
+        (("photos", "--sigma-data", 0.5), "the network predicts flow: leave it out, or predict edm"),
+        (("photos", "--target", "edm", "--sigma-data", 0), "sigma_data must be a number from 1e-06"),
+        (("photos", "--target", "edm", "--schedule", "flow"), "edm says nothing of the data where alpha is 0"),
+        (("photos", "--target", "edm", "--times", "uniform"), "of which uniform times up to 80 are nearly all noise"),
+        (("photos", "--schedule", "edm"), "which predicts flow: predict edm, or leave the schedule out"),
+        (("photos", "--from", "tiny.safetensors", "--sigma-data", 0.5), "--sigma-data: these are for a new network"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(call: Call, here: Path, words: tuple[object, ...], said: str) -> None:
@@ -143,5 +160,6 @@ def test_the_names_and_defaults_in_the_help_are_those_of_the_library(call: Call)
     assert set(settings.OPTIMISERS) == set(fs.training.OPTIMISERS)
     usual, new, how = {one.name: one for one in train_model.model.params}, New(), fs.training.Settings()
     assert (usual["target"].usual, usual["blocks"].usual) == (new.prediction, str(new.blocks))  # type: ignore[attr-defined]
+    assert usual["sigma_data"].usual == str(fresh.SIGMA_DATA)  # type: ignore[attr-defined]
     assert usual["widths"].usual == ",".join(map(str, new.widths))  # type: ignore[attr-defined]
     assert (usual["warmup"].default, usual["decay"].default) == (how.warmup, how.decay)

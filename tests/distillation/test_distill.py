@@ -13,10 +13,12 @@ import torch
 
 import fewstep as fs
 from fewstep import InvalidInput, distillation, schedules
+from fewstep.core.grid import grid_times
 from fewstep.distillation import (
     Checks,
     Consistency,
     Distilled,
+    LatentConsistency,
     Measuring,
     Progressive,
     Reflow,
@@ -125,6 +127,33 @@ def test_a_student_is_a_teacher_too_by_its_own_plan_or_in_steps(tmp_path: Path) 
     assert found.pipe([1]).nfe == 1
     with pytest.raises(InvalidInput, match="a student with guidance 2 inside"):
         distill(straight.path, Regression(), tmp_path / "c", settings=quick, source=SOURCE)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Regression(rows=2, grid="karras"),
+        Progressive(begin=4, end=2, grid="karras"),
+        Consistency(step="ddim", stages=1, first=4, rows=2),
+        LatentConsistency(rows=2),
+    ],
+    ids=lambda method: method.name,
+)
+def test_a_student_of_an_edm_teacher_keeps_its_preconditioning(method: Any, tmp_path: Path) -> None:
+    net = tiny.network()
+    spec = Spec(net.config, "edm", schedules.edm(), (-1.0, 1.0), {}, sigma_data=0.6)
+    save(tmp_path / "edm.safetensors", net, spec)
+    found = distill(tmp_path / "edm.safetensors", method, tmp_path / "run", settings=QUICK, source=SOURCE)
+    model = fs.load(found.path).model
+    assert (model.prediction, model.schedule, model.sigma_data) == ("edm", spec.schedule, 0.6)
+    assert found.pipe([1]).nfe == 2
+    assert pairs_of.Teacher.of(found.pipe, None, None, 9).order.plan.recipe.grid == "karras"
+
+
+def test_on_an_edm_schedule_lcm_learns_the_times_of_karras() -> None:
+    schedule = schedules.edm()
+    assert LatentConsistency().times(schedule).tolist() == grid_times("karras", schedule, 50).tolist()
+    assert LatentConsistency().times(schedules.flow())[-2] == pytest.approx(1 / 50)
 
 
 def test_guidance_that_training_does_not_know_is_refused(tmp_path: Path) -> None:

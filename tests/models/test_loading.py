@@ -18,7 +18,7 @@ import fewstep as fs
 from fewstep.batch import Batch, PromptLine, draw_batch
 from fewstep.pipeline import load
 
-from . import tiny_diffusers
+from . import tiny, tiny_diffusers
 from .tiny_diffusers import Twins
 
 Models = Callable[..., Twins]
@@ -67,6 +67,21 @@ def test_the_digest_of_a_module_is_over_its_weights() -> None:
     assert load(modules[1], spec=spec).model.digest == first
     assert load(modules[1], spec=replace(spec, classes=3)).model.digest != first
     assert not load(modules[1], spec=spec).model.identity.anonymous
+
+
+def test_on_an_edm_schedule_the_usual_grid_is_that_of_karras(tmp_path: Path) -> None:
+    net = tiny.network()
+    spec = fs.zoo.Spec(net.config, "edm", fs.schedules.edm(), (-1.0, 1.0), {}, sigma_data=0.6)
+    fs.zoo.save(tmp_path / "edm.safetensors", net, spec)
+    pipe = load(tmp_path / "edm.safetensors")
+    assert pipe.model.sigma_data == 0.6
+    usual = {"sampler": "dpmpp-2m", "steps": 20, "grid": "karras"}
+    assert pipe.model.recommended["sampling"] == fs.models.recommended_by(str(tmp_path / "edm.safetensors"))["sampling"]
+    assert pipe.model.recommended["sampling"] == usual
+    for given, grid in (({}, "karras"), ({"preset": "interactive"}, "karras"), ({"grid": "trailing"}, "trailing")):
+        assert pipe.order([0], **given).drawing.sampling.grid == grid
+    tiny.write(tmp_path / "linear.safetensors")
+    assert load(tmp_path / "linear.safetensors").order([0], preset="interactive").drawing.sampling.grid == "trailing"
 
 
 SPEC = fs.NetworkSpec(fs.schedules.linear(), "epsilon", (1, 2, 2))

@@ -51,6 +51,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_edms_preconditioning_is_written_with_its_sigma_data(tmp_path: Path) -> None:
+    short = replace(TINY.settings, steps=2, warmup=0)
+    recipe = replace(TINY, prediction="edm", schedule=schedules.edm(), method=Denoising(), settings=short)
+    done = train_digits(recipe, tmp_path / "edm.safetensors", data=stripes())
+    assert zoo.load(done.path).spec.sigma_data == 0.5
+
+
 def test_a_run_interrupted_twice_gives_the_same_bytes(undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
     with pytest.raises(StopError):

@@ -191,6 +191,28 @@ def test_edms_weighting_is_equal_weight_in_what_the_network_says() -> None:
     assert np.allclose((sigma**2 + 0.25) / (0.5 * sigma) ** 2 * out**2, 1)
 
 
+def test_the_loss_of_edm_is_that_of_its_paper() -> None:
+    """The mean of lambda(sigma) |D(y + n; sigma) - y|^2, eq. 2 and 8, with D of eq. 7 and the columns of table 1."""
+    told: list[Tensor] = []
+    d, data = 0.6, torch.randn(64, 3, generator=torch.Generator().manual_seed(1)).double()
+
+    def raw(x: Tensor, noise: Tensor) -> Tensor:
+        told.append(noise)
+        return torch.sin(2 * x + noise[:, None])
+
+    draws = Draws(7, 3, range(64), range(64), 64)
+    roles = {STUDENT: Role(fs.Network(raw, EDM, "edm", sigma_data=d))}
+    (loss,) = Denoising().losses(roles, Batch(data), one_stage(3, 100), draws)
+    assert np.allclose(told[0].mean(), -1.2 / 4, atol=0.02)
+    assert np.allclose(told[0].std(), 1.2 / 4, atol=0.02)
+    sigma = (4 * told[0]).exp()[:, None]
+    y = data + sigma * draws.normal("noise", (3,)).double()
+    c_skip, c_out = d**2 / (sigma**2 + d**2), sigma * d / (sigma**2 + d**2).sqrt()
+    denoised = c_skip * y + c_out * raw(y / (sigma**2 + d**2).sqrt(), told[0])
+    weight = (sigma**2 + d**2) / (sigma * d) ** 2
+    assert float(loss.value) == pytest.approx(float((weight * (denoised - data) ** 2).mean()), rel=1e-6)
+
+
 def test_a_share_of_the_samples_is_told_the_empty_condition() -> None:
     method, data, labels = Denoising(dropout=0.1), torch.zeros(4000, 1), torch.arange(4000) % 10
     told = step(method, range(4000), data, labels)[0].label

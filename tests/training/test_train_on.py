@@ -55,6 +55,33 @@ def test_other_predictions_recommend_another_sampler(prediction: str, tmp_path: 
     assert found.pipe.model.schedule.kind == "cosine"
 
 
+def test_a_new_edm_model_is_read_back_to_the_same_bits_and_drawn_with_on_karras(tmp_path: Path) -> None:
+    data, new = numbers(tmp_path / "a.npz"), replace(SMALL, prediction="edm", sigma_data=0.6)
+    found = train_on(data, new, tmp_path / "run", settings=QUICK)
+    images = found.pipe([0, 1, None], seed=4)
+    assert (images.drawing.sampling.name, images.drawing.sampling.grid) == ("dpmpp-2m-20", "karras")
+    model = found.pipe.model
+    assert (model.prediction, model.schedule.kind, model.sigma_data) == ("edm", "edm", 0.6)
+    copied = fs.load(found.path.rename(tmp_path / "copied.safetensors"))
+    assert torch.equal(copied([0, 1, None], seed=4).tensor, images.tensor)
+    further = train_on(data, tmp_path / "copied.safetensors", tmp_path / "further", settings=QUICK)
+    assert further.pipe.model.sigma_data == 0.6
+
+
+def test_a_new_edm_model_draws_the_only_picture_of_a_class(tmp_path: Path) -> None:
+    pictures = np.array([[[0.2, 0.9], [0.4, 0.1]], [[0.7, 0.3], [0.1, 0.8]]], np.float32)
+    np.savez(tmp_path / "a.npz", images=pictures, labels=np.arange(2))
+    new, settings = New("edm", widths=(16,), embedding=16, heads=1), Settings(steps=300, batch=32, rate=1e-2)
+    found = train_on(tmp_path / "a.npz", new, tmp_path / "run", method=Denoising(dropout=0), settings=settings)
+
+    def error(path: Path) -> float:
+        drawn = fs.load(path)([0, 1, 0, 1], seed=1, guidance=1.0).tensor
+        return float((drawn - torch.from_numpy(2 * pictures[[0, 1, 0, 1], None] - 1)).square().mean().sqrt())
+
+    assert error(tmp_path / "run/start.safetensors") > 0.5
+    assert error(found.path) < 0.2
+
+
 class Stop(Exception):
     pass
 
@@ -223,6 +250,12 @@ def test_new_networks_and_methods_that_do_not_fit_are_refused(tmp_path: Path) ->
         New(channels=2)
     with pytest.raises(InvalidInput, match="unknown prediction type 'flo'"):
         New("flo")
+    with pytest.raises(InvalidInput, match="the network predicts flow: leave it out, or predict edm"):
+        New(sigma_data=0.5)
+    with pytest.raises(InvalidInput, match=r"sigma_data must be a number .* got -0.5"):
+        New("edm", sigma_data=-0.5)
+    with pytest.raises(InvalidInput, match="which predicts epsilon: predict edm, or leave the schedule out"):
+        New("epsilon", fs.schedules.edm())
     with pytest.raises(InvalidInput, match="neither a shipped model"):
         train_on(data, tmp_path, tmp_path / "run", settings=QUICK)
 

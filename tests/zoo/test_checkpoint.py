@@ -24,6 +24,7 @@ from fewstep.zoo.network import UNet, UNetConfig, build
 
 CONFIG = UNetConfig(size=4, classes=2, widths=(8, 16), embedding=8)
 SPEC = checkpoint.Spec(CONFIG, "v_prediction", schedules.linear(), (-1.0, 1.0), {"seed": 3, "steps": 10})
+EDM = dataclasses.replace(SPEC, prediction="edm", schedule=schedules.edm(), sigma_data=0.6)
 
 
 @pytest.fixture
@@ -55,6 +56,41 @@ def test_what_is_saved_comes_back_bit_for_bit(path: Path, network: UNet) -> None
         assert torch.equal(tensor, loaded.network.state_dict()[name])
         assert not loaded.network.get_parameter(name).requires_grad
     assert loaded.network(torch.ones(1, 1, 4, 4), torch.zeros(1)).shape == (1, 1, 4, 4)
+
+
+def test_edms_preconditioning_comes_back_with_its_sigma_data(tmp_path: Path, network: UNet) -> None:
+    path = tmp_path / "edm.safetensors"
+    digest = checkpoint.save(path, network, EDM)
+    loaded = checkpoint.load(path)
+    assert (loaded.spec, loaded.digest) == (EDM, digest)
+    assert (loaded.spec.sigma_data, loaded.spec.time_scale) == (0.6, 1.0)
+    assert checkpoint.digest(network.state_dict(), dataclasses.replace(EDM, sigma_data=0.5)) != digest
+
+
+def test_only_files_with_sigma_data_are_of_the_version_that_older_readers_refuse(path: Path, network: UNet) -> None:
+    fields = {"version", "architecture", "config", "prediction", "schedule", "sample_shape", "classes", "value_range"}
+    document = container.read(path).document("fewstep", "a model")
+    assert (document["version"], set(document)) == (1, fields | {"training"})
+    assert set(document["config"]) == {"channels", "size", "classes", "widths", "blocks", "embedding", "heads"}
+    checkpoint.save(path, network, EDM)
+    document = container.read(path).document("fewstep", "a model")
+    assert (document["version"], set(document)) == (2, fields | {"training", "sigma_data"})
+
+
+@pytest.mark.parametrize(
+    ("prediction", "sigma_data", "message"),
+    [
+        ("edm", None, "needs sigma_data, the standard deviation of the data; 0.5 is usual"),
+        ("epsilon", 0.5, "sigma_data is of edm's preconditioning, and the network predicts epsilon: leave it out"),
+        ("edm", 0.0, "must be a number from 1e-06 to 1e.06, got 0.0"),
+        ("edm", float("inf"), "got inf"),
+        ("edm", "0.5", "got '0.5'"),
+        ("edm", True, "got True"),
+    ],
+)
+def test_sigma_data_is_a_number_and_edms_alone(prediction: str, sigma_data: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        dataclasses.replace(SPEC, prediction=prediction, schedule=schedules.cosine(), sigma_data=sigma_data)
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path: Path, path: Path, network: UNet) -> None:
@@ -114,7 +150,12 @@ def test_a_network_is_not_saved_under_the_spec_of_another(tmp_path: Path, networ
 
 
 CHANGES: dict[str, tuple[Callable[[dict[str, Any], dict[str, torch.Tensor]], None], str]] = {
-    "version": (lambda d, t: d.update(version=2), "format version 2; this fewstep reads version 1"),
+    "version": (lambda d, t: d.update(version=3), "format version 3; this fewstep reads versions 1 and 2"),
+    "version-lacks": (lambda d, t: d.update(version=2), r"lacks \['sigma_data'\]"),
+    "version-early": (lambda d, t: d.update(sigma_data=0.5), r"unknown \['sigma_data'\]"),
+    "version-edm": (lambda d, t: d.update(prediction="edm"), "needs sigma_data"),
+    "version-of-another": (lambda d, t: d.update(version=2, sigma_data=0.5), "the network predicts v_prediction"),
+    "sigma-data": (lambda d, t: d.update(version=2, prediction="edm", sigma_data=1e200), r"from 1e-06 to 1e\+06"),
     "architecture": (lambda d, t: d.update(architecture="unit"), "unknown architecture 'unit'"),
     "prediction": (lambda d, t: d.update(prediction="v_predicton"), "did you mean 'v_prediction'"),
     "prediction-kind": (lambda d, t: d.update(prediction=["epsilon"]), "unknown prediction type"),

@@ -63,6 +63,14 @@ def test_time_features_are_unit_vectors_in_pairs() -> None:
     assert torch.allclose(features[:, :4] ** 2 + features[:, 4:] ** 2, torch.ones(2, 4))
 
 
+def test_a_higher_frequency_tells_edms_times_apart() -> None:
+    assert torch.allclose(time_features(torch.tensor([0.7]), 8, 100.0), time_features(torch.tensor([70.0]), 8))
+    x, near = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0.3, 0.33])
+    plain, high = (perturbed(UNetConfig(frequency=frequency)) for frequency in (1.0, 100.0))
+    told = near * 100
+    assert torch.allclose(high(x, near), plain(x, told), atol=1e-6)
+
+
 def test_each_image_of_a_batch_is_independent_of_the_others() -> None:
     network = perturbed(UNetConfig())
     x = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -95,6 +103,8 @@ def test_building_depends_on_the_seed_alone_and_leaves_the_global_generator() ->
         ({"classes": 0}, "classes is 0"),
         ({"blocks": True}, "blocks is True"),
         ({"channels": 1.0}, "channels is 1.0"),
+        ({"frequency": 0.5}, "frequency is 0.5; it has to be a number from 1 to 10,000"),
+        ({"frequency": "1"}, "frequency is '1'"),
     ],
 )
 def test_a_config_out_of_range_is_refused_by_name(change: dict, message: str) -> None:
@@ -104,7 +114,8 @@ def test_a_config_out_of_range_is_refused_by_name(change: dict, message: str) ->
 
 def test_a_config_survives_json_and_refuses_other_fields() -> None:
     config = UNetConfig(widths=(16, 24))
-    assert UNetConfig.from_json(config.to_json()) == config
+    for one in (config, UNetConfig(guidance=True), UNetConfig(frequency=100.0)):
+        assert UNetConfig.from_json(one.to_json()) == one
     values = config.to_json()
     values["depth"] = values.pop("blocks")
     with pytest.raises(InvalidInput, match=r"lacks \['blocks'\] and has unknown \['depth'\]"):

@@ -19,12 +19,12 @@ from fewstep.cli.output import JSON, note, progress, show_json, waiting
 from fewstep.cli.values import Several
 from fewstep.core import InvalidInput
 
-TARGETS = ("flow", "v_prediction", "epsilon", "sample")
-SCHEDULES = ("flow", "cosine", "linear", "scaled_linear")
+TARGETS = ("flow", "v_prediction", "epsilon", "sample", "edm")
+SCHEDULES = ("flow", "cosine", "linear", "scaled_linear", "edm")
 TIMES = ("uniform", "logit-normal", "log-normal", "logistic")
 DECAYS = ("constant", "linear", "cosine")
 """Here too, so that the help needs no torch."""
-FRESH = ("target", "schedule", "size", "channels", "widths", "blocks")
+FRESH = ("target", "schedule", "size", "channels", "widths", "blocks", "sigma_data")
 """Options of a new network."""
 ENCODED = "encode"
 """How the pictures of a run are made that it says it needs."""
@@ -50,9 +50,16 @@ ENCODED = "encode"
 @option(
     "--schedule",
     type=click.Choice(SCHEDULES),
-    usual="flow for a flow, else cosine",
+    usual="flow for a flow, edm for edm, else cosine",
     heading=NETWORK,
     help="Noise schedule of a new network.",
+)
+@option(
+    "--sigma-data",
+    type=click.FLOAT,
+    usual="0.5",
+    heading=NETWORK,
+    help="Standard deviation of the data, for --target edm.",
 )
 @option(
     "--size",
@@ -182,10 +189,8 @@ def beginning(start: str | None, given: Mapping[str, Any]) -> Any:
     fresh = {name: given[name] for name in FRESH if given[name] is not None}
     if start is not None:
         if fresh:
-            raise InvalidInput(
-                f"{', '.join(f'--{name}' for name in fresh)}: these are for a new network, and {start} has its own; "
-                "leave them out"
-            )
+            names = ", ".join("--" + name.replace("_", "-") for name in fresh)
+            raise InvalidInput(f"{names}: these are for a new network, and {start} has its own; leave them out")
         return fs.training.Anew(start) if given["anew"] else start
     if given["anew"]:
         raise InvalidInput("--anew is for the network of a model: name it by --from")

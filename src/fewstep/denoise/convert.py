@@ -45,7 +45,7 @@ class Network(Denoiser):
         dtype: what the network runs in; its input is cast to it and its output back. None is the dtype of its
             parameters where it is a module, else that of the states.
         time_scale: what a schedule time is multiplied by before the network is told, 1000 for the flow models of
-            diffusers.
+            diffusers; `edm` tells no schedule time.
         integer_time: round the time to an integer first, for networks that look it up in a table.
         sigma_data: standard deviation of the data, for `edm`.
         module: the torch module behind the network, where it is neither that nor a `functools.partial` of it.

@@ -41,7 +41,7 @@ class LatentConsistency:
     """Settings of latent consistency distillation.
 
     Attributes:
-        grid_steps: N of the grid, even in time and ending at clean data.
+        grid_steps: N of the grid, even in time (on edm that of Karras) and ending at clean data.
         skip: k, how many of them the teacher goes at once.
         huber: c of the distance; 0 is the square.
         lowest, highest: guidance scales that the student is told, drawn evenly; None has the one that the teacher draws
@@ -81,7 +81,7 @@ class LatentConsistency:
 
     def times(self, schedule: Schedule) -> np.ndarray:
         """(N + 1,) times of the grid, falling to clean data."""
-        return grid_times("trailing", schedule, self.grid_steps)
+        return grid_times("karras" if schedule.kind == "edm" else "trailing", schedule, self.grid_steps)
 
     def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
         student, schedule = roles[STUDENT], schedule_of(roles[STUDENT].network)

@@ -60,7 +60,7 @@ class Teacher:
         check_subjects(pipe, subjects)
         sampling: dict[str, Any] = {"steps": USUAL_STEPS if steps is None else steps}
         if "plan" in pipe.model.recommended.get("sampling", {}):
-            sampling = {} if steps is None else {"sampler": "ddim", "grid": "trailing", **sampling}
+            sampling = {} if steps is None else {"sampler": "ddim", **sampling}
         order = pipe.order(subjects, guidance=guidance, sampling=sampling)
         if not isinstance(order.drawing.guidance.scale, float | int):
             raise InvalidInput("a teacher's guidance is one scale for all of its rows: give a number")

@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,9 @@ def _write_file(
 ) -> None:
     if not isinstance(network, UNet):
         raise InvalidInput(f"{source} holds a network of fewstep's, and the copy is a {type(network).__name__}")
-    of = zoo.load(source).spec
+    spec = zoo.load(source).spec
     training = {**facts, **({"recommended": dict(recommended)} if recommended else {})}
-    zoo.save(target, network, zoo.Spec(network.config, of.prediction, of.schedule, of.value_range, training))
+    zoo.save(target, network, replace(spec, config=network.config, training=training))
 
 
 def _write_folder(

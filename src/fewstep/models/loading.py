@@ -23,7 +23,7 @@ from fewstep.models.bare import Bare
 from fewstep.models.cache import TensorCache
 from fewstep.models.codec import Pixels
 from fewstep.models.conditioner import Labels
-from fewstep.models.defaults import CLASS_GUIDANCE, CLASSES, SHIPPED
+from fewstep.models.defaults import CLASS_GUIDANCE, SHIPPED, of_classes
 from fewstep.models.folder import PICKLES, fetched_whole, is_hub_id
 from fewstep.models.identity import Identity, in_dtype, of_callable
 from fewstep.models.lora import Loras, lora_files, refuse
@@ -140,9 +140,15 @@ def recommended_by(source: str) -> Overlay:
     header = _header(path) if path.is_file() else None
     if header is None or "fewstep" not in header.metadata:
         return {}
-    training = header.document("fewstep", "a fewstep model").get("training")
-    own = recommended_in(path, training if isinstance(training, Mapping) else {})
-    return merged(CLASSES, {"guidance": {"scale": CLASS_GUIDANCE}}, SHIPPED.get(source, {}), own)
+    document = header.document("fewstep", "a fewstep model")
+    schedule, training = (_mapping(document.get(name)) for name in ("schedule", "training"))
+    own, usual = recommended_in(path, training), of_classes(str(schedule.get("kind")))
+    return merged(usual, {"guidance": {"scale": CLASS_GUIDANCE}}, SHIPPED.get(source, {}), own)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    """What a file holds where a mapping belongs; empty where it holds something else."""
+    return value if isinstance(value, Mapping) else {}
 
 
 def place_of(
@@ -233,6 +239,7 @@ def _of_zoo(path: Path, name: str, place: Place, recommended: Overlay | None = N
         schedule=spec.schedule,
         prediction=spec.prediction,
         time_scale=spec.time_scale,
+        sigma_data=spec.sigma_data or Model.sigma_data,
         identity=Identity(name, loaded.digest, in_dtype(place.dtype)),
         device=place.device,
         dtype=place.dtype,

@@ -20,7 +20,7 @@ from fewstep.drawing.overlay import Overlay, merged
 from fewstep.models.cache import TensorCache
 from fewstep.models.codec import Codec
 from fewstep.models.conditioner import Conditioner, Conditions
-from fewstep.models.defaults import CLASS_BATCH, CLASSES, WORD_BATCH
+from fewstep.models.defaults import CLASS_BATCH, WORD_BATCH, of_classes
 from fewstep.models.identity import Identity
 
 Counted = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -202,6 +202,8 @@ def class_model(
     codec: Codec,
     shape: Sequence[int],
     recommended: Overlay | None = None,
+    *,
+    schedule: Schedule,
     **facts: Any,
 ) -> Model:
     """A model of one size, whose states have the `shape` (C, H, W), and what it recommends itself."""
@@ -209,10 +211,13 @@ def class_model(
     factor = codec.factor
     return Model(
         network,
+        schedule,
         conditioner=conditioner,
         codec=codec,
         sizes=ImageSizes(channels, height * factor, width * factor, factor),
-        recommended=merged(CLASSES, {"guidance": {"scale": conditioner.usual_scale}}, recommended or {}),
+        recommended=merged(
+            of_classes(schedule.kind), {"guidance": {"scale": conditioner.usual_scale}}, recommended or {}
+        ),
         batch=CLASS_BATCH,
         **facts,
     )

@@ -15,6 +15,7 @@ from typing import Any
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.drawing.overlay import STUDENT_ROWS, Overlay, preset
+from fewstep.models.defaults import on_schedule
 from fewstep.models.identity import Identity
 from fewstep.models.model import Model
 
@@ -92,7 +93,7 @@ def preset_for(model: Model, name: str) -> Overlay:
     """The overlay of a preset for a model: a student takes, of the plans that it learned, the one with the most rows up
     to those that the preset means for students. Raises `InvalidInput` for an unknown name.
     """
-    overlay = preset(name)
+    overlay = on_schedule(preset(name), model.schedule.kind)
     plans = learned_plans(model)
     if not plans:
         return overlay

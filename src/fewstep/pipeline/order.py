@@ -21,6 +21,7 @@ from fewstep.drawing import Drawing, Sampling, merged
 from fewstep.drawing.made import MAX_BATCH
 from fewstep.drawing.overlay import Overlay
 from fewstep.models import Model, learned_plans, preset_for, weaker_of, with_tuned_plan
+from fewstep.models.defaults import on_schedule
 from fewstep.run.eager import Progress
 
 SAMPLING = ("sampler", "steps", "grid")
@@ -137,7 +138,7 @@ def ordered(
     said = {name: value for name, value in call.items() if value is not None}
     wanted = preset_for(model, said["preset"]) if "preset" in said else {}
     asked = with_tuned_plan(model, merged(wanted, overlay_of(said)))
-    whole = merged(model.recommended, usual or {}, asked)
+    whole = merged(model.recommended, on_schedule(usual or {}, model.schedule.kind), asked)
     run = whole.pop("run", {})
     weaker = weaker_of(model, said.get("weak"))
     whole["height"] = whole.get("height", model.sizes.height)
@@ -162,7 +163,8 @@ def sampled(model: Model, sampling: Overlay) -> Overlay:
     if "plan" not in model.recommended.get("sampling", {}) or "plan" in sampling:
         return sampling
     if "sampler" in sampling:
-        return {"grid": "trailing", **sampling} if "steps" in sampling else sampling
+        usual = on_schedule({"sampling": {"grid": "trailing"}}, model.schedule.kind)["sampling"]
+        return {**usual, **sampling} if "steps" in sampling else sampling
     plans = learned_plans(model)
     if set(sampling) == {"steps"} and sampling["steps"] in plans:
         return {"plan": plans[sampling["steps"]]}

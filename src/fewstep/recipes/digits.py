@@ -47,7 +47,7 @@ class DigitsRecipe:
 
     Attributes:
         network: its channels, size and classes have to be those of the data.
-        prediction: what it predicts, one of `fewstep.zoo.checkpoint.PREDICTIONS`, on the noise schedule `schedule`.
+        prediction: what it predicts, one of `fewstep.denoise.PREDICTIONS`, on the noise schedule `schedule`.
         threads: of the CPU, 1 to 256.
     """
 
@@ -180,11 +180,12 @@ def run_of(recipe: DigitsRecipe, kept: ImageSet, folder: Path) -> Run:
 
 def write(run: Run, recipe: DigitsRecipe, data: ImageSet, more: Mapping[str, Any], out: Path) -> str:
     """Write the network of a run with the facts of its training, and return the digest of the file."""
-    network = run.roles[STUDENT].module
-    assert isinstance(network, UNet)
+    role = run.roles[STUDENT]
+    assert isinstance(role.module, UNet)
     facts = {**run.known_as, "seed": run.settings.seed, "steps": run.settings.steps, **more}
-    spec = checkpoint.Spec(recipe.network, recipe.prediction, recipe.schedule, data.value_range, facts)
-    return checkpoint.save(out, network, spec)
+    sigma_data = role.network.sigma_data if recipe.prediction == "edm" else None
+    spec = checkpoint.Spec(recipe.network, recipe.prediction, recipe.schedule, data.value_range, facts, sigma_data)
+    return checkpoint.save(out, role.module, spec)
 
 
 def measured(run: Run, kept: ImageSet, held: ImageSet) -> dict[str, float]:

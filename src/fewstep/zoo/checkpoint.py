@@ -1,9 +1,11 @@
 """The file of a trained network: its weights, and what they mean, in one safetensors file.
 
 The metadata hold one JSON document, `fewstep`: the architecture and its config, what the output is
-(prediction type), the noise schedule, the range of the data's values, and how it was trained. A file is
-checked in this order: size, header, document, names and shapes of the tensors against the architecture (built
-without memory), and that every weight is finite. So what a file can ask for is bounded by its size.
+(prediction type), the noise schedule, the range of the data's values, and how it was trained. Version 2 says
+`sigma_data` too, of EDM's preconditioning; all other files are written as version 1, which older readers know.
+A file is checked in this order: size, header, document, names and shapes of the tensors against the
+architecture (built without memory), and that every weight is finite. So what a file can ask for is bounded by
+its size.
 """
 
 from __future__ import annotations
@@ -20,13 +22,16 @@ import torch
 from torch import Tensor
 
 from fewstep import schedules
-from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.errors import InvalidInput, shown, unknown_name
+from fewstep.denoise.prediction import PREDICTIONS
 from fewstep.zoo import container
 from fewstep.zoo.network import UNet, UNetConfig, skeleton
 
-VERSION = 1
+PLAIN, PRECONDITIONED = 1, 2
+"""Versions of the document; the second has `sigma_data`."""
+MOST_DEVIATION = 1e6
+"""Of the data; the least is its inverse."""
 ARCHITECTURE = "unet"
-PREDICTIONS = ("epsilon", "sample", "v_prediction", "flow")
 _FIELDS = (
     "version",
     "architecture",
@@ -46,10 +51,12 @@ class Spec:
 
     Attributes:
         config: the architecture's shape; it also gives `sample_shape` and `classes`.
-        prediction: "epsilon", "sample", "v_prediction" or "flow".
-        schedule: the noise schedule; the network's `t` is this schedule's time times `time_scale`.
+        prediction: "epsilon", "sample", "v_prediction", "flow" or "edm".
+        schedule: the noise schedule; the network's `t` is this schedule's time times `time_scale`, and for "edm"
+            log(sigma / alpha) / 4.
         value_range: least and greatest value of the data.
         training: facts about the training, any JSON values (seed, steps, command, ...).
+        sigma_data: standard deviation of the data, for "edm", which needs it; None for all others.
     """
 
     config: UNetConfig
@@ -57,6 +64,7 @@ class Spec:
     schedule: schedules.Schedule
     value_range: tuple[float, float]
     training: Mapping[str, Any]
+    sigma_data: float | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.config, UNetConfig):
@@ -73,6 +81,11 @@ class Spec:
         object.__setattr__(self, "value_range", (float(pair[0]), float(pair[1])))
         if not isinstance(self.training, Mapping):
             raise InvalidInput(f"training is a {type(self.training).__name__}; it has to be a mapping of JSON values")
+        if self.prediction == "edm" and self.sigma_data is None:
+            raise InvalidInput(
+                "edm's preconditioning needs sigma_data, the standard deviation of the data; 0.5 is usual"
+            )
+        object.__setattr__(self, "sigma_data", checked_sigma_data(self.prediction, self.sigma_data))
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -87,14 +100,15 @@ class Spec:
     @property
     def time_scale(self) -> float:
         """What a time of the schedule is multiplied by before the network is told: a flow's go from 0 to 1, and the
-        network tells times from 0 to 1,000 apart.
+        network tells times from 0 to 1,000 apart. EDM's preconditioning tells no time of the schedule.
         """
-        return 1000.0 if self.schedule.kind == "flow" else 1.0
+        return 1000.0 if self.schedule.kind == "flow" and self.prediction != "edm" else 1.0
 
     def to_json(self) -> dict[str, Any]:
         """The document that the file holds."""
+        preconditioning = {} if self.sigma_data is None else {"sigma_data": self.sigma_data}
         return {
-            "version": VERSION,
+            "version": PRECONDITIONED if preconditioning else PLAIN,
             "architecture": ARCHITECTURE,
             "config": self.config.to_json(),
             "prediction": self.prediction,
@@ -103,18 +117,20 @@ class Spec:
             "classes": self.classes,
             "value_range": list(self.value_range),
             "training": dict(self.training),
+            **preconditioning,
         }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Spec:
         """The inverse of `to_json`. Raises `InvalidInput`, naming the field."""
         version = document.get("version")
-        if version != VERSION or isinstance(version, bool):
+        if version not in (PLAIN, PRECONDITIONED) or isinstance(version, bool):
             raise InvalidInput(
-                f"format version {version!r}; this fewstep reads version {VERSION}. "
+                f"format version {version!r}; this fewstep reads versions {PLAIN} and {PRECONDITIONED}. "
                 "Install the fewstep that wrote the file, or train again"
             )
-        missing, unknown = set(_FIELDS) - set(document), set(document) - set(_FIELDS)
+        fields = {*_FIELDS, "sigma_data"} if version == PRECONDITIONED else {*_FIELDS}
+        missing, unknown = fields - set(document), set(document) - fields
         if missing or unknown:
             raise InvalidInput(f"the description lacks {sorted(missing)} and has unknown {sorted(unknown)[:8]}")
         if document["architecture"] != ARCHITECTURE:
@@ -126,6 +142,7 @@ class Spec:
             schedule=_schedule(document["schedule"]),
             value_range=document["value_range"],
             training=document["training"],
+            sigma_data=document.get("sigma_data"),
         )
         for name, implied in (("sample_shape", list(config.sample_shape)), ("classes", config.classes)):
             if document[name] != implied:
@@ -204,6 +221,22 @@ def weights_digest(weights: Mapping[str, Tensor], described: str) -> str:
         state.update(f"\0{name}\0{tuple(tensor.shape)}\0".encode())
         state.update(tensor.numpy().astype("<f4", copy=False).tobytes())
     return state.hexdigest()[:16]
+
+
+def checked_sigma_data(prediction: str, value: float | None) -> float | None:
+    """A standard deviation of the data. Raises `InvalidInput` where it is none, or is given for another prediction."""
+    if value is None:
+        return None
+    if prediction != "edm":
+        raise InvalidInput(
+            f"sigma_data is of edm's preconditioning, and the network predicts {prediction}: leave it out, or predict "
+            "edm"
+        )
+    if not _is_finite(value) or not 1 / MOST_DEVIATION <= value <= MOST_DEVIATION:
+        raise InvalidInput(
+            f"sigma_data must be a number from {1 / MOST_DEVIATION:g} to {MOST_DEVIATION:g}, got {shown(value)}"
+        )
+    return float(value)
 
 
 def _is_finite(value: object) -> bool:

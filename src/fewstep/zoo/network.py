@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fewstep.core.errors import InvalidInput
+from fewstep.core.errors import InvalidInput, is_finite, shown
 
 #: Bounds of every size in a config, so that a file from elsewhere cannot ask for absurd amounts of memory.
 LIMITS: dict[str, tuple[int, int]] = {
@@ -35,6 +35,10 @@ LIMITS: dict[str, tuple[int, int]] = {
 }
 
 
+HIGHEST = 10_000.0
+"""Of the frequencies that a config may ask for."""
+NEWER: dict[str, Any] = {"guidance": False, "frequency": 1.0}
+"""Fields of a config that older files lack, which mean this there."""
 SCALED = 100.0
 """What a guidance scale above 1 counts in the units of time, whose features it has."""
 
@@ -52,6 +56,8 @@ class UNetConfig:
         embedding: length of the vector that carries time and class, even, 8 to 4096.
         heads: attention heads at the coarsest resolution, a divisor of widths[-1].
         guidance: whether the guidance scale is an input.
+        frequency: the highest of the sines and cosines of time, 1 to 10,000. 1 suits times from 0 to 1,000; EDM's
+            log(sigma) / 4, from -1.6 to 1.1, needs more.
     """
 
     channels: int = 1
@@ -62,6 +68,7 @@ class UNetConfig:
     embedding: int = 64
     heads: int = 2
     guidance: bool = False
+    frequency: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths) if isinstance(self.widths, list) else self.widths)
@@ -79,6 +86,9 @@ class UNetConfig:
             )
         if not isinstance(self.guidance, bool):
             raise InvalidInput(f"guidance is {self.guidance!r}; it has to be true or false")
+        if not is_finite(self.frequency) or not 1 <= self.frequency <= HIGHEST:
+            raise InvalidInput(f"frequency is {shown(self.frequency)}; it has to be a number from 1 to {HIGHEST:,.0f}")
+        object.__setattr__(self, "frequency", float(self.frequency))
         if self.embedding % 2:
             raise InvalidInput(f"embedding is {self.embedding}; it has to be even (half sines, half cosines)")
         if self.widths[-1] % self.heads:
@@ -95,18 +105,18 @@ class UNetConfig:
         return self.classes
 
     def to_json(self) -> dict[str, Any]:
-        """The config as plain JSON values; files without `guidance` are older than it."""
+        """The config as plain JSON values, as older files have them where it says no more than these."""
         found = {**asdict(self), "widths": list(self.widths)}
-        return found if self.guidance else {name: value for name, value in found.items() if name != "guidance"}
+        return {name: value for name, value in found.items() if name not in NEWER or value != NEWER[name]}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> UNetConfig:
-        """The config from JSON values; every field but `guidance` has to be there, and no other."""
+        """The config from JSON values; every field but those of `NEWER` has to be there, and no other."""
         if not isinstance(values, Mapping):
             raise InvalidInput(f"the network config is {values!r}; it has to be a JSON object")
         known = {field.name for field in fields(cls)}
-        if set(values) | {"guidance"} != known:
-            missing, unknown = sorted(known - set(values) - {"guidance"}), sorted(map(str, set(values) - known))
+        if set(values) | set(NEWER) != known:
+            missing, unknown = sorted(known - set(values) - set(NEWER)), sorted(map(str, set(values) - known))
             raise InvalidInput(
                 f"the network config lacks {missing} and has unknown {unknown}; the fields are {sorted(known)}"
             )
@@ -119,11 +129,11 @@ def _check_whole(shown: str, limit: str, value: object) -> None:
         raise InvalidInput(f"{shown} is {value!r}; it has to be a whole number from {low} to {high}")
 
 
-def time_features(t: Tensor, length: int) -> Tensor:
-    """Sines and cosines of `t` at `length / 2` frequencies, spaced geometrically from 1 to 1/10,000.
+def time_features(t: Tensor, length: int, highest: float = 1.0) -> Tensor:
+    """Sines and cosines of `t` at `length / 2` frequencies, spaced geometrically from the highest to 1/10,000 of it.
 
     Args:
-        t: float, shape (B,), about 0 to 1000.
+        t: float, shape (B,), about 0 to 1000 / highest.
         length: even.
 
     Returns:
@@ -131,7 +141,7 @@ def time_features(t: Tensor, length: int) -> Tensor:
     """
     half = length // 2
     step = -math.log(10_000.0) / half
-    frequencies = torch.exp(step * torch.arange(half, dtype=torch.float32, device=t.device))
+    frequencies = highest * torch.exp(step * torch.arange(half, dtype=torch.float32, device=t.device))
     angles = t.float()[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1)
 
@@ -217,7 +227,8 @@ class UNet(nn.Module):
 
         Args:
             x: noisy images, shape (B, channels, size, size), float32.
-            t: model time, shape (B,), float (0 to 999 for a schedule of 1000 betas; not only integers).
+            t: model time, shape (B,), float (0 to 999 for a schedule of 1000 betas; not only integers; for EDM's
+                preconditioning log(sigma) / 4).
             label: class, shape (B,), int64, 0 to `classes`; `classes` is the null class, and None means it
                 for all.
             guidance: the scale, shape (B,), 1 for the conditional model; of a network that has it as an input.
@@ -232,7 +243,7 @@ class UNet(nn.Module):
             )
         if label is None:
             label = torch.full(t.shape, self.config.null_class, dtype=torch.int64, device=x.device)
-        features = time_features(t, self.config.embedding).to(self.time1.weight.dtype)
+        features = time_features(t, self.config.embedding, self.config.frequency).to(self.time1.weight.dtype)
         condition = self.time2(functional.silu(self.time1(features))) + self.label(label)
         condition = functional.silu(self._told(condition, guidance))
         h, kept = self.enter(x), []
