@@ -58,6 +58,14 @@ def test_edms_preconditioning_is_written_with_its_sigma_data(tmp_path: Path) -> 
     assert zoo.load(done.path).spec.sigma_data == 0.5
 
 
+def test_a_flow_is_told_the_times_that_its_file_tells(tmp_path: Path) -> None:
+    short = replace(TINY.settings, steps=2, warmup=0)
+    recipe = replace(TINY, prediction="flow", schedule=schedules.flow(), method=Denoising(), settings=short)
+    done = train_digits(recipe, tmp_path / "flow.safetensors", data=stripes())
+    learned = run_of(recipe, stripes(), tmp_path / "run").roles[STUDENT].network
+    assert learned.time_scale == fs.load(done.path).model.time_scale == 1000
+
+
 def test_a_run_interrupted_twice_gives_the_same_bytes(undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "model.safetensors"
     with pytest.raises(StopError):

@@ -28,6 +28,7 @@ from fewstep.recipes.paths import check_file, folder_of
 from fewstep.recipes.threads import limited
 from fewstep.training import STATES, STUDENT, Denoising, Progress, Role, Run, Settings, train
 from fewstep.training.draws import key_of
+from fewstep.training.fresh import SIGMA_DATA
 from fewstep.zoo import checkpoint, digits
 from fewstep.zoo.dataset import ImageSet
 from fewstep.zoo.network import UNet, UNetConfig, build
@@ -174,7 +175,8 @@ def done_before(run: Run, out: Path, resume: bool) -> DigitsTraining | None:
 def run_of(recipe: DigitsRecipe, kept: ImageSet, folder: Path) -> Run:
     """The training of a new network on the images that are not held out."""
     network = build(recipe.network, key_of(recipe.settings.seed, "weights")).train()
-    role = Role(Network(network, recipe.schedule, recipe.prediction))
+    told = spec_of(recipe, kept, {}).time_scale  # as whoever loads the file tells it
+    role = Role(Network(network, recipe.schedule, recipe.prediction, time_scale=told))
     return Run(recipe.method, {STUDENT: role}, Labelled(kept), recipe.settings, folder, recipe.identity)
 
 
@@ -183,9 +185,13 @@ def write(run: Run, recipe: DigitsRecipe, data: ImageSet, more: Mapping[str, Any
     role = run.roles[STUDENT]
     assert isinstance(role.module, UNet)
     facts = {**run.known_as, "seed": run.settings.seed, "steps": run.settings.steps, **more}
-    sigma_data = role.network.sigma_data if recipe.prediction == "edm" else None
-    spec = checkpoint.Spec(recipe.network, recipe.prediction, recipe.schedule, data.value_range, facts, sigma_data)
-    return checkpoint.save(out, role.module, spec)
+    return checkpoint.save(out, role.module, spec_of(recipe, data, facts))
+
+
+def spec_of(recipe: DigitsRecipe, data: ImageSet, facts: Mapping[str, Any]) -> checkpoint.Spec:
+    """What the weights mean, with facts of their training."""
+    sigma_data = SIGMA_DATA if recipe.prediction == "edm" else None
+    return checkpoint.Spec(recipe.network, recipe.prediction, recipe.schedule, data.value_range, facts, sigma_data)
 
 
 def measured(run: Run, kept: ImageSet, held: ImageSet) -> dict[str, float]:
