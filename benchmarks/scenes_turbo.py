@@ -35,14 +35,13 @@ from fewstep.distillation import (
     Source,
     Watch,
     distill,
-    lora_of,
+    rounded_of,
     write_adapted,
 )
 from fewstep.models import learned_plans
 from fewstep.zoo.scenes.check import adheres, read_picture
 from fewstep.zoo.scenes.prompts import Prompt, held_out_prompts, training_prompts
 
-MOST_BYTES = 6_000_000
 BATCH = 128
 METHOD = Phased(plans=(4, 2, 1))
 SETTINGS = Settings(steps=7000, batch=64, rate=5e-4, optimiser="adamw", muon=1.5e-3, state_every=250)
@@ -115,7 +114,7 @@ def make(student: Path, target: Path) -> None:
     ours, theirs = base.model.module, tuned.model.module
     assert ours is not None
     assert theirs is not None
-    changes = lora_of(ours, theirs, MOST_BYTES)
+    changes = rounded_of(ours, theirs)
     write_adapted(target, "scenes", changes, [own, *others], facts)
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from fewstep import InvalidInput
-from fewstep.distillation import lora_of
+from fewstep.distillation import lora_of, rounded_of
 from fewstep.distillation.extraction import LAYER, NAMED, cut_of, error_of, ranks_of
 from fewstep.models import lowrank
 from models.tiny_diffusers import sd_unet
@@ -118,3 +118,18 @@ def test_equal_networks_have_no_changes() -> None:
     found = lora_of(unet(), unet(), 1000)
     assert not found.low_rank
     assert not found.whole
+
+
+def test_eight_bits_keep_a_change_of_full_rank_and_are_smaller_than_a_lora_that_loses_it(tmp_path: Path) -> None:
+    base, tuned = unet(0), unet(1)
+    found = rounded_of(base, tuned)
+    assert error_of(base, tuned, found) < 0.01
+    lowrank.write(tmp_path, "unet", found)
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert error_of(base, tuned, lora_of(base, tuned, size)) > 0.2
+    again = copy.deepcopy(base)
+    lowrank.add(again, lowrank.read(tmp_path, "unet"))
+    for name, tensor in tuned.state_dict().items():
+        difference = (tensor - base.state_dict()[name]).abs()
+        assert (again.state_dict()[name] - tensor).abs().max() <= difference.max() / 200, name
+    assert not rounded_of(base, copy.deepcopy(base))

@@ -10,7 +10,7 @@ from fewstep.distillation import consistency
 from fewstep.distillation.consistency import Consistency
 from fewstep.distillation.distill import Distilled, Watch, distill, forecast
 from fewstep.distillation.endpoint import Endpoint
-from fewstep.distillation.extraction import lora_of
+from fewstep.distillation.extraction import lora_of, rounded_of
 from fewstep.distillation.guidance import GuidanceInput
 from fewstep.distillation.health import Checks, Health
 from fewstep.distillation.lcm import LatentConsistency
@@ -57,5 +57,6 @@ __all__ = [
     "is_path",
     "lora_of",
     "method_class",
+    "rounded_of",
     "write_adapted",
 ]

@@ -4,6 +4,9 @@ The change of a layer's weight, as a matrix (out, in x height x width), is cut t
 matrices of a rank that is the nearest in the Frobenius norm (Eckart & Young 1936). Over the layers, singular values are
 taken by the square that each removes from the error for its bytes, the best first. That is within one singular value
 of the least error for the bytes. What is not the weight of a layer, such as a bias, is small and kept whole.
+
+That is for changes whose singular values fall. Muon makes them equal, and a change of full rank that is cut to a part
+of its rank is another change: then 8 bits a number are smaller and far nearer.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from torch import Tensor, nn
 
 from fewstep.core.errors import InvalidInput
 from fewstep.models.lowrank import Changes, LowRank, is_layer
+from fewstep.models.rounded import Rounded
 
 FILES, TENSOR, LAYER, NAMED = 800, 130, 400, 5
 """Bytes of headers at most: of both files, of a tensor kept whole, and of a layer, which is named five times."""
@@ -42,20 +46,11 @@ def lora_of(base: nn.Module, tuned: nn.Module, max_bytes: int, dtype: torch.dtyp
         InvalidInput: the networks differ in their tensors, a difference is not finite, or what has to be kept whole
             is larger already.
     """
-    ours, theirs = tensors_of(base), tensors_of(tuned)
-    if {name: t.shape for name, t in ours.items()} != {name: t.shape for name, t in theirs.items()}:
-        differing = sorted(set(ours) ^ set(theirs))[:3] or [n for n in ours if ours[n].shape != theirs[n].shape][:3]
-        raise InvalidInput(f"the two networks are not of one shape: they differ in {', '.join(differing)}")
     size = torch.empty(0, dtype=dtype).element_size()
     weights = {f"{name}.weight": name for name, layer in base.named_modules() if is_layer(layer)}
     whole: dict[str, Tensor] = {}
     cuts: dict[str, Cut] = {}
-    for name, tensor in ours.items():
-        difference = theirs[name].double() - tensor.double()
-        if not bool(difference.isfinite().all()):
-            raise InvalidInput(f"{name} of the two networks has a difference that is not finite: train it again")
-        if not difference.any():
-            continue
+    for name, difference in differences_of(base, tuned).items():
         if name in weights:
             cuts[weights[name]] = cut_of(difference, size)
         else:
@@ -67,6 +62,35 @@ def lora_of(base: nn.Module, tuned: nn.Module, max_bytes: int, dtype: torch.dtyp
         )
     ranks = ranks_of(cuts, left)
     return Changes({name: low_rank_of(cuts[name], rank, dtype) for name, rank in ranks.items() if rank}, whole)
+
+
+@torch.no_grad()
+def rounded_of(base: nn.Module, tuned: nn.Module) -> Changes:
+    """The changes from a network to a tuned one of the same shape, in about 8 bits a weight, of whatever rank.
+
+    What has one dimension, such as a bias, is kept in float16. Raises `InvalidInput` as `lora_of`.
+    """
+    found = differences_of(base, tuned)
+    return Changes(
+        whole={name: tensor.half() for name, tensor in found.items() if tensor.ndim < 2},
+        rounded={name: Rounded.of(tensor) for name, tensor in found.items() if tensor.ndim > 1},
+    )
+
+
+def differences_of(base: nn.Module, tuned: nn.Module) -> dict[str, Tensor]:
+    """What differs between the tensors of two networks, float64 on the host.
+
+    Raises `InvalidInput` where the networks differ in their tensors, or a difference is not finite.
+    """
+    ours, theirs = tensors_of(base), tensors_of(tuned)
+    if {name: t.shape for name, t in ours.items()} != {name: t.shape for name, t in theirs.items()}:
+        differing = sorted(set(ours) ^ set(theirs))[:3] or [n for n in ours if ours[n].shape != theirs[n].shape][:3]
+        raise InvalidInput(f"the two networks are not of one shape: they differ in {', '.join(differing)}")
+    found = {name: theirs[name].double() - tensor.double() for name, tensor in ours.items()}
+    for name, difference in found.items():
+        if not bool(difference.isfinite().all()):
+            raise InvalidInput(f"{name} of the two networks has a difference that is not finite: train it again")
+    return {name: difference for name, difference in found.items() if difference.any()}
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
@@ -112,13 +136,9 @@ def low_rank_of(cut: Cut, rank: int, dtype: torch.dtype) -> LowRank:
 
 def error_of(base: nn.Module, tuned: nn.Module, changes: Changes) -> float:
     """How much of the difference between two networks their changes leave, in the Frobenius norm, from 0 to 1."""
-    ours, theirs = tensors_of(base), tensors_of(tuned)
+    kept = changes.differences() | {f"{name}.weight": one.product() for name, one in changes.low_rank.items()}
     lost, total = 0.0, 0.0
-    for name, tensor in ours.items():
-        difference = theirs[name].double() - tensor.double()
-        low_rank = changes.low_rank.get(name.removesuffix(".weight"))
-        kept = changes.whole[name].double() if name in changes.whole else torch.zeros(())
-        if low_rank is not None and name.endswith(".weight"):
-            kept = low_rank.product()
-        lost, total = lost + float((difference - kept).square().sum()), total + float(difference.square().sum())
+    for name, difference in differences_of(base, tuned).items():
+        left = difference - kept[name] if name in kept else difference
+        lost, total = lost + float(left.square().sum()), total + float(difference.square().sum())
     return math.sqrt(lost / total) if total else 0.0

@@ -47,7 +47,7 @@ def write_adapted(target: Path, base: str, changes: Changes, plans: Sequence[Pla
     """
     if base not in bases():
         raise unknown_name("shipped model in the format of diffusers", base, bases())
-    if not changes.low_rank and not changes.whole:
+    if not changes:
         raise InvalidInput(f"nothing differs from {base}: draw with that")
     source = zoo.shipped_path(base)
     for left in target.parent.glob(f".{target.name}.*"):  # by a kill

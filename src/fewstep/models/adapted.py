@@ -2,7 +2,7 @@
 
     fewstep.json                         {"base": "scenes", "sampling": .., "guidance": ..}
     pytorch_lora_weights.safetensors     low-rank changes of the network; diffusers' load_lora_weights takes it
-    differences.safetensors              changes of what no LoRA holds; may be missing
+    differences.safetensors              changes of what no LoRA holds; either of the two may be missing
     distillation.json                    of a student, how it was trained; may be missing
 
 It is a model of its own: with a name, a digest of both, and what it recommends. The changes are added in float32,

@@ -1,10 +1,10 @@
-"""Changes of a network's weights that are small to store: low-rank ones of layers, and whole ones of what is small.
+"""Changes of a network's weights that are small to store: low-rank ones of layers, and whole or rounded ones.
 
     W + B A       linear layers: A (r, in), B (out, r); convolutions: A (r, in, h, w), B (out, r, 1, 1)
 
 That is LoRA (Hu et al. 2021, arXiv 2106.09685) with its scale inside B, so that alpha is the rank. The file is that of
-diffusers' `load_lora_weights`, which states rank and alpha for readers that want them. What no LoRA holds, such as
-biases and norms, lies in a second file, as differences.
+diffusers' `load_lora_weights`, which states rank and alpha for readers that want them. What no LoRA holds lies in a
+second file, as differences: biases and norms whole, and weights whose change is of full rank rounded to 8 bits.
 
 The product is a sum of outer products in float64, one after the other, so a changed weight has the same bits whatever
 the number of threads.
@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from fewstep.core.errors import InvalidInput, shown
+from fewstep.models.rounded import Rounded, stored, taken
 from fewstep.zoo import container
 
 LORA_FILE, REST_FILE = "pytorch_lora_weights.safetensors", "differences.safetensors"
@@ -57,10 +58,21 @@ class LowRank(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Changes:
-    """What differs between two networks: low-rank changes by layer, and whole differences by the name of a tensor."""
+    """What differs between two networks: low-rank changes by layer, and differences by the name of a tensor, whole or
+    rounded.
+    """
 
     low_rank: Mapping[str, LowRank] = field(default_factory=dict)
     whole: Mapping[str, Tensor] = field(default_factory=dict)
+    rounded: Mapping[str, Rounded] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.low_rank or self.whole or self.rounded)
+
+    def differences(self) -> dict[str, Tensor]:
+        """Those that are not of low rank, float64 on the host."""
+        whole = {name: tensor.cpu().double() for name, tensor in self.whole.items()}
+        return whole | {name: one.tensor() for name, one in self.rounded.items()}
 
 
 def is_layer(module: nn.Module) -> bool:
@@ -80,7 +92,7 @@ def add(module: nn.Module, changes: Changes) -> None:
     for name, change in changes.low_rank.items():
         layer: Any = layers.get(name)
         found.append((name, None if layer is None else layer.weight, change.product()))
-    found += [(name, tensors.get(name), tensor.cpu().double()) for name, tensor in changes.whole.items()]
+    found += [(name, tensors.get(name), tensor) for name, tensor in changes.differences().items()]
     for name, weight, difference in found:
         if weight is None or weight.shape != difference.shape:
             there = "none of that name" if weight is None else f"one of shape {tuple(weight.shape)}"
@@ -104,8 +116,9 @@ def write(folder: Path, part: str, changes: Changes) -> None:
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         told = {"format": "pt", METADATA: json.dumps(_configuration(part, changes.low_rank), sort_keys=True)}
         container.write_bytes(folder / LORA_FILE, safetensors.torch.save(plain, metadata=told))
-    if changes.whole:
-        container.write(folder / REST_FILE, {f"{part}.{name}": t for name, t in changes.whole.items()}, {})
+    rest = {**changes.whole, **stored(changes.rounded)}
+    if rest:
+        container.write(folder / REST_FILE, {f"{part}.{name}": t for name, t in rest.items()}, {})
 
 
 def read(folder: Path, part: str) -> Changes:
@@ -129,10 +142,13 @@ def read(folder: Path, part: str) -> Changes:
     strange = [name for name in whole if not name.startswith(f"{part}.")]
     if strange:
         raise InvalidInput(f"{rest} has {shown(strange[0])}, which is not of the {part}")
-    return Changes(
-        {name: _pair(lora, name, pair) for name, pair in low_rank.items()},
-        {name.removeprefix(f"{part}."): tensor for name, tensor in whole.items()},
-    )
+    differences = {name.removeprefix(f"{part}."): tensor for name, tensor in whole.items()}
+    try:
+        rounded = taken(differences)
+    except InvalidInput as error:
+        raise InvalidInput(f"{rest}: {error}") from error
+    pairs = {name: _pair(lora, name, pair) for name, pair in low_rank.items()}
+    return Changes(pairs, differences, rounded)
 
 
 def _pair(path: Path, name: str, tensors: Mapping[str, Tensor]) -> LowRank:

@@ -29,12 +29,12 @@ __all__ = [
     "shipped_path",
 ]
 
-SHIPPED = ("digits", "scenes")
+SHIPPED = ("digits", "scenes", "scenes-turbo")
 """Names of the models that come with the package."""
 
 
 def shipped_path(name: str) -> Path:
-    """Where a shipped model lies: a file for the digits, a folder for the scenes.
+    """Where a shipped model lies: a file for the digits, a folder for the scenes and for their student.
 
     Raises `InvalidInput` for a name that is not in `SHIPPED`."""
     if name not in SHIPPED:
