@@ -93,12 +93,11 @@ def measured(model: str, count: int, seed: int) -> list[Line]:
 
 
 def train(folder: Path) -> None:
-    """Train the student, or go on from where it stopped."""
+    """Train the student, or go on from where it stopped. Its last state is kept: see docs/scenes.md."""
     prompts = [prompt.text for prompt in training_prompts(PROMPTS, seed=1)]
     source = Source(prompts, GUIDANCE, STEPS, PAIRS, held_out=128)
-    measuring = Measuring(Checks(every=500))
-    drawing, training = partial(print, "drawn", flush=True), partial(print, flush=True)
-    watch = Watch(drawing, training, health=training)
+    measuring = Measuring(Checks(every=0))
+    watch = Watch(partial(print, "drawn", flush=True), partial(print, flush=True))
     found = distill("scenes", METHOD, folder, settings=SETTINGS, source=source, measuring=measuring, watch=watch)
     print(found.report.verdict, found.path, sep="\n")
 

@@ -198,3 +198,13 @@ def test_a_student_is_measured(call: Call, here: Path) -> None:
     done = call("bench", student, "--samplers", "ddim", "--grids", "trailing", "--steps", "1", "--images", "4")
     assert done.exit_code == 0, done.output
     assert "ddim on trailing" in done.stdout
+
+
+@pytest.mark.parametrize(("given", "plans"), [("4,2", (4, 2)), (2, (2,))])
+def test_an_option_of_several_values_is_a_list(given: object, plans: tuple[int, ...]) -> None:
+    method = command.method_of("phased", {"plans": given})
+    assert isinstance(method, fs.distillation.Phased)
+    assert method.plans == plans
+    times = command.method_of("endpoint", {"times": "9.5,3", "levels": 2, "rows": 2})
+    assert isinstance(times, fs.distillation.Endpoint)
+    assert times.times == (9.5, 3)

@@ -140,7 +140,7 @@ def test_other_settings_are_refused(options: dict[str, object], words: str) -> N
         Phased(**options)  # type: ignore[arg-type]
 
 
-def test_lists_of_a_command_are_taken() -> None:
+def test_lists_are_taken() -> None:
     given = Phased(plans=[2, 1], times=[9.0, 5.0], levels=2)  # type: ignore[arg-type]
     assert given == Phased(plans=(2, 1), times=(9.0, 5.0), levels=2)
     assert Phased(plans=2).plans == (2,)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from fewstep.cli import measuring, place, settings, trainer
 from fewstep.cli.app import Failure
 from fewstep.cli.headings import DRAWN, GUIDANCE, LAST, MEASURING, TRAINING, Command, option
 from fewstep.cli.output import JSON, note, progress, show_json, show_table, waiting
-from fewstep.cli.values import LABELS, Pair, mapping
+from fewstep.cli.values import LABELS, Pair, mapping, scalar
 from fewstep.core import InvalidInput, unknown_name
 
 METHODS = ("regression", "endpoint", "phased", "progressive", "guidance", "consistency", "lcm", "reflow")
@@ -239,7 +239,9 @@ def method_of(name: str, options: Mapping[str, Any], learn_plan: bool = False) -
     for option_name in options:
         if option_name not in known:
             raise unknown_name(f"option of {kind.name}", option_name, known)
-    chosen = dict(options) | ({"learn_plan": True} if learn_plan else {})
+    several = {one.name for one in fields(kind) if isinstance(one.default, tuple)}
+    given = {key: _listed(value) if key in several else value for key, value in options.items()}
+    chosen = given | ({"learn_plan": True} if learn_plan else {})
     if presets and "preset" in chosen:
         preset = chosen.pop("preset")
         if preset not in presets:
@@ -249,6 +251,11 @@ def method_of(name: str, options: Mapping[str, Any], learn_plan: bool = False) -
         return kind(**chosen)
     except TypeError as error:
         raise InvalidInput(f"{kind.name} cannot be made of {dict(options)}: {error}") from error
+
+
+def _listed(value: Any) -> tuple[Any, ...]:
+    """Values of an option that has several, as 4,2,1."""
+    return tuple(scalar(part.strip()) for part in str(value).split(","))
 
 
 def figures(found: fs.distillation.Health) -> str:

@@ -31,6 +31,7 @@ class Beginning(NamedTuple):
         for what, own, wanted in (
             ("predicts", found.prediction, teacher.prediction),
             ("has the noise schedule", found.schedule.fingerprint, teacher.schedule.fingerprint),
+            ("has sigma_data", found.sigma_data, teacher.sigma_data),
         ):
             if own != wanted:
                 raise InvalidInput(

@@ -58,7 +58,7 @@ class Phased:
     times: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("plans", "times"):  # lists where they come from a command
+        for name in ("plans", "times"):  # a list, or one alone, is taken too
             given = getattr(self, name)
             object.__setattr__(self, name, tuple(given) if isinstance(given, list | tuple) else (given,))
         if type(self.levels) is not int or not 1 <= self.levels <= MOST_LEVELS:
