@@ -27,7 +27,7 @@ def average_of(values: list[float], width: float) -> float:
     averages = Averages(weights, (width,))
     for step, value in enumerate(values, 1):
         weights["w"].fill_(value)
-        averages.update(weights, step)
+        averages.update(weights)
     return float(averages.by_width[width]["w"])
 
 

@@ -140,7 +140,7 @@ class Work(NamedTuple):
         if self.beginning is not None:
             self.beginning.put(roles[STUDENT])
         first = data.batch(range(min(FIRST, data.count)))
-        return roles | further_roles(self.method, roles[STUDENT], first)
+        return roles | further_roles(self.method, roles, first)
 
     def run(self, roles: Roles, data: Pairs) -> Run:
         """What is trained."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -102,7 +103,7 @@ class Role:
     Attributes:
         network: as a denoiser, its condition still to be given.
         guidance: the scale at which it answers, as long as it is the original teacher; 1 is the conditional model.
-        adapted: whether a low-rank change is all that is trained of it, and its own weights are another's too.
+        adapter: the low-rank change that is all that is trained of it, where its own weights are another's too.
         rate: the learning rate of its weights at its peak; None is that of the settings.
         told: the interval of guidance scales that the network is told, None where it is told none.
     """
@@ -110,7 +111,7 @@ class Role:
     network: Network
     trained: bool = True
     guidance: float = 1.0
-    adapted: bool = False
+    adapter: Adapter | None = None
     rate: float | None = None
     told: Scales | None = None
 
@@ -121,6 +122,11 @@ class Role:
         if module is None:
             raise InvalidInput("only a network that is a torch.nn.Module can be trained, and this one is a function")
         return module
+
+    @property
+    def adapted(self) -> bool:
+        """Whether a low-rank change is all that is trained of it."""
+        return self.adapter is not None
 
     @property
     def weights(self) -> dict[str, nn.Parameter]:
@@ -189,8 +195,10 @@ class Method(Protocol):
 
     It may also say `memory() -> Memory`, without which one graph and no copy are counted; `along(schedule)`, the times
     at which it learns from states of the teacher's trajectories; `suited(plan)`, the method for a teacher's plan; and
-    `roles(student, batch) -> dict[str, Role]`, what else takes part, made once from the student as it begins and a few
-    samples.
+    `roles(roles, batch) -> dict[str, Role]`, what else takes part, made once from student and teacher as they begin and
+    a few samples; `cycle`, the steps after which it does the same again, where these differ; `hardest(steps)`, the step
+    that takes the most memory, where that is not the first; and `paired`, False where its student is not to make the
+    teacher's picture of the same noise, so that no error but the distance of all pictures judges it.
     """
 
     name: ClassVar[str]
@@ -218,10 +226,55 @@ def memory_of(method: Method) -> Memory:
     return Memory() if own is None else own()
 
 
-def further_roles(method: Method, student: Role, batch: Batch) -> dict[str, Role]:
+def further_roles(method: Method, roles: Roles, batch: Batch) -> dict[str, Role]:
     """The roles of a method beside student and teacher."""
     own = getattr(method, "roles", None)
-    return {} if own is None else own(student, batch)
+    return {} if own is None else own(roles, batch)
+
+
+def cycle_of(method: object) -> int:
+    """After how many steps a method does the same again."""
+    return int(getattr(method, "cycle", 1))
+
+
+def hardest_of(method: object, steps: int) -> int:
+    """Which of so many steps takes the most memory."""
+    own = getattr(method, "hardest", None)
+    return 0 if own is None else own(steps)
+
+
+def is_paired(method: object) -> bool:
+    """Whether the student of a method is to make the teacher's picture of the same noise."""
+    return bool(getattr(method, "paired", True))
+
+
+def another(roles: Roles, rate: float | None = None) -> Role:
+    """A network that is trained beside the student and begins as the teacher, without dropout.
+
+    Where the student is a LoRA it is one too, and all of them share one copy of the weights that stay.
+    """
+    teacher, adapter = roles[TEACHER], roles[STUDENT].adapter
+    role = Role(twin(teacher.network, adapter is not None), adapter=adapter, rate=rate)
+    if adapter is not None:
+        adapter.put_on(role.module, key_of("another"))
+    for weight in role.weights.values():
+        weight.requires_grad_(True)
+    role.module.eval()
+    return role
+
+
+@contextmanager
+def still(*roles: Role) -> Iterator[None]:
+    """Within it the weights of some roles take no gradients; those of a loss through them go to others alone."""
+    weights = [weight for role in roles for weight in role.weights.values()]
+    before = [weight.requires_grad for weight in weights]
+    try:
+        for weight in weights:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for weight, kept in zip(weights, before, strict=True):
+            weight.requires_grad_(kept)
 
 
 def student_of(
@@ -248,12 +301,14 @@ def student_of(
         )
     student = with_scale(teacher) if scales is not None and told is None else twin(teacher, shared)
     roles = {
-        STUDENT: Role(student, adapted=shared, told=scales),
-        TEACHER: Role(twin(teacher, shared) if succeeds else teacher, False, guidance, shared and succeeds, told=told),
+        STUDENT: Role(student, adapter=adapter, told=scales),
+        TEACHER: Role(
+            twin(teacher, shared) if succeeds else teacher, False, guidance, adapter if succeeds else None, told=told
+        ),
     }
     for role in roles.values():
-        if adapter is not None and role.adapted:
-            adapter.put_on(role.module, key_of(seed, "adapter"))
+        if role.adapter is not None:
+            role.adapter.put_on(role.module, key_of(seed, "adapter"))
     roles[TEACHER].module.requires_grad_(False).eval()
     for weight in roles[STUDENT].weights.values():
         weight.requires_grad_(True)
