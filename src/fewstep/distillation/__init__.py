@@ -9,6 +9,7 @@ found.pipe([3, 1, 4])
 from fewstep.distillation import consistency
 from fewstep.distillation.consistency import Consistency
 from fewstep.distillation.distill import Distilled, Watch, distill, forecast
+from fewstep.distillation.dmd import DistributionMatching
 from fewstep.distillation.endpoint import Endpoint
 from fewstep.distillation.extraction import lora_of, rounded_of
 from fewstep.distillation.guidance import GuidanceInput
@@ -26,7 +27,17 @@ from fewstep.training import Adapter, Settings
 
 METHODS = {
     method.name: method
-    for method in (Regression, Endpoint, Phased, Progressive, GuidanceInput, Consistency, LatentConsistency, Reflow)
+    for method in (
+        Regression,
+        Endpoint,
+        Phased,
+        Progressive,
+        GuidanceInput,
+        Consistency,
+        LatentConsistency,
+        Reflow,
+        DistributionMatching,
+    )
 }
 """The methods by name."""
 PRESETS = {Consistency.name: consistency.PRESETS}
@@ -39,6 +50,7 @@ __all__ = [
     "Checks",
     "Consistency",
     "Distilled",
+    "DistributionMatching",
     "Endpoint",
     "GuidanceInput",
     "Health",

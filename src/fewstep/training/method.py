@@ -95,6 +95,24 @@ class Batch:
     def __len__(self) -> int:
         return len(self.data)
 
+    def take(self, samples: Sequence[int]) -> Batch:
+        """Some of the samples, by their places."""
+
+        def some(value: Any) -> Any:
+            return value[list(samples)] if isinstance(value, Tensor) and len(value) == len(self) else value
+
+        def all_of(condition: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: some(value) for name, value in condition.items()}
+
+        return Batch(
+            self.data[list(samples)],
+            some(self.noise),
+            all_of(self.condition),
+            None if self.negative is None else all_of(self.negative),
+            None if self.scales is None else tuple(self.scales[place] for place in samples),
+            some(self.along),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Role:
