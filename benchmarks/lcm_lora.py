@@ -1,6 +1,6 @@
 """Whether an LCM-LoRA of the scenes speeds up another fine-tune of them.
 
-    python benchmarks/lcm_lora.py [--folder out/lcm-lora] [--tune 300] [--steps 1000] [--images 1024] [--batch 16]
+    python benchmarks/lcm_lora.py [--folder out/lcm-lora] [--tune 300] [--steps 1500] [--images 1024] [--batch 32]
                                   [--scenes 2048] [--pairs 2048]
 
 It fine-tunes the shipped scenes a little on pictures with a black background alone, trains an LCM-LoRA on the scenes
@@ -26,7 +26,7 @@ from torch.nn.functional import avg_pool2d
 
 import fewstep as fs
 from fewstep import zoo
-from fewstep.distillation import Adapter, LatentConsistency, Settings, Source
+from fewstep.distillation import Adapter, Checks, LatentConsistency, Measuring, Settings, Source
 from fewstep.distillation.pairs import Conditions, Teacher
 from fewstep.files import write_whole
 from fewstep.measure import FunctionFeatures, Summary, frechet_distance
@@ -69,8 +69,8 @@ class Denoise:
         wanted = (batch.data - skip * x) / out
         yield Loss(STUDENT, (network.given(batch.condition).output(x, level) - wanted).square().mean())
 
-    def plan(self, network: fs.Network) -> fs.Plan:
-        return fs.compile("dpmpp-2m", schedule=schedule_of(network), steps=20, grid="trailing")
+    def plan(self, network: fs.Network, rows: int | None = None) -> fs.Plan:
+        return fs.compile("dpmpp-2m", schedule=schedule_of(network), steps=rows or 20, grid="trailing")
 
 
 class Scenes:
@@ -115,13 +115,16 @@ def lora(folder: Path, steps: int, batch: int, pairs: int) -> Path:
     """The LCM-LoRA of the scenes; the same call goes on."""
     rng = np.random.default_rng((2, 16))
     texts = [caption(draw_description(rng, held_out=False), rng) for _ in range(pairs)]
-    settings = Settings(steps=steps, batch=batch, rate=5e-4, adapter=Adapter(rank=64), state_every=25, log_every=25)
+    settings = Settings(
+        steps=steps, batch=batch, rate=1e-3, warmup=50, adapter=Adapter(rank=64), state_every=25, log_every=25
+    )
     found = fs.distill(
         "scenes",
-        LatentConsistency(rows=4),
+        LatentConsistency(rows=4, grid_steps=16),
         folder / "lcm",
         settings=settings,
         source=Source(texts, GUIDANCE, 16, pairs, 64),
+        measuring=Measuring(Checks(every=0)),
         watch=fs.distillation.Watch(training=lambda now: print(f"LCM-LoRA: step {now.step}, {now.left:.0f} s left")),
     )
     assert found.lora is not None
@@ -153,9 +156,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("out/lcm-lora"))
     for name, usual in (
         ("tune", 300),
-        ("steps", 1000),
+        ("steps", 1500),
         ("images", 1024),
-        ("batch", 16),
+        ("batch", 32),
         ("scenes", 2048),
         ("pairs", 2048),
     ):

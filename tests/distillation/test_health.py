@@ -25,7 +25,7 @@ from fewstep.distillation import (
     Watch,
     distill,
 )
-from fewstep.distillation.health import BEST, Best, Watcher, remarks_of, weights_of
+from fewstep.distillation.health import BEST, Best, Watcher, judged_by, remarks_of, weights_of
 from fewstep.distillation.trajectory import Trajectories
 from fewstep.training import STUDENT, student_of
 from fewstep.zoo import container
@@ -156,8 +156,8 @@ def watcher(folder: Path, method: Any, steps: int = 10, identity: str = "one") -
 def test_the_best_weights_of_another_run_count_for_nothing_and_damaged_ones_are_named(tmp_path: Path) -> None:
     first = watcher(tmp_path, Regression())
     roles = student_of(first.judge.held_out.teacher.pipe.model.denoiser())
-    first.keep(Best(3, 0.25), weights_of(roles))
-    assert watcher(tmp_path, Regression()).best == Best(3, 0.25)
+    first.keep(Best(3, 0.25, 3), weights_of(roles))
+    assert watcher(tmp_path, Regression()).best == Best(3, 0.25, 3)
     assert watcher(tmp_path, Regression(), identity="other").best is None
     path = tmp_path / "states" / BEST
     content = path.read_bytes()
@@ -179,6 +179,29 @@ def test_a_look_that_is_not_finite_is_never_better(tmp_path: Path) -> None:
     assert looks.best.step == 5
     assert "error" in good.figures
     assert not {"error", "distance"} & set(bad.figures)
+
+
+def test_of_unsure_distances_the_later_weights_are_kept_until_one_is_surely_larger(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = watcher(tmp_path, Regression())
+    roles = student_of(looks.judge.held_out.teacher.pipe.model.denoiser())
+    values = iter([0.30, 0.20, 0.24, 0.28, 0.24])
+
+    def figures(*_: Any) -> dict[str, float]:
+        return {"distance": next(values), "unsure": 0.05, "diversity": 1.0, "saturation": 0.0}
+
+    monkeypatch.setattr(Watcher, "figures", figures)
+    found = []
+    for step in range(1, 6):
+        looks(step, roles)
+        found.append(looks.best)
+    assert found == [Best(1, 0.3, 1), Best(2, 0.2, 2), Best(3, 0.2, 2), Best(3, 0.2, 2), Best(5, 0.2, 2)]
+
+
+def test_where_the_plan_draws_noise_self_consistency_judges_before_the_distance() -> None:
+    assert judged_by({"distance": 1.0, "self-consistency": 1.0}) == "self-consistency"
+    assert judged_by({"distance": 1.0, "self-consistency": 1.0, "error": 1.0}) == "error"
 
 
 def test_only_the_last_round_is_looked_at(tmp_path: Path) -> None:
@@ -220,12 +243,12 @@ USUAL = {"error": 1.0, "distance": 1.0, "diversity": 1.0, "saturation": 0.0}
     ],
 )  # fmt: skip
 def test_figures_out_of_their_range_are_named_with_what_to_do(changed: dict[str, float], words: list[str]) -> None:
-    found = remarks_of({**USUAL, **changed}, 9, Best(3, 1.0))
+    found = remarks_of({**USUAL, **changed}, 9, Best(3, 1.0, 3))
     assert [f"{one.figure}: {one.words}" for one in found] == words
 
 
 def test_the_best_look_itself_is_not_worse_than_any() -> None:
-    assert not remarks_of({**USUAL, "error": 5.0}, 9, Best(9, 5.0))
+    assert not remarks_of({**USUAL, "error": 5.0}, 9, Best(9, 5.0, 9))
 
 
 def test_blurred_and_noisy_pictures_are_told_by_their_diversity(tmp_path: Path) -> None:

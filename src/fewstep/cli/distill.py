@@ -86,6 +86,20 @@ METHODS = ("regression", "endpoint", "phased", "progressive", "guidance", "consi
     help="Steps between looks at the student on other noise, the best of which is kept; 0 keeps the last.",
 )
 @option(
+    "--check-count",
+    type=click.IntRange(16),
+    default=128,
+    heading=MEASURING,
+    help="Pictures of a look. Methods that match distributions are judged by these together: give 512 or more.",
+)
+@option(
+    "--patience",
+    type=click.IntRange(0),
+    default=0,
+    heading=MEASURING,
+    help="Looks without a better one after which training ends; 0 goes to the last step.",
+)
+@option(
     "--clip",
     "clip_folder",
     type=click.Path(),
@@ -174,7 +188,7 @@ class Order(NamedTuple):
             given["held_out"],
             given["begin"],
         )
-        checks = fs.distillation.Checks(every=given["check_every"])
+        checks = fs.distillation.Checks(given["check_every"], given["check_count"], given["patience"])
         measuring = fs.distillation.Measuring(checks, given["clip_folder"], given["tune"])
         return Order(teacher, method, folder, how, source, measuring, trainer.place_of(given), given)
 

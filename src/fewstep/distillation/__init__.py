@@ -7,6 +7,7 @@ found.pipe([3, 1, 4])
 """
 
 from fewstep.distillation import consistency
+from fewstep.distillation.adversarial import Adversarial
 from fewstep.distillation.consistency import Consistency
 from fewstep.distillation.distill import Distilled, Watch, distill, forecast
 from fewstep.distillation.dmd import DistributionMatching
@@ -37,6 +38,7 @@ METHODS = {
         LatentConsistency,
         Reflow,
         DistributionMatching,
+        Adversarial,
     )
 }
 """The methods by name."""
@@ -47,6 +49,7 @@ __all__ = [
     "METHODS",
     "PRESETS",
     "Adapter",
+    "Adversarial",
     "Checks",
     "Consistency",
     "Distilled",

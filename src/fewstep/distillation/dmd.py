@@ -35,8 +35,7 @@ from fewstep.denoise.base import Level
 from fewstep.denoise.convert import Network
 from fewstep.distillation.heads import CRITIC, features_of, heads_of, heads_on, layers_of
 from fewstep.distillation.matching import FAKE, FAKE_SCORE, TOLD_APART, accuracy, between, output_error, telling_apart
-from fewstep.distillation.simulation import check_simple, drawn
-from fewstep.solvers.compiler import compile
+from fewstep.distillation.simulation import drawn, plan_of_rows
 from fewstep.training import (
     STUDENT,
     TEACHER,
@@ -265,10 +264,7 @@ class DistributionMatching:
 
     def plan(self, network: Network, rows: int | None = None) -> Plan:
         check_rows(self.name, self.rows, rows)
-        schedule = schedule_of(network)
-        if self.times:
-            return check_simple(compile(self.sampler, schedule=schedule, times=[*self.times, schedule.t_clean]))
-        return check_simple(compile(self.sampler, schedule=schedule, steps=self.rows, grid="trailing"))
+        return plan_of_rows(schedule_of(network), self.sampler, self.rows, self.times)
 
 
 class Noised(NamedTuple):

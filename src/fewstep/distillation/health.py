@@ -5,7 +5,9 @@ the teacher's: the error, the distance, how varied and how saturated the picture
 be the same all along a trajectory, the looks follow the teacher's own trajectories: at the least noise the estimate is
 to be the picture itself (the boundary), and at every other level the trajectory's end (self-consistency).
 
-The weights of the best look are kept, and are the student in the end. Looks change no bit of what is trained.
+The weights of the best look are kept, and are the student in the end: that of the least error, or self-consistency
+where the plan draws noise. A distance of few pictures is unsure. Where there is nothing else, later weights are as good
+as long as theirs is not surely larger than the least. Looks change no bit of what is trained.
 """
 
 from __future__ import annotations
@@ -89,11 +91,23 @@ class Health:
     remarks: tuple[Remark, ...]
 
 
+JUDGED_BY = ("error", "self-consistency", "distance")
+"""Which figure tells the better of two looks: the first of these that there is."""
+UNSURE = "unsure"
+"""Half of the interval of a distance."""
+
+
 class Best(NamedTuple):
-    """The best look so far: its step, and the error or the distance that it had."""
+    """The best look so far.
+
+    Attributes:
+        step: of the weights that are kept; `value`: the least so far of the figure that looks are judged by.
+        since: the step of that least value.
+    """
 
     step: int
     value: float
+    since: int
 
 
 @dataclass(eq=False)
@@ -137,9 +151,12 @@ class Watcher:
             figures |= signs.seen(self.method, roles, held_out, self.judge.batch)
         if self.trajectories is not None:
             figures |= self.trajectories.errors(network)
-        value = figures.get("error", figures.get("distance", math.inf))
-        if self.best is None or value < self.best.value:
-            self.keep(Best(step, value), weights_of(roles))
+        unsure, by = figures.pop(UNSURE, 0.0), judged_by(figures)
+        value, before = figures[by], self.best
+        if before is None or value < before.value:
+            self.keep(Best(step, value, step), weights_of(roles))
+        elif by == "distance" and value <= before.value + unsure:
+            self.keep(before._replace(step=step), weights_of(roles))
         assert self.best is not None
         self.tell(Health(step, self.best.step, figures, remarks_of(figures, step, self.best)))
         return Seen({name: value for name, value in figures.items() if math.isfinite(value)})
@@ -147,20 +164,21 @@ class Watcher:
     def ends(self, step: int) -> bool:
         """Whether so many looks were no better that the training ends after a step."""
         patience = self.checks.patience
-        return patience > 0 and self.best is not None and step - self.best.step >= patience * self.checks.every
+        return patience > 0 and self.best is not None and step - self.best.since >= patience * self.checks.every
 
     def figures(self, pictures: Pictures, noisy: bool) -> dict[str, float]:
         """Of some pictures."""
         found = {} if noisy else {"error": overall(pictures.errors, "psnr")}
         distance = self.judge.distance(pictures, FEW)
         found["distance"] = math.inf if distance is None else distance.value
+        found[UNSURE] = 0.0 if distance is None else (distance.high - distance.low) / 2
         found["diversity"] = self.judge.diversity(pictures) / max(1e-12, self.judge.diversity(self.teacher))
         return found | {"saturation": pictures.saturation - self.teacher.saturation}
 
     def keep(self, best: Best, weights: Mapping[str, Tensor]) -> None:
         """Write down weights as the best, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        facts = {"step": best.step, "value": best.value if math.isfinite(best.value) else None}
+        facts = best._asdict() | {"value": best.value if math.isfinite(best.value) else None}
         container.write(self.folder / BEST, dict(weights), {KEY: {**facts, "run": dict(self.identity)}})
         self.best = best
 
@@ -175,14 +193,15 @@ class Watcher:
         facts = self.facts(path)
         if facts["run"] != json.loads(json.dumps(dict(self.identity))):
             return None
-        return Best(int(facts["step"]), math.inf if facts["value"] is None else float(facts["value"]))
+        value = math.inf if facts["value"] is None else float(facts["value"])
+        return Best(int(facts["step"]), value, int(facts["since"]))
 
     def facts(self, path: Path) -> dict[str, Any]:
         """What the file of the best weights says of them."""
         try:
             found = container.inspect(path).document(KEY, "the best weights of a training")
-            if not {"step", "value", "run"} <= set(found):
-                raise InvalidInput("it lacks step, value or run")
+            if not {*Best._fields, "run"} <= set(found):
+                raise InvalidInput("it lacks step, value, since or run")
         except InvalidInput as error:
             raise InvalidInput(
                 f"{path} is damaged ({error}): remove it, and the best of the looks to come is kept"
@@ -206,10 +225,15 @@ def weights_of(roles: Roles) -> dict[str, Tensor]:
     return {f"{name}.{key}": weight for name, weights in trained.items() for key, weight in weights.items()}
 
 
+def judged_by(figures: Mapping[str, float]) -> str:
+    """Which of its figures a look is compared with others by."""
+    return next(name for name in JUDGED_BY if name in figures)
+
+
 def remarks_of(figures: Mapping[str, float], step: int, best: Best) -> tuple[Remark, ...]:
     """What is to be said of figures after a step, with what to do."""
     found: list[Remark] = []
-    judged = "error" if "error" in figures else "distance"
+    judged = judged_by(figures)
     value = figures[judged]
     if step != best.step and best.value > 0 and value > WORSE * best.value:
         words = f"{value / best.value:.2g} times that of step {best.step}, whose weights are kept: lower the rate"

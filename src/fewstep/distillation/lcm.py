@@ -83,6 +83,11 @@ class LatentConsistency:
         """(N + 1,) times of the grid, falling to clean data."""
         return grid_times("karras" if schedule.kind == "edm" else "trailing", schedule, self.grid_steps)
 
+    def consistent(self, schedule: Schedule) -> tuple[float, float]:
+        """The levels k between which the estimate is to be the same all along a trajectory."""
+        k = schedule.ratio(self.times(schedule)[:-1])
+        return float(k[-1]), float(k[0])
+
     def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
         student, schedule = roles[STUDENT], schedule_of(roles[STUDENT].network)
         times = self.times(schedule)

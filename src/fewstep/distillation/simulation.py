@@ -7,23 +7,35 @@ makes of noise in the rows before, without gradients.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
+from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Level
+from fewstep.solvers.compiler import compile
 from fewstep.training import Batch, Draws, Role
 from fewstep.training.levels import of_rows
 
 
-def check_simple(plan: Plan) -> Plan:
-    """The plan; raises `InvalidInput` for one whose rows remember more than the state."""
-    if plan.registers != 1:
+@lru_cache(maxsize=16)  # every step asks for it
+def plan_of_rows(schedule: Schedule, sampler: str, rows: int, times: tuple[float, ...] = ()) -> Plan:
+    """The plan of so many rows at some times, the noisiest first, or those of the trailing grid.
+
+    Raises `InvalidInput` where `times` are not falling times of the schedule, and for a sampler whose rows remember
+    more than the state.
+    """
+    if times:
+        plan = compile(sampler, schedule=schedule, times=[*times, schedule.t_clean])
+    else:
+        plan = compile(sampler, schedule=schedule, steps=rows, grid="trailing")
+    if plan.registers != 1 or len(plan.rows) != rows:
         raise InvalidInput(
-            f"a student that learns from states of its own draws by a sampler without memory, and "
-            f"{plan.recipe.sampler} remembers earlier rows: use consistency or ddim"
+            f"a student that learns from states of its own draws by a sampler of a row a step without memory, and "
+            f"{sampler} is none: use consistency or ddim"
         )
     return plan
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fewstep.core.errors import InvalidInput
 from fewstep.distillation.pairs import Teacher
 from fewstep.drawing import Guidance
+from fewstep.measure.features import Features
 from fewstep.pipeline import Pipeline
 from fewstep.training import Method
 
@@ -35,6 +36,26 @@ def check_guidance(method: Method, teacher: Teacher) -> None:
             f"{method.name} asks the teacher at levels of its own, by classifier-free guidance at every level, and "
             f"{teacher.pipe.model.name} recommends {guidance.method} from {guidance.interval[0]:g} to "
             f"{guidance.interval[1]:g} in sigma / alpha: use regression, which learns from what the teacher draws"
+        )
+
+
+def check_seen(method: Method, pipe: Pipeline, judge: Features) -> None:
+    """Raise `InvalidInput` where a loss would see what the student is judged by, or latents as if they were pictures.
+
+    `judge` are the features that distances are measured on.
+    """
+    eyes = getattr(method, "eyes", None)
+    if eyes is None:
+        return
+    if tuple(pipe.pixel_shape()) != tuple(pipe.state_shape()) or pipe.model.codec.value_range != (-1.0, 1.0):
+        raise InvalidInput(
+            f"{method.name} would show latents of {pipe.model.name} to a network for pictures: use features=teacher, "
+            "which looks at them as they are"
+        )
+    if eyes.digest == judge.digest:
+        raise InvalidInput(
+            f"the discriminator of {method.name} would see the features of the {judge.name}, which the student is "
+            "judged by, so that the figure says nothing: give other features, or judge by others (clip=)"
         )
 
 

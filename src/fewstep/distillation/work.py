@@ -21,7 +21,7 @@ from fewstep.distillation.pairs import Pairs, Teacher
 from fewstep.distillation.report import Cost, Report, report_of
 from fewstep.distillation.rivals import nfe_of
 from fewstep.distillation.source import Measuring, Source
-from fewstep.distillation.suitability import check, check_guidance, original_of, scales_of
+from fewstep.distillation.suitability import check, check_guidance, check_seen, original_of, scales_of
 from fewstep.distillation.trajectory import Consistent, Trajectories
 from fewstep.files import write_whole
 from fewstep.measure.features import Features
@@ -104,6 +104,7 @@ class Work(NamedTuple):
         if along is not None:
             teacher = teacher.keeping(along(schedule_of(pipe.model.denoiser())))
         features, scales = features_of(pipe, measuring.clip), scales_of(method, teacher)
+        check_seen(method, pipe, features)
         work = Work(
             teacher, method, Path(folder), settings, source, measuring, place, processes, origin, features, scales
         )
