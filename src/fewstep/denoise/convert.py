@@ -162,7 +162,8 @@ class OnSchedule(Wrapper):
             rows.append((own_t, float(self.own.alpha(own_t)), float(self.own.sigma(own_t))))
             factors.append(factor)
         times = level.t.new_tensor([row[0] for row in rows]).expand(x.shape[0])
-        own = Level.at(rows, x, level.rows)._replace(t=times)
+        ends = None if level.ends is None else [self._end(*end) for end in level.ends]
+        own = Level.at(rows, x, level.rows, ends)._replace(t=times)
         return own, factors[0] if len(rows) == 1 else x.new_tensor(factors).reshape(-1, *[1] * (x.ndim - 1))
 
     def _own(self, t: float, alpha: float, sigma: float) -> tuple[float, float]:
@@ -172,6 +173,13 @@ class OnSchedule(Wrapper):
             )
         own_t = float(self.own.time_of_lambda(math.log(alpha / sigma)))
         return own_t, float(self.own.alpha(own_t)) / alpha
+
+    def _end(self, t: float, alpha: float, sigma: float) -> tuple[float, float, float]:
+        """Where a row ends, on the network's own schedule; beyond its noisiest time, where no row begins, that."""
+        lam = math.inf if sigma == 0 else math.log(alpha / sigma) if alpha > 0 else -math.inf
+        noisiest = lam <= float(self.own.lam(self.own.t_max))
+        own_t = self.own.t_max if noisiest else float(self.own.time_of_lambda(lam))
+        return own_t, float(self.own.alpha(own_t)), float(self.own.sigma(own_t))
 
     def coefficients(self, t: Value, alpha: Value, sigma: Value) -> tuple[Value, Value]:
         if isinstance(alpha, Tensor):
