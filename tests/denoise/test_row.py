@@ -84,7 +84,9 @@ def test_one_row_goes_where_many_inner_steps_of_the_estimates_on_the_way_go(kind
     for i in range(parts):
         state = data[i] + ks[i + 1] / ks[i] * (state - data[i])
     np.testing.assert_allclose(found[0].numpy() / float(schedule.alpha(end)), state, atol=1e-6)
-    assert abs(state - (guesses[0] + r / k * (x[0].numpy() / here.alpha - guesses[0]))).max() > 0.02  # one is not enough
+    assert (
+        abs(state - (guesses[0] + r / k * (x[0].numpy() / here.alpha - guesses[0]))).max() > 0.02
+    )  # one is not enough
 
 
 def test_without_a_plan_the_estimate_is_the_first():
@@ -164,7 +166,9 @@ def test_it_is_in_every_driver_and_from_the_middle_of_a_grid():
     while slots.tickets:
         done |= {one.ticket: one.sample for one in slots.step()}
     found = torch.stack([done[ticket] for ticket in tickets])[:, 0]
-    torch.testing.assert_close(found, torch.tensor([wanted[0, 0], wanted[1, 0], 1.5 * VARIANCE**0.5]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        found, torch.tensor([wanted[0, 0], wanted[1, 0], 1.5 * VARIANCE**0.5]), rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("pad", [True, False])

@@ -97,9 +97,7 @@ def furthest(plan: fs.Plan, student: fs.Network, teacher: fs.denoise.base.Denois
     return worst
 
 
-def trained(
-    method: Policy, folder: Path, settings: Settings = FAST, schedule: schedules.Schedule = SCHEDULE
-) -> float:
+def trained(method: Policy, folder: Path, settings: Settings = FAST, schedule: schedules.Schedule = SCHEDULE) -> float:
     """How far a student is in the end."""
     roles = roles_of(method, schedule)
     train(Run(method, roles, Samples(DATA), settings, folder))
@@ -188,7 +186,7 @@ def test_a_fault_is_far_from_it(
 
 
 def slope(method: Policy) -> tuple[Tensor, Tensor]:
-    """The gradient of the offsets at a student that knows nothing, and the one of a plain regression, in closed form."""
+    """The gradient of the offsets of a student that knows nothing, and that of a plain regression, in closed form."""
     roles, places = roles_of(method, SCHEDULE), range(8)
     batch, draws = Samples(DATA).batch(places), Draws(0, 0, places, places, len(places))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Networks that know of their rows begin as what they were made from, are written and read back, and say what they are."""
+"""Networks that know of their rows begin as what they were made from, and their files say what they know."""
 
 from __future__ import annotations
 
@@ -113,10 +113,26 @@ def test_what_cannot_be_told_is_refused_with_what_to_do() -> None:
         with_rows(with_rows(network, told), RowFacts(guesses=2))
     with pytest.raises(InvalidInput, match="told where its row leads in the place of a guidance scale"):
         embedded_guidance(with_rows(network, told), 3.0)
-    with pytest.raises(InvalidInput, match="which a LoRA or a further stage cannot hold: leave the LoRA out"):
-        student_of(network, adapter=Adapter(rank=2), rows=told)
-    with pytest.raises(InvalidInput, match="or a further stage"):
+    with pytest.raises(InvalidInput, match="and cannot become the teacher of a next stage: use a method of one stage"):
         student_of(network, succeeds=True, rows=RowFacts(guesses=2))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_beside_a_lora_new_layers_are_trained_whole_and_the_others_are_the_teachers(kind: str) -> None:
+    network, condition, shape = alive(kind)
+    roles = student_of(network, adapter=Adapter(rank=2), rows=RowFacts(second_time=True, guesses=2))
+    student, given = roles[STUDENT], dict(network.module.named_parameters())  # type: ignore[union-attr]
+    last, told = ("leave", "interval") if kind == "own" else ("conv_out", "time_embedding.cond_proj")
+    assert set(student.whole) == {f"{last}.weight", f"{last}.bias", f"{told}.weight"}
+    trained = {name for name, weight in student.module.named_parameters() if weight.requires_grad}
+    assert trained == set(student.weights) == set(student.whole) | {n for n in student.weights if ".lora_" in n}
+    own = {name: weight for name, weight in student.module.named_parameters() if name not in student.weights}
+    shared = {name.replace(".base_layer", ""): weight.data_ptr() for name, weight in own.items()}
+    assert shared == {name: given[name].data_ptr() for name in shared}
+    x, t = torch.randn(shape, generator=torch.Generator().manual_seed(2)), torch.tensor([10.0, 700.0])
+    with torch.no_grad():
+        found = student.network.network(x, t, **condition, r=t)
+        torch.testing.assert_close(found, network.network(x, t, **condition).repeat(1, 2, 1, 1))
 
 
 def test_fewsteps_own_network_may_be_told_a_scale_and_a_second_time() -> None:
