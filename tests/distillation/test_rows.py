@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import fewstep as fs
 from fewstep import InvalidInput
+from fewstep.cli.app import app
 from fewstep.denoise.row import RowFacts
 from fewstep.distillation import Adapter, Endpoint, Policy, Regression, Settings, Source, distill, forecast
 from fewstep.distillation.regression import noise_of
@@ -165,6 +167,25 @@ def test_they_are_neither_taught_from_nor_tuned_nor_measured_by_samplers(
         with pytest.raises(InvalidInput, match="drawn with by DDIM alone, and samplers are measured here: measure its"):
             fs.bench(fs.load(student))
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_line_draws_with_them_and_says_what_it_refuses(policy: Path, tmp_path: Path) -> None:
+    def said(*arguments: str) -> Any:
+        return CliRunner().invoke(app, [*arguments], catch_exceptions=False)
+
+    drawn = said("generate", str(policy), "--labels", "1,2", "--output", str(tmp_path / "one.png"))
+    assert drawn.exit_code == 0
+    assert "NFE 3" in drawn.output
+    for arguments, words in (
+        (
+            ["generate", str(policy), "--labels", "1", "--sampler", "unipc", "--steps", "4"],
+            "gives 4 guesses for a row,",
+        ),
+        (["doctor", str(policy)], "gives 4 guesses for a row, and readings are tested of networks that do not"),
+    ):
+        refused = said(*arguments)
+        assert refused.exit_code == 2
+        assert words in " ".join(refused.output.split())
 
 
 def test_a_policy_is_forecast_without_drawing(teacher: Path, tmp_path: Path) -> None:
