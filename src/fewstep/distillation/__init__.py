@@ -19,6 +19,7 @@ from fewstep.distillation.lcm import LatentConsistency
 from fewstep.distillation.lora import write_adapted
 from fewstep.distillation.own import is_path, method_class
 from fewstep.distillation.phased import Phased
+from fewstep.distillation.policy import Policy
 from fewstep.distillation.progressive import Progressive
 from fewstep.distillation.reflow import Reflow
 from fewstep.distillation.regression import Regression
@@ -39,6 +40,7 @@ METHODS = {
         Reflow,
         DistributionMatching,
         Adversarial,
+        Policy,
     )
 }
 """The methods by name."""
@@ -60,6 +62,7 @@ __all__ = [
     "LatentConsistency",
     "Measuring",
     "Phased",
+    "Policy",
     "Progressive",
     "Reflow",
     "Regression",

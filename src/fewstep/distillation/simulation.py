@@ -59,7 +59,8 @@ def reached(plan: Plan, student: Role, batch: Batch, rows: Sequence[int], draws:
         going = [place for place, row in enumerate(rows) if row > i]
         part, row = batch.take(going), plan.rows[i]
         states = x[going]
-        data, raw = student.answering(part).estimate(states, Level.at([(row.t, row.alpha, row.sigma)], states, (i,)))
+        level = Level.at([row[:3]], states, (i,), plan.ends[i : i + 1])
+        data, raw = student.answering(part).estimate(states, level)
         (kept,), weights = plan.A[i, 0].tolist(), plan.B[i, 0].tolist()
         found = kept * states + sum(w * one for w, one in zip(weights, (data, raw), strict=True))
         if plan.s[i, 0]:
@@ -72,5 +73,5 @@ def drawn(plan: Plan, student: Role, batch: Batch, draws: Draws) -> Tensor:
     """The student's estimates of the data (B, ..), each at one row of its plan, with gradients of that row alone."""
     rows = rows_of(plan, draws)
     x = reached(plan, student, batch, rows, draws)
-    level = of_rows([(plan.rows[row].t, plan.rows[row].alpha, plan.rows[row].sigma) for row in rows], x)
-    return student.answering(batch).estimate(x, level._replace(rows=rows))[0]
+    level = of_rows([plan.rows[row][:3] for row in rows], x)._replace(rows=rows, ends=[plan.ends[row] for row in rows])
+    return student.answering(batch).estimate(x, level)[0]

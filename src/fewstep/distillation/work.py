@@ -40,6 +40,7 @@ from fewstep.training import (
     Settings,
     forecast_of,
     further_roles,
+    row_facts_of,
     schedule_of,
     student_of,
 )
@@ -138,7 +139,8 @@ class Work(NamedTuple):
         succeeds = self.method.phase(0, self.settings.steps).stages > 1
         network = self.teacher.pipe.model.denoiser()
         adapter, seed = self.settings.adapter, self.settings.seed
-        roles = student_of(network, guidance, succeeds, adapter=adapter, scales=self.scales, seed=seed)
+        rows = row_facts_of(self.method)
+        roles = student_of(network, guidance, succeeds, adapter=adapter, scales=self.scales, rows=rows, seed=seed)
         if self.beginning is not None:
             self.beginning.put(roles[STUDENT])
         first = data.batch(range(min(FIRST, data.count)))
@@ -189,7 +191,8 @@ class Work(NamedTuple):
         plans = files.plans_of(method, network)
         if self.settings.adapter is not None:
             module, changes = merged(module)
-            lora.write_lora(self.folder, self.origin, changes, plans[0])
+            if not student.whole:  # which no LoRA holds
+                lora.write_lora(self.folder, self.origin, changes, plans[0])
         of = {"teacher": original_of(self.teacher.pipe), "guidance": self.teacher.guidance, "step": step}
         of |= {"scales": list(self.scales)} if self.scales else {}
         target = files.target_of(self.folder, self.origin)

@@ -21,8 +21,10 @@ from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
 from fewstep.denoise.convert import Network
 from fewstep.denoise.guided import Guided
+from fewstep.denoise.row import NO_ROW, RowFacts
 from fewstep.training.adapter import Adapter, is_change
 from fewstep.training.draws import Draws, key_of
+from fewstep.training.rows import new_weights, with_rows
 from fewstep.training.scale import Scales, at_scale, takes_scale, with_scale
 
 STUDENT, TEACHER = "student", "teacher"
@@ -121,7 +123,8 @@ class Role:
     Attributes:
         network: as a denoiser, its condition still to be given.
         guidance: the scale at which it answers, as long as it is the original teacher; 1 is the conditional model.
-        adapter: the low-rank change that is all that is trained of it, where its own weights are another's too.
+        adapter: the low-rank change that is all that is trained of it, where its own weights are another's too;
+            `whole`: but for these, by name, which are its own and trained as they are.
         rate: the learning rate of its weights at its peak; None is that of the settings.
         told: the interval of guidance scales that the network is told, None where it is told none.
     """
@@ -130,16 +133,14 @@ class Role:
     trained: bool = True
     guidance: float = 1.0
     adapter: Adapter | None = None
+    whole: tuple[str, ...] = ()
     rate: float | None = None
     told: Scales | None = None
 
     @property
     def module(self) -> nn.Module:
         """The module behind the network."""
-        module = self.network.module
-        if module is None:
-            raise InvalidInput("only a network that is a torch.nn.Module can be trained, and this one is a function")
-        return module
+        return module_of(self.network)
 
     @property
     def adapted(self) -> bool:
@@ -150,7 +151,7 @@ class Role:
     def weights(self) -> dict[str, nn.Parameter]:
         """What is trained of it, or was in an earlier stage, by name."""
         found = self.module.named_parameters()
-        return {name: weight for name, weight in found if not self.adapted or is_change(name)}
+        return {name: weight for name, weight in found if not self.adapted or is_change(name) or name in self.whole}
 
     def answering(self, batch: Batch, guided: bool = False) -> Denoiser:
         """The denoiser of a batch under its conditions, guided where asked and where there is something to guide by.
@@ -212,11 +213,12 @@ class Method(Protocol):
     """A way of training; see the module's docstring.
 
     It may also say `memory() -> Memory`, without which one graph and no copy are counted; `along(schedule)`, the times
-    at which it learns from states of the teacher's trajectories; `suited(plan)`, the method for a teacher's plan; and
-    `roles(roles, batch) -> dict[str, Role]`, what else takes part, made once from student and teacher as they begin and
-    a few samples; `cycle`, the steps after which it does the same again, where these differ; `hardest(steps)`, the step
-    that takes the most memory, where that is not the first; and `paired`, False where its student is not to make the
-    teacher's picture of the same noise, so that no error but the distance of all pictures judges it.
+    at which it learns from states of the teacher's trajectories; `suited(plan)`, the method for a teacher's plan;
+    `row_facts`, what the student's network is to know of its rows; `roles(roles, batch) -> dict[str, Role]`, what
+    else takes part, made once from student and teacher as they begin and a few samples; `cycle`, the steps after which
+    it does the same again, where these differ; `hardest(steps)`, the step that takes the most memory, where that is not
+    the first; and `paired`, False where its student is not to make the teacher's picture of the same noise, so that no
+    error but the distance of all pictures judges it.
     """
 
     name: ClassVar[str]
@@ -242,6 +244,11 @@ def memory_of(method: Method) -> Memory:
     """What a method says that it holds, or what is usual."""
     own = getattr(method, "memory", None)
     return Memory() if own is None else own()
+
+
+def row_facts_of(method: Method) -> RowFacts:
+    """What a method's student knows of its rows: nothing unless it says so."""
+    return getattr(method, "row_facts", NO_ROW)
 
 
 def further_roles(method: Method, roles: Roles, batch: Batch) -> dict[str, Role]:
@@ -302,6 +309,7 @@ def student_of(
     *,
     adapter: Adapter | None = None,
     scales: Scales | None = None,
+    rows: RowFacts = NO_ROW,
     seed: int = 0,
 ) -> dict[str, Role]:
     """The two roles of most methods: the teacher, in evaluation mode, and a copy of it that is trained.
@@ -309,8 +317,9 @@ def student_of(
     Where the student `succeeds` the teacher in later stages, the teacher is a copy too, and the caller's stays. With an
     `adapter` copies share the weights of the original, which nobody changes, and a low-rank change of them is trained,
     drawn by the seed. With `scales` the student is told the guidance scale; where no teacher is, it is a new input.
+    `rows` is what the student knows of its rows; beside an adapter the layers that are new for that are trained whole.
 
-    Raises `InvalidInput` where a new input would be trained by a LoRA or a network has no room for one.
+    Raises `InvalidInput` where a scale as a new input would be trained by a LoRA or a network has no room for one.
     """
     shared, told = adapter is not None, scales if takes_scale(teacher) else None
     if scales is not None and told is None and (shared or succeeds):
@@ -318,15 +327,23 @@ def student_of(
             "the guidance scale as a new input needs weights of its own: leave the LoRA out, or give it one scale"
         )
     student = with_scale(teacher) if scales is not None and told is None else twin(teacher, shared)
+    if rows:
+        if succeeds:
+            raise InvalidInput(
+                f"a student that {rows} has layers that its teacher has not, and cannot become the teacher of a next "
+                "stage: use a method of one stage"
+            )
+        student = with_rows(student, rows, shared)
+    whole = new_weights(module_of(student), module_of(teacher)) if rows and shared else ()
     roles = {
-        STUDENT: Role(student, adapter=adapter, told=scales),
+        STUDENT: Role(student, adapter=adapter, whole=whole, told=scales),
         TEACHER: Role(
             twin(teacher, shared) if succeeds else teacher, False, guidance, adapter if succeeds else None, told=told
         ),
     }
     for role in roles.values():
         if role.adapter is not None:
-            role.adapter.put_on(role.module, key_of(seed, "adapter"))
+            role.adapter.put_on(role.module, key_of(seed, "adapter"), role.whole)
     roles[TEACHER].module.requires_grad_(False).eval()
     for weight in roles[STUDENT].weights.values():
         weight.requires_grad_(True)
@@ -340,6 +357,13 @@ def check_rows(method: str, own: int, rows: int | None) -> None:
         raise InvalidInput(
             f"a student by {method} knows the times of its own {own} row{'s' * (own != 1)} alone: train one for {rows}"
         )
+
+
+def module_of(network: Network) -> nn.Module:
+    """The module behind a network. Raises `InvalidInput` where it is none."""
+    if network.module is None:
+        raise InvalidInput("only a network that is a torch.nn.Module can be trained, and this one is a function")
+    return network.module
 
 
 def schedule_of(network: Network) -> Schedule:
@@ -362,4 +386,5 @@ def twin(network: Network, shared: bool = False) -> Network:
         time_scale=network.time_scale,
         integer_time=network.integer_time,
         sigma_data=network.sigma_data,
+        rows=network.rows,
     )
