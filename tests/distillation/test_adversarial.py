@@ -363,7 +363,6 @@ def test_a_sign_that_leaves_its_range_is_spoken_of(figures: dict[str, float], wo
     ("settings", "words"),
     [
         ({"rows": 0}, "rows must be a whole number"),
-        ({"times": (1.0, 2.0)}, "2 times are given for 1 rows"),
         ({"r1": -1}, "r1 must be a number of at least 0"),
         ({"critic_rate": 0}, "critic_rate must be a number above 0"),
         ({"highest": 2}, "shares of the range"),

@@ -259,7 +259,8 @@ def test_a_student_of_several_rows_learns_from_the_states_of_its_own_drawing(sam
     case = Case(method)
     student = case.roles[STUDENT]
     plan, batch = method.plan(student.network), Samples(DATA).batch(range(6))
-    x = simulation.reached(plan, student, batch, [0, 1, 2, 0, 1, 2], draws_of(6))
+    turns = [simulation.Turn(plan, row) for row in (0, 1, 2, 0, 1, 2)]
+    x = simulation.reached(turns, student, batch, draws_of(6))
     states = [plan.entry[1] * draws_of(6).normal("start", (DIMENSIONS,))]
     for i in range(2):
         row, after = plan.rows[i], plan.rows[i + 1]
@@ -270,6 +271,35 @@ def test_a_student_of_several_rows_learns_from_the_states_of_its_own_drawing(sam
         states.append((after.alpha * data + after.sigma * noise).detach())
     for place, row in enumerate([0, 1, 2, 0, 1, 2]):
         torch.testing.assert_close(x[place], states[row][place])
+
+
+def test_one_student_learns_several_plans_in_equal_shares() -> None:
+    method = DistributionMatching(rows=3, times=(999.0, 700.0, 300.0, 989.0, 500.0, 979.0))
+    network = Case(method).roles[STUDENT].network
+    plans = method.plans(network)
+    assert [[row.t for row in plan.rows] for plan in plans] == [[999, 700, 300], [989, 500], [979]]
+    assert [len(method.plan(network, rows).rows) for rows in (None, 3, 2, 1)] == [3, 3, 2, 1]
+    turns = simulation.turns_of(plans, draws_of(18))
+    assert [len(turn.plan.rows) for turn in turns] == [3] * 6 + [2] * 6 + [1] * 6
+    assert [turn.row for turn in turns] == [0, 0, 1, 1, 2, 2, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 0]
+    with pytest.raises(InvalidInput, match="draws in 3 or 2 or 1 rows, which it learned, got 4"):
+        method.plan(network, 4)
+    with pytest.raises(InvalidInput, match="plans of 2, 2"):
+        DistributionMatching(rows=2, times=(999.0, 500.0, 989.0, 400.0)).plan(network)
+    with pytest.raises(InvalidInput, match="times are those of 1 rows"):
+        DistributionMatching(times=(999.0, 500.0)).plan(network)
+
+
+def test_states_of_several_plans_are_those_of_each_alone() -> None:
+    method = DistributionMatching(rows=3, sampler="ddim", times=(999.0, 700.0, 300.0, 989.0, 500.0))
+    case = Case(method)
+    student, batch = case.roles[STUDENT], Samples(DATA).batch(range(4))
+    long, short = method.plans(student.network)
+    mixed = [simulation.Turn(long, 2), simulation.Turn(short, 1), simulation.Turn(long, 1), simulation.Turn(short, 0)]
+    together = simulation.reached(mixed, student, batch, draws_of(4))
+    for place, turn in enumerate(mixed):
+        alone = simulation.reached([turn] * 4, student, batch, draws_of(4))
+        torch.testing.assert_close(together[place], alone[place])
 
 
 def test_scores_of_different_kinds_are_refused() -> None:
@@ -285,7 +315,6 @@ def test_scores_of_different_kinds_are_refused() -> None:
     [
         ({"rows": 9}, "rows must be a whole number from 1 to 8"),
         ({"ratio": 0}, "ratio must be a whole number from 1"),
-        ({"times": (999.0, 499.0)}, "2 times are given for 1 rows"),
         ({"gradient": "kl"}, "gradient"),
         ({"sampler": "dpmpp-2m"}, "sampler"),
         ({"divergence": "forward-kl"}, "there is none: give adversary"),

@@ -31,7 +31,7 @@ from fewstep.denoise.convert import Network
 from fewstep.distillation.eyes import Eyes, eyes_of
 from fewstep.distillation.heads import CRITIC, features_of, heads_of, heads_on, layers_of
 from fewstep.distillation.matching import TOLD_APART, accuracy, between
-from fewstep.distillation.simulation import plan_of_rows, rows_of
+from fewstep.distillation.simulation import level_of, plan_among, plans_of, turns_of
 from fewstep.training import (
     STUDENT,
     TEACHER,
@@ -42,12 +42,11 @@ from fewstep.training import (
     Phase,
     Role,
     Roles,
-    check_rows,
     one_stage,
     schedule_of,
     still,
 )
-from fewstep.training.levels import at_times, noised, of_rows
+from fewstep.training.levels import at_times, noised
 
 OWN = "teacher"
 STEP = 0.1
@@ -60,7 +59,8 @@ class Adversarial:
 
     Attributes:
         rows: evaluations of the student, 1 to 8; `times` of them, the noisiest first, in the schedule's own time, empty
-            for those of the trailing grid.
+            for those of the trailing grid. Where one is above the one before, another plan begins, of another number
+            of rows, which the student learns too.
         features: what the discriminator looks at: "teacher" (LADD), or a network for pictures (ADD), "clip:FOLDER",
             "dinov2:FOLDER" or the file of a classifier of digits. Never what the student is judged by.
         layers: of that network; empty are the middle of a U-Net, three blocks of a transformer, or all convolutions.
@@ -94,8 +94,6 @@ class Adversarial:
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= most:
                 raise InvalidInput(f"{name} must be a whole number from 1 to {most}, got {value!r}")
-        if self.times and len(self.times) != self.rows:
-            raise InvalidInput(f"{len(self.times)} times are given for {self.rows} rows: give as many")
         for name in ("distil", "r1"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
@@ -145,8 +143,7 @@ class Adversarial:
     def answered(self, roles: Roles, batch: Batch, draws: Draws) -> Tensor:
         """The student's estimates (B, ..) of data that is noised to the times of its rows."""
         student = roles[STUDENT]
-        rows = [self.plan(student.network).rows[row] for row in rows_of(self.plan(student.network), draws)]
-        level = of_rows([(row.t, row.alpha, row.sigma) for row in rows], batch.data)
+        level = level_of(turns_of(self.plans(student.network), draws), batch.data)
         noise = draws.normal("start", batch.data.shape[1:]).to(batch.data)
         return student.answering(batch).estimate(noised(batch.data, noise, level), level)[0]
 
@@ -196,8 +193,11 @@ class Adversarial:
         return {TOLD_APART: accuracy(heads(self.seen(roles, batch, batch.data, draws, "data")), drawings)}
 
     def plan(self, network: Network, rows: int | None = None) -> Plan:
-        check_rows(self.name, self.rows, rows)
-        return plan_of_rows(schedule_of(network), "consistency", self.rows, self.times)
+        return plan_among(self.plans(network), rows, self.name)
+
+    def plans(self, network: Network) -> tuple[Plan, ...]:
+        """Those that the student learns, the one that it recommends first."""
+        return plans_of(schedule_of(network), "consistency", self.rows, self.times)
 
 
 def penalty(answers: Tensor, beside: Tensor) -> Tensor:

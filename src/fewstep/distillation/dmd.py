@@ -35,7 +35,7 @@ from fewstep.denoise.base import Level
 from fewstep.denoise.convert import Network
 from fewstep.distillation.heads import CRITIC, features_of, heads_of, heads_on, layers_of
 from fewstep.distillation.matching import FAKE, FAKE_SCORE, TOLD_APART, accuracy, between, output_error, telling_apart
-from fewstep.distillation.simulation import drawn, plan_of_rows
+from fewstep.distillation.simulation import drawn, plan_among, plans_of, turns_of
 from fewstep.training import (
     STUDENT,
     TEACHER,
@@ -47,7 +47,6 @@ from fewstep.training import (
     Role,
     Roles,
     another,
-    check_rows,
     one_stage,
     schedule_of,
     still,
@@ -74,7 +73,8 @@ class DistributionMatching:
     Attributes:
         rows: evaluations of the student, 1 to 8.
         sampler: of its plan: "consistency" draws noise anew between rows, "ddim" does not.
-        times: of its rows, the noisiest first, in the schedule's own time; empty are those of the trailing grid.
+        times: of its rows, the noisiest first, in the schedule's own time; empty are those of the trailing grid. Where
+            one is above the one before, another plan begins, of another number of rows, which the student learns too.
         gradient: "dmd" or "sid"; `alpha` is the a of "sid", 1.2 in its first paper, 1 with a discriminator.
         divergence: h, one of `DIVERGENCES`; others than "reverse-kl" ask the discriminator.
         ratio: steps of the fake score to one of the student, at least 1.
@@ -114,8 +114,6 @@ class DistributionMatching:
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= most:
                 raise InvalidInput(f"{name} must be a whole number from 1 to {most}, got {value!r}")
-        if self.times and len(self.times) != self.rows:
-            raise InvalidInput(f"{len(self.times)} times are given for {self.rows} rows: give as many")
         for name, known in (("gradient", GRADIENTS), ("divergence", DIVERGENCES), ("sampler", ("consistency", "ddim"))):
             if getattr(self, name) not in known:
                 raise unknown_name(name, str(getattr(self, name)), known)
@@ -182,15 +180,15 @@ class DistributionMatching:
     def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
         student, fake = roles[STUDENT], roles[FAKE]
         check_alike(roles[TEACHER].network, fake.network)
-        plan = self.plan(student.network)
+        turns = turns_of(self.plans(student.network), draws)
         if phase.step % self.ratio == 0:
-            x = drawn(plan, student, batch, draws)
+            x = drawn(turns, student, batch, draws)
             with still(*(roles[name] for name in (FAKE, CRITIC) if name in roles)):  # until it is back-propagated
                 yield self.of_student(roles, batch, x, self.noised(roles, x, draws, "student"), phase)
             x = x.detach()
         else:
             with torch.no_grad():
-                x = drawn(plan, student, batch, draws)
+                x = drawn(turns, student, batch, draws)
         yield self.of_fake(roles, batch, x, draws)
 
     def noised(self, roles: Roles, x: Tensor, draws: Draws, purpose: str) -> Noised:
@@ -250,7 +248,8 @@ class DistributionMatching:
 
     def signs(self, roles: Roles, batch: Batch, draws: Draws) -> dict[str, float]:
         """How the fake score keeps up, and how well the discriminator tells data from drawings, on held-out noise."""
-        x = drawn(self.plan(roles[STUDENT].network), roles[STUDENT], batch, draws)
+        turns = turns_of(self.plans(roles[STUDENT].network), draws)
+        x = drawn(turns, roles[STUDENT], batch, draws)
         theirs, of_data = (self.noised(roles, states, draws, "sign") for states in (x, batch.data))
         estimate, told = self.by_fake(roles, batch, theirs)
         own = output_error(roles[FAKE].network, estimate, x, theirs.level)
@@ -263,8 +262,11 @@ class DistributionMatching:
         return found | {TOLD_APART: accuracy(answers, told)}
 
     def plan(self, network: Network, rows: int | None = None) -> Plan:
-        check_rows(self.name, self.rows, rows)
-        return plan_of_rows(schedule_of(network), self.sampler, self.rows, self.times)
+        return plan_among(self.plans(network), rows, self.name)
+
+    def plans(self, network: Network) -> tuple[Plan, ...]:
+        """Those that the student learns, the one that it recommends first."""
+        return plans_of(schedule_of(network), self.sampler, self.rows, self.times)
 
 
 class Noised(NamedTuple):
