@@ -36,7 +36,7 @@ from .gaussian import DIMENSIONS, Gaussian, Samples, exact
 SCHEDULE = schedules.scaled_linear()
 DATA = Gaussian.usual()
 FIRST = float(SCHEDULE.t_max)
-SET = 20
+SET = 40
 NEAR, FAR = 1e-2, 5e-2
 
 
@@ -78,13 +78,13 @@ def role_of(network: fs.Network, features: Sequence[Tensor], rate: float | None)
 
 def error(folder: Path) -> float:
     """The largest error of the mean and the covariance of what a student draws, of pure noise."""
-    method = Adversarial(r1=1.0, critic_rate=0.03, times=(FIRST,))
+    method = Adversarial(r1=1.0, critic_rate=0.06, times=(FIRST,))
     roles: Any = student_of(exact(DATA, SCHEDULE, [FIRST]))
     roles |= further_roles(method, roles, Samples(DATA).batch(range(4)))
     table = roles[STUDENT].module
     with torch.no_grad():
         table.matrices[0], table.offsets[0] = 0.5 * torch.eye(DIMENSIONS), 0
-    settings = Settings(steps=500, batch=SET, rate=0.01, width=0, clip=0, state_every=10**6, log_every=10**6)
+    settings = Settings(steps=400, batch=SET, rate=0.02, width=0, clip=0, state_every=10**6, log_every=10**6)
     train(Run(method, roles, Samples(DATA), settings, folder))
     matrix, offset = table.at(FIRST)
     alpha, sigma = float(SCHEDULE.alpha(FIRST)), float(SCHEDULE.sigma(FIRST))
@@ -336,7 +336,7 @@ def test_looks_show_the_signs_and_end_a_run_that_gets_no_better(tmp_path: Path) 
 
     found = train_it()
     last = seen[-1].step
-    assert last == found.report.step + 6 < 40
+    assert last == 3 + 2 * 3  # after the first look none is surely better
     assert set(seen[0].figures) >= {"distance", "diversity", "saturation", "fake score", "told apart"}
     assert "error" not in seen[0].figures
     assert (tmp_path / "run/states/latest").read_text() == f"step-{last:08d}"
