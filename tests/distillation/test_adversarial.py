@@ -78,13 +78,13 @@ def role_of(network: fs.Network, features: Sequence[Tensor], rate: float | None)
 
 def error(folder: Path) -> float:
     """The largest error of the mean and the covariance of what a student draws, of pure noise."""
-    method = Adversarial(r1=1.0, critic_rate=0.06, times=(FIRST,))
+    method = Adversarial(r1=1.0, critic_rate=0.04, times=(FIRST,))
     roles: Any = student_of(exact(DATA, SCHEDULE, [FIRST]))
     roles |= further_roles(method, roles, Samples(DATA).batch(range(4)))
     table = roles[STUDENT].module
     with torch.no_grad():
         table.matrices[0], table.offsets[0] = 0.5 * torch.eye(DIMENSIONS), 0
-    settings = Settings(steps=400, batch=SET, rate=0.02, width=0, clip=0, state_every=10**6, log_every=10**6)
+    settings = Settings(steps=700, batch=SET, rate=0.015, width=0, clip=0, state_every=10**6, log_every=10**6)
     train(Run(method, roles, Samples(DATA), settings, folder))
     matrix, offset = table.at(FIRST)
     alpha, sigma = float(SCHEDULE.alpha(FIRST)), float(SCHEDULE.sigma(FIRST))

@@ -18,7 +18,10 @@ from fewstep.cli.output import JSON, note, progress, show_json, show_table, wait
 from fewstep.cli.values import LABELS, Pair, mapping, scalar
 from fewstep.core import InvalidInput, unknown_name
 
-METHODS = ("regression", "endpoint", "phased", "progressive", "guidance", "consistency", "lcm", "reflow", "policy")
+METHODS = (
+    "regression", "endpoint", "phased", "progressive", "guidance", "consistency", "lcm", "reflow", "dmd", "add",
+    "policy",
+)  # fmt: skip
 """Here too, so that the help needs no torch."""
 
 
