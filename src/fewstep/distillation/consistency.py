@@ -153,7 +153,7 @@ class Consistency:
 
     def lowest(self, schedule: Schedule) -> float:
         """The smallest k that is trained."""
-        return max(self.least, float(schedule.ratio(schedule.t_min)))
+        return quietest(schedule, self.least)
 
     def consistent(self, schedule: Schedule) -> tuple[float, float]:
         """The levels k between which the estimate is to be the same all along a trajectory."""
@@ -182,12 +182,20 @@ class Consistency:
         return (squared + c**2).sqrt() - c
 
     def plan(self, network: Network, rows: int | None = None) -> Plan:
-        schedule, rows = schedule_of(network), self.rows if rows is None else rows
-        top = time_of_ratio(schedule, noisiest(schedule))
-        end = max(self.mean, math.log(self.lowest(schedule)))
-        inner = time_of_ratio(schedule, np.exp(np.linspace(math.log(noisiest(schedule)), end, rows + 1)))
-        times = [float(top), *map(float, inner[1:-1]), schedule.t_clean]
-        return compile("consistency", schedule=schedule, times=times)
+        return plan_to(schedule_of(network), self.rows if rows is None else rows, self.mean, self.least)
+
+
+def plan_to(schedule: Schedule, rows: int, mean: float, least: float) -> Plan:
+    """A plan of consistency, from the most noise on even in log k to its `mean`, where levels were drawn the most."""
+    noisy, end = noisiest(schedule), max(mean, math.log(quietest(schedule, least)))
+    inner = time_of_ratio(schedule, np.exp(np.linspace(math.log(noisy), end, rows + 1)))
+    times = [float(time_of_ratio(schedule, noisy)), *map(float, inner[1:-1]), schedule.t_clean]
+    return compile("consistency", schedule=schedule, times=times)
+
+
+def quietest(schedule: Schedule, least: float) -> float:
+    """The smallest k that is trained: `least`, or that of the schedule where it is more."""
+    return max(least, float(schedule.ratio(schedule.t_min)))
 
 
 def noisiest(schedule: Schedule) -> float:
