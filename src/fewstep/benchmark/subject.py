@@ -62,6 +62,11 @@ class Subject:
         if self.is_loaded and self.loading.given:
             raise InvalidInput(f"this model is loaded already: leave out {' and '.join(self.loading.given)}")
         self._loaded["float32"] = self.source if isinstance(self.source, Pipeline) else self._load()
+        if rows := self.pipe.model.rows:
+            raise InvalidInput(
+                f"{self.pipe.name} {rows}, so it is drawn with by DDIM alone, and samplers are measured here: measure "
+                "its teacher; how far the student is from it stands in the report.json of its training"
+            )
         if lower := sorted(str(dtype) for dtype in self.pipe.model.dtypes - {torch.float32}):
             raise InvalidInput(
                 f"a loaded model is measured in float32, this one is in {' and '.join(lower)}: give its path, or where "

@@ -188,6 +188,11 @@ class Plan:
         return bool(np.any(self.B[:, :, 1]))
 
     @cached_property
+    def ends(self) -> tuple[tuple[float, float, float], ...]:
+        """Where each row leads, (t, alpha, sigma): to the input of the next one, the last to the result."""
+        return *(row[:3] for row in self.rows[1:]), (self.recipe.times[-1], *self.exit)
+
+    @cached_property
     def digest(self) -> str:
         """Sixteen hexadecimal digits over everything that the plan holds."""
         return _digest(self._content())

@@ -39,6 +39,8 @@ class Level(NamedTuple):
         host: the (t, alpha, sigma) of each image as floats, one for all or one for each, for decisions without a
             device.
         rows: which row of its plan each image is at, one for all or one for each; None where no plan is run.
+        ends: where that row takes each image, (t, alpha, sigma) as in `host`, one for all or one for each; None where
+            no plan is run.
     """
 
     t: Tensor
@@ -46,6 +48,7 @@ class Level(NamedTuple):
     sigma: Value
     host: Sequence[tuple[float, float, float]]
     rows: Sequence[int] | None = None
+    ends: Sequence[tuple[float, float, float]] | None = None
 
     @staticmethod
     def of(schedule: Schedule, x: Tensor, t: Tensor) -> Level:
@@ -60,13 +63,22 @@ class Level(NamedTuple):
         return level._replace(t=t.reshape(-1).expand(x.shape[0]))
 
     @staticmethod
-    def at(host: Sequence[tuple[float, float, float]], x: Tensor, rows: Sequence[int] | None = None) -> Level:
-        """The level of states `x` (B, ..) at (t, alpha, sigma), one for all or one for each."""
+    def at(
+        host: Sequence[tuple[float, float, float]],
+        x: Tensor,
+        rows: Sequence[int] | None = None,
+        ends: Sequence[tuple[float, float, float]] | None = None,
+    ) -> Level:
+        """The level of states `x` (B, ..) at (t, alpha, sigma), one for all or for each; so are `rows` and `ends`."""
         times = x.new_tensor([row[0] for row in host]).expand(x.shape[0])
         if len(host) == 1:
-            return Level(times, host[0][1], host[0][2], host, rows)
+            return Level(times, host[0][1], host[0][2], host, rows, ends)
         alpha, sigma = (x.new_tensor([row[i] for row in host]).reshape(-1, *[1] * (x.ndim - 1)) for i in (1, 2))
-        return Level(times, alpha, sigma, host, rows)
+        return Level(times, alpha, sigma, host, rows, ends)
+
+    def towards(self, there: Level) -> Level:
+        """This level, in a row that ends at another one."""
+        return self._replace(ends=there.host)
 
     @property
     def moments(self) -> list[Moment]:
@@ -76,9 +88,13 @@ class Level(NamedTuple):
     def take(self, images: Sequence[int]) -> Level:
         """The level of some images of the batch, which may be taken more than once."""
         t, alpha, sigma = picked(self.t, images), picked(self.alpha, images), picked(self.sigma, images)
-        host = self.host if len(self.host) == 1 else [self.host[i] for i in images]
-        rows = self.rows if self.rows is None or len(self.rows) == 1 else [self.rows[i] for i in images]
-        return Level(t, alpha, sigma, host, rows)
+        host, rows, ends = (_of_images(each, images) for each in (self.host, self.rows, self.ends))
+        return Level(t, alpha, sigma, host, rows, ends)
+
+
+def _of_images(values: Any, images: Sequence[int]) -> Any:
+    """Values of some images, which are one for all, one for each, or None."""
+    return values if values is None or len(values) == 1 else [values[i] for i in images]
 
 
 def picked(value: Any, images: Sequence[int]) -> Any:

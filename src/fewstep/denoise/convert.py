@@ -25,9 +25,11 @@ import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser, Level, Value, Wrapper
 from fewstep.denoise.prediction import PREDICTIONS
+from fewstep.denoise.row import NO_ROW, RowFacts, Way
 
 LEAST_ALPHA = 1e-30
 """Below it the data is lost in rounding, and sigma / alpha nears the end of float32."""
@@ -49,6 +51,7 @@ class Network(Denoiser):
         integer_time: round the time to an integer first, for networks that look it up in a table.
         sigma_data: standard deviation of the data, for `edm`.
         module: the torch module behind the network, where it is neither that nor a `functools.partial` of it.
+        rows: what it knows of the rows of a plan: it is told where they lead, as `r` (B,), or gives several estimates.
     """
 
     def __init__(
@@ -63,9 +66,12 @@ class Network(Denoiser):
         integer_time: bool = False,
         sigma_data: float = 0.5,
         module: torch.nn.Module | None = None,
+        rows: RowFacts = NO_ROW,
     ):
         if prediction not in PREDICTIONS:
             raise unknown_name("prediction type", prediction, PREDICTIONS)
+        if rows.second_time and integer_time:
+            raise InvalidInput("a network that looks its times up in a table has no entry for a second one")
         self.network = network
         self.schedule = schedule
         self.prediction = prediction
@@ -76,6 +82,8 @@ class Network(Denoiser):
         self.sigma_data = sigma_data
         inner = network.args[0] if isinstance(network, partial) and network.args else network
         self.module = inner if module is None and isinstance(inner, torch.nn.Module) else module
+        self.rows = rows
+        self.needs_run = bool(rows)
 
     def given(self, condition: Mapping[str, Any]) -> Network:
         """The same network under another condition."""
@@ -104,7 +112,31 @@ class Network(Denoiser):
                 norm = ratio**2 + d**2
                 return d**2 / norm / alpha, ratio * d / norm**0.5
 
+    def check(self, plan: Plan) -> None:
+        self.rows.check(plan)
+
     def output(self, x: Tensor, level: Level) -> Tensor:
+        result = self._called(x, level)
+        if self.rows.guesses == 1:
+            return result
+        each = result.unflatten(1, (self.rows.guesses, -1)).unbind(1)
+        weights = Way.of(level.host, level.ends or level.host, self.rows.guesses).weights
+        if len(weights) == 1:
+            factors: list[Any] = weights[0].tolist()  # which a CUDA graph can record
+        else:
+            factors = [x.new_tensor(column).reshape(-1, *[1] * (x.ndim - 1)) for column in weights.T]
+        total = factors[0] * each[0]
+        for factor, guess in zip(factors[1:], each[1:], strict=True):
+            total = total + factor * guess
+        return total
+
+    def guesses(self, x: Tensor, level: Level) -> Tensor:
+        """(B, guesses, ..): the estimates of x0 at the places of the way, the first one's at its beginning."""
+        skip, out = (c[:, None] if isinstance(c, Tensor) else c for c in self.coefficients_at(level))
+        return skip * x[:, None] + out * self._called(x, level).unflatten(1, (self.rows.guesses, -1))
+
+    def _called(self, x: Tensor, level: Level) -> Tensor:
+        """What the network returns, as states: (B, guesses C, ..) for states (B, C, ..)."""
         u, time, dtype = x, level.t, self.dtype
         if self.prediction == "edm":
             ratio = level.sigma / level.alpha
@@ -119,7 +151,8 @@ class Network(Denoiser):
             u = u.to(dtype)
             if not self.integer_time and dtype is not torch.float64:
                 time = time.float()  # and no lower: in bfloat16 750 would be 752
-        result = self.network(u, time, **self.condition)
+        told = {"r": self._second_time(level, time)} if self.rows.second_time else {}
+        result = self.network(u, time, **told, **self.condition)
         if not isinstance(result, Tensor):
             first = result[0] if isinstance(result, tuple) and result else getattr(result, "sample", None)
             if not isinstance(first, Tensor):
@@ -128,12 +161,27 @@ class Network(Denoiser):
                     f"network returned {type(result).__name__}"
                 )
             result = first
-        if result.shape != x.shape:
+        wanted = (len(x), self.rows.guesses * x.shape[1], *x.shape[2:])
+        if tuple(result.shape) != wanted:
+            many = f"all {self.rows.guesses} guesses have {wanted}"
+            equal = "they must be equal" if self.rows.guesses == 1 else many
             raise InvalidInput(
-                f"the network returned shape {tuple(result.shape)} for a state of shape {tuple(x.shape)}; "
-                "they must be equal"
+                f"the network returned shape {tuple(result.shape)} for a state of shape {tuple(x.shape)}; {equal}"
             )
         return result if result.dtype is x.dtype else result.to(x.dtype)
+
+    def _second_time(self, level: Level, time: Tensor) -> Tensor:
+        """Where rows lead (B,), as the network knows times: not below the least noise where it knows logarithms of
+        ratios. Without a plan they lead nowhere, to `time`.
+        """
+        if level.ends is None or self.schedule is None:
+            return time
+        if self.prediction == "edm":
+            least = float(self.schedule.ratio(self.schedule.t_min))
+            ends = [math.log(max(sigma / alpha, least)) / 4 for _, alpha, sigma in level.ends]
+        else:
+            ends = [t * self.time_scale for t, _, _ in level.ends]
+        return torch.full_like(time, ends[0]) if len(ends) == 1 else time.new_tensor(ends)
 
 
 def _parameter_dtype(network: Callable[..., Any]) -> torch.dtype | None:
@@ -162,7 +210,8 @@ class OnSchedule(Wrapper):
             rows.append((own_t, float(self.own.alpha(own_t)), float(self.own.sigma(own_t))))
             factors.append(factor)
         times = level.t.new_tensor([row[0] for row in rows]).expand(x.shape[0])
-        own = Level.at(rows, x, level.rows)._replace(t=times)
+        ends = None if level.ends is None else [self._end(*end) for end in level.ends]
+        own = Level.at(rows, x, level.rows, ends)._replace(t=times)
         return own, factors[0] if len(rows) == 1 else x.new_tensor(factors).reshape(-1, *[1] * (x.ndim - 1))
 
     def _own(self, t: float, alpha: float, sigma: float) -> tuple[float, float]:
@@ -172,6 +221,13 @@ class OnSchedule(Wrapper):
             )
         own_t = float(self.own.time_of_lambda(math.log(alpha / sigma)))
         return own_t, float(self.own.alpha(own_t)) / alpha
+
+    def _end(self, t: float, alpha: float, sigma: float) -> tuple[float, float, float]:
+        """Where a row ends, on the network's own schedule; beyond its noisiest time, where no row begins, that."""
+        lam = math.inf if sigma == 0 else math.log(alpha / sigma) if alpha > 0 else -math.inf
+        noisiest = lam <= float(self.own.lam(self.own.t_max))
+        own_t = self.own.t_max if noisiest else float(self.own.time_of_lambda(lam))
+        return own_t, float(self.own.alpha(own_t)), float(self.own.sigma(own_t))
 
     def coefficients(self, t: Value, alpha: Value, sigma: Value) -> tuple[Value, Value]:
         if isinstance(alpha, Tensor):

@@ -58,6 +58,8 @@ def embedded_guidance(
     def read(name: str) -> Any:
         return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
 
+    if network.rows.second_time:
+        raise InvalidInput("this network is told where its row leads in the place of a guidance scale: leave that out")
     if argument is None:
         argument = "guidance" if read("guidance_embeds") else "timestep_cond" if read("time_cond_proj_dim") else None
         if argument is None:

@@ -77,7 +77,7 @@ class Guided(Denoiser):
         self.setup = Setup(network, self.weights, negative is not None, weaker is not None)
         self.method.check(self.setup)
         self.layers = install(network.module, self.method.perturbs) if self.method.perturbs else frozenset()
-        self.needs_run = self.method.needs_run or any(map(by_row, self.weights))
+        self.needs_run = network.needs_run or self.method.needs_run or any(map(by_row, self.weights))
         self._memory: dict[int, Tensor] | None = None  # of each image at its last guided row, in a run's own copy
 
     @property
@@ -92,6 +92,8 @@ class Guided(Denoiser):
         return run
 
     def check(self, plan: Plan) -> None:
+        for network in (self.network, *([self.weaker] if self.weaker else [])):
+            network.check(plan)
         self.method.check(self.setup._replace(weights=self.weights, plan=plan))
         method = self.method
         acting = [i for i, weight in enumerate(self.weights) if method.own_scale or weight != method.idle]
@@ -128,7 +130,7 @@ class Guided(Denoiser):
             return self
         other = copy.copy(self)
         other.weights = [GuidanceSchedule.following(w, plan) for w in self.weights]
-        other.needs_run = any(map(by_row, other.weights))
+        other.needs_run = self.network.needs_run or any(map(by_row, other.weights))
         return other
 
     def output(self, x: Tensor, level: Level) -> Tensor:

@@ -17,6 +17,7 @@ from fewstep.distillation.lcm import LatentConsistency
 from fewstep.distillation.lora import write_adapted
 from fewstep.distillation.own import is_path, method_class
 from fewstep.distillation.phased import Phased
+from fewstep.distillation.policy import Policy
 from fewstep.distillation.progressive import Progressive
 from fewstep.distillation.reflow import Reflow
 from fewstep.distillation.regression import Regression
@@ -26,7 +27,17 @@ from fewstep.training import Adapter, Settings
 
 METHODS = {
     method.name: method
-    for method in (Regression, Endpoint, Phased, Progressive, GuidanceInput, Consistency, LatentConsistency, Reflow)
+    for method in (
+        Regression,
+        Endpoint,
+        Phased,
+        Progressive,
+        GuidanceInput,
+        Consistency,
+        LatentConsistency,
+        Reflow,
+        Policy,
+    )
 }
 """The methods by name."""
 PRESETS = {Consistency.name: consistency.PRESETS}
@@ -45,6 +56,7 @@ __all__ = [
     "LatentConsistency",
     "Measuring",
     "Phased",
+    "Policy",
     "Progressive",
     "Reflow",
     "Regression",

@@ -49,9 +49,9 @@ class LearnedPlan(nn.Module):
 
     def forward(self, denoiser: Denoiser, noise: Tensor) -> Tensor:
         """What it makes of unit noise (B, ..), with gradients."""
-        start = self.inner.points()[0]
-        x = noise * start.sigma.to(noise)
-        return self.inner.run(denoiser, x, estimate(denoiser, x, start, 0), again=False)
+        here, there = self.inner.points()[:2]
+        x = noise * here.sigma.to(noise)
+        return self.inner.run(denoiser, x, estimate(denoiser, x, (here, there), 0), again=False)
 
     def plan(self) -> Plan:
         """As it is now."""

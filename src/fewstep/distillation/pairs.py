@@ -256,7 +256,7 @@ def seconds_of(teacher: Teacher, pairs: Pairs, batch: int) -> float:
     numbers = [number % pairs.count for number in range(batch)]
     denoiser = denoiser_of(model, teacher.order.drawing.guidance, pairs.conditions.of(numbers), plan)
     x, row = noise_of(numbers, pairs.shape, model.device), plan.rows[0]
-    level = Level.at([(row.t, row.alpha, row.sigma)], x, (0,))
+    level = Level.at([row[:3]], x, (0,), plan.ends[:1])
     with torch.no_grad():
         denoiser.estimate(x, level)
         began = time.perf_counter()

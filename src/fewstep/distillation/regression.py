@@ -140,10 +140,10 @@ def unrolled(plan: Plan, denoiser: Estimator, start: Tensor) -> Tensor:
     """What a plan without noise makes of states (B, ..) at its entry, with gradients through all rows."""
     registers: list[Tensor | None] = [None] * plan.registers
     registers[0] = start
-    for i, row in enumerate(plan.rows):
+    for i, (row, end) in enumerate(zip(plan.rows, plan.ends, strict=True)):
         x = registers[0]
         assert x is not None
-        data, raw = denoiser.estimate(x, Level.at([(row.t, row.alpha, row.sigma)], x, (i,)))
+        data, raw = denoiser.estimate(x, Level.at([row[:3]], x, (i,), [end]))
         sources = [*registers, data, raw]
         lines = np.concatenate([plan.A[i], plan.B[i]], axis=1).tolist()
         registers = [combined(line, sources) for line in lines]

@@ -17,6 +17,10 @@ def check(method: Method, pipe: Pipeline) -> None:
             f"{model.name} is told its guidance scale, and was distilled already: give the model that it was made "
             "from, or halve the steps of a student of `fewstep distill guidance` by progressive"
         )
+    if model.rows:
+        raise InvalidInput(
+            f"{model.name} {model.rows}, and was distilled already: give the model that it was made from"
+        )
     if needs.predictions is not None and model.prediction not in needs.predictions:
         *most, last = needs.predictions
         known = f"{', '.join(most)} or {last}" if most else last

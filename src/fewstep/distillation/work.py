@@ -39,6 +39,7 @@ from fewstep.training import (
     Settings,
     forecast_of,
     further_roles,
+    row_facts_of,
     schedule_of,
     student_of,
 )
@@ -136,7 +137,8 @@ class Work(NamedTuple):
         succeeds = self.method.phase(0, self.settings.steps).stages > 1
         network = self.teacher.pipe.model.denoiser()
         adapter, seed = self.settings.adapter, self.settings.seed
-        roles = student_of(network, guidance, succeeds, adapter=adapter, scales=self.scales, seed=seed)
+        rows = row_facts_of(self.method)
+        roles = student_of(network, guidance, succeeds, adapter=adapter, scales=self.scales, rows=rows, seed=seed)
         if self.beginning is not None:
             self.beginning.put(roles[STUDENT])
         first = data.batch(range(min(FIRST, data.count)))

@@ -310,6 +310,7 @@ def _of_text(parts: Parts, family: Family, name: str) -> Model:
         sigma_data=float(scheduler.get("sigma_data", 0.5)),
         shift=partial(shift_of, scheduler) if scheduler.get("use_dynamic_shifting") else None,
         patch=facts.patch,
+        rows=facts.rows,
         cache=parts.place.cache,
         **_facts(parts, name, schedule, prediction),
     )

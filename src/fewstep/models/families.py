@@ -19,6 +19,7 @@ from fewstep import schedules
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.denoise.embedded import scale_embedding
 from fewstep.denoise.prediction import PREDICTIONS
+from fewstep.denoise.row import NO_ROW, RowFacts
 from fewstep.models import encoder
 
 Config = Mapping[str, Any]
@@ -31,14 +32,24 @@ def call_unet(module: Any, x: Tensor, t: Tensor) -> Tensor:
 
 
 def call_sd(
-    module: Any, x: Tensor, t: Tensor, *, text: Tensor, guidance: Tensor | None = None, channels: Tensor | None = None
+    module: Any,
+    x: Tensor,
+    t: Tensor,
+    *,
+    text: Tensor,
+    guidance: Tensor | None = None,
+    r: Tensor | None = None,
+    channels: Tensor | None = None,
 ) -> Tensor:
     """The UNet of Stable Diffusion 1 and 2, and of the latent consistency models made from it.
+
+    A network that is told a second time `r` has it in the place of the guidance scale.
 
     `channels` follow the latents where the network was trained to inpaint: the mask and the latents of what is kept.
     """
     x = x if channels is None else torch.cat([x, channels], dim=1)
-    return module(x, t, encoder_hidden_states=text, timestep_cond=_told(module, guidance, x), return_dict=False)[0]
+    told = _told(module, x, t, guidance, r)
+    return module(x, t, encoder_hidden_states=text, timestep_cond=told, return_dict=False)[0]
 
 
 def call_sdxl(
@@ -50,16 +61,17 @@ def call_sdxl(
     pooled: Tensor,
     time_ids: Tensor,
     guidance: Tensor | None = None,
+    r: Tensor | None = None,
     channels: Tensor | None = None,
 ) -> Tensor:
-    """The UNet of SDXL; `time_ids` are its sizes as an input, `channels` as in `call_sd`."""
+    """The UNet of SDXL; `time_ids` are its sizes as an input, `r` and `channels` as in `call_sd`."""
     x = x if channels is None else torch.cat([x, channels], dim=1)
     added = {"text_embeds": pooled, "time_ids": time_ids}
     return module(
         x,
         t,
         encoder_hidden_states=text,
-        timestep_cond=_told(module, guidance, x),
+        timestep_cond=_told(module, x, t, guidance, r),
         added_cond_kwargs=added,
         return_dict=False,
     )[0]
@@ -128,11 +140,18 @@ def _first(output: Tensor, x: Tensor) -> Tensor:
     return output[:, : x.shape[1]] if output.shape[1] == 2 * x.shape[1] else output
 
 
-def _told(module: Any, guidance: Tensor | None, x: Tensor) -> Tensor | None:
-    """A guidance scale (B,) as distilled networks are told it."""
-    if guidance is None:
+def _told(module: Any, x: Tensor, t: Tensor, guidance: Tensor | None, r: Tensor | None) -> Tensor | None:
+    """A guidance scale (B,) as distilled networks are told it, or a second time (B,), as how far it is from the first.
+
+    The features of the latter are those that the network has of times.
+    """
+    if r is not None:
+        told = (t - r) / 1000
+    elif guidance is not None:
+        told = (guidance - 1).float()
+    else:
         return None
-    return scale_embedding((guidance - 1).float(), module.config.time_cond_proj_dim).to(x.dtype)
+    return scale_embedding(told, module.config.time_cond_proj_dim).to(x.dtype)
 
 
 def sizes_sdxl(config: Config, batch: int, height: int, width: int) -> Conditions:
@@ -160,6 +179,7 @@ class NetworkFacts(NamedTuple):
         patch: side of the square of latents that it takes as one.
         distilled: the guidance scale is an input of the network, so guidance costs nothing and has no negative branch.
         guidance: the scale where the caller gives none.
+        rows: what it knows of its rows, as networks of `fewstep distill` may.
     """
 
     channels: int
@@ -170,6 +190,7 @@ class NetworkFacts(NamedTuple):
     most: int | None
     distilled: bool
     guidance: float
+    rows: RowFacts = NO_ROW
 
 
 @dataclass(frozen=True)
@@ -215,11 +236,13 @@ class Family:
         """What a configuration of the network says."""
         unet, packed = self.part == "unet", self.name == "flux"
         taken = int(config["in_channels"])
-        channels = int(config["out_channels"]) if unet else taken // (4 if packed else 1)
+        rows = RowFacts(config.get("second_time", False), config.get("guesses", 1)) if unet else NO_ROW
+        channels = int(config["out_channels"]) // rows.guesses if unet else taken // (4 if packed else 1)
         patch = 2 if packed else 1 if unet else int(config.get("patch_size") or 1)
         side, most = config.get("sample_size") or self.side, config.get("pos_embed_max_size")
         height, width = side if isinstance(side, list | tuple) else (side, side)
-        distilled = bool(config.get("guidance_embeds") or config.get("time_cond_proj_dim"))
+        scaled = config.get("time_cond_proj_dim") and not rows.second_time
+        distilled = bool(config.get("guidance_embeds") or scaled)
         return NetworkFacts(
             channels=channels,
             extra=taken - channels if unet else 0,
@@ -230,6 +253,7 @@ class Family:
             distilled=distilled,
             # FLUX without a guidance embedding was trained to need none.
             guidance=1.0 if packed and not distilled else self.guidance,
+            rows=rows,
         )
 
 

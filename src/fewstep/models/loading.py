@@ -16,6 +16,7 @@ from fewstep import zoo
 from fewstep.core.errors import InvalidInput, shown, unknown_name
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.prediction import PREDICTIONS
+from fewstep.denoise.row import RowFacts
 from fewstep.drawing.overlay import Overlay, merged
 from fewstep.models.adapted import Adapted, is_adapted
 from fewstep.models.assembly import Parts, Place, component_of, of_component, of_folder, recommended_of
@@ -240,6 +241,7 @@ def _of_zoo(path: Path, name: str, place: Place, recommended: Overlay | None = N
         prediction=spec.prediction,
         time_scale=spec.time_scale,
         sigma_data=spec.sigma_data or Model.sigma_data,
+        rows=RowFacts(spec.config.second_time, spec.config.guesses),
         identity=Identity(name, loaded.digest, in_dtype(place.dtype)),
         device=place.device,
         dtype=place.dtype,

@@ -14,6 +14,7 @@ from fewstep import schedules
 from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import Network
+from fewstep.denoise.row import NO_ROW, RowFacts
 from fewstep.drawing.drawing import MAX_SIDE, Drawing
 from fewstep.drawing.lora import LoRA
 from fewstep.drawing.overlay import Overlay, merged
@@ -98,7 +99,7 @@ class Model:
         identity: by what it is known.
         recommended: the overlay that completes what a caller asks for; `batch`: images at once for most callers.
         dtype: what the network runs in, None for that of its parameters.
-        time_scale, sigma_data: see `fewstep.Network`.
+        time_scale, sigma_data, rows: see `fewstep.Network`.
         shift: on a flow whose shift depends on the size, from the number of patches of an image to it, else None.
         patch: side of the square of a state that the network takes as one.
         cache: of embeddings of prompts and latents of pictures.
@@ -120,6 +121,7 @@ class Model:
     dtype: torch.dtype | None = None
     time_scale: float = 1.0
     sigma_data: float = 0.5
+    rows: RowFacts = NO_ROW
     shift: Callable[[int], float] | None = None
     patch: int = 1
     cache: TensorCache = field(default_factory=TensorCache)
@@ -180,6 +182,7 @@ class Model:
             dtype=self.dtype,
             time_scale=self.time_scale,
             sigma_data=self.sigma_data,
+            rows=self.rows,
         )
         network.network = counted(self.network)
         return network

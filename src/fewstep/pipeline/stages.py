@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from fewstep.denoise.method import Setup
 from fewstep.denoise.project import clip, dynamic_threshold
 from fewstep.denoise.scale import GuidanceSchedule
 from fewstep.drawing import Drawing, Estimate, Guidance
-from fewstep.models import Conditions, Model, check_lora
+from fewstep.models import Conditions, Model, check_lora, learned_plans
 from fewstep.models.model import Counted
 from fewstep.pipeline.memory import check_memory
 from fewstep.pipeline.order import NOISE_ALONE, OnRow, Order, Origin
@@ -58,6 +59,7 @@ def check_asked(model: Model, order: Order) -> None:
     drawing, plan = order.drawing, order.plan
     check_lora(model, drawing)
     check_student(model, drawing)
+    check_rows(model, plan)
     shape = model.state_shape(drawing.height, drawing.width)
     if len(plan.rows) > MAX_ROWS:
         raise InvalidInput(f"the plan has {len(plan.rows)} rows, at most {MAX_ROWS} are drawn: use fewer steps")
@@ -91,6 +93,27 @@ def check_student(model: Model, drawing: Drawing) -> None:
             f"{model.name} is a student {inside}, and has no negative branch: draw with {allowed} and no negative, or "
             f"use its teacher, {teacher.name}, for other guidance or a negative"
         )
+
+
+def check_rows(model: Model, plan: Plan) -> None:
+    """Raise `InvalidInput` for a plan with rows that a network which knows of its rows cannot go, or did not learn."""
+    model.rows.check(plan, model.name)
+    if model.rows.guesses == 1 or model.rows.second_time:
+        return
+    plans = learned_plans(model)
+    known = np.reshape([way for one in plans.values() for way in ways_of(one)], (-1, 2))
+    strange = [way for way in ways_of(plan) if not np.isclose(known, way, rtol=1e-6, atol=1e-6).all(-1).any()]
+    if strange:
+        begin, end = strange[0]
+        raise InvalidInput(
+            f"{model.name} {model.rows}, which it learned for the rows of its own plan alone, and the plan has one "
+            f"from {begin:g} to {end:g}: leave sampler, steps, grid and strength out"
+        )
+
+
+def ways_of(plan: Plan) -> list[tuple[float, float]]:
+    """The times that each row begins at and leads to."""
+    return [(row.t, end[0]) for row, end in zip(plan.rows, plan.ends, strict=True)]
 
 
 class Encoded(NamedTuple):

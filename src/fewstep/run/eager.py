@@ -176,8 +176,8 @@ def levels_of(plan: Plan, batch: int, dtype: torch.dtype, device: torch.device) 
     with torch.inference_mode(False):
         times = torch.tensor([row.t for row in plan.rows], dtype=dtype).to(device, non_blocking=True)
         each = times[:, None].expand(-1, batch).unbind(0)
-    numbered = enumerate(zip(each, plan.rows, strict=True))
-    return tuple(Level(t, row.alpha, row.sigma, (row[:3],), (i,)) for i, (t, row) in numbered)
+    numbered = enumerate(zip(each, plan.rows, plan.ends, strict=True))
+    return tuple(Level(t, row.alpha, row.sigma, (row[:3],), (i,), (end,)) for i, (t, row, end) in numbered)
 
 
 def run_rows(

@@ -109,6 +109,10 @@ class _Slot:
     nfe: int = 0
     memory: Any = None
 
+    def level(self, x: Tensor) -> Level:
+        """That of the next row, of states `x` (1, ..)."""
+        return Level.at([self.plan.rows[self.row][:3]], x, [self.row], [self.plan.ends[self.row]])
+
     @property
     def calls(self) -> list[_Call]:
         """Those of the next row."""
@@ -125,7 +129,7 @@ class _Slot:
 
     def estimate(self, x: Tensor, heard: Mapping[str, Sequence[Tensor]]) -> Sequence[Tensor]:
         """Data and raw, (1, ..) each, from what the networks said of this image."""
-        need, (skip, out), row = self.needs[self.row], self.folds[self.row], self.plan.rows[self.row]
+        need, (skip, out) = self.needs[self.row], self.folds[self.row]
         if ESTIMATES in heard:
             estimates = heard[ESTIMATES]
         else:
@@ -138,7 +142,7 @@ class _Slot:
         if self.around is None:
             return estimates
         self.answer.estimates = estimates[0], estimates[1]
-        return self.around.estimate(x, Level.at([row[:3]], x, [self.row]))
+        return self.around.estimate(x, self.level(x))
 
 
 class Slots:
@@ -353,7 +357,8 @@ class Slots:
         stand_in = self._taken()[0][1]
         slots = [self._slots[place] or stand_in for place in places]
         x = self._bank[0] if len(places) == self.capacity else self._bank[0][places]
-        level = Level.at([slot.plan.rows[slot.row][:3] for slot in slots], x, [slot.row for slot in slots])
+        rows, ends = ([getattr(slot.plan, name)[slot.row][:3] for slot in slots] for name in ("rows", "ends"))
+        level = Level.at(rows, x, [slot.row for slot in slots], ends)
         kind, network = branch if branch in (NEGATIVE, WEAK) else POSITIVE, self.network
         own = {name: torch.stack([slot.conditions[kind][name] for slot in slots]) for name in stand_in.conditions[kind]}
         if branch == ESTIMATES:

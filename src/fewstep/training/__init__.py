@@ -29,6 +29,7 @@ from fewstep.training.method import (
     further_roles,
     memory_of,
     one_stage,
+    row_facts_of,
     schedule_of,
     student_of,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "further_roles",
     "memory_of",
     "one_stage",
+    "row_facts_of",
     "schedule_of",
     "student_of",
     "train",

@@ -20,8 +20,10 @@ from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
 from fewstep.denoise.convert import Network
 from fewstep.denoise.guided import Guided
+from fewstep.denoise.row import NO_ROW, RowFacts
 from fewstep.training.adapter import Adapter, is_change
 from fewstep.training.draws import Draws, key_of
+from fewstep.training.rows import with_rows
 from fewstep.training.scale import Scales, at_scale, takes_scale, with_scale
 
 STUDENT, TEACHER = "student", "teacher"
@@ -188,9 +190,9 @@ class Method(Protocol):
     """A way of training; see the module's docstring.
 
     It may also say `memory() -> Memory`, without which one graph and no copy are counted; `along(schedule)`, the times
-    at which it learns from states of the teacher's trajectories; `suited(plan)`, the method for a teacher's plan; and
-    `roles(student, batch) -> dict[str, Role]`, what else takes part, made once from the student as it begins and a few
-    samples.
+    at which it learns from states of the teacher's trajectories; `suited(plan)`, the method for a teacher's plan;
+    `row_facts`, what the student's network is to know of its rows; and `roles(student, batch) -> dict[str, Role]`, what
+    else takes part, made once from the student as it begins and a few samples.
     """
 
     name: ClassVar[str]
@@ -218,6 +220,11 @@ def memory_of(method: Method) -> Memory:
     return Memory() if own is None else own()
 
 
+def row_facts_of(method: Method) -> RowFacts:
+    """What a method's student knows of its rows: nothing unless it says so."""
+    return getattr(method, "row_facts", NO_ROW)
+
+
 def further_roles(method: Method, student: Role, batch: Batch) -> dict[str, Role]:
     """The roles of a method beside student and teacher."""
     own = getattr(method, "roles", None)
@@ -231,6 +238,7 @@ def student_of(
     *,
     adapter: Adapter | None = None,
     scales: Scales | None = None,
+    rows: RowFacts = NO_ROW,
     seed: int = 0,
 ) -> dict[str, Role]:
     """The two roles of most methods: the teacher, in evaluation mode, and a copy of it that is trained.
@@ -238,6 +246,7 @@ def student_of(
     Where the student `succeeds` the teacher in later stages, the teacher is a copy too, and the caller's stays. With an
     `adapter` copies share the weights of the original, which nobody changes, and a low-rank change of them is trained,
     drawn by the seed. With `scales` the student is told the guidance scale; where no teacher is, it is a new input.
+    `rows` is what the student knows of its rows.
 
     Raises `InvalidInput` where a new input would be trained by a LoRA or a network has no room for one.
     """
@@ -247,6 +256,13 @@ def student_of(
             "the guidance scale as a new input needs weights of its own: leave the LoRA out, or give it one scale"
         )
     student = with_scale(teacher) if scales is not None and told is None else twin(teacher, shared)
+    if rows:
+        if shared or succeeds:
+            raise InvalidInput(
+                f"a network that {rows} has layers that its teacher has not, which a LoRA or a further stage cannot "
+                "hold: leave the LoRA out, or use regression or phased"
+            )
+        student = with_rows(student, rows)
     roles = {
         STUDENT: Role(student, adapted=shared, told=scales),
         TEACHER: Role(twin(teacher, shared) if succeeds else teacher, False, guidance, shared and succeeds, told=told),
@@ -289,4 +305,5 @@ def twin(network: Network, shared: bool = False) -> Network:
         time_scale=network.time_scale,
         integer_time=network.integer_time,
         sigma_data=network.sigma_data,
+        rows=network.rows,
     )

@@ -31,7 +31,9 @@ def takes_scale(network: Network) -> bool:
     if isinstance(module, UNet):
         return module.config.guidance
     config = getattr(module, "config", None)
-    return isinstance(config, Mapping) and bool(config.get("guidance_embeds") or config.get("time_cond_proj_dim"))
+    if not isinstance(config, Mapping) or network.rows.second_time:  # which is told that time there
+        return False
+    return bool(config.get("guidance_embeds") or config.get("time_cond_proj_dim"))
 
 
 def with_scale(network: Network) -> Network:

@@ -47,7 +47,7 @@ def fitted_table(problem: Problem, path: TeacherPath, times: Float, factors: Seq
     by_row = [None] * n if factors is None else [torch.tensor(r) if r else 0.0 for r in factors]
     with torch.no_grad():
         for i, (point, after) in enumerate(zip([first, *later], later, strict=False)):
-            outputs.append(estimate(denoiser, state, point, i, by_row[i]))
+            outputs.append(estimate(denoiser, state, (point, after), i, by_row[i]))
             share = float(after.sigma / first.sigma)
             total = float(after.alpha - first.alpha * share)
             missing = (targets[i + 1] - share * x) / total - outputs[i]

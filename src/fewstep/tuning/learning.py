@@ -152,15 +152,15 @@ class Parameters:
         """
         (start, *later), weights, by_row = self.points(), self.weights(), self.by_row
         outputs = [first if slope is None else first + torch.as_tensor(by_row[0] - 1).to(x) * slope]
-        for i, point in enumerate(later):
+        for i, (point, after) in enumerate(zip(later, [*later[1:], None], strict=True)):
             share = point.sigma / start.sigma
             factors = (point.alpha - start.alpha * share) * weights[i, : i + 1]
             state = share.to(x) * x
             for factor, output in zip(factors.to(x).unbind(), outputs, strict=True):
                 state = state + factor * output
-            if point is later[-1]:
+            if after is None:
                 return state
-            row = (denoiser, state, point, i + 1, by_row[i + 1])
+            row = (denoiser, state, (point, after), i + 1, by_row[i + 1])
             outputs.append(checkpoint(estimate, *row, use_reentrant=False) if again else estimate(*row))
         raise AssertionError("a table has a row at least")
 
@@ -168,17 +168,17 @@ class Parameters:
 def estimate(
     denoiser: Denoiser,
     x: Tensor,
-    point: LearnedPoint,
+    way: tuple[LearnedPoint, LearnedPoint],
     row: int,
     factor: Tensor | float | None = None,
 ) -> Tensor:
-    """The estimate of the data at a point; the factor of guidance may carry a gradient, and the number 0 is no
-    guidance, at one evaluation.
+    """The estimate of the data at the first point of the way of a row; the factor of guidance may carry a gradient, and
+    the number 0 is no guidance, at one evaluation. Where the row ends is told without a gradient.
     """
     shape = (x.shape[0],) + (1,) * (x.ndim - 1)
-    t, alpha, sigma = (value.to(x) for value in point)
-    host = [(point.t.item(), point.alpha.item(), point.sigma.item())]
-    level = Level(t.expand(x.shape[0]), alpha.expand(shape), sigma.expand(shape), host, (row,))
+    t, alpha, sigma = (value.to(x) for value in way[0])
+    host, ends = ([(point.t.item(), point.alpha.item(), point.sigma.item())] for point in way)
+    level = Level(t.expand(x.shape[0]), alpha.expand(shape), sigma.expand(shape), host, (row,), ends)
     if isinstance(denoiser, Guided) and isinstance(factor, Tensor):
         return denoiser.estimate_by(factor, x, level)
     if isinstance(denoiser, Guided) and factor == 0:
@@ -349,12 +349,12 @@ def first_outputs(
 
 def opening(problem: Problem, table: Table, numbers: Sequence[int], guided: bool) -> Tensor:
     """(B, ..), what the first row of `table` answers for these images, guided or by the conditional model alone."""
-    (point,) = points_at(problem.schedule, table.times[:1])
+    here, there = points_at(problem.schedule, table.times[:2])
     found = []
     with torch.no_grad():
         for part in problem.parts(numbers):
-            x = problem.noise(part) * float(point.sigma)
-            found.append(estimate(problem.begun(part), x, point, 0, None if guided else 0.0))
+            x = problem.noise(part) * float(here.sigma)
+            found.append(estimate(problem.begun(part), x, (here, there), 0, None if guided else 0.0))
     return torch.cat(found)
 
 
@@ -368,8 +368,8 @@ def too_large(problem: Problem, parameters: Parameters, images: Solutions) -> bo
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    start, point = parameters.points()[:2]
+    start, here, there = parameters.points()[:3]
     x = problem.noise(images.numbers) * float(start.sigma)
     with torch.autograd.graph.saved_tensors_hooks(count_bytes, lambda tensor: tensor):
-        estimate(problem.begun(images.numbers), x.requires_grad_(), point, 1)
+        estimate(problem.begun(images.numbers), x.requires_grad_(), (here, there), 1)
     return sum(kept.values()) * (len(parameters.gaps) - 1) > MEMORY

@@ -32,12 +32,13 @@ LIMITS: dict[str, tuple[int, int]] = {
     "blocks": (1, 8),
     "embedding": (8, 4096),
     "heads": (1, 64),
+    "guesses": (1, 64),
 }
 
 
 HIGHEST = 10_000.0
 """Of the frequencies that a config may ask for."""
-NEWER: dict[str, Any] = {"guidance": False, "frequency": 1.0}
+NEWER: dict[str, Any] = {"guidance": False, "frequency": 1.0, "second_time": False, "guesses": 1}
 """Fields of a config that older files lack, which mean this there."""
 SCALED = 100.0
 """What a guidance scale above 1 counts in the units of time, whose features it has."""
@@ -58,6 +59,8 @@ class UNetConfig:
         guidance: whether the guidance scale is an input.
         frequency: the highest of the sines and cosines of time, 1 to 10,000. 1 suits times from 0 to 1,000; EDM's
             log(sigma) / 4, from -1.6 to 1.1, needs more.
+        second_time: whether the time that a row leads to is an input.
+        guesses: outputs in one call, 1 to 64, as so many times the channels; see `fewstep.denoise.row`.
     """
 
     channels: int = 1
@@ -69,12 +72,14 @@ class UNetConfig:
     heads: int = 2
     guidance: bool = False
     frequency: float = 1.0
+    second_time: bool = False
+    guesses: int = 1
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths) if isinstance(self.widths, list) else self.widths)
         if not isinstance(self.widths, tuple):
             raise InvalidInput(f"widths is {self.widths!r}; give a list of whole numbers, one for each resolution")
-        for name in ("channels", "size", "classes", "blocks", "embedding", "heads"):
+        for name in ("channels", "size", "classes", "blocks", "embedding", "heads", "guesses"):
             _check_whole(name, name, getattr(self, name))
         _check_whole("len(widths)", "levels", len(self.widths))
         for position, width in enumerate(self.widths):
@@ -84,8 +89,9 @@ class UNetConfig:
                 f"size is {self.size}, which cannot be halved {len(self.widths) - 1} times; "
                 f"give a multiple of {2 ** (len(self.widths) - 1)}, or fewer widths"
             )
-        if not isinstance(self.guidance, bool):
-            raise InvalidInput(f"guidance is {self.guidance!r}; it has to be true or false")
+        for name in ("guidance", "second_time"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidInput(f"{name} is {getattr(self, name)!r}; it has to be true or false")
         if not is_finite(self.frequency) or not 1 <= self.frequency <= HIGHEST:
             raise InvalidInput(f"frequency is {shown(self.frequency)}; it has to be a number from 1 to {HIGHEST:,.0f}")
         object.__setattr__(self, "frequency", float(self.frequency))
@@ -209,6 +215,7 @@ class UNet(nn.Module):
         self.time1, self.time2 = nn.Linear(embedding, embedding), nn.Linear(embedding, embedding)
         self.label = nn.Embedding(config.classes + 1, embedding)
         self.scale = nn.Linear(embedding, embedding, bias=False) if config.guidance else None
+        self.interval = nn.Linear(embedding, embedding, bias=False) if config.second_time else None
         self.enter = nn.Conv2d(config.channels, widths[0], 3, padding=1)
         finer = (widths[0], *widths[:-1])
         self.down = nn.ModuleList(
@@ -220,9 +227,16 @@ class UNet(nn.Module):
             Stack(config.blocks, coarse + fine, fine, embedding) for fine, coarse in pairwise(widths)
         )
         self.norm = _norm(widths[0])
-        self.leave = nn.Conv2d(widths[0], config.channels, 3, padding=1)
+        self.leave = nn.Conv2d(widths[0], config.channels * config.guesses, 3, padding=1)
 
-    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None, guidance: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        label: Tensor | None = None,
+        guidance: Tensor | None = None,
+        r: Tensor | None = None,
+    ) -> Tensor:
         """The network's output (what it predicts is said by the checkpoint's spec).
 
         Args:
@@ -232,9 +246,10 @@ class UNet(nn.Module):
             label: class, shape (B,), int64, 0 to `classes`; `classes` is the null class, and None means it
                 for all.
             guidance: the scale, shape (B,), 1 for the conditional model; of a network that has it as an input.
+            r: the second time, shape (B,), a model time as t; of a network that has it as an input.
 
         Returns:
-            the shape of x.
+            the shape of x, with `guesses` times as many channels.
         """
         if x.shape[1:] != self.config.sample_shape or t.shape != x.shape[:1]:
             raise InvalidInput(
@@ -245,7 +260,7 @@ class UNet(nn.Module):
             label = torch.full(t.shape, self.config.null_class, dtype=torch.int64, device=x.device)
         features = time_features(t, self.config.embedding, self.config.frequency).to(self.time1.weight.dtype)
         condition = self.time2(functional.silu(self.time1(features))) + self.label(label)
-        condition = functional.silu(self._told(condition, guidance))
+        condition = functional.silu(self._told(condition, t, guidance, r))
         h, kept = self.enter(x), []
         for level, blocks in enumerate(self.down):
             if level:
@@ -258,15 +273,21 @@ class UNet(nn.Module):
             h = blocks(h, condition)
         return self.leave(functional.silu(self.norm(h)))
 
-    def _told(self, condition: Tensor, guidance: Tensor | None) -> Tensor:
-        """The condition with that of the guidance scale, where this is an input."""
+    def _told(self, condition: Tensor, t: Tensor, guidance: Tensor | None, r: Tensor | None) -> Tensor:
+        """The condition with those of the guidance scale and of the second time, where these are inputs."""
         if (self.scale is None) != (guidance is None):
             missing = "is told its guidance scale: give guidance" if guidance is None else "is not told guidance"
             raise InvalidInput(f"this network {missing}")
-        if self.scale is None or guidance is None:
-            return condition
-        features = time_features(SCALED * (guidance - 1), self.config.embedding)
-        return condition + self.scale(features.to(self.scale.weight.dtype))
+        if (self.interval is None) != (r is None):
+            missing = "is told where its row leads: give r" if r is None else "is not told a second time r"
+            raise InvalidInput(f"this network {missing}")
+        if self.scale is not None and guidance is not None:
+            features = time_features(SCALED * (guidance - 1), self.config.embedding)
+            condition = condition + self.scale(features.to(self.scale.weight.dtype))
+        if self.interval is not None and r is not None:
+            features = time_features(t - r, self.config.embedding, self.config.frequency)
+            condition = condition + self.interval(features.to(self.interval.weight.dtype))
+        return condition
 
 
 def skeleton(config: UNetConfig) -> UNet:
@@ -290,7 +311,7 @@ def build(config: UNetConfig, seed: int) -> UNet:
             owner = name.rsplit(".", 2)[-2]
             if "norm" in owner:
                 parameter.fill_(1.0 if name.endswith("weight") else 0.0)
-            elif name.endswith("bias") or owner in ("conv2", "out", "leave", "film", "scale"):
+            elif name.endswith("bias") or owner in ("conv2", "out", "leave", "film", "scale", "interval"):
                 parameter.zero_()
             else:
                 fan_in = 1 if owner == "label" else parameter[0].numel()
