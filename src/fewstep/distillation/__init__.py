@@ -15,6 +15,7 @@ from fewstep.distillation.guidance import GuidanceInput
 from fewstep.distillation.health import Checks, Health
 from fewstep.distillation.lcm import LatentConsistency
 from fewstep.distillation.lora import write_adapted
+from fewstep.distillation.meanflow import MeanFlow
 from fewstep.distillation.own import is_path, method_class
 from fewstep.distillation.phased import Phased
 from fewstep.distillation.policy import Policy
@@ -22,6 +23,7 @@ from fewstep.distillation.progressive import Progressive
 from fewstep.distillation.reflow import Reflow
 from fewstep.distillation.regression import Regression
 from fewstep.distillation.report import Report
+from fewstep.distillation.scm import ContinuousConsistency
 from fewstep.distillation.source import Measuring, Source
 from fewstep.training import Adapter, Settings
 
@@ -37,6 +39,8 @@ METHODS = {
         LatentConsistency,
         Reflow,
         Policy,
+        ContinuousConsistency,
+        MeanFlow,
     )
 }
 """The methods by name."""
@@ -49,11 +53,13 @@ __all__ = [
     "Adapter",
     "Checks",
     "Consistency",
+    "ContinuousConsistency",
     "Distilled",
     "Endpoint",
     "GuidanceInput",
     "Health",
     "LatentConsistency",
+    "MeanFlow",
     "Measuring",
     "Phased",
     "Policy",

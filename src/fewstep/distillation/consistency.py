@@ -146,8 +146,7 @@ class Consistency:
             grid = self.grid(schedule, self.first * 2**turn)
             i = np.searchsorted(np.cumsum(self.chances(grid)), share, side="right").clip(0, len(grid) - 2)
             return grid[i], grid[i + 1]
-        normal = torch.special.ndtri(torch.from_numpy(share.clip(1e-9, 1 - 1e-9))).numpy()
-        k = np.clip(np.exp(self.mean + self.deviation * normal), self.lowest(schedule), noisiest(schedule))
+        k = ratios(share, self.mean, self.deviation, (self.lowest(schedule), noisiest(schedule)))
         r = k * (1 - self.q ** -(turn + 1.0) * (1 + 8 / (1 + np.exp(k))))
         return k, np.where(r < self.lowest(schedule), 0.0, r)
 
@@ -183,6 +182,12 @@ class Consistency:
 
     def plan(self, network: Network, rows: int | None = None) -> Plan:
         return plan_to(schedule_of(network), self.rows if rows is None else rows, self.mean, self.least)
+
+
+def ratios(share: Float, mean: float, deviation: float, ends: tuple[float, float]) -> Float:
+    """The levels k (B,) of some shares (B,) of a distribution that is normal in log k, cut at two ends."""
+    normal = torch.special.ndtri(torch.from_numpy(share.clip(1e-9, 1 - 1e-9))).numpy()
+    return np.clip(np.exp(mean + deviation * normal), *ends)
 
 
 def plan_to(schedule: Schedule, rows: int, mean: float, least: float) -> Plan:

@@ -1,6 +1,7 @@
 """The derivative of a network's estimate along a path of states, where the state and its level move together.
 
-With D(x, level) the estimate, and tangents of x, t, alpha and sigma by some parameter of the path, the derivative is
+With D(x, level) the estimate, and tangents of x, t, alpha and sigma by a parameter of the path, here log k with k =
+sigma / alpha, the derivative is
 
     dD = dD/dx dx + dD/dt dt + dD/dalpha dalpha + dD/dsigma dsigma
 
@@ -15,8 +16,10 @@ Neither keeps anything for a gradient. Both ask the network as it is without a `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -29,8 +32,9 @@ from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Level
 from fewstep.denoise.convert import Network
-from fewstep.training import Role, Roles
-from fewstep.training.draws import Float
+from fewstep.distillation.consistency import masked
+from fewstep.training import Batch, Draws, Role, Roles, schedule_of
+from fewstep.training.levels import noised
 
 WAYS = ("auto", "jvp", "difference")
 STEP, FINE = 0.005, 0.0002
@@ -45,7 +49,7 @@ Estimate = Callable[[Tensor, Level], Tensor]
 
 
 class Direction(NamedTuple):
-    """Tangents of states and of their level, by one parameter.
+    """Tangents of states and of their level by log k.
 
     Attributes:
         x: (B, ..); `t`: (B,); `alpha`, `sigma`: (B, 1, ..).
@@ -57,34 +61,22 @@ class Direction(NamedTuple):
     sigma: Tensor
 
 
-def direction_of(schedule: Schedule, level: Level, data: Tensor, noise: Tensor, pace: Float) -> Direction:
-    """The tangents of the states alpha data + sigma noise (B, ..) as they go to more noise.
+def direction_of(schedule: Schedule, level: Level, data: Tensor, noise: Tensor) -> Direction:
+    """The tangents of the states alpha data + sigma noise (B, ..), at levels where alpha and sigma are above 0.
 
-    Along a teacher's trajectory `data` is its estimate, and `noise` what the state then has of it. `pace` (B,) is how
-    much of the schedule's time goes with a unit of the parameter.
+    Along a teacher's trajectory `data` is its estimate, and `noise` what the state then has of it.
     """
-    alpha, sigma = schedule.derivatives(times_of(level))
+    times = np.array([row[0] for row in level.host])
+    alpha, sigma = schedule.derivatives(times)
+    pace = 1 / (sigma / schedule.sigma(times) - alpha / schedule.alpha(times))  # dt / d log k
     columns = [torch.from_numpy(each * pace).to(data).reshape(level.alpha.shape) for each in (alpha, sigma)]
     return Direction(columns[0] * data + columns[1] * noise, torch.from_numpy(pace).to(level.t), *columns)
-
-
-def pace_of_log_ratio(schedule: Schedule, level: Level) -> Float:
-    """(B,) dt / d log(sigma / alpha) at levels where alpha and sigma are above 0."""
-    times = times_of(level)
-    alpha, sigma = schedule.derivatives(times)
-    return 1 / (sigma / schedule.sigma(times) - alpha / schedule.alpha(times))
-
-
-def times_of(level: Level) -> Float:
-    """(B,) float64 on the host."""
-    return np.array([row[0] for row in level.host])
 
 
 @torch.no_grad()
 def forward(estimate: Estimate, x: Tensor, level: Level, direction: Direction) -> Tensor:
     """The derivative by forward mode. Raises `RuntimeError` where the network does something that has none."""
-    plain, eager = sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager")
-    with forward_ad.dual_level(), plain, eager:
+    with forward_ad.dual_level(), computed_plainly():
         moving = (x, level.t, level.alpha, level.sigma)
         x, t, alpha, sigma = (forward_ad.make_dual(*pair) for pair in zip(moving, direction, strict=True))
         tangent = forward_ad.unpack_dual(estimate(x, level._replace(t=t, alpha=alpha, sigma=sigma))).tangent
@@ -96,10 +88,25 @@ def difference(estimate: Estimate, x: Tensor, level: Level, direction: Direction
     """The derivative by a central difference."""
 
     def moved(by: float) -> Tensor:
-        t, alpha, sigma = level.t + by * direction.t, level.alpha + by * direction.alpha, level.sigma + by * direction.sigma
-        return estimate(x + by * direction.x, level._replace(t=t, alpha=alpha, sigma=sigma))
+        there = (x, level.t, level.alpha, level.sigma)
+        states, t, alpha, sigma = (value + by * slope for value, slope in zip(there, direction, strict=True))
+        return estimate(states, level._replace(t=t, alpha=alpha, sigma=sigma))
 
-    return (moved(step) - moved(-step)) / (2 * step)
+    with computed_plainly():
+        return (moved(step) - moved(-step)) / (2 * step)
+
+
+@contextmanager
+def computed_plainly() -> Iterator[None]:
+    """Within it networks are not compiled, attention has a forward mode, and convolutions all digits of float32."""
+    cudnn = torch.backends.cudnn
+    with ExitStack() as all_of:
+        all_of.enter_context(torch.compiler.set_stance("force_eager"))
+        all_of.enter_context(sdpa_kernel(SDPBackend.MATH))
+        if torch.cuda.is_available():
+            kept = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
+            all_of.enter_context(cudnn.flags(**kept, allow_tf32=False))
+        yield
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -119,8 +126,9 @@ class Differentiated(Role):
         """It answers as it is without a `Place`."""
         return Role(self.plain, trained=False, told=self.told)
 
-    def along(self, estimate: Estimate, x: Tensor, level: Level, direction: Direction) -> Tensor:
-        """(B, ..) the derivative of the estimate of the data in states `x` (B, ..) at a level."""
+    def along(self, batch: Batch, x: Tensor, level: Level, direction: Direction, draws: Draws) -> Tensor:
+        """(B, ..) the derivative of the estimates of the data in states `x` (B, ..), with the dropout of a step."""
+        estimate = partial(masked, self.bare.answering(batch), draws=draws)
         if not self.step:
             return forward(estimate, x, level, direction)
         return difference(estimate, x, level, direction, self.step)
@@ -150,50 +158,64 @@ def check_network(network: Network, method: str) -> None:
             f"{method} takes the derivative by time, and this network is told whole numbers of it alone: {INSTEAD}"
         )
     if network.dtype in (torch.float16, torch.bfloat16):
+        digits = str(network.dtype).removeprefix("torch.")
         raise InvalidInput(
-            f"{method} takes a derivative, for which {str(network.dtype).removeprefix('torch.')} has too few digits: load "
-            f"the teacher in float32 (to save memory train it in the precision bfloat16), or {INSTEAD}"
+            f"{method} takes a derivative, for which {digits} has too few digits: load the teacher in float32 (to save "
+            f"memory train in the precision bfloat16), or {INSTEAD}"
         )
 
 
-def tested(
-    way: str, student: Role, estimate: Estimate, x: Tensor, level: Level, direction: Direction, span: float
-) -> Differentiated:
-    """How a student's derivative is taken, after a test of its `estimate` in some states; `span` is the parameter's
-    range.
+def role_of(method: str, way: str, student: Role, batch: Batch, level: Level, span: float) -> dict[str, Role]:
+    """How a method takes the derivative of its student, after a test on the samples of a batch at some level.
+
+    Args:
+        method: its name; `way`: "auto", "jvp" or "difference".
+        span: the range of log k, by which the derivative is taken.
+
+    Raises:
+        InvalidInput: the network has no derivative, or not by the way that is asked for.
+    """
+    check_network(student.network, method)
+    count, schedule = len(batch), schedule_of(student.network)
+    draws = Draws(0, 0, range(count), range(count), count, batch.data.device)
+    noise = draws.normal("noise", batch.data.shape[1:]).to(batch.data)
+    direction = direction_of(schedule, level, batch.data, noise)
+    estimate = partial(masked, student.answering(student.asked(batch, draws)), draws=draws)
+    step = tested(way, estimate, noised(batch.data, noise, level), level, direction, span)
+    role = Differentiated(student.network, trained=False, told=student.told, plain=student.network, step=step)
+    return {DERIVATIVE: role}
+
+
+def tested(way: str, estimate: Estimate, x: Tensor, level: Level, direction: Direction, span: float) -> float:
+    """The step of the difference by which the derivative of an estimate is taken; 0 is forward mode.
 
     Forward mode is to agree with fine differences, and these with each other where it cannot be had. "auto" then is
     forward mode where the wider difference agrees with it too. Where that does not, the network's answer has waves in
-    time that are shorter than the step. Their slope is what forward mode finds, a difference averages it out, and a
-    student learns better from that.
+    time that are shorter than the step: forward mode finds their slope, and a student learns better from a difference,
+    which averages it out.
 
     Raises `InvalidInput` where what is asked for is more than 1% from what it is to agree with.
     """
     step, fine = span * STEP, span * FINE
     exact, why = tried(estimate, x, level, direction)
     coarser, finer = (refined(estimate, x, level, direction, each) for each in (fine, fine / 2))
-    if exact is not None and relative(exact, coarser) > SURE:
-        why, exact = f"it is {relative(exact, coarser):.1%} from differences of two estimates", None
+    if exact is not None and (apart := relative(exact, coarser)) > SURE:
+        exact, why = None, f"it is {apart:.1%} from differences of two estimates"
     if way == "jvp" and exact is None:
         raise InvalidInput(
             f'the derivative of this network cannot be taken by forward mode ("jvp"), as {why}: take "difference", or '
             f"{INSTEAD}"
         )
-    if exact is None and relative(finer, coarser) > SURE:
+    if exact is None and (apart := relative(finer, coarser)) > SURE:
         raise InvalidInput(
-            f"this network has no derivative: one difference of its estimates is {relative(finer, coarser):.1%} from "
-            f"another of half the step, and not by forward mode, as {why}. Look whether it rounds its time or its "
-            f"state, load it in float32, or {INSTEAD}"
+            f"this network has no derivative: a difference of its estimates is {apart:.1%} from one of half the step, "
+            f"and forward mode is not to be had, as {why}. Look whether it rounds its time or its state, load it in "
+            f"float32, or {INSTEAD}"
         )
-    forward_too = exact is not None and relative(exact, difference(estimate, x, level, direction, step)) <= SURE
-    by_forward = way == "jvp" or (way == "auto" and forward_too)
-    return Differentiated(
-        student.network,
-        trained=False,
-        told=student.told,
-        plain=student.network,
-        step=0.0 if by_forward else step,  # noqa
-    )
+    if way == "jvp":
+        return 0.0
+    wide = difference(estimate, x, level, direction, step)
+    return 0.0 if way == "auto" and exact is not None and relative(exact, wide) <= SURE else step
 
 
 def refined(estimate: Estimate, x: Tensor, level: Level, direction: Direction, step: float) -> Tensor:
