@@ -108,6 +108,8 @@ class MeanFlow:
         positive("constant", self.constant)
         if positive("least", self.least) >= NOISIEST:
             raise InvalidInput(f"least must be below {NOISIEST:g}, the largest k that is trained, got {self.least:g}")
+        if (self.lowest, self.highest) != (None, None):
+            checked((self.lowest, self.highest))
         if self.scales is not None and self.velocity != "teacher":
             raise InvalidInput("scales of guidance are a teacher's: give velocity=teacher, or no lowest and highest")
 
