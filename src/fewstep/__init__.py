@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from fewstep.denoise.guided import Guided
     from fewstep.denoise.pag import PAG
     from fewstep.denoise.project import clip, dynamic_threshold
+    from fewstep.denoise.row import RowFacts
     from fewstep.denoise.scale import GuidanceSchedule, check_negative
     from fewstep.distillation import distill
     from fewstep.doctor import diagnose
@@ -102,6 +103,7 @@ _HOMES = {
     "fewstep.denoise.guided": ["Guided"],
     "fewstep.denoise.pag": ["PAG"],
     "fewstep.denoise.project": ["clip", "dynamic_threshold"],
+    "fewstep.denoise.row": ["RowFacts"],
     "fewstep.denoise.scale": ["GuidanceSchedule", "check_negative"],
     "fewstep.distillation": ["distill"],
     "fewstep.training": ["train_on"],
@@ -149,6 +151,7 @@ __all__ = [
     "Progress",
     "Recipe",
     "Request",
+    "RowFacts",
     "Sampling",
     "Slots",
     "TensorCache",

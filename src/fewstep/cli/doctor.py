@@ -75,6 +75,8 @@ def doctor(ctx: click.Context, model: str, fix: bool, as_json: bool, **given: An
 def _diagnosed(pipe: fs.Pipeline, model: str, given: dict[str, Any]) -> fs.doctor.Diagnosis:
     """Every reading of the model, tested."""
     own = pipe.model
+    if own.rows:
+        raise InvalidInput(f"{own.name} {own.rows}, and readings are tested of networks that do not: test its teacher")
     words = own.conditioner.field == "prompts"
     images = given["images"] or (OF_WORDS if words else IMAGES)
     drawn = list(itertools.islice(itertools.cycle(_subjects(pipe, model, given["prompts"])), images))

@@ -182,7 +182,8 @@ class Work(NamedTuple):
         plans = files.plans_of(method, network)
         if self.settings.adapter is not None:
             module, changes = merged(module)
-            lora.write_lora(self.folder, self.origin, changes, plans[0])
+            if not student.whole:  # which no LoRA holds
+                lora.write_lora(self.folder, self.origin, changes, plans[0])
         of = {"teacher": original_of(self.teacher.pipe), "guidance": self.teacher.guidance, "step": step}
         of |= {"scales": list(self.scales)} if self.scales else {}
         target = files.target_of(self.folder, self.origin)

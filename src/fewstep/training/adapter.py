@@ -12,6 +12,7 @@ import copy
 import importlib
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,13 +77,17 @@ class Adapter:
             return name.endswith(tuple(f".{end}" for end in ATTENTION)) or name in OWN_ATTENTION
         return self.targets == "all" or isinstance(layer, nn.Linear)
 
-    def put_on(self, module: nn.Module, seed: int) -> None:
-        """Put peft's layers in the place of the targets, A drawn by the seed; all else is frozen."""
+    def put_on(self, module: nn.Module, seed: int, whole: Sequence[str] = ()) -> None:
+        """Put peft's layers in the place of the targets, A drawn by the seed; all else is frozen.
+
+        Layers with weights that are trained `whole`, by name, stay as they are.
+        """
         try:
             peft: Any = importlib.import_module("peft")
         except ImportError as error:
             raise InvalidInput("training a LoRA needs peft: pip install 'fewstep[lora]'") from error
-        names = "|".join(map(re.escape, self.layers(module)))  # as a list of names it takes their endings too
+        layers = [name for name in self.layers(module) if f"{name}.weight" not in whole]
+        names = "|".join(map(re.escape, layers))  # as a list of names it takes their endings too
         settings = peft.LoraConfig(r=self.rank, lora_alpha=self.scale, target_modules=names)
         module.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):

@@ -23,7 +23,7 @@ from fewstep.denoise.guided import Guided
 from fewstep.denoise.row import NO_ROW, RowFacts
 from fewstep.training.adapter import Adapter, is_change
 from fewstep.training.draws import Draws, key_of
-from fewstep.training.rows import with_rows
+from fewstep.training.rows import new_weights, with_rows
 from fewstep.training.scale import Scales, at_scale, takes_scale, with_scale
 
 STUDENT, TEACHER = "student", "teacher"
@@ -104,7 +104,8 @@ class Role:
     Attributes:
         network: as a denoiser, its condition still to be given.
         guidance: the scale at which it answers, as long as it is the original teacher; 1 is the conditional model.
-        adapted: whether a low-rank change is all that is trained of it, and its own weights are another's too.
+        adapted: whether a low-rank change is all that is trained of it, and its own weights are another's too;
+            `whole`: but for these, by name, which are its own and trained as they are.
         rate: the learning rate of its weights at its peak; None is that of the settings.
         told: the interval of guidance scales that the network is told, None where it is told none.
     """
@@ -113,22 +114,20 @@ class Role:
     trained: bool = True
     guidance: float = 1.0
     adapted: bool = False
+    whole: tuple[str, ...] = ()
     rate: float | None = None
     told: Scales | None = None
 
     @property
     def module(self) -> nn.Module:
         """The module behind the network."""
-        module = self.network.module
-        if module is None:
-            raise InvalidInput("only a network that is a torch.nn.Module can be trained, and this one is a function")
-        return module
+        return module_of(self.network)
 
     @property
     def weights(self) -> dict[str, nn.Parameter]:
         """What is trained of it, or was in an earlier stage, by name."""
         found = self.module.named_parameters()
-        return {name: weight for name, weight in found if not self.adapted or is_change(name)}
+        return {name: weight for name, weight in found if not self.adapted or is_change(name) or name in self.whole}
 
     def answering(self, batch: Batch, guided: bool = False) -> Denoiser:
         """The denoiser of a batch under its conditions, guided where asked and where there is something to guide by.
@@ -246,9 +245,9 @@ def student_of(
     Where the student `succeeds` the teacher in later stages, the teacher is a copy too, and the caller's stays. With an
     `adapter` copies share the weights of the original, which nobody changes, and a low-rank change of them is trained,
     drawn by the seed. With `scales` the student is told the guidance scale; where no teacher is, it is a new input.
-    `rows` is what the student knows of its rows.
+    `rows` is what the student knows of its rows; beside an adapter the layers that are new for that are trained whole.
 
-    Raises `InvalidInput` where a new input would be trained by a LoRA or a network has no room for one.
+    Raises `InvalidInput` where a scale as a new input would be trained by a LoRA or a network has no room for one.
     """
     shared, told = adapter is not None, scales if takes_scale(teacher) else None
     if scales is not None and told is None and (shared or succeeds):
@@ -257,19 +256,20 @@ def student_of(
         )
     student = with_scale(teacher) if scales is not None and told is None else twin(teacher, shared)
     if rows:
-        if shared or succeeds:
+        if succeeds:
             raise InvalidInput(
-                f"a network that {rows} has layers that its teacher has not, which a LoRA or a further stage cannot "
-                "hold: leave the LoRA out, or use regression or phased"
+                f"a student that {rows} has layers that its teacher has not, and cannot become the teacher of a next "
+                "stage: use a method of one stage"
             )
-        student = with_rows(student, rows)
+        student = with_rows(student, rows, shared)
+    whole = new_weights(module_of(student), module_of(teacher)) if rows and shared else ()
     roles = {
-        STUDENT: Role(student, adapted=shared, told=scales),
+        STUDENT: Role(student, adapted=shared, whole=whole, told=scales),
         TEACHER: Role(twin(teacher, shared) if succeeds else teacher, False, guidance, shared and succeeds, told=told),
     }
     for role in roles.values():
         if adapter is not None and role.adapted:
-            adapter.put_on(role.module, key_of(seed, "adapter"))
+            adapter.put_on(role.module, key_of(seed, "adapter"), role.whole)
     roles[TEACHER].module.requires_grad_(False).eval()
     for weight in roles[STUDENT].weights.values():
         weight.requires_grad_(True)
@@ -283,6 +283,13 @@ def check_rows(method: str, own: int, rows: int | None) -> None:
         raise InvalidInput(
             f"a student by {method} knows the times of its own {own} row{'s' * (own != 1)} alone: train one for {rows}"
         )
+
+
+def module_of(network: Network) -> nn.Module:
+    """The module behind a network. Raises `InvalidInput` where it is none."""
+    if network.module is None:
+        raise InvalidInput("only a network that is a torch.nn.Module can be trained, and this one is a function")
+    return network.module
 
 
 def schedule_of(network: Network) -> Schedule:

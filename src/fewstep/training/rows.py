@@ -21,8 +21,8 @@ from fewstep.training.scale import SIZE, takes_scale
 from fewstep.zoo.network import UNet, skeleton
 
 
-def with_rows(network: Network, rows: RowFacts) -> Network:
-    """The same denoiser with weights of its own, which knows so much of its rows.
+def with_rows(network: Network, rows: RowFacts, shared: bool = False) -> Network:
+    """The same denoiser, which knows so much of its rows, with weights of its own unless those that stay are `shared`.
 
     Raises `InvalidInput` for a network of another class than the project's own and diffusers' UNet2DConditionModel, one
     that knows something of its rows already, and a UNet2DConditionModel that would be told a scale too.
@@ -40,7 +40,7 @@ def with_rows(network: Network, rows: RowFacts) -> Network:
             "use regression or phased, which take any network"
         )
     inner = network.network
-    other = with_repeated_weights(empty, module, rows.guesses)
+    other = with_repeated_weights(empty, module, rows.guesses, shared)
     found = network.given(network.condition)
     found.network = (
         partial(inner.func, other, *inner.args[1:], **inner.keywords) if isinstance(inner, partial) else other
@@ -69,11 +69,11 @@ def conditional(network: Network, rows: RowFacts) -> Any:
     return empty
 
 
-def with_repeated_weights(empty: Any, module: nn.Module, guesses: int) -> nn.Module:
-    """A network without weights filled with copies of those of another: so many where it has so many times as many
-    outputs, and zeros where that has none.
+def with_repeated_weights(empty: Any, module: nn.Module, guesses: int, shared: bool) -> nn.Module:
+    """A network without weights filled with those of another or copies of them: so many where it has so many times as
+    many outputs, and zeros where that has none.
     """
-    given = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+    given = {name: tensor if shared else tensor.clone() for name, tensor in module.state_dict().items()}
     like = next(tensor for tensor in given.values() if tensor.is_floating_point())
     found: dict[str, Tensor] = {}
     for name, wanted in empty.state_dict().items():
@@ -81,3 +81,9 @@ def with_repeated_weights(empty: Any, module: nn.Module, guesses: int) -> nn.Mod
         found[name] = own if own.shape == wanted.shape else own.repeat(guesses, *[1] * (own.ndim - 1))
     empty.load_state_dict(found, assign=True)
     return empty
+
+
+def new_weights(student: nn.Module, teacher: nn.Module) -> tuple[str, ...]:
+    """The names of the weights of a student that are of no shape that its teacher's have."""
+    given = {name: weight.shape for name, weight in teacher.named_parameters()}
+    return tuple(name for name, weight in student.named_parameters() if given.get(name) != weight.shape)
