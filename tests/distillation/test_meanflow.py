@@ -16,15 +16,16 @@ import fewstep as fs
 from fewstep import schedules
 from fewstep.denoise.base import Level
 from fewstep.denoise.row import NO_ROW, RowFacts
-from fewstep.distillation import MeanFlow, derivative, meanflow
+from fewstep.distillation import Checks, MeanFlow, Measuring, Source, derivative, distill, meanflow
 from fewstep.distillation.derivative import Direction
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Phase, Role, Roles, Run, Settings, further_roles, train
+from models import tiny
 
 from .smooth import FLOW, TIMES, Single, doubled, far, gradient, network, roles_of, whole
 from .test_consistency import SCHEDULES, Asked
 
 METHOD = MeanFlow(deviation=0.0, power=0.0, still=0.1, derivative="difference")
-FAST = Settings(steps=500, batch=64, rate=0.006, width=0, clip=0, state_every=10**6, log_every=10**6)
+FAST = Settings(steps=500, batch=48, rate=0.006, width=0, clip=0, state_every=10**6, log_every=10**6)
 SHARES = (0.0, 0.3, 0.7)
 """Of a time, where steps go."""
 ANY = Phase(0, 1, 0, 100, 50)
@@ -194,6 +195,7 @@ def test_rows_are_even_in_the_time_of_a_flow_and_end_clean() -> None:
         ({"loss": "original"}, "differs for velocities of data alone"),
         ({"derivative": "exact"}, "unknown derivative 'exact'"),
         ({"still": 1.0}, "still is a share of the samples, from 0 and below 1, got 1"),
+        ({"mean": 0.5}, "a mean of log k goes with a deviation above 0"),
         ({"power": -1}, "power must be a finite number of at least 0, got -1"),
         ({"constant": 0}, "constant must be a finite number above zero, got 0"),
         ({"least": 100}, "least must be below 80"),
@@ -205,6 +207,21 @@ def test_rows_are_even_in_the_time_of_a_flow_and_end_clean() -> None:
 def test_other_settings_are_refused(options: dict[str, Any], words: str) -> None:
     with pytest.raises(fs.InvalidInput, match=words):
         MeanFlow(**options)
+
+
+def test_the_scale_of_guidance_may_be_an_input(tmp_path: Path) -> None:
+    found = distill(
+        tiny.write(tmp_path / "tiny.safetensors"),
+        MeanFlow(lowest=1.0, highest=3.0, rows=2),
+        tmp_path / "run",
+        settings=Settings(steps=60, batch=8, rate=5e-3),
+        source=Source(count=32, steps=6, held_out=16, guidance=2.0),
+        measuring=Measuring(checks=Checks(every=0)),
+    )
+    weak, strong = (found.pipe([1], seed=3, guidance=scale) for scale in (1.0, 3.0))
+    assert weak.nfe == strong.nfe == 2
+    assert (weak.tensor - strong.tensor).abs().max() > 1e-3
+    assert found.pipe([1], steps=4, seed=3).nfe == 4
 
 
 def test_a_derivative_that_is_not_stopped_moves_where_the_original_loss_rests(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,7 @@ def direction_of(schedule: Schedule, level: Level, data: Tensor, noise: Tensor) 
 @torch.no_grad()
 def forward(estimate: Estimate, x: Tensor, level: Level, direction: Direction) -> Tensor:
     """The derivative by forward mode. Raises `RuntimeError` where the network does something that has none."""
-    with forward_ad.dual_level(), computed_plainly():
+    with forward_ad.dual_level(), exactly(), sdpa_kernel(SDPBackend.MATH):
         moving = (x, level.t, level.alpha, level.sigma)
         x, t, alpha, sigma = (forward_ad.make_dual(*pair) for pair in zip(moving, direction, strict=True))
         tangent = forward_ad.unpack_dual(estimate(x, level._replace(t=t, alpha=alpha, sigma=sigma))).tangent
@@ -92,20 +92,19 @@ def difference(estimate: Estimate, x: Tensor, level: Level, direction: Direction
         states, t, alpha, sigma = (value + by * slope for value, slope in zip(there, direction, strict=True))
         return estimate(states, level._replace(t=t, alpha=alpha, sigma=sigma))
 
-    with computed_plainly():
+    with exactly():
         return (moved(step) - moved(-step)) / (2 * step)
 
 
 @contextmanager
-def computed_plainly() -> Iterator[None]:
-    """Within it networks are not compiled, attention has a forward mode, and convolutions all digits of float32."""
-    cudnn = torch.backends.cudnn
+def exactly() -> Iterator[None]:
+    """Within it networks are not compiled, and convolutions on a GPU have all digits of float32."""
+    kept = torch.backends.cudnn
     with ExitStack() as all_of:
         all_of.enter_context(torch.compiler.set_stance("force_eager"))
-        all_of.enter_context(sdpa_kernel(SDPBackend.MATH))
         if torch.cuda.is_available():
-            kept = {"enabled": cudnn.enabled, "benchmark": cudnn.benchmark, "deterministic": cudnn.deterministic}
-            all_of.enter_context(cudnn.flags(**kept, allow_tf32=False))
+            flags = kept.flags(kept.enabled, kept.benchmark, deterministic=kept.deterministic, allow_tf32=False)
+            all_of.enter_context(flags)
         yield
 
 

@@ -50,6 +50,8 @@ from fewstep.training.levels import at_times, noised, time_of_ratio
 from fewstep.training.scale import Scales, checked
 
 LOSSES = ("improved", "original")
+MEAN = -0.4
+"""Of log k, with a deviation of 1, for the pictures of Geng et al. 2025 (table 4)."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class MeanFlow:
         least: the smallest k, above 0, at which the student is asked; where the schedule's own is larger, it is that.
             Ways go on to the clean data.
         mean, deviation: of log k = log t / (1 - t), from which both ends of a way are drawn; a deviation of 0 draws
-            them evenly in t.
+            them evenly in t, so that long ways, of which few rows are made, are not rare.
         lowest, highest: guidance scales that the student is told, drawn evenly; None has the one that the teacher draws
             with inside.
         rows: of the plan that the student is to be sampled with, evenly in t.
@@ -78,12 +80,12 @@ class MeanFlow:
     velocity: str = "teacher"
     loss: str = "improved"
     derivative: str = "auto"
-    still: float = 0.5
-    power: float = 1.0
+    still: float = 0.25
+    power: float = 0.5
     constant: float = 1e-3
     least: float = 0.002
-    mean: float = -0.4
-    deviation: float = 1.0
+    mean: float = MEAN
+    deviation: float = 0.0
     lowest: float | None = None
     highest: float | None = None
     rows: int = 1
@@ -108,8 +110,8 @@ class MeanFlow:
         positive("constant", self.constant)
         if positive("least", self.least) >= NOISIEST:
             raise InvalidInput(f"least must be below {NOISIEST:g}, the largest k that is trained, got {self.least:g}")
-        if (self.lowest, self.highest) != (None, None):
-            checked((self.lowest, self.highest))
+        if not self.deviation and self.mean != MEAN:
+            raise InvalidInput(f"a mean of log k goes with a deviation above 0, got the mean {self.mean:g} alone")
         if self.scales is not None and self.velocity != "teacher":
             raise InvalidInput("scales of guidance are a teacher's: give velocity=teacher, or no lowest and highest")
 
@@ -166,7 +168,8 @@ class MeanFlow:
         ends = low * math.exp(margin), high * math.exp(-margin)
         if self.deviation:
             return flow_times(ratios(share, self.mean, self.deviation, ends))
-        return flow_times(ends[0]) + (flow_times(ends[1]) - flow_times(ends[0])) * share
+        low, high = map(flow_times, ends)
+        return np.maximum(high * share, low)
 
     def level(self, schedule: Schedule, t: Float, x: Tensor) -> Level:
         """The level of states `x` (B, ..) at times t (B,) of a flow, below 1."""
