@@ -37,8 +37,10 @@ from fewstep.training import Batch, Draws, Role, Roles, schedule_of
 from fewstep.training.levels import noised
 
 WAYS = ("auto", "jvp", "difference")
-STEP, FINE = 0.005, 0.0002
-"""Of the difference that is learned from, and of those that test, shares of the parameter's range."""
+STEP, FINE = 0.005, (0.0002, 0.0008)
+"""Of the difference that is learned from, and of those that test, shares of the parameter's range. Of the latter short
+waves need the smaller one, and large values, which round more, the larger one.
+"""
 SURE = 0.01
 """By how much two ways may differ, relative to the derivative."""
 INSTEAD = "use consistency, which takes no derivative"
@@ -195,17 +197,17 @@ def tested(way: str, estimate: Estimate, x: Tensor, level: Level, direction: Dir
 
     Raises `InvalidInput` where what is asked for is more than 1% from what it is to agree with.
     """
-    step, fine = span * STEP, span * FINE
+    step, fine = span * STEP, [span * share for share in FINE]
     exact, why = tried(estimate, x, level, direction)
-    coarser, finer = (refined(estimate, x, level, direction, each) for each in (fine, fine / 2))
-    if exact is not None and (apart := relative(exact, coarser)) > SURE:
+    coarser, finer = ([refined(estimate, x, level, direction, each / part) for each in fine] for part in (1, 2))
+    if exact is not None and (apart := min(relative(exact, one) for one in coarser)) > SURE:
         exact, why = None, f"it is {apart:.1%} from differences of two estimates"
     if way == "jvp" and exact is None:
         raise InvalidInput(
             f'the derivative of this network cannot be taken by forward mode ("jvp"), as {why}: take "difference", or '
             f"{INSTEAD}"
         )
-    if exact is None and (apart := relative(finer, coarser)) > SURE:
+    if exact is None and (apart := min(map(relative, finer, coarser))) > SURE:
         raise InvalidInput(
             f"this network has no derivative: a difference of its estimates is {apart:.1%} from one of half the step, "
             f"and forward mode is not to be had, as {why}. Look whether it rounds its time or its state, load it in "
@@ -230,7 +232,8 @@ def tried(estimate: Estimate, x: Tensor, level: Level, direction: Direction) -> 
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        return None, f"torch says: {str(error).strip().partition(chr(10))[0]:.200}"
+        words = str(error).strip().splitlines() or [type(error).__name__]
+        return None, f"torch says: {words[0].rstrip('.'):.200}"
 
 
 def relative(first: Tensor, other: Tensor) -> float:
