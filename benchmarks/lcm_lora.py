@@ -115,14 +115,13 @@ def lora(folder: Path, steps: int, batch: int, pairs: int) -> Path:
     """The LCM-LoRA of the scenes; the same call goes on."""
     rng = np.random.default_rng((2, 16))
     texts = [caption(draw_description(rng, held_out=False), rng) for _ in range(pairs)]
-    settings = Settings(steps=steps, batch=batch, rate=5e-4, state_every=25, log_every=25)
+    settings = Settings(steps=steps, batch=batch, rate=5e-4, adapter=Adapter(rank=64), state_every=25, log_every=25)
     found = fs.distill(
         "scenes",
         LatentConsistency(rows=4),
         folder / "lcm",
         settings=settings,
         source=Source(texts, GUIDANCE, 16, pairs, 64),
-        adapter=Adapter(rank=64),
         watch=fs.distillation.Watch(training=lambda now: print(f"LCM-LoRA: step {now.step}, {now.left:.0f} s left")),
     )
     assert found.lora is not None

@@ -59,7 +59,7 @@ class Learnt(NamedTuple):
 def run_of(folder: Path, settings: Settings = FROZEN, **options: float) -> Learnt:
     method = Regression(rows=2, learn_plan=True, **{"plan_rate": 0.05, **options})  # type: ignore[arg-type]
     roles = student_of(fs.Network(Exact(), FLOW, "sample"))
-    roles |= further_roles(method, roles["student"], Ends().batch(range(64)))
+    roles |= further_roles(method, roles, Ends().batch(range(64)))
     return Learnt(roles, Run(method, roles, Ends(), settings, folder))
 
 

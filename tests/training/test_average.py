@@ -25,9 +25,9 @@ def test_a_width_that_no_profile_has_is_refused(width: float) -> None:
 def average_of(values: list[float], width: float) -> float:
     weights = {"w": torch.zeros(1, dtype=torch.float64)}
     averages = Averages(weights, (width,))
-    for step, value in enumerate(values, 1):
+    for value in values:
         weights["w"].fill_(value)
-        averages.update(weights, step)
+        averages.update(weights)
     return float(averages.by_width[width]["w"])
 
 

@@ -17,8 +17,8 @@ estimates become one, with weights that depend on the two ends alone; where the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,6 +27,7 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float
 
+Triple = tuple[float, float, float]
 MOST_GUESSES = 64
 SHORT = 1e-6
 """Of its length in u: on a shorter way the mean is the value in its middle, which rounding leaves more of."""
@@ -53,9 +54,11 @@ class RowFacts:
             raise InvalidInput(f"guesses must be a whole number from 1 to {MOST_GUESSES}, got {self.guesses!r}")
 
     def __bool__(self) -> bool:
+        """Whether it knows anything."""
         return self.second_time or self.guesses > 1
 
     def __str__(self) -> str:
+        """What it does, after the name of a network."""
         told = ["is told where each row leads"] if self.second_time else []
         return " and ".join(told + ([f"gives {self.guesses} guesses for a row"] if self.guesses > 1 else []))
 
@@ -103,8 +106,8 @@ class Way:
         self.places = self.begins[:, None] + (self.ends - self.begins)[:, None] * share
 
     @staticmethod
-    def of(here: Any, there: Any, count: int) -> Way:
-        """Between levels (t, alpha, sigma), one or one for each."""
+    def of(here: Sequence[Triple], there: Sequence[Triple], count: int) -> Way:
+        """Between levels (t, alpha, sigma), one for all or one for each."""
         begins, ends = (np.array(each, np.float64) for each in (here, there))
         return Way(flow_time(begins[:, 1], begins[:, 2]), flow_time(ends[:, 1], ends[:, 2]), count)
 

@@ -9,6 +9,7 @@ found.pipe([3, 1, 4])
 from fewstep.distillation import consistency
 from fewstep.distillation.consistency import Consistency
 from fewstep.distillation.distill import Distilled, Watch, distill, forecast
+from fewstep.distillation.dmd import DistributionMatching
 from fewstep.distillation.endpoint import Endpoint
 from fewstep.distillation.extraction import lora_of, rounded_of
 from fewstep.distillation.guidance import GuidanceInput
@@ -38,6 +39,7 @@ METHODS = {
         Consistency,
         LatentConsistency,
         Reflow,
+        DistributionMatching,
         Policy,
         ContinuousConsistency,
         MeanFlow,
@@ -55,6 +57,7 @@ __all__ = [
     "Consistency",
     "ContinuousConsistency",
     "Distilled",
+    "DistributionMatching",
     "Endpoint",
     "GuidanceInput",
     "Health",

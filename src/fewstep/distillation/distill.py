@@ -102,7 +102,7 @@ def distill(
         seconds = now.seconds
         watch.training(now)
 
-    train(run._replace(looks=looks, loggers=watch.loggers), told)
+    train(run._replace(looks=looks, loggers=watch.loggers, ending=work.ending(watcher)), told)
     report = processes.on_main(lambda: work.finish(run, drawn, watcher, seconds))
     target, apart = files.target_of(work.folder, work.origin), copies.lora_of(work.folder)
     return Distilled(load(target, device=work.place.here), target, report, apart if apart.is_file() else None)

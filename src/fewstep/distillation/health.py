@@ -21,11 +21,13 @@ import torch
 from torch import Tensor
 
 from fewstep.core.errors import InvalidInput
+from fewstep.distillation import signs
 from fewstep.distillation.judge import FEW, Judge, Pictures, by_student
 from fewstep.distillation.learned import plan_of
+from fewstep.distillation.signs import Signing
 from fewstep.distillation.trajectory import Trajectories
 from fewstep.measure.distance import overall
-from fewstep.training import STUDENT, Method, Roles, Seen
+from fewstep.training import STUDENT, Method, Roles, Seen, is_paired
 from fewstep.zoo import container
 
 BEST = "best.safetensors"
@@ -45,16 +47,20 @@ class Checks:
     Attributes:
         every: steps between looks; 0 takes none, and the last weights are the student.
         count: pictures that it draws for each, and as many of the teacher's that these are compared with.
+        patience: looks without a better one after which the training ends; 0 never ends it.
     """
 
     every: int = 100
     count: int = 128
+    patience: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("every", 0), ("count", 16)):
+        for name, least in (("every", 0), ("count", 16), ("patience", 0)):
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise InvalidInput(f"{name} of checks must be a whole number of at least {least}, got {value!r}")
+        if self.patience and not self.every:
+            raise InvalidInput(f"a patience of {self.patience} looks needs looks: give every above 0")
 
 
 class Remark(NamedTuple):
@@ -70,9 +76,10 @@ class Health:
 
     Attributes:
         step: after which; `best`: that with the least error or distance so far.
-        figures: by name: "error" of the typical picture, where the plan draws no noise; "distance"; "diversity", a
-            share of the teacher's; "saturation", the share of pixels at an end of the range, less the teacher's; and
-            "boundary" and "self-consistency", shares of the pictures' root mean square, for methods that have them.
+        figures: by name: "error" of the typical picture, where it is to be the teacher's; "distance"; "diversity", a
+            share of the teacher's; "saturation", the share of pixels at an end of the range, less the teacher's;
+            "boundary" and "self-consistency", shares of the pictures' root mean square, for methods that have them; and
+            the signs of methods that compare distributions (`fewstep.distillation.signs`).
         remarks: on those that have left their range.
     """
 
@@ -122,11 +129,12 @@ class Watcher:
         phase = self.method.phase(step - 1, self.steps)
         if phase.stage + 1 < phase.stages:
             return Seen()
-        network = roles[STUDENT].at(self.judge.held_out.teacher.guidance)
-        plan = plan_of(self.method, roles)
-        figures = self.figures(
-            self.judge.look(by_student(network, plan, self.judge.held_out)), not self.judge.pairs(plan)
-        )
+        held_out = self.judge.held_out
+        network, plan = roles[STUDENT].at(held_out.teacher.guidance), plan_of(self.method, roles)
+        paired = self.judge.pairs(plan) and is_paired(self.method)
+        figures = self.figures(self.judge.look(by_student(network, plan, held_out)), not paired)
+        if isinstance(self.method, Signing):
+            figures |= signs.seen(self.method, roles, held_out, self.judge.batch)
         if self.trajectories is not None:
             figures |= self.trajectories.errors(network)
         value = figures.get("error", figures.get("distance", math.inf))
@@ -135,6 +143,11 @@ class Watcher:
         assert self.best is not None
         self.tell(Health(step, self.best.step, figures, remarks_of(figures, step, self.best)))
         return Seen({name: value for name, value in figures.items() if math.isfinite(value)})
+
+    def ends(self, step: int) -> bool:
+        """Whether so many looks were no better that the training ends after a step."""
+        patience = self.checks.patience
+        return patience > 0 and self.best is not None and step - self.best.step >= patience * self.checks.every
 
     def figures(self, pictures: Pictures, noisy: bool) -> dict[str, float]:
         """Of some pictures."""
@@ -217,4 +230,4 @@ def remarks_of(figures: Mapping[str, float], step: int, best: Best) -> tuple[Rem
     if figures.get("self-consistency", 0.0) > ALONG:
         words = f"{figures['self-consistency']:.2f} between estimates along a trajectory and its end"
         found.append(Remark("self-consistency", f"{words}: train longer"))
-    return tuple(found)
+    return (*found, *(Remark(*words) for words in signs.words_on(figures)))

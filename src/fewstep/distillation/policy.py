@@ -1,18 +1,18 @@
 """Imitation by a policy: one call gives estimates of the data all along a row, on whose way the teacher is asked.
 
-pi-Flow (Chen et al. 2025, arXiv 2510.14974) with its policy "DX". From a state at the beginning of a row
-the student says once what the data is at places on the way to its end, which makes a way of any number of inner steps
-without another call, in closed form: see `fewstep.denoise.row`. The teacher is asked at states that the student's own
-way visits, and the velocity of the way is to be the teacher's there:
+pi-Flow (Chen et al. 2025, arXiv 2510.14974) with its policy "DX". From a state at the beginning of a row the student
+says once what the data is at places on the way to its end, which makes a way of any number of inner steps without
+another call, in closed form: see `fewstep.denoise.row`. The teacher is asked at states that the student's own way
+visits, and the velocity of the way is to be the teacher's there:
 
     loss = |v(x_u, u) - v_teacher(x_u, u)|^2,      v = (x_u - D(u)) / u,      u = sigma / (alpha + sigma)
 
 in the coordinates of a flow, x_u = x / (alpha + sigma), whatever the noise schedule. No gradient goes through the
-states or the teacher, so this is a plain regression, without a derivative and without an adversary. Early
-in the training some of the way from a visited state to the next is gone by the teacher's own estimate, as the states of
-a student that knows little say little; the share falls to 0.
+states or the teacher, so this is a plain regression, without a derivative and without an adversary. Early in the
+training a part of the way from a visited state to the next is gone by the teacher's own estimate there, as the states
+of a student that knows little say little; that part falls to nothing, as its states are not the student's.
 
-The result is an ordinary model whose rows are DDIM, at one call each.
+Rows begin at noised pictures of the teacher's. The result is an ordinary model whose rows are DDIM, at one call each.
 """
 
 from __future__ import annotations

@@ -81,10 +81,11 @@ class Regression:
     def phase(self, step: int, steps: int) -> Phase:
         return one_stage(step, steps)
 
-    def roles(self, student: Role, batch: Batch) -> dict[str, Role]:
+    def roles(self, roles: Roles, batch: Batch) -> dict[str, Role]:
         """The plan, where it is learned."""
         if not self.learn_plan:
             return {}
+        student = roles[STUDENT]
         plan, rows = self.plan(student.network), Recorded(student.answering(batch))
         with torch.no_grad():
             unrolled(plan, rows, noise_of(batch) * plan.entry[1])

@@ -19,6 +19,7 @@ from fewstep.distillation.learned import Plans
 from fewstep.distillation.rivals import MORE, Rivals, nfe_of, rivals_of
 from fewstep.distillation.student import LADDER
 from fewstep.measure.figure import Figure, compare
+from fewstep.training import is_paired
 
 STUDENT, SAMPLER, TEACHER = "student", "without training", "teacher"
 
@@ -115,8 +116,8 @@ class Report:
         if self.student.error is not None:
             return ""
         return (
-            "The student or its teacher draws noise between its rows: their pictures are others, an error says nothing "
-            "of them, and the distance alone judges"
+            "The student or its teacher draws noise between its rows, or it learned to draw alike and not the same "
+            "picture of the same noise: an error says nothing of that, and the distance alone judges"
         )
 
     @property
@@ -225,7 +226,8 @@ def report_of(
         step: of which its weights are, of `steps`; `tune`: seconds to tune a rival in, or 0.
     """
     plan = method.plan(network)
-    seen = {len(plan.rows): judged_plan(network, plan, judge)}
+    paired = is_paired(method)
+    seen = {len(plan.rows): judged_plan(network, plan, judge, paired)}
     left_out = ""
     for rows in LADDER:
         if rows in seen:
@@ -235,7 +237,7 @@ def report_of(
         except InvalidInput as error:
             left_out = left_out or str(error)
             continue
-        seen[rows] = judged_plan(network, other, judge)
+        seen[rows] = judged_plan(network, other, judge, paired)
     own = seen[len(plan.rows)]
     found = rivals_of(judge, len(plan.rows), not own.paired, tune)
     ladder = tuple(student_line(rows, seen[rows], own) for rows in sorted(seen))
@@ -265,10 +267,10 @@ class Judged(NamedTuple):
     paired: bool
 
 
-def judged_plan(network: Network, plan: Plan, judge: Judge) -> Judged:
-    """What a student draws by a plan."""
+def judged_plan(network: Network, plan: Plan, judge: Judge, paired: bool) -> Judged:
+    """What a student draws by a plan; `paired` is whether its method makes the teacher's picture of the same noise."""
     pictures = judge.look(by_student(network, plan, judge.held_out))
-    return Judged(pictures, judge.distance(pictures), judge.pairs(plan))
+    return Judged(pictures, judge.distance(pictures), paired and judge.pairs(plan))
 
 
 def student_line(rows: int, found: Judged, own: Judged) -> Line:

@@ -29,6 +29,7 @@ from fewstep.pipeline import load
 from fewstep.training import (
     STATES,
     STUDENT,
+    Ending,
     Forecast,
     Method,
     Place,
@@ -142,7 +143,7 @@ class Work(NamedTuple):
         if self.beginning is not None:
             self.beginning.put(roles[STUDENT])
         first = data.batch(range(min(FIRST, data.count)))
-        return roles | further_roles(self.method, roles[STUDENT], first)
+        return roles | further_roles(self.method, roles, first)
 
     def run(self, roles: Roles, data: Pairs) -> Run:
         """What is trained."""
@@ -150,6 +151,13 @@ class Work(NamedTuple):
         if self.beginning is not None:
             identity["begins"] = self.beginning.digest
         return Run(self.method, roles, data, self.settings, self.folder, identity, self.place)
+
+    def ending(self, watcher: Watcher | None) -> Ending | None:
+        """When the looks of the main process end a run; None where they never do."""
+        checks = self.measuring.checks
+        return (
+            Ending(checks.every, lambda step: watcher is not None and watcher.ends(step)) if checks.patience else None
+        )
 
     def watcher(self, run: Run, watched: Judge | None, tell: Callable[[Health], None]) -> Watcher | None:
         """Who looks at the student of a run while it is trained; None where nobody is to."""

@@ -25,18 +25,21 @@ from fewstep.training.method import (
     Phase,
     Role,
     Roles,
+    another,
     check_rows,
     further_roles,
+    is_paired,
     memory_of,
     one_stage,
     row_facts_of,
     schedule_of,
+    still,
     student_of,
 )
 from fewstep.training.model import Anew, Trained, Watching, forecast_on, train_on
 from fewstep.training.place import PRECISIONS, Place
 from fewstep.training.processes import Processes, Stopped
-from fewstep.training.run import Data, Run
+from fewstep.training.run import Data, Ending, Run
 from fewstep.training.settings import OPTIMISERS, Settings
 from fewstep.training.state import LATEST
 from fewstep.training.step import Diverged
@@ -57,6 +60,7 @@ __all__ = [
     "Denoising",
     "Diverged",
     "Draws",
+    "Ending",
     "Examples",
     "Forecast",
     "Logger",
@@ -80,16 +84,19 @@ __all__ = [
     "TensorBoard",
     "Trained",
     "Watching",
+    "another",
     "check_rows",
     "combination",
     "examples_of",
     "forecast_of",
     "forecast_on",
     "further_roles",
+    "is_paired",
     "memory_of",
     "one_stage",
     "row_facts_of",
     "schedule_of",
+    "still",
     "student_of",
     "train",
     "train_on",

@@ -43,16 +43,20 @@ def share(width: float, step: int) -> float:
 
 
 class Averages:
-    """Averages of several widths of the weights of one module, float32, by width and by name."""
+    """Averages of several widths of the weights of one module, float32, by width and by name; `updates` are those so
+    far.
+    """
 
     def __init__(self, weights: Mapping[str, Tensor], widths: Sequence[float] = WIDTHS) -> None:
+        self.updates = 0
         self.by_width = {width: {name: copied(tensor) for name, tensor in weights.items()} for width in widths}
 
     @torch.no_grad()
-    def update(self, weights: Mapping[str, Tensor], step: int) -> None:
-        """Take in the weights after `step` steps (1, 2 ..) since the averages began."""
+    def update(self, weights: Mapping[str, Tensor]) -> None:
+        """Take in the weights after one more step of their own: not all that is trained moves at every step."""
+        self.updates += 1
         for width, average in self.by_width.items():
-            amount = share(width, step)
+            amount = share(width, self.updates)
             for name, tensor in weights.items():
                 average[name].lerp_(tensor.detach().to(average[name].dtype), amount)
 

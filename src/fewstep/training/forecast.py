@@ -24,7 +24,7 @@ from fewstep.training.allocation import Allocated
 from fewstep.training.draws import Draws
 from fewstep.training.look import unchanged
 from fewstep.training.loop import STATES, learner_of
-from fewstep.training.method import STUDENT, Batch, Loss, Method, Phase, Roles, memory_of
+from fewstep.training.method import STUDENT, Batch, Loss, Method, Phase, Roles, cycle_of, hardest_of, memory_of
 from fewstep.training.order import members
 from fewstep.training.place import prepared
 from fewstep.training.processes import Processes
@@ -35,7 +35,7 @@ from fewstep.training.step import Diverged, back_propagate, keyed, take_step
 SMALL = (2, 4)
 """Samples of the steps whose memory is measured."""
 TIMED = 3
-"""Whole steps that are timed; the first is left out."""
+"""Whole steps that are timed, or cycles of them; the first is left out."""
 UNSURE = 1.25
 """By how much a need may be less than it is forecast."""
 ALONE = Processes()
@@ -193,7 +193,7 @@ def measured(trial: Run, learners: Mapping[str, Learner], samples: int) -> Trial
     """A step of a few samples."""
     counted = Counted(trial.method, trial.roles[STUDENT].module)
     small = replace(trial.settings, batch=samples, accumulate=1)
-    phase = trial.method.phase(0, small.steps)
+    phase = trial.method.phase(hardest_of(trial.method, small.steps), small.steps)
     numbers = members(trial.data.count, samples, 0, small.seed)
     with keyed(small.seed, 0), Allocated(trial.place.here) as allocated:
         back_propagate(trial._replace(method=counted, settings=small), learners, phase, numbers, ALONE)
@@ -227,15 +227,17 @@ class Counted:
 
 
 def timed(trial: Run, learners: Mapping[str, Learner]) -> float:
-    """Seconds of a whole step."""
-    seconds = []
-    phase = trial.method.phase(0, trial.settings.steps)
-    for _ in range(TIMED):
+    """Seconds of a whole step, or of the mean one of a cycle."""
+    seconds: list[float] = []
+    steps, cycle = trial.settings.steps, cycle_of(trial.method)
+    first = hardest_of(trial.method, steps) // cycle * cycle
+    for turn in range(TIMED * cycle):
+        phase = trial.method.phase(min(first + turn % cycle, steps - 1), steps)
         began = time.perf_counter()
         with keyed(trial.settings.seed, 0):
             take_step(trial, learners, phase, ALONE)
         seconds.append(time.perf_counter() - began)
-    return median(seconds[1:])
+    return sum(median(seconds[turn::cycle][1:]) for turn in range(cycle)) / cycle
 
 
 def size_of(tensor: Tensor) -> int:

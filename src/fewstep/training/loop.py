@@ -127,7 +127,7 @@ def go_on(run: Run, called: Roles, sitting: Sitting, watch: Callable[[Progress],
     settings, processes = run.settings, sitting.processes
     if sitting.step:
         watch(sitting.progress(run, {}))
-    while sitting.step < settings.steps:
+    while sitting.step < settings.steps and not ended(run, sitting):
         began = time.perf_counter()
         phase = run.method.phase(sitting.step, settings.steps)
         if phase.stage and phase.step == phase.begins:
@@ -140,6 +140,16 @@ def go_on(run: Run, called: Roles, sitting: Sitting, watch: Callable[[Progress],
             report(run, sitting, sitting.log, taken, watch)
         if due(sitting.step, settings.state_every, settings.steps):
             processes.on_main(lambda: save(run, sitting))
+
+
+def ended(run: Run, sitting: Sitting) -> bool:
+    """Whether the run ends here, before its last step; then its state is written."""
+    ending, step = run.ending, sitting.step
+    if ending is None or step == 0 or step % ending.every or not sitting.processes.on_main(lambda: ending.due(step)):
+        return False
+    if step % run.settings.state_every:
+        sitting.processes.on_main(lambda: save(run, sitting))
+    return True
 
 
 def due(step: int, every: int, steps: int) -> bool:

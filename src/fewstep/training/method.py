@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -96,6 +97,24 @@ class Batch:
     def __len__(self) -> int:
         return len(self.data)
 
+    def take(self, samples: Sequence[int]) -> Batch:
+        """Some of the samples, by their places."""
+
+        def some(value: Any) -> Any:
+            return value[list(samples)] if isinstance(value, Tensor) and len(value) == len(self) else value
+
+        def all_of(condition: Mapping[str, Any]) -> dict[str, Any]:
+            return {name: some(value) for name, value in condition.items()}
+
+        return Batch(
+            self.data[list(samples)],
+            some(self.noise),
+            all_of(self.condition),
+            None if self.negative is None else all_of(self.negative),
+            None if self.scales is None else tuple(self.scales[place] for place in samples),
+            some(self.along),
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Role:
@@ -104,7 +123,7 @@ class Role:
     Attributes:
         network: as a denoiser, its condition still to be given.
         guidance: the scale at which it answers, as long as it is the original teacher; 1 is the conditional model.
-        adapted: whether a low-rank change is all that is trained of it, and its own weights are another's too;
+        adapter: the low-rank change that is all that is trained of it, where its own weights are another's too;
             `whole`: but for these, by name, which are its own and trained as they are.
         rate: the learning rate of its weights at its peak; None is that of the settings.
         told: the interval of guidance scales that the network is told, None where it is told none.
@@ -113,7 +132,7 @@ class Role:
     network: Network
     trained: bool = True
     guidance: float = 1.0
-    adapted: bool = False
+    adapter: Adapter | None = None
     whole: tuple[str, ...] = ()
     rate: float | None = None
     told: Scales | None = None
@@ -122,6 +141,11 @@ class Role:
     def module(self) -> nn.Module:
         """The module behind the network."""
         return module_of(self.network)
+
+    @property
+    def adapted(self) -> bool:
+        """Whether a low-rank change is all that is trained of it."""
+        return self.adapter is not None
 
     @property
     def weights(self) -> dict[str, nn.Parameter]:
@@ -190,8 +214,11 @@ class Method(Protocol):
 
     It may also say `memory() -> Memory`, without which one graph and no copy are counted; `along(schedule)`, the times
     at which it learns from states of the teacher's trajectories; `suited(plan)`, the method for a teacher's plan;
-    `row_facts`, what the student's network is to know of its rows; and `roles(student, batch) -> dict[str, Role]`, what
-    else takes part, made once from the student as it begins and a few samples.
+    `row_facts`, what the student's network is to know of its rows; `roles(roles, batch) -> dict[str, Role]`, what
+    else takes part, made once from student and teacher as they begin and a few samples; `cycle`, the steps after which
+    it does the same again, where these differ; `hardest(steps)`, the step that takes the most memory, where that is not
+    the first; and `paired`, False where its student is not to make the teacher's picture of the same noise, so that no
+    error but the distance of all pictures judges it.
     """
 
     name: ClassVar[str]
@@ -224,10 +251,55 @@ def row_facts_of(method: Method) -> RowFacts:
     return getattr(method, "row_facts", NO_ROW)
 
 
-def further_roles(method: Method, student: Role, batch: Batch) -> dict[str, Role]:
+def further_roles(method: Method, roles: Roles, batch: Batch) -> dict[str, Role]:
     """The roles of a method beside student and teacher."""
     own = getattr(method, "roles", None)
-    return {} if own is None else own(student, batch)
+    return {} if own is None else own(roles, batch)
+
+
+def cycle_of(method: object) -> int:
+    """After how many steps a method does the same again."""
+    return int(getattr(method, "cycle", 1))
+
+
+def hardest_of(method: object, steps: int) -> int:
+    """Which of so many steps takes the most memory."""
+    own = getattr(method, "hardest", None)
+    return 0 if own is None else own(steps)
+
+
+def is_paired(method: object) -> bool:
+    """Whether the student of a method is to make the teacher's picture of the same noise."""
+    return bool(getattr(method, "paired", True))
+
+
+def another(roles: Roles, rate: float | None = None) -> Role:
+    """A network that is trained beside the student and begins as the teacher, without dropout.
+
+    Where the student is a LoRA it is one too, and all of them share one copy of the weights that stay.
+    """
+    teacher, adapter = roles[TEACHER], roles[STUDENT].adapter
+    role = Role(twin(teacher.network, adapter is not None), adapter=adapter, rate=rate)
+    if adapter is not None:
+        adapter.put_on(role.module, key_of("another"))
+    for weight in role.weights.values():
+        weight.requires_grad_(True)
+    role.module.eval()
+    return role
+
+
+@contextmanager
+def still(*roles: Role) -> Iterator[None]:
+    """Within it the weights of some roles take no gradients; those of a loss through them go to others alone."""
+    weights = [weight for role in roles for weight in role.weights.values()]
+    before = [weight.requires_grad for weight in weights]
+    try:
+        for weight in weights:
+            weight.requires_grad_(False)
+        yield
+    finally:
+        for weight, kept in zip(weights, before, strict=True):
+            weight.requires_grad_(kept)
 
 
 def student_of(
@@ -264,12 +336,14 @@ def student_of(
         student = with_rows(student, rows, shared)
     whole = new_weights(module_of(student), module_of(teacher)) if rows and shared else ()
     roles = {
-        STUDENT: Role(student, adapted=shared, whole=whole, told=scales),
-        TEACHER: Role(twin(teacher, shared) if succeeds else teacher, False, guidance, shared and succeeds, told=told),
+        STUDENT: Role(student, adapter=adapter, whole=whole, told=scales),
+        TEACHER: Role(
+            twin(teacher, shared) if succeeds else teacher, False, guidance, adapter if succeeds else None, told=told
+        ),
     }
     for role in roles.values():
-        if adapter is not None and role.adapted:
-            adapter.put_on(role.module, key_of(seed, "adapter"), role.whole)
+        if role.adapter is not None:
+            role.adapter.put_on(role.module, key_of(seed, "adapter"), role.whole)
     roles[TEACHER].module.requires_grad_(False).eval()
     for weight in roles[STUDENT].weights.values():
         weight.requires_grad_(True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -36,6 +36,18 @@ class Data(Protocol):
         ...
 
 
+class Ending(NamedTuple):
+    """When a run ends before its last step.
+
+    Attributes:
+        every: steps between questions; `due`: whether it ends after so many steps, asked in the main process alone.
+            The same answer has to come again where the run is taken up after it ended.
+    """
+
+    every: int
+    due: Callable[[int], bool]
+
+
 class Run(NamedTuple):
     """What is trained.
 
@@ -44,6 +56,7 @@ class Run(NamedTuple):
         identity: more that decides the result, as plain JSON values.
         place: where and how it computes; `data` and `roles` are there already.
         looks: at the averaged weights, every so often; `loggers`: are told what the log is.
+        ending: when it ends before its last step, None where it does not.
     """
 
     method: Method
@@ -55,6 +68,7 @@ class Run(NamedTuple):
     place: Place = Place()
     looks: Sequence[Look] = ()
     loggers: Sequence[Logger] = ()
+    ending: Ending | None = None
 
     @property
     def known_as(self) -> dict[str, Any]:

@@ -152,6 +152,7 @@ def tensors_of(roles: Mapping[str, Role], learners: Mapping[str, Learner], stage
             found |= {f"{name}.weight.{key}": tensor for key, tensor in role.weights.items()}
             found |= {f"{name}.buffer.{key}": tensor for key, tensor in role.module.named_buffers()}
     for name, learner in learners.items():
+        found[f"{name}.updates"] = torch.tensor(learner.averages.updates)
         for width, average in learner.averages.by_width.items():
             found |= {f"{name}.average.{width}.{key}": tensor for key, tensor in average.items()}
         for index, moments in learner.optimiser.state_dict()["state"].items():
@@ -162,14 +163,21 @@ def tensors_of(roles: Mapping[str, Role], learners: Mapping[str, Learner], stage
 
 @torch.no_grad()
 def restore(saved: Saved, roles: Mapping[str, Role], learners: Mapping[str, Learner]) -> None:
-    """Put a state's tensors into place."""
+    """Put a state's tensors into place. Raises `InvalidInput` where one is missing."""
     tensors = saved.tensors
+    for name in learners:
+        if f"{name}.updates" not in tensors:
+            raise InvalidInput(
+                f"the state does not count the steps of the {name}, as those of earlier versions: remove the folder of "
+                "states to begin anew from the same data"
+            )
     for name, role in roles.items():
         if role.trained or saved.stage:
             for kind, own in (("weight", role.weights.items()), ("buffer", role.module.named_buffers())):
                 for key, tensor in own:
                     tensor.copy_(tensors[f"{name}.{kind}.{key}"])
     for name, learner in learners.items():
+        learner.averages.updates = int(tensors[f"{name}.updates"])
         for width, average in learner.averages.by_width.items():
             for key, tensor in average.items():
                 tensor.copy_(tensors[f"{name}.average.{width}.{key}"])

@@ -78,7 +78,7 @@ def move(run: Run, learner: Learner, name: str, phase: Phase, numbers: Sequence[
     for group in learner.optimiser.param_groups:
         group["lr"] = rate
     learner.optimiser.step()
-    learner.averages.update(learner.weights, phase.step - phase.begins + 1)
+    learner.averages.update(learner.weights)
 
 
 class Buffers:
