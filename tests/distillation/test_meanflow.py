@@ -33,7 +33,7 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 
 def with_derivative(method: MeanFlow, roles: Roles, batch: Batch) -> Roles:
-    return {**roles, **further_roles(method, roles[STUDENT], batch)}
+    return {**roles, **further_roles(method, roles, batch)}
 
 
 def test_each_step_of_a_student_goes_where_the_flow_does(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 
 def with_derivative(method: ContinuousConsistency, roles: Roles, batch: Batch) -> Roles:
-    return {**roles, **further_roles(method, roles[STUDENT], batch)}
+    return {**roles, **further_roles(method, roles, batch)}
 
 
 def trained(folder: Path, steps: int) -> float:
@@ -184,7 +184,7 @@ def test_all_evaluations_of_a_step_have_one_dropout_mask(monkeypatch: pytest.Mon
 
 def test_a_run_without_the_role_of_the_derivative_is_refused() -> None:
     batch = Single().batch(range(4))
-    with pytest.raises(fs.InvalidInput, match=r"scm takes a derivative.*further_roles\(method, student, batch\)"):
+    with pytest.raises(fs.InvalidInput, match=r"scm takes a derivative.*further_roles\(method, roles, batch\)"):
         next(METHOD.losses(roles_of(network()), batch, LATE, Draws(0, 0, range(4), range(4), 4)))
 
 

@@ -141,7 +141,7 @@ def differentiated(roles: Roles, method: str) -> Differentiated:
     if not isinstance(role, Differentiated):
         raise InvalidInput(
             f"{method} takes a derivative, and no role says how: add those of fewstep.training.further_roles(method, "
-            "student, batch) to the roles of the run, as distill does"
+            "roles, batch) to the roles of the run, as distill does"
         )
     return role
 

@@ -124,9 +124,10 @@ class MeanFlow:
     def phase(self, step: int, steps: int) -> Phase:
         return one_stage(step, steps)
 
-    def roles(self, student: Role, batch: Batch) -> dict[str, Role]:
+    def roles(self, roles: Roles, batch: Batch) -> dict[str, Role]:
         """How the derivative is taken, after a test on some samples; see `derivative.tested`."""
-        schedule, share = schedule_of(student.network), (np.arange(len(batch)) + 0.5) / len(batch)
+        student, share = roles[STUDENT], (np.arange(len(batch)) + 0.5) / len(batch)
+        schedule = schedule_of(student.network)
         t = self.times(schedule, share)
         here, there = (self.level(schedule, times, batch.data) for times in (t, t / 2))
         low, high = self.between(schedule)

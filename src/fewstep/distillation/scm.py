@@ -89,9 +89,9 @@ class ContinuousConsistency:
     def phase(self, step: int, steps: int) -> Phase:
         return one_stage(step, steps)
 
-    def roles(self, student: Role, batch: Batch) -> dict[str, Role]:
+    def roles(self, roles: Roles, batch: Batch) -> dict[str, Role]:
         """How the derivative is taken, after a test on some samples; see `derivative.tested`."""
-        schedule = schedule_of(student.network)
+        student, schedule = roles[STUDENT], schedule_of(roles[STUDENT].network)
         level = at_times(schedule, self.times(schedule, (np.arange(len(batch)) + 0.5) / len(batch)), batch.data)
         low, high = self.consistent(schedule)
         return derivative.role_of(self.name, self.derivative, student, batch, level, math.log(high / low))
