@@ -17,8 +17,10 @@ from fewstep.core.grid import grid_times
 from fewstep.distillation import (
     Checks,
     Consistency,
+    ContinuousConsistency,
     Distilled,
     LatentConsistency,
+    MeanFlow,
     Measuring,
     Progressive,
     Reflow,
@@ -51,6 +53,8 @@ METHODS: dict[str, Any] = {
     "regression": Regression(rows=2),
     "progressive": Progressive(begin=4, end=2),
     "consistency": Consistency(step="ddim", stages=2, first=4, rows=2),
+    "scm": ContinuousConsistency(rows=2),
+    "meanflow": MeanFlow(rows=2),
 }
 
 

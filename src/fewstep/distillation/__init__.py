@@ -17,6 +17,7 @@ from fewstep.distillation.guidance import GuidanceInput
 from fewstep.distillation.health import Checks, Health
 from fewstep.distillation.lcm import LatentConsistency
 from fewstep.distillation.lora import write_adapted
+from fewstep.distillation.meanflow import MeanFlow
 from fewstep.distillation.own import is_path, method_class
 from fewstep.distillation.phased import Phased
 from fewstep.distillation.policy import Policy
@@ -24,6 +25,7 @@ from fewstep.distillation.progressive import Progressive
 from fewstep.distillation.reflow import Reflow
 from fewstep.distillation.regression import Regression
 from fewstep.distillation.report import Report
+from fewstep.distillation.scm import ContinuousConsistency
 from fewstep.distillation.source import Measuring, Source
 from fewstep.training import Adapter, Settings
 
@@ -41,6 +43,8 @@ METHODS = {
         DistributionMatching,
         Adversarial,
         Policy,
+        ContinuousConsistency,
+        MeanFlow,
     )
 }
 """The methods by name."""
@@ -54,12 +58,14 @@ __all__ = [
     "Adversarial",
     "Checks",
     "Consistency",
+    "ContinuousConsistency",
     "Distilled",
     "DistributionMatching",
     "Endpoint",
     "GuidanceInput",
     "Health",
     "LatentConsistency",
+    "MeanFlow",
     "Measuring",
     "Phased",
     "Policy",

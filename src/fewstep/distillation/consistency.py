@@ -146,14 +146,13 @@ class Consistency:
             grid = self.grid(schedule, self.first * 2**turn)
             i = np.searchsorted(np.cumsum(self.chances(grid)), share, side="right").clip(0, len(grid) - 2)
             return grid[i], grid[i + 1]
-        normal = torch.special.ndtri(torch.from_numpy(share.clip(1e-9, 1 - 1e-9))).numpy()
-        k = np.clip(np.exp(self.mean + self.deviation * normal), self.lowest(schedule), noisiest(schedule))
+        k = ratios(share, self.mean, self.deviation, (self.lowest(schedule), noisiest(schedule)))
         r = k * (1 - self.q ** -(turn + 1.0) * (1 + 8 / (1 + np.exp(k))))
         return k, np.where(r < self.lowest(schedule), 0.0, r)
 
     def lowest(self, schedule: Schedule) -> float:
         """The smallest k that is trained."""
-        return max(self.least, float(schedule.ratio(schedule.t_min)))
+        return quietest(schedule, self.least)
 
     def consistent(self, schedule: Schedule) -> tuple[float, float]:
         """The levels k between which the estimate is to be the same all along a trajectory."""
@@ -182,12 +181,26 @@ class Consistency:
         return (squared + c**2).sqrt() - c
 
     def plan(self, network: Network, rows: int | None = None) -> Plan:
-        schedule, rows = schedule_of(network), self.rows if rows is None else rows
-        top = time_of_ratio(schedule, noisiest(schedule))
-        end = max(self.mean, math.log(self.lowest(schedule)))
-        inner = time_of_ratio(schedule, np.exp(np.linspace(math.log(noisiest(schedule)), end, rows + 1)))
-        times = [float(top), *map(float, inner[1:-1]), schedule.t_clean]
-        return compile("consistency", schedule=schedule, times=times)
+        return plan_to(schedule_of(network), self.rows if rows is None else rows, self.mean, self.least)
+
+
+def ratios(share: Float, mean: float, deviation: float, ends: tuple[float, float]) -> Float:
+    """The levels k (B,) of some shares (B,) of a distribution that is normal in log k, cut at two ends."""
+    normal = torch.special.ndtri(torch.from_numpy(share.clip(1e-9, 1 - 1e-9))).numpy()
+    return np.clip(np.exp(mean + deviation * normal), *ends)
+
+
+def plan_to(schedule: Schedule, rows: int, mean: float, least: float) -> Plan:
+    """A plan of consistency, from the most noise on even in log k to its `mean`, where levels were drawn the most."""
+    noisy, end = noisiest(schedule), max(mean, math.log(quietest(schedule, least)))
+    inner = time_of_ratio(schedule, np.exp(np.linspace(math.log(noisy), end, rows + 1)))
+    times = [float(time_of_ratio(schedule, noisy)), *map(float, inner[1:-1]), schedule.t_clean]
+    return compile("consistency", schedule=schedule, times=times)
+
+
+def quietest(schedule: Schedule, least: float) -> float:
+    """The smallest k that is trained: `least`, or that of the schedule where it is more."""
+    return max(least, float(schedule.ratio(schedule.t_min)))
 
 
 def noisiest(schedule: Schedule) -> float:

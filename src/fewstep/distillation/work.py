@@ -111,7 +111,7 @@ class Work(NamedTuple):
         )
         if source.begin is not None:
             work = work._replace(beginning=Beginning.of(source.begin, pipe.model))
-        work.roles(drawing.blank(teacher, 1))  # which refuses what cannot be trained
+        work.roles(drawing.blank(teacher, FIRST))  # which refuses what cannot be trained
         return work
 
     @property
