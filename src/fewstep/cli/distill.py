@@ -18,7 +18,9 @@ from fewstep.cli.output import JSON, note, progress, show_json, show_table, wait
 from fewstep.cli.values import LABELS, Pair, mapping, scalar
 from fewstep.core import InvalidInput, unknown_name
 
-METHODS = ("regression", "endpoint", "phased", "progressive", "guidance", "consistency", "lcm", "reflow")
+METHODS = (
+    "regression", "endpoint", "phased", "progressive", "guidance", "consistency", "lcm", "reflow", "dmd", "add",
+)  # fmt: skip
 """Here too, so that the help needs no torch."""
 
 
@@ -131,8 +133,9 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
     (every state of the teacher's trajectory is mapped to its end, for one student in any number of rows), phased (the
     rows of several plans go from state to state of the trajectory), progressive (two steps become one, again and
     again), guidance (the scale becomes an input, so guided rows cost one evaluation), consistency (one estimate all
-    along a trajectory), lcm (the same, of the guided teacher in steps of DDIM) or reflow (a flow's own ways made
-    straight); or FILE.py:CLASS, a method of your own, whose file is run. The teacher first draws the pictures to learn
+    along a trajectory), lcm (the same, of the guided teacher in steps of DDIM), reflow (a flow's own ways made
+    straight), dmd (drawings are to be distributed as the teacher's) or add (a discriminator tells drawings from data);
+    or FILE.py:CLASS, a method of your own, whose file is run. The teacher first draws the pictures to learn
     from. Ctrl-C stops; the same command goes on to the same weights. At the end a report says how near the student is
     to the teacher on other noise, beside the strongest samplers without training.
 
