@@ -17,7 +17,7 @@ PANEL, COLUMNS = 2.55, 4
 TITLES = (
     "Progressive distillation: two steps of the teacher become one, again and again",
     "Reflow: trained on its own pairs of noise and data, a flow goes straight",
-    "One step, drawn with each student: regression, and matching from two beginnings",
+    "One step: regression, and matching at most levels of noise and at little noise alone",
 )
 
 
