@@ -112,12 +112,14 @@ def test_matching_keeps_what_regression_has_and_the_finding_counts_the_modes_los
     matching, narrow = found.modes.named(modes.MATCHING), found.modes.named(modes.NARROW)
     assert matching.lost == 0
     assert matching.between < found.modes.named(modes.REGRESSION).between + 0.02
-    assert f"loses 0 of 2 modes, and {narrow.lost} at little noise" in found.finding
+    least, most = (f"{share:.0%}" for share in (narrow.shares.min(), narrow.shares.max()))
+    words = f"loses 0 of 2 modes; at little noise alone it loses {narrow.lost}, with shares of {least} to {most}"
+    assert words in found.finding
 
 
 def test_the_finding_says_what_the_figures_are(found):
     before, after = found.modes.named(modes.REGRESSION), found.modes.named(modes.MATCHING)
-    assert f"draws {after.between:.1%} between modes, regression {before.between:.1%}" in found.finding
+    assert f"draws {after.between:.1%} between modes, regression {before.between:.1%}, and loses" in found.finding
     assert found.finding.startswith("In 1 step")
 
 

@@ -30,7 +30,7 @@ RATIO, RATE, FAKE_RATE = 2, 4e-3, 5e-3
 WIDE, LITTLE = 0.7, 0.3
 """Up to which share of the range of noise the scores are compared."""
 LOST = 0.25
-"""A mode is lost where less than this share of its weight is drawn."""
+"""A mode is lost where less than this part of its weight is drawn."""
 
 
 class Drawn(NamedTuple):
@@ -48,6 +48,11 @@ class Drawn(NamedTuple):
     shares: Float
     between: float
     lost: int
+
+    @property
+    def range(self) -> str:
+        """The least and the largest share."""
+        return f"{self.shares.min():.0%} to {self.shares.max():.0%}"
 
     def document(self) -> dict[str, Any]:
         """All numbers as JSON-serialisable data."""
@@ -71,8 +76,9 @@ class Modes(NamedTuple):
         """What the numbers say."""
         before, after, narrow = (self.named(name) for name in (REGRESSION, MATCHING, NARROW))
         return (
-            f"matching draws {after.between:.1%} between modes, regression {before.between:.1%}; matching loses "
-            f"{after.lost} of {len(after.shares)} modes, and {narrow.lost} at little noise from a single point"
+            f"matching draws {after.between:.1%} between modes, regression {before.between:.1%}, and loses "
+            f"{after.lost} of {len(after.shares)} modes; at little noise alone it loses {narrow.lost}, with shares of "
+            f"{narrow.range}"
         )
 
     def named(self, name: str) -> Drawn:

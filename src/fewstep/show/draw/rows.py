@@ -63,8 +63,8 @@ def _straightening(row: list[Axes], found: Distillation, half: float) -> None:
 
 def _modes(row: list[Axes], found: Distillation, half: float) -> None:
     for i, (axes, drawn) in enumerate(zip(row, found.modes.drawn, strict=True)):
-        lost = f"{drawn.lost} of {len(drawn.shares)} modes lost" if drawn.lost else "all modes kept"
-        panel(axes, found.mixture, half, drawn.name, f"{drawn.between:.1%} between modes; {lost}")
+        lost = f"{drawn.lost} lost" if drawn.lost else "none lost"
+        panel(axes, found.mixture, half, drawn.name, f"{drawn.between:.1%} between modes of {drawn.range}, {lost}")
         axes.plot(*drawn.points.T, ".", color=colour(i) if i else FAINT, markersize=2.2, alpha=0.7, zorder=2)
         _shares(axes, found, drawn, half)
 
