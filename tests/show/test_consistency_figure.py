@@ -59,11 +59,14 @@ def test_the_student_that_is_kept_is_the_last_one_that_was_measured(found):
     np.testing.assert_allclose(estimate, found.answers[-1].points[0], atol=1e-5)
 
 
-def test_the_finding_says_what_the_figures_are(found):
+def test_the_finding_says_where_the_student_is_nearer_and_where_the_teacher(found):
     teacher, last = found.answers[0], found.answers[-1]
-    words = f"says the end of the path to {last.errors[0]:.2g}, the teacher to {teacher.errors[0]:.2g}"
-    assert words in found.finding
-    assert f"largest at t = {found.times[last.errors.argmax()]:.2g}" in found.finding
+    words = f"student is {last.errors[0]:.2g} from the end of the path, the teacher's estimate {teacher.errors[0]:.2g}"
+    farther = [t for t, a, b in zip(found.times, last.errors, teacher.errors, strict=True) if a > b]
+    assert farther
+    assert found.finding.endswith(f"{words}; from t = {max(farther):.2g} on the teacher is nearer")
+    everywhere = found._replace(answers=[teacher, teacher._replace(errors=teacher.errors / 2)])
+    assert everywhere.finding.endswith("it is nearer at all levels")
 
 
 def test_document_and_table_hold_the_same_numbers(found):

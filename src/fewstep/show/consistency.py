@@ -17,7 +17,7 @@ from fewstep.distillation import Consistency
 from fewstep.distillation.consistency import NOISIEST
 from fewstep.recipes.threads import limited
 from fewstep.show.mixture import Mixture
-from fewstep.show.students import MEASURED, Setting, copied, exact_of, noise_of, roles_of, states_at
+from fewstep.show.students import MEASURED, SCHEDULE, Setting, copied, exact_of, noise_of, roles_of, states_at
 from fewstep.training import STUDENT, Roles, Seen
 from fewstep.training.draws import key_of
 from fewstep.training.levels import at_times
@@ -44,6 +44,14 @@ class Answers(NamedTuple):
     errors: Float
 
 
+class Paths(NamedTuple):
+    """Exact states (times, n, 2) at times of the flow schedule, and the data (n, 2) that they end in."""
+
+    times: Float
+    states: Tensor
+    ends: Tensor
+
+
 class ConsistencyMap(NamedTuple):
     """Exact paths and what their points are mapped to.
 
@@ -66,10 +74,13 @@ class ConsistencyMap(NamedTuple):
     def finding(self) -> str:
         """What the numbers say, in a sentence."""
         teacher, last = self.answers[0], self.answers[-1]
-        worst = self.times[int(last.errors.argmax())]
+        farther = self.times[last.errors > teacher.errors]
+        nearer = (
+            f"from t = {farther.max():.2g} on the teacher is nearer" if len(farther) else "it is nearer at all levels"
+        )
         return (
-            f"From noise a consistency student says the end of the path to {last.errors[0]:.2g}, the teacher to "
-            f"{teacher.errors[0]:.2g}; the student's error is largest at t = {worst:.2g}"
+            f"From noise a consistency student is {last.errors[0]:.2g} from the end of the path, the teacher's "
+            f"estimate {teacher.errors[0]:.2g}; {nearer}"
         )
 
     @property
@@ -147,24 +158,22 @@ def consistency(
         exact = exact_of(mixture, noise_of(MEASURED, key_of(seed, "measured") >> 1))
         least = METHOD.least / (1 + METHOD.least)  # sigma / (alpha + sigma), the time of a flow
         times = np.linspace(NOISIEST / (1 + NOISIEST), least, LEVELS)
-        path, ends = states_at(exact, times.tolist()), exact.at(0.0)
-        named = {(f"after {done:,} steps", done): network for done, network in kept.found.items()}
-        asked = {(TEACHER, None): setting.teacher, **named}
-        answers = [answered(*key, network, times, path, ends, count) for key, network in asked.items()]
+        paths = Paths(times, states_at(exact, times.tolist()), exact.at(0.0))
+        answers = [answered(TEACHER, None, setting.teacher, paths, count)]
+        for done, network in kept.found.items():
+            answers.append(answered(f"after {done:,} steps", done, network, paths, count))
         on_part(2, 2)
-    shown = path[:, :count].numpy(), ends[:count].numpy()
+    shown = paths.states[:, :count].numpy(), paths.ends[:count].numpy()
     return ConsistencyMap(mixture, count, seed, times, *shown, answers, roles[STUDENT].network)
 
 
-def answered(
-    name: str, steps: int | None, network: Network, times: Float, path: Tensor, ends: Tensor, shown: int
-) -> Answers:
-    """A network's estimates of the data at all points of paths (times, n, 2), and how far from the ends they are."""
+def answered(name: str, steps: int | None, network: Network, paths: Paths, shown: int) -> Answers:
+    """A network's estimates of the data at all points of paths, and how far from the ends they are."""
     with torch.no_grad():
         found = [
-            network.estimate(x, at_times(network.schedule, t, x))[0].double()
-            for t, x in zip(times, path.float(), strict=True)
+            network.estimate(x, at_times(SCHEDULE, t, x))[0].double()
+            for t, x in zip(paths.times, paths.states.float(), strict=True)
         ]
     estimates = torch.stack(found)
-    errors = (estimates - ends).square().sum(dim=2).mean(dim=1).sqrt()
+    errors = (estimates - paths.ends).square().sum(dim=2).mean(dim=1).sqrt()
     return Answers(name, steps, estimates[:, :shown].numpy(), errors.numpy())

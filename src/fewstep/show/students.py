@@ -250,7 +250,7 @@ def weights_file(students: Mapping[str, Network]) -> bytes:
     tensors = {
         f"{name}.{key}": tensor.detach().contiguous()
         for name, student in students.items()
-        for key, tensor in student.network.state_dict().items()
+        for key, tensor in Role(student).module.state_dict().items()
     }
     facts = {
         "students": list(students),

@@ -74,7 +74,7 @@ def _shares(axes: Axes, found: Distillation, drawn: Drawn, half: float) -> None:
     for mean, std, share in zip(found.mixture.means.numpy(), found.mixture.stds.tolist(), drawn.shares, strict=True):
         away = float(np.linalg.norm(mean)) or 1.0
         place = np.clip(mean * (1 + (3 * std + 0.25) / away), -0.9 * half, 0.9 * half)
-        axes.text(*place, f"{share:.0%}", ha="center", va="center", fontsize=7.5, color=INK, zorder=4)
+        axes.text(place[0], place[1], f"{share:.0%}", ha="center", va="center", fontsize=7.5, color=INK, zorder=4)
 
 
 def _path(axes: Axes, points: np.ndarray, ink: str) -> None:
