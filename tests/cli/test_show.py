@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from .conftest import Call
 
@@ -13,6 +14,8 @@ SMALL = {
     "trajectories": ["--samplers", "ddim,euler-a", "--nfe", 4, "--noises", 2],
     "solver-error": ["--samplers", "euler,dpmpp-2m@karras", "--nfe", "4,8", "--noises", 2],
     "schedules": ["--schedule", "flow", "--schedule", "flow:shift=3", "--grids", "karras,trailing", "--steps", 4],
+    "distillation": ["--steps", 20, "--modes", 3, "--noises", 2],
+    "consistency": ["--steps", 20, "--modes", 3, "--noises", 2],
     "ode": ["--step", 0.25, "--end", 1, "--starts", "1,2"],
     "steps": ["--samplers", "euler,unipc-2", "--error", 0.3, "--limit", 30, "--noises", 2],
 }
@@ -51,6 +54,19 @@ def test_the_same_command_writes_the_same_bytes(call: Call) -> None:
         assert call("show", "trajectories", *SMALL["trajectories"], "--output", f"{name}.svg").exit_code == 0
     assert Path("one.svg").read_bytes() == Path("two.svg").read_bytes()
     assert Path("one.json").read_bytes() == Path("two.json").read_bytes()
+
+
+@pytest.mark.parametrize(("name", "students"), [("consistency", 1), ("distillation", 7)])
+def test_students_are_written_where_that_is_asked_for(call: Call, name: str, students: int) -> None:
+    words = ["--weights", "w/s.safetensors", "--no-figure"]
+    assert call("show", name, *SMALL[name], *words).exit_code == 0
+    with safe_open("w/s.safetensors", framework="np") as file:
+        facts = json.loads(file.metadata()["show"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    assert len(facts["students"]) == students
+    for student in facts["students"]:
+        own = [tensor for key, tensor in tensors.items() if key.startswith(f"{student}.layers.")]
+        assert sum(tensor.nbytes for tensor in own) == 4 * 3562
 
 
 def test_schedules_of_one_kind_are_told_apart_by_their_parameters(call: Call) -> None:
@@ -98,6 +114,9 @@ def test_without_matplotlib_the_numbers_are_still_there(call: Call, monkeypatch:
         (["solver-error", "--nfe", "8,x"], "'x' in the list is not a number of evaluations"),
         (["solver-error", "--samplers", "dpmpp-3s", "--nfe", "1,2"], "dpmpp-3s needs more than 2"),
         (["ode", "--step", "0"], "--step"),
+        (["distillation", "--steps", "19"], "--steps"),
+        (["distillation", "--weights", "s.json"], "students are written as .safetensors, got 's.json'"),
+        (["consistency", "--noises", "9"], "--noises"),
         (["ode", "--step", "5"], "step must be from 0.0003 to 3"),
         (["ode", "--starts", "1,4"], "starts must lie between -pi and pi"),
         (["trajectories", "--output", "paths.pdf"], "a figure is written as .svg or .png"),

@@ -135,11 +135,12 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
     rows of several plans go from state to state of the trajectory), progressive (two steps become one, again and
     again), guidance (the scale becomes an input, so guided rows cost one evaluation), consistency (one estimate all
     along a trajectory), lcm (the same, of the guided teacher in steps of DDIM), reflow (a flow's own ways made
-    straight), policy (one evaluation says the data all along a row, and the teacher is asked on the way), scm
-    (consistency by its derivative along the trajectory) or meanflow (each row goes by an average velocity, for one
-    student in any number of rows); or FILE.py:CLASS, a method of your own, whose file is run. The teacher first draws
-    the pictures to learn from. Ctrl-C stops; the same command goes on to the same weights. At the end a report says how
-    near the student is to the teacher on other noise, beside the strongest samplers without training.
+    straight), dmd (drawings are to be distributed as the teacher's), add (a discriminator tells drawings from data),
+    policy (one evaluation says the data all along a row, and the teacher is asked on the way), scm (consistency by its
+    derivative along the trajectory) or meanflow (each row goes by an average velocity, for one student in any number of
+    rows); or FILE.py:CLASS, a method of your own, whose file is run. The teacher first draws the pictures to learn
+    from. Ctrl-C stops; the same command goes on to the same weights. At the end a report says how near the student is
+    to the teacher on other noise, beside the strongest samplers without training.
 
     \b
         fewstep distill regression

@@ -11,6 +11,8 @@ FIGURES = {
     "solver-error": Entry("fewstep.cli.figures", "Error against evaluations, with fitted orders."),
     "schedules": Entry("fewstep.cli.figures", "The noise schedules, and where each grid puts its steps."),
     "steps": Entry("fewstep.cli.figures", "The evaluations each strategy needs for equal error."),
+    "distillation": Entry("fewstep.cli.students", "Students of few steps: halved, straightened, matched to the data."),
+    "consistency": Entry("fewstep.cli.students", "Every point of a path mapped to its end, by a student and exactly."),
     "ode": Entry("fewstep.cli.equation", "A step size at work: Euler and Heun beside the exact path."),
 }
 
@@ -19,6 +21,6 @@ FIGURES = {
 def show() -> None:
     """Draw a picture that teaches, and write its numbers beside it (drawing needs `pip install 'fewstep[show]'`).
 
-    Samplers run on a mixture of Gaussians in the plane, whose score and flow are known exactly; `ode` is an equation of
-    one number.
+    Samplers and students run on a mixture of Gaussians in the plane, whose score and flow are known exactly; `ode` is
+    an equation of one number.
     """

@@ -1,7 +1,35 @@
-"""Pictures that teach: what samplers do on data whose score is known. The numbers here, their drawing in `draw`."""
+"""Pictures that teach: what samplers and students do on data whose score is known.
 
-from fewstep.show import convergence, data, draw, effort, levels, ode, trajectories
+The numbers are here, their drawing in `draw`.
+"""
+
+from fewstep.show import (
+    consistency,
+    convergence,
+    data,
+    distillation,
+    draw,
+    effort,
+    levels,
+    ode,
+    students,
+    trajectories,
+)
 from fewstep.show.mixture import Mixture, ring
 from fewstep.show.strategy import Strategy
 
-__all__ = ["Mixture", "Strategy", "convergence", "data", "draw", "effort", "levels", "ode", "ring", "trajectories"]
+__all__ = [
+    "Mixture",
+    "Strategy",
+    "consistency",
+    "convergence",
+    "data",
+    "distillation",
+    "draw",
+    "effort",
+    "levels",
+    "ode",
+    "ring",
+    "students",
+    "trajectories",
+]

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fewstep.core.errors import InvalidInput
+from fewstep.show.consistency import ConsistencyMap
 from fewstep.show.convergence import Convergence
+from fewstep.show.distillation import Distillation
 from fewstep.show.effort import Effort
 from fewstep.show.levels import Levels
 from fewstep.show.ode import Ode
@@ -17,7 +19,7 @@ from fewstep.show.trajectories import Trajectories
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Result = Trajectories | Convergence | Levels | Effort | Ode
+Result = Trajectories | Convergence | Levels | Effort | Ode | Distillation | ConsistencyMap
 
 SUFFIXES = (".svg", ".png")
 DPI = 110
@@ -74,4 +76,8 @@ def _figure(result: Result) -> Figure:
             from fewstep.show.draw.bars import figure_of
         case Ode():
             from fewstep.show.draw.slopes import figure_of
+        case Distillation():
+            from fewstep.show.draw.rows import figure_of
+        case ConsistencyMap():
+            from fewstep.show.draw.maps import figure_of
     return figure_of(result)  # type: ignore[arg-type]
