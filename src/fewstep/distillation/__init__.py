@@ -11,8 +11,10 @@ from fewstep.distillation.consistency import Consistency
 from fewstep.distillation.distill import Distilled, Watch, distill, forecast
 from fewstep.distillation.endpoint import Endpoint
 from fewstep.distillation.extraction import lora_of, rounded_of
+from fewstep.distillation.fine_tuning import TWIN, FineTuned, Forecasts, Watches, fine_tune, fine_tuning_forecast
 from fewstep.distillation.guidance import GuidanceInput
 from fewstep.distillation.health import Checks, Health
+from fewstep.distillation.keeping import Keep
 from fewstep.distillation.lcm import LatentConsistency
 from fewstep.distillation.lora import write_adapted
 from fewstep.distillation.own import is_path, method_class
@@ -35,13 +37,17 @@ PRESETS = {Consistency.name: consistency.PRESETS}
 __all__ = [
     "METHODS",
     "PRESETS",
+    "TWIN",
     "Adapter",
     "Checks",
     "Consistency",
     "Distilled",
     "Endpoint",
+    "FineTuned",
+    "Forecasts",
     "GuidanceInput",
     "Health",
+    "Keep",
     "LatentConsistency",
     "Measuring",
     "Phased",
@@ -52,7 +58,10 @@ __all__ = [
     "Settings",
     "Source",
     "Watch",
+    "Watches",
     "distill",
+    "fine_tune",
+    "fine_tuning_forecast",
     "forecast",
     "is_path",
     "lora_of",

@@ -23,7 +23,7 @@ from fewstep.core.plan import Plan
 from fewstep.denoise.base import Denoiser, Level
 from fewstep.distillation.recording import Recorded
 from fewstep.pipeline import Order, Pipeline
-from fewstep.pipeline.stages import Conditioned, check, denoiser_of, encode
+from fewstep.pipeline.stages import Conditioned, Encoded, check, denoiser_of, encode
 from fewstep.run.eager import NonFinite, sample
 from fewstep.run.noise import START, unit_noise
 from fewstep.training import Batch, Processes
@@ -51,16 +51,24 @@ class Teacher:
     along: tuple[float, ...] = ()
 
     @staticmethod
-    def of(pipe: Pipeline, subjects: Sequence[Any] | None, guidance: float | None, steps: int | None) -> Teacher:
+    def of(
+        pipe: Pipeline,
+        subjects: Sequence[Any] | None,
+        guidance: float | None,
+        steps: int | None,
+        plan: Plan | None = None,
+    ) -> Teacher:
         """The teacher that draws subjects, None for all of its classes.
 
-        Its plan has so many `steps` of its own sampler, or of DDIM where it is a student with a plan of its own. None
-        is that plan, or 20 steps.
+        Without a `plan` it is one of so many `steps` of its own sampler, or of DDIM where it is a student with a plan
+        of its own. None is that plan, or 20 steps.
         """
         check_subjects(pipe, subjects)
         sampling: dict[str, Any] = {"steps": USUAL_STEPS if steps is None else steps}
         if "plan" in pipe.model.recommended.get("sampling", {}):
             sampling = {} if steps is None else {"sampler": "ddim", **sampling}
+        if plan is not None:
+            sampling = {"plan": plan}
         order = pipe.order(subjects, guidance=guidance, sampling=sampling)
         if not isinstance(order.drawing.guidance.scale, float | int):
             raise InvalidInput("a teacher's guidance is one scale for all of its rows: give a number")
@@ -131,7 +139,11 @@ class Conditions:
 
     def of(self, numbers: Sequence[int]) -> Conditioned:
         """Those of some samples, whose subjects come in turn, where the network is."""
-        return Conditioned.of(self.model, [self.each[number % len(self.each)] for number in numbers])
+        return Conditioned.of(self.model, [self.told(number) for number in numbers])
+
+    def told(self, number: int) -> Encoded:
+        """That of a sample."""
+        return self.each[number % len(self.each)]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,319 @@
+"""A student of few steps that learns new pictures and stays one.
+
+The loss of training on data teaches a network the mean of all that a noisy state may come from. A student of few steps
+answers with one picture of these, so that loss undoes it. Here its teacher learns the new pictures, by that loss, which
+suits it: the twin. Then the student learns by the method that made it, from what two teachers draw: the twin of the new
+subjects, and the teacher itself of those that it is to keep. What the twin forgot of these is learned by nobody.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from fewstep.core.plan import Plan
+from fewstep.data import Source, Tolerant, open_data
+from fewstep.denoise.convert import Network
+from fewstep.distillation import pairs as drawing
+from fewstep.distillation import student as files
+from fewstep.distillation.beginning import Beginning
+from fewstep.distillation.both import Both
+from fewstep.distillation.judge import Interval, by_student, ratio
+from fewstep.distillation.keeping import Keep, Learner, kept_subjects, new_subjects
+from fewstep.distillation.pairs import Pairs, Teacher
+from fewstep.files import write_whole
+from fewstep.measure.distance import squares
+from fewstep.models import copies
+from fewstep.pipeline import Pipeline, load
+from fewstep.training import (
+    LATEST,
+    STATES,
+    STUDENT,
+    Denoising,
+    Forecast,
+    Logger,
+    Place,
+    Processes,
+    Progress,
+    Role,
+    Run,
+    Settings,
+    Watching,
+    forecast_of,
+    forecast_on,
+    student_of,
+    train,
+    train_on,
+)
+from fewstep.training.adapter import merged
+from fewstep.training.sheets import MOST, SHEETS, Sheets, by_order
+
+TWIN, REPORT = "twin", "report.json"
+HELD_OUT, KEPT = 10**8, 5 * 10**8
+"""Numbers of pairs begin here: of those that no training sees, and of what is kept."""
+MEASURED = 64
+"""Pairs of what is new, and as many of what is kept, that the report is of."""
+
+
+class Watches(NamedTuple):
+    """Who is told how it goes on.
+
+    Attributes:
+        twin: of the training of the twin. Its forecast is not asked.
+        pairs: of trajectories, (done, of); `training`: of the student's own training.
+        forecast: what both trainings need, before the first; a run that surely does not fit into memory is refused
+            then. None does not ask.
+        loggers, sheets: of the student's training, as in `Watching`.
+    """
+
+    twin: Watching = Watching()
+    pairs: Callable[[int, int], None] = lambda done, of: None
+    training: Callable[[Progress], None] = lambda now: None
+    forecast: Callable[[Forecasts], None] | None = None
+    loggers: Sequence[Logger] = ()
+    sheets: int = 0
+
+
+class Forecasts(NamedTuple):
+    """What the two trainings need, which run one after the other."""
+
+    twin: Forecast
+    student: Forecast
+
+    @property
+    def seconds(self) -> float | None:
+        """Of both, with their pictures; None where the steps of one do not fit into memory."""
+        each = [self.twin.seconds, self.student.seconds]
+        return None if None in each else sum(one for one in each if one is not None)
+
+    def check(self) -> None:
+        """Raise `InvalidInput` where one surely does not fit."""
+        self.twin.check()
+        self.student.check()
+
+
+class FineTuned(NamedTuple):
+    """A student that learned something new.
+
+    Attributes:
+        path: where it lies; `twin`: its teacher that learned the same, an ordinary model of many steps.
+        kept: how many times as far the student is now from its teacher's pictures of what it keeps as it was, by the
+            typical error on held-out noise; `new`: the same to the twin's pictures of what is new.
+        lost: why some samples could not be read, by number; `lora`: the LoRA of the student alone, if any.
+    """
+
+    pipe: Pipeline
+    path: Path
+    twin: Path
+    kept: Interval
+    new: Interval
+    lost: dict[int, str]
+    lora: Path | None = None
+
+
+def fine_tune(
+    data: str | os.PathLike[str] | Source,
+    student: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    keep: Keep | None = None,
+    method: Denoising | None = None,
+    settings: Settings | None = None,
+    mirror: bool = False,
+    place: Place | None = None,
+    watch: Watches | None = None,
+) -> FineTuned:
+    """Train a student of few steps on new pictures, while it keeps its plans and what it draws of other things.
+
+    In `folder` there are the twin's training in `twin`, trajectories in `pairs`, states and log of the student, and in
+    the end `report.json` and the student, `student` or `student.safetensors`. Interrupt it in any way: the same call
+    goes on, to the same bits.
+
+    Args:
+        data: see `fewstep.data.open_data`.
+        student: by phased, endpoint or regression; a shipped one, such as scenes-turbo, or that of `fewstep distill`.
+        keep: what it keeps, and how it learns; of a model that draws from words the prompts to keep have to be named.
+        method, settings, mirror: of the twin's training, as for `fewstep.training.train_on`. With an adapter twin and
+            student learn a LoRA.
+
+    Raises:
+        InvalidInput: the model is not such a student, the data do not fit it, nothing is kept, the folder belongs to
+            another run, or a run does not fit into memory.
+        Diverged: a loss is not finite.
+        OSError: a file cannot be written; what was written before stays.
+    """
+    source = Tolerant(open_data(data))
+    work, watch = Work.of(source, student, Path(folder), keep, settings, place), watch or Watches()
+    arguments: dict[str, Any] = {"method": method, "settings": settings, "mirror": mirror, "place": place}
+    if watch.forecast is not None and not (work.folder / TWIN / STATES / LATEST).is_file():
+        needed = work.forecasts(data, arguments)
+        if work.processes.main:
+            watch.forecast(needed)
+        needed.check()
+    trained = train_on(data, work.learner.teacher, work.folder / TWIN, **arguments, watch=watch.twin)
+    twin = work.twin(trained.pipe)
+    run = work.run(work.drawn(twin, watch.pairs))
+    looks = [work.sheets(watch.sheets)] if watch.sheets and work.processes.main else []
+    train(run._replace(looks=looks, loggers=watch.loggers), watch.training)
+    kept, new = work.processes.on_main(lambda: work.finish(run, twin, trained.path))
+    target, apart = files.target_of(work.folder, work.origin), copies.lora_of(work.folder)
+    pipe = load(target, device=work.place.here)
+    return FineTuned(pipe, target, trained.path, kept, new, trained.lost, apart if apart.is_file() else None)
+
+
+def fine_tuning_forecast(
+    data: str | os.PathLike[str] | Source,
+    student: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    keep: Keep | None = None,
+    method: Denoising | None = None,
+    settings: Settings | None = None,
+    mirror: bool = False,
+    place: Place | None = None,
+) -> Forecasts:
+    """What `fine_tune` with the same arguments would need: nothing is encoded, drawn, trained or written.
+
+    Raises `InvalidInput` as `fine_tune`.
+    """
+    work = Work.of(Tolerant(open_data(data)), student, Path(folder), keep, settings, place)
+    return work.forecasts(data, {"method": method, "settings": settings, "mirror": mirror, "place": place})
+
+
+class Work(NamedTuple):
+    """What is to be done, checked.
+
+    Attributes:
+        settings: of the student's own training.
+        origin: the files of the teacher; `teacher`: as it draws what is kept; `new`: subjects of the new pictures.
+    """
+
+    learner: Learner
+    keep: Keep
+    folder: Path
+    settings: Settings
+    place: Place
+    processes: Processes
+    origin: Path
+    teacher: Teacher
+    new: list[Any]
+
+    @staticmethod
+    def of(
+        source: Source,
+        student: str | os.PathLike[str],
+        folder: Path,
+        keep: Keep | None,
+        settings: Settings | None,
+        place: Place | None,
+    ) -> Work:
+        """Load student and teacher. Raises `InvalidInput` where anything does not fit."""
+        keep, place = keep or Keep(), place or Place()
+        settings = keep.settings or settings or Settings()
+        processes = Processes.joined(place)
+        processes.share(settings.batch, settings.accumulate)
+        learner = Learner.of(student, keep, place.here)
+        origin = files.source_of(learner.teacher)
+        pipe = load(learner.teacher, device=place.here)
+        beginning = Beginning.of(student, pipe.model)
+        beginning.put(Role(pipe.model.denoiser()))  # which refuses another network
+        pipe = load(learner.teacher, device=place.here)
+        new = new_subjects(source, keep.count)
+        teacher = learner.drawing(pipe, kept_subjects(keep, pipe, new), keep.teacher_steps)
+        return Work(learner, keep, folder, settings, place, processes, origin, teacher, new)
+
+    def twin(self, pipe: Pipeline) -> Teacher:
+        """The twin as it draws what is new: by the plan of the teacher, whatever else it recommends."""
+        return self.learner.drawing(pipe, self.new, None, self.teacher.order.plan)
+
+    @property
+    def batch(self) -> int:
+        """Pictures that are drawn at once."""
+        return min(self.settings.batch, 256)
+
+    def pairs(self, teacher: Teacher, first: int, count: int, watch: Callable[[int, int], None]) -> Pairs:
+        """So many trajectories with the numbers from `first`."""
+        folder = self.folder / "pairs"
+        return drawing.drawn(teacher, count, folder, first, self.batch, watch, self.processes)
+
+    def drawn(self, twin: Teacher, watch: Callable[[int, int], None]) -> Both:
+        """What both teachers draw for the student to learn from."""
+        count = self.keep.count
+
+        def then(done: int, of: int) -> None:
+            watch(count + done, 2 * count)
+
+        new = self.pairs(twin, 0, count, lambda done, of: watch(done, 2 * count))
+        return Both(self.learner.pipe.model, new, self.pairs(self.teacher, KEPT, count, then))
+
+    def role(self) -> Role:
+        """The student, or a low-rank change of it."""
+        network, adapter = self.learner.pipe.model.denoiser(), self.settings.adapter
+        if adapter is not None:
+            return student_of(network, adapter=adapter, seed=self.settings.seed)[STUDENT]
+        role = Role(network)
+        role.module.requires_grad_(True).train()
+        return role
+
+    def run(self, data: Both) -> Run:
+        """The student's training."""
+        identity = {"begins": self.learner.pipe.model.digest}
+        return Run(self.learner.method, {STUDENT: self.role()}, data, self.settings, self.folder, identity, self.place)
+
+    def sheets(self, every: int) -> Sheets:
+        """Pictures of what is new and of what is kept, as the student draws if asked no more."""
+        some = MOST // 2
+        pipe, kept = self.learner.pipe, self.teacher.order.drawing.subjects
+        subjects = [*self.new[:some], *kept[:some]]
+        order = pipe.order(subjects, seed=0, batch=min(self.batch, len(subjects)))
+        return Sheets(by_order(pipe.model, order), pipe.model.codec.value_range, self.folder / SHEETS, every)
+
+    def forecasts(self, data: Any, arguments: dict[str, Any]) -> Forecasts:
+        """What both trainings need."""
+        twin = forecast_on(data, self.learner.teacher, self.folder / TWIN, **arguments)
+        return Forecasts(twin, self.processes.on_main(self.forecast))
+
+    def forecast(self) -> Forecast:
+        """What the student's training needs, by trial steps on pictures of noise."""
+        new = self.twin(load(self.learner.teacher, device=self.place.here))  # which the twin is as large as
+        count = 2 * (self.keep.count + MEASURED)
+        blank, kept = (drawing.blank(teacher, self.keep.count) for teacher in (new, self.teacher))
+        run = self.run(Both(self.learner.pipe.model, blank, kept))
+        one = drawing.seconds_of(self.teacher, kept, self.batch)
+        return forecast_of(run, self.processes, drawing.bytes_of(self.teacher, count), one * count)
+
+    def measured(self, network: Network, twin: Teacher) -> tuple[Interval, Interval]:
+        """How many times as far a student is from the pictures of what is kept, and of what is new, as it was."""
+        before = load(self.learner.student, device=self.place.here).model.denoiser()
+        found = []
+        for teacher, first in ((self.teacher, HELD_OUT + KEPT), (twin, HELD_OUT)):
+            held_out = self.pairs(teacher, first, MEASURED, lambda done, of: None)
+            now, then = (errors(each, self.learner.plans[0], held_out) for each in (network, before))
+            found.append(ratio(now, then))
+        return found[0], found[1]
+
+    def finish(self, run: Run, twin: Teacher, path: Path) -> tuple[Interval, Interval]:
+        """Write the student and its report; `path`: where the twin lies."""
+        role = run.roles[STUDENT]
+        module = role.module.eval().requires_grad_(False)
+        kept, new = self.measured(role.network, twin)
+        if run.settings.adapter is not None:
+            module, changes = merged(module)
+            copies.write_lora(self.folder, self.origin, changes)
+        of = {"teacher": str(path), "guidance": self.learner.guidance, "step": run.settings.steps}
+        target = files.target_of(self.folder, self.origin)
+        files.write(target, self.origin, module, self.learner.plans, {"student": of, **run.known_as})
+        report = {"kept": kept._asdict(), "new": new._asdict(), "pairs": MEASURED}
+        write_whole(self.folder / REPORT, json.dumps(report, indent=1).encode())
+        return kept, new
+
+
+def errors(network: Network, plan: Plan, held_out: Pairs) -> Tensor:
+    """(n,) mean squared differences of what a plan makes of the noise of some pairs to their pictures."""
+    everything = range(held_out.count)
+    return squares(by_student(network, plan, held_out)(everything), held_out.states(everything))
