@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,7 +150,7 @@ def fine_tune(
     """
     source = Tolerant(open_data(data))
     work, watch = Work.of(source, student, Path(folder), keep, settings, place), watch or Watches()
-    arguments: dict[str, Any] = {"method": method, "settings": settings, "mirror": mirror, "place": place}
+    arguments = work.arguments(method, settings, mirror, place)
     if watch.forecast is not None and not (work.folder / TWIN / STATES / LATEST).is_file():
         needed = work.forecasts(data, arguments)
         if work.processes.main:
@@ -182,7 +183,7 @@ def fine_tuning_forecast(
     Raises `InvalidInput` as `fine_tune`.
     """
     work = Work.of(Tolerant(open_data(data)), student, Path(folder), keep, settings, place)
-    return work.forecasts(data, {"method": method, "settings": settings, "mirror": mirror, "place": place})
+    return work.forecasts(data, work.arguments(method, settings, mirror, place))
 
 
 class Work(NamedTuple):
@@ -226,6 +227,15 @@ class Work(NamedTuple):
         new = new_subjects(source, keep.count)
         teacher = learner.drawing(pipe, kept_subjects(keep, pipe, new), keep.teacher_steps)
         return Work(learner, keep, folder, settings, place, processes, origin, teacher, new)
+
+    def arguments(
+        self, method: Denoising | None, settings: Settings | None, mirror: bool, place: Place | None
+    ) -> dict[str, Any]:
+        """Of the twin's training. It recommends what the teacher draws by, where nothing else is asked for."""
+        method, recipe = method or Denoising(), self.teacher.order.plan.recipe
+        if (method.sampler, method.grid) == (None, None) and recipe.grid != "times":
+            method = replace(method, sampler=recipe.sampler, grid=recipe.grid)
+        return {"method": method, "settings": settings, "mirror": mirror, "place": place}
 
     def twin(self, pipe: Pipeline) -> Teacher:
         """The twin as it draws what is new: by the plan of the teacher, whatever else it recommends."""
