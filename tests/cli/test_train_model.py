@@ -186,7 +186,7 @@ def test_a_student_keeps_its_steps(call: Call, here: Path, student: Path) -> Non
     assert done.exit_code == 0, done.output
     assert done.stdout == "runs/new/student.safetensors\n"
     assert "For its teacher it needs 4 pictures" in done.stderr
-    assert "For the student it needs 16 pictures" in done.stderr
+    assert "For the student it needs 8 pictures" in done.stderr
     assert "Its error in what it keeps is " in done.stderr
     drawn = json.loads(call("generate", "runs/new/student.safetensors", "--labels", "2", "--json").stdout)
     assert drawn["nfe"] == 2

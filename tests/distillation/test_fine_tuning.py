@@ -31,10 +31,12 @@ from fewstep.distillation import (
     fine_tuning_forecast,
 )
 from fewstep.distillation import pairs as pairs_of
-from fewstep.distillation.both import Both
-from fewstep.distillation.pairs import Pairs, Teacher
+from fewstep.distillation.keeping import method_of
+from fewstep.distillation.pairs import Conditions, Teacher
+from fewstep.distillation.recording import Recorded
+from fewstep.distillation.steadfast import Both, Steadfast
 from fewstep.models import learned_plans
-from fewstep.training import Progress, Watching, train_on
+from fewstep.training import STUDENT, TEACHER, Draws, Progress, Watching, train_on
 from models import tiny
 
 METHOD = Phased(plans=(2, 1), levels=4)
@@ -117,16 +119,22 @@ def test_a_student_learns_what_is_new_and_keeps_the_rest_which_plain_training_lo
     assert report["kept"]["value"] == found.kept.value
 
 
-@pytest.mark.parametrize("fault", ["the twin draws what is kept", "nothing is kept"])
+@pytest.mark.parametrize("fault", ["nothing is kept", "other samples", "its own answers"])
 def test_a_fault_loses_it(fault: str, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def both(model: Any, first: Pairs, second: Pairs) -> Both:
-        twin = first.teacher
-        kept = Teacher.of(twin.pipe, SUBJECTS, twin.guidance, None, twin.order.plan).keeping(twin.along)
-        others = pairs_of.drawn(kept, second.count, tmp_path / "others", second.first)
-        return Both(model, first, first if fault == "nothing is kept" else others)
+    inner, losses = Steadfast.answers, Steadfast.losses
 
-    monkeypatch.setattr(fine_tuning, "Both", both)
-    found = place.tuned(tmp_path / "run")
+    def answers(self: Steadfast, *given: Any) -> Any:
+        places, times, x, aim = inner(self, *given)
+        return places, times, x, aim.roll(1, 0)
+
+    def own(self: Steadfast, roles: Any, *given: Any) -> Any:
+        return losses(self, {**roles, TEACHER: roles[STUDENT]}, *given)
+
+    if fault == "other samples":
+        monkeypatch.setattr(Steadfast, "answers", answers)
+    elif fault == "its own answers":
+        monkeypatch.setattr(Steadfast, "losses", own)
+    found = place.tuned(tmp_path / "run", keep=replace(place.keep, weight=1e-9 if fault == "nothing is kept" else 1.0))
     assert far(place, found.path) > 1.5
     assert found.kept.value > 1.5
 
@@ -214,25 +222,34 @@ def test_a_lora_is_all_that_changes(place: Place, tmp_path: Path) -> None:
     assert values[1] < 1e-3 * values[0]
 
 
-def test_a_sample_of_both_is_that_of_its_teacher(place: Place, tmp_path: Path) -> None:
+def test_what_is_kept_are_states_and_answers_of_the_student_along_its_plans(place: Place) -> None:
+    network, kept = fs.load(place.student).model.denoiser(), {"label": torch.arange(12) % 2}
+    steadfast, draws = Steadfast(method_of(place.student), (2, 1)), Draws(0, 5, range(12), range(12), 12)
+    noise = draws.normal("kept", (1, 4, 4))
+    places, times, states, answers = steadfast.answers(network, kept, noise, draws)
+    assert sorted(places) == list(range(12))
+    two, one = (method_of(place.student).plan(network, rows) for rows in (2, 1))
+    counts = {time: times.count(time) for time in times}
+    assert counts == {two.rows[0].t: 3, two.rows[1].t: 3, one.rows[0].t: 6}
+    for at, time, state, answer in zip(places, times, states, answers, strict=True):
+        plan = one if time == one.rows[0].t else two
+        way = Recorded(network.given({"label": kept["label"][at : at + 1]}))
+        fs.sample(plan, way, start=noise[at : at + 1] * plan.entry[1])
+        row = [each.t for each in plan.rows].index(time)
+        assert torch.allclose(state, way.states[row][0], atol=1e-5)
+        assert torch.allclose(answer, way.answers[row][0], atol=1e-5)
+
+
+def test_every_new_pair_and_everything_that_is_kept_is_met(place: Place, tmp_path: Path) -> None:
     pipe = fs.load(place.teacher)
-    teachers = [Teacher.of(pipe, subjects, 2.0, 8) for subjects in ([2], [0, 1])]
-    times = [row.t for row in teachers[0].order.plan.rows][:2]
-    parts = [
-        pairs_of.drawn(teacher.keeping(times), count, tmp_path / str(count), first)
-        for teacher, count, first in zip(teachers, (4, 6), (0, 500), strict=True)
-    ]
-    both = Both(pipe.model, parts[0], parts[1]).batch([3, 4, 9])
-    for place_, (pairs, number) in enumerate([(parts[0], 3), (parts[1], 0), (parts[1], 5)]):
-        one = pairs.batch([number])
-        assert torch.equal(both.data[place_], one.data[0])
-        assert one.noise is not None
-        assert both.noise is not None
-        assert torch.equal(both.noise[place_], one.noise[0])
-        assert one.along is not None
-        assert both.along is not None
-        assert torch.equal(both.along[place_], one.along[0])
-        assert both.condition["label"][place_] == one.condition["label"][0]
+    new, kept = (Teacher.of(pipe, subjects, 2.0, 8) for subjects in ([2], [0, 1, 0, 1, 1]))
+    both = Both(pairs_of.drawn(new, 2, tmp_path), Conditions(kept))
+    assert both.count == 6
+    batch = both.batch(range(6))
+    assert torch.equal(batch.data[:2], batch.data[2:4])
+    assert batch.condition["label"].tolist() == [2] * 6
+    assert batch.kept["label"].tolist() == [0, 1, 0, 1, 1, 0]
+    assert both.identity["kept"].startswith("5, ")
 
 
 def test_a_forecast_is_of_both_trainings_and_writes_nothing(place: Place, tmp_path: Path) -> None:
@@ -240,8 +257,8 @@ def test_a_forecast_is_of_both_trainings_and_writes_nothing(place: Place, tmp_pa
     keep = replace(place.keep, settings=own)
     found = fine_tuning_forecast(place.data, place.student, tmp_path / "run", keep=keep, settings=SHORT)
     assert (found.twin.samples, found.twin.steps, found.twin.batch) == (8, 4, 4)
-    assert (found.student.samples, found.student.steps, found.student.batch) == (128, 10, 8)
-    assert found.student.data_bytes == 2 * (64 + 64) * 16 * (4 + 2 * 4)
+    assert (found.student.samples, found.student.steps, found.student.batch) == (64, 10, 8)
+    assert found.student.data_bytes == (64 + 2 * 64) * 16 * (4 + 2 * 4)
     assert found.twin.seconds is not None
     assert found.student.seconds is not None
     assert found.seconds == found.twin.seconds + found.student.seconds

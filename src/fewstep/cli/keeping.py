@@ -17,7 +17,7 @@ from fewstep.cli.output import note, progress, show_json, show_table, waiting
 from fewstep.core import InvalidInput
 
 PAIRS = 2048
-OWN = ("kept", "pairs", "teacher", "teacher_steps", "distill_steps", "distill_rate")
+OWN = ("kept", "pairs", "teacher", "teacher_steps", "distill_steps", "distill_rate", "keep_weight")
 """Options that --keep-steps alone has a use for."""
 OPTIONS = several(
     option(
@@ -40,7 +40,7 @@ OPTIONS = several(
         type=click.IntRange(1),
         usual=f"{PAIRS}",
         heading=KEEPING,
-        help="Pictures that its teacher draws of what is kept, and as many of what is new, to learn from.",
+        help="Pictures that its teacher draws of what it learned, to learn from.",
     ),
     option(
         "--teacher",
@@ -70,6 +70,13 @@ OPTIONS = several(
         heading=KEEPING,
         help="Learning rate of the student at its peak.",
     ),
+    option(
+        "--keep-weight",
+        type=click.FloatRange(0, min_open=True),
+        usual="1",
+        heading=KEEPING,
+        help="How much what it keeps counts, beside what is new.",
+    ),
 )
 """Adds all of them."""
 
@@ -95,6 +102,7 @@ def keep_of(given: Mapping[str, Any], how: fs.training.Settings) -> fs.distillat
         given["teacher"],
         given["teacher_steps"],
         replace(how, **{name: value for name, value in own.items() if value is not None}),
+        given["keep_weight"] or 1.0,
     )
 
 
@@ -110,7 +118,7 @@ def run(
         return
     own = keep.settings or how
     note(
-        f"Its teacher learns the pictures for {how.steps} steps of {how.batch}, both draw {keep.count} pictures, and "
+        f"Its teacher learns the pictures for {how.steps} steps of {how.batch} and draws {keep.count} of its own, and "
         f"the student learns from them for {own.steps} steps. Ctrl-C stops; the same command goes on"
     )
     twin = folder / fs.distillation.TWIN
@@ -139,7 +147,7 @@ def encoding(bar: Callable[..., None], done: int, of: int) -> None:
 
 def drawing(bar: Callable[..., None], done: int, of: int) -> None:
     """Show how many pictures are drawn."""
-    bar(done, of=of, words="drawing with both teachers")
+    bar(done, of=of, words="drawing with its teacher")
 
 
 def parts(found: fs.distillation.Forecasts) -> list[tuple[str, fs.training.Forecast, str]]:

@@ -2,8 +2,8 @@
 
 The loss of training on data teaches a network the mean of all that a noisy state may come from. A student of few steps
 answers with one picture of these, so that loss undoes it. Here its teacher learns the new pictures, by that loss, which
-suits it: the twin. Then the student learns by the method that made it, from what two teachers draw: the twin of the new
-subjects, and the teacher itself of those that it is to keep. What the twin forgot of these is learned by nobody.
+suits it: the twin. Then the student learns from what the twin draws of the new subjects, by the method that made it,
+and beside that to answer as before on those that it is to keep. What the twin forgot of these it never learns.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,10 +23,10 @@ from fewstep.denoise.convert import Network
 from fewstep.distillation import pairs as drawing
 from fewstep.distillation import student as files
 from fewstep.distillation.beginning import Beginning
-from fewstep.distillation.both import Both
 from fewstep.distillation.judge import Interval, by_student, ratio
 from fewstep.distillation.keeping import Keep, Learner, kept_subjects, new_subjects
-from fewstep.distillation.pairs import Pairs, Teacher
+from fewstep.distillation.pairs import Conditions, Pairs, Teacher
+from fewstep.distillation.steadfast import Both, Steadfast
 from fewstep.files import write_whole
 from fewstep.measure.distance import squares
 from fewstep.models import copies
@@ -66,7 +66,7 @@ class Watches(NamedTuple):
 
     Attributes:
         twin: of the training of the twin. Its forecast is not asked.
-        pairs: of trajectories, (done, of); `training`: of the student's own training.
+        pairs: of the twin's trajectories, (done, of); `training`: of the student's own training.
         forecast: what both trainings need, before the first; a run that surely does not fit into memory is refused
             then. None does not ask.
         loggers, sheets: of the student's training, as in `Watching`.
@@ -131,9 +131,9 @@ def fine_tune(
 ) -> FineTuned:
     """Train a student of few steps on new pictures, while it keeps its plans and what it draws of other things.
 
-    In `folder` there are the twin's training in `twin`, trajectories in `pairs`, states and log of the student, and in
-    the end `report.json` and the student, `student` or `student.safetensors`. Interrupt it in any way: the same call
-    goes on, to the same bits.
+    In `folder` there are the twin's training in `twin`, its trajectories in `pairs`, states and log of the student, and
+    in the end `report.json` and the student, `student` or `student.safetensors`. Interrupt it in any way: the same
+    call goes on, to the same bits.
 
     Args:
         data: see `fewstep.data.open_data`.
@@ -158,7 +158,7 @@ def fine_tune(
         needed.check()
     trained = train_on(data, work.learner.teacher, work.folder / TWIN, **arguments, watch=watch.twin)
     twin = work.twin(trained.pipe)
-    run = work.run(work.drawn(twin, watch.pairs))
+    run = work.run(work.data(work.pairs(twin, 0, work.keep.count, watch.pairs)))
     looks = [work.sheets(watch.sheets)] if watch.sheets and work.processes.main else []
     train(run._replace(looks=looks, loggers=watch.loggers), watch.training)
     kept, new = work.processes.on_main(lambda: work.finish(run, twin, trained.path))
@@ -251,29 +251,18 @@ class Work(NamedTuple):
         folder = self.folder / "pairs"
         return drawing.drawn(teacher, count, folder, first, self.batch, watch, self.processes)
 
-    def drawn(self, twin: Teacher, watch: Callable[[int, int], None]) -> Both:
-        """What both teachers draw for the student to learn from."""
-        count = self.keep.count
-
-        def then(done: int, of: int) -> None:
-            watch(count + done, 2 * count)
-
-        new = self.pairs(twin, 0, count, lambda done, of: watch(done, 2 * count))
-        return Both(self.learner.pipe.model, new, self.pairs(self.teacher, KEPT, count, then))
-
-    def role(self) -> Role:
-        """The student, or a low-rank change of it."""
-        network, adapter = self.learner.pipe.model.denoiser(), self.settings.adapter
-        if adapter is not None:
-            return student_of(network, adapter=adapter, seed=self.settings.seed)[STUDENT]
-        role = Role(network)
-        role.module.requires_grad_(True).train()
-        return role
+    def data(self, new: Pairs) -> Both:
+        """What the student learns from, of the twin's trajectories and of subjects that it keeps."""
+        return Both(new, Conditions(self.teacher))
 
     def run(self, data: Both) -> Run:
         """The student's training."""
-        identity = {"begins": self.learner.pipe.model.digest}
-        return Run(self.learner.method, {STUDENT: self.role()}, data, self.settings, self.folder, identity, self.place)
+        model, settings, method = self.learner.pipe.model, self.settings, self.learner.method
+        roles = student_of(model.denoiser(), adapter=settings.adapter, seed=settings.seed)
+        rows = tuple(len(plan.rows) for plan in self.learner.plans)
+        steadfast = Steadfast(method, rows, self.keep.weight)
+        identity = {"begins": model.digest, "of": {"name": method.name}}
+        return Run(steadfast, roles, data, settings, self.folder, identity, self.place)
 
     def sheets(self, every: int) -> Sheets:
         """Pictures of what is new and of what is kept, as the student draws if asked no more."""
@@ -291,11 +280,10 @@ class Work(NamedTuple):
     def forecast(self) -> Forecast:
         """What the student's training needs, by trial steps on pictures of noise."""
         new = self.twin(load(self.learner.teacher, device=self.place.here))  # which the twin is as large as
-        count = 2 * (self.keep.count + MEASURED)
-        blank, kept = (drawing.blank(teacher, self.keep.count) for teacher in (new, self.teacher))
-        run = self.run(Both(self.learner.pipe.model, blank, kept))
-        one = drawing.seconds_of(self.teacher, kept, self.batch)
-        return forecast_of(run, self.processes, drawing.bytes_of(self.teacher, count), one * count)
+        count, blank = self.keep.count + 2 * MEASURED, drawing.blank(new, self.keep.count)
+        run = self.run(self.data(blank))
+        one = drawing.seconds_of(new, blank, self.batch)
+        return forecast_of(run, self.processes, drawing.bytes_of(new, count), one * count)
 
     def measured(self, network: Network, twin: Teacher) -> tuple[Interval, Interval]:
         """How many times as far a student is from the pictures of what is kept, and of what is new, as it was."""
@@ -316,8 +304,10 @@ class Work(NamedTuple):
             module, changes = merged(module)
             copies.write_lora(self.folder, self.origin, changes)
         of = {"teacher": str(path), "guidance": self.learner.guidance, "step": run.settings.steps}
+        method: Any = self.learner.method
+        facts = {**run.known_as, "student": of, "method": {"name": method.name, **asdict(method)}}
         target = files.target_of(self.folder, self.origin)
-        files.write(target, self.origin, module, self.learner.plans, {"student": of, **run.known_as})
+        files.write(target, self.origin, module, self.learner.plans, facts)
         report = {"kept": kept._asdict(), "new": new._asdict(), "pairs": MEASURED}
         write_whole(self.folder / REPORT, json.dumps(report, indent=1).encode())
         return kept, new

@@ -1,11 +1,12 @@
 """A student of few steps that is to learn something new: how it was made, and what it is to keep.
 
 What it is trained with again is the method that made it, which its files name with all settings, so its plans stay as
-they are. That has to be a method which learns from what a teacher drew, as then two teachers can draw for it.
+they are. That has to be a method which learns from what a teacher drew, and from nothing else.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,11 +38,12 @@ class Keep:
     Attributes:
         subjects: prompts or labels that it is to go on drawing as it does, none of them those of the new pictures;
             None are the classes that the new pictures do not show, of a model that draws classes.
-        count: trajectories of the new subjects, and as many of those that it keeps.
+        count: trajectories of the new subjects that it learns from.
         teacher: the model that the student was distilled from; None is the one that its files name.
         teacher_steps: of the sampler that draws the trajectories; None are as many as the student's method has levels,
             or 20 where it has none.
         settings: of the student's own training; None are those of the teacher's.
+        weight: of what is kept, beside what is new.
     """
 
     subjects: Sequence[Any] | None = None
@@ -49,11 +51,14 @@ class Keep:
     teacher: str | os.PathLike[str] | None = None
     teacher_steps: int | None = None
     settings: Settings | None = None
+    weight: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value in (("count", self.count), ("teacher_steps", self.teacher_steps)):
             if (type(value) is not int or value < 1) and (name, value) != ("teacher_steps", None):
                 raise InvalidInput(f"{name} must be a whole number of at least 1, got {value!r}")
+        if isinstance(self.weight, bool) or not isinstance(self.weight, int | float) or not 0 < self.weight < math.inf:
+            raise InvalidInput(f"weight, of what is kept, must be a number above 0, got {self.weight!r}")
 
 
 class Learner(NamedTuple):

@@ -23,7 +23,7 @@ from fewstep.core.plan import Plan
 from fewstep.denoise.base import Denoiser, Level
 from fewstep.distillation.recording import Recorded
 from fewstep.pipeline import Order, Pipeline
-from fewstep.pipeline.stages import Conditioned, Encoded, check, denoiser_of, encode
+from fewstep.pipeline.stages import Conditioned, check, denoiser_of, encode
 from fewstep.run.eager import NonFinite, sample
 from fewstep.run.noise import START, unit_noise
 from fewstep.training import Batch, Processes
@@ -129,7 +129,7 @@ class Conditions:
     """The conditions of the subjects, each encoded once and kept on the host."""
 
     def __init__(self, teacher: Teacher) -> None:
-        self.model = teacher.pipe.model
+        self.model, self.subjects = teacher.pipe.model, list(teacher.order.drawing.subjects)
         self.each = encode(self.model, list(teacher.order.drawing.each))
 
     @property
@@ -139,11 +139,7 @@ class Conditions:
 
     def of(self, numbers: Sequence[int]) -> Conditioned:
         """Those of some samples, whose subjects come in turn, where the network is."""
-        return Conditioned.of(self.model, [self.told(number) for number in numbers])
-
-    def told(self, number: int) -> Encoded:
-        """That of a sample."""
-        return self.each[number % len(self.each)]
+        return Conditioned.of(self.model, [self.each[number % len(self.each)] for number in numbers])
 
 
 @dataclass(frozen=True, eq=False)
