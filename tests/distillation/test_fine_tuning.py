@@ -27,8 +27,8 @@ from fewstep.distillation import (
     Source,
     Watches,
     fine_tune,
-    fine_tuning,
     fine_tuning_forecast,
+    fine_tuning_work,
 )
 from fewstep.distillation import pairs as pairs_of
 from fewstep.distillation.keeping import method_of
@@ -187,7 +187,7 @@ def killed(place: Place, folder: Path, part: str, monkeypatch: pytest.MonkeyPatc
 
     with monkeypatch.context() as patched:
         if part == "the writing":
-            patched.setattr(fine_tuning.files, "write", failing)
+            patched.setattr(fine_tuning_work.files, "write", failing)
         with pytest.raises(Kill):
             place.tuned(folder, SHORT, watch=PARTS.get(part, Watches()))
 

@@ -118,7 +118,8 @@ class Steadfast:
         places, times, x, aim = self.answers(roles[TEACHER].network, batch.kept, noise, draws)
         condition = chosen(batch.kept, places)
         estimate = network.given(condition).estimate(x, at_times(schedule_of(network), times, x))[0]
-        yield Loss(STUDENT, self.weight * (estimate - aim).square().mean())
+        value = (estimate - aim).square().mean()
+        yield Loss(STUDENT, self.weight * value, {"kept": float(value.detach())})
 
     @torch.no_grad()
     def answers(
