@@ -136,9 +136,10 @@ def fine_tune(
     trained = train_on(data, work.learner.teacher, work.folder / TWIN, **arguments, watch=watch.twin)
     twin = work.twin(trained.pipe)
     run = work.run(work.data(work.pairs(twin, 0, work.keep.count, watch.pairs)))
+    held_out = work.held_out(twin)
     looks = [work.sheets(watch.sheets)] if watch.sheets and work.processes.main else []
     train(run._replace(looks=looks, loggers=watch.loggers), watch.training)
-    kept, new = work.processes.on_main(lambda: work.finish(run, twin, trained.path))
+    kept, new = work.processes.on_main(lambda: work.finish(run, held_out, trained.path))
     target, apart = files.target_of(work.folder, work.origin), copies.lora_of(work.folder)
     pipe = load(target, device=work.place.here)
     return FineTuned(pipe, target, trained.path, kept, new, trained.lost, apart if apart.is_file() else None)

@@ -141,21 +141,23 @@ class Work(NamedTuple):
         one = drawing.seconds_of(new, blank, self.batch)
         return forecast_of(run, self.processes, drawing.bytes_of(new, count), one * count)
 
-    def measured(self, network: Network, twin: Teacher) -> tuple[Interval, Interval]:
-        """How many times as far a student is from the pictures of what is kept, and of what is new, as it was."""
-        before = load(self.learner.student, device=self.place.here).model.denoiser()
-        found = []
-        for teacher, first in ((self.teacher, HELD_OUT + KEPT), (twin, HELD_OUT)):
-            held_out = self.pairs(teacher, first, MEASURED, lambda done, of: None)
-            now, then = (errors(each, self.learner.plans[0], held_out) for each in (network, before))
-            found.append(ratio(now, then))
-        return found[0], found[1]
+    def held_out(self, twin: Teacher) -> tuple[Pairs, Pairs]:
+        """Pairs of what is kept and of what is new that no training sees."""
+        places = (self.teacher, HELD_OUT + KEPT), (twin, HELD_OUT)
+        kept, new = (self.pairs(teacher, first, MEASURED, lambda done, of: None) for teacher, first in places)
+        return kept, new
 
-    def finish(self, run: Run, twin: Teacher, path: Path) -> tuple[Interval, Interval]:
+    def measured(self, network: Network, held_out: tuple[Pairs, Pairs]) -> tuple[Interval, Interval]:
+        """How many times as far a student is from the pictures of what is kept, and of what is new, as it was."""
+        before, plan = load(self.learner.student, device=self.place.here).model.denoiser(), self.learner.plans[0]
+        kept, new = (ratio(errors(network, plan, each), errors(before, plan, each)) for each in held_out)
+        return kept, new
+
+    def finish(self, run: Run, held_out: tuple[Pairs, Pairs], path: Path) -> tuple[Interval, Interval]:
         """Write the student and its report; `path`: where the twin lies."""
         role = run.roles[STUDENT]
         module = role.module.eval().requires_grad_(False)
-        kept, new = self.measured(role.network, twin)
+        kept, new = self.measured(role.network, held_out)
         if run.settings.adapter is not None:
             module, changes = merged(module)
             copies.write_lora(self.folder, self.origin, changes)
