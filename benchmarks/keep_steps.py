@@ -52,9 +52,11 @@ HALF = 0.28
 """Half the width of a bar, of a half length of 1."""
 ROWS, BATCH, PAINTED = 4, 128, 10_000
 SETTINGS = Settings(steps=500, batch=32, rate=5e-4, optimiser="adamw", muon=1.5e-3, state_every=50, log_every=50)
-STUDENT = replace(SETTINGS, steps=250)
+STUDENT = replace(SETTINGS, steps=450)
 PICTURES, KEPT, PAIRS = 768, 1024, 640
 """New pictures to learn from, old prompts that are named as kept, and trajectories of new ones."""
+WEIGHT = 1.5
+"""Of what is kept."""
 GOALS = 1.15, 0.85
 
 
@@ -108,7 +110,7 @@ class News:
 
 def kept(folder: Path, settings: Settings, student: Settings, seed: int) -> Path:
     """The student that learned by --keep-steps."""
-    keep = Keep([prompt.text for prompt in training_prompts(KEPT, seed + 31)], PAIRS, settings=student)
+    keep = Keep([prompt.text for prompt in training_prompts(KEPT, seed + 31)], PAIRS, settings=student, weight=WEIGHT)
     say = partial(told, "keep-steps")
     watch = Watches(Watching(training=partial(told, "keep-steps, its teacher")), partial(print, "drawn"), say)
     found = fine_tune(News(seed), MODEL, folder / "kept", keep=keep, settings=settings, watch=watch)
