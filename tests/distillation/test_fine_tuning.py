@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import fewstep as fs
+from data.pictures import write_folder
 from fewstep import distillation
 from fewstep.distillation import (
     Checks,
@@ -37,7 +38,7 @@ from fewstep.distillation.recording import Recorded
 from fewstep.distillation.steadfast import Both, Steadfast
 from fewstep.models import learned_plans
 from fewstep.training import STUDENT, TEACHER, Draws, Progress, Watching, train_on
-from models import tiny
+from models import tiny, tiny_diffusers
 
 METHOD = Phased(plans=(2, 1), levels=4)
 LEARNING = Settings(steps=150, batch=32, rate=3e-3, log_every=50, state_every=100)
@@ -220,6 +221,27 @@ def test_a_lora_is_all_that_changes(place: Place, tmp_path: Path) -> None:
     assert not [name for name in changed if not name.endswith(".weight")]
     values = torch.linalg.svdvals((after["enter.weight"] - before["enter.weight"]).flatten(1).double())
     assert values[1] < 1e-3 * values[0]
+
+
+def test_a_student_of_words_learns_captions_as_a_lora_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    tiny_diffusers.write("sd", tmp_path / "sd")
+    data, short = write_folder(tmp_path / "photos", captions=True), replace(SHORT, steps=2)
+    source = Source(["a red circle", "a blue square"], 1.0, 3, 16, 16)
+    measuring = Measuring(Checks(every=0))
+    method = Phased(plans=(2, 1), levels=3)
+    student = distillation.distill(
+        tmp_path / "sd", method, tmp_path / "few", settings=short, source=source, measuring=measuring
+    ).path
+    low = replace(short, adapter=distillation.Adapter(rank=1))
+    keep = Keep(count=8, teacher=tmp_path / "sd")
+    with pytest.raises(fs.InvalidInput, match="is to keep what it draws, and nothing names it: give prompts"):
+        fine_tune(data, student, tmp_path / "run", keep=keep, settings=low)
+    found = fine_tune(data, student, tmp_path / "run", keep=replace(keep, subjects=["a red circle"]), settings=low)
+    assert found.lora is not None
+    alone = fs.load(student, lora=found.lora)("colour 3", seed=1).tensor
+    assert torch.allclose(alone, found.pipe("colour 3", seed=1).tensor, atol=1e-4)
+    assert not torch.allclose(alone, fs.load(student)("colour 3", seed=1).tensor, atol=1e-3)
 
 
 def test_what_is_kept_are_states_and_answers_of_the_student_along_its_plans(place: Place) -> None:
