@@ -1,6 +1,7 @@
 """Whether a few-step model that learns something new keeps its few steps: by --keep-steps, and by plain fine-tuning.
 
     python benchmarks/keep_steps.py [--folder out/keep-steps] [--seed 0] [--images 1024] [--drawn 500]
+                                    [--plain-steps 950]
 
 What is new to the scenes is a shape: two crossed bars. It is painted like their own shapes, always large, as eight
 times smaller latents lose a small one, and captions call it "+", a word that no training has told the text encoder.
@@ -233,7 +234,8 @@ def main() -> None:
     """Train both, and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("out/keep-steps"))
-    for name, usual in (("seed", 0), ("images", 1024), ("drawn", 500)):
+    total = SETTINGS.steps + STUDENT.steps
+    for name, usual in (("seed", 0), ("images", 1024), ("drawn", 500), ("plain-steps", total)):
         parser.add_argument(f"--{name}", type=int, default=usual)
     given = parser.parse_args()
     folder = given.folder / f"seed-{given.seed}"
@@ -243,7 +245,7 @@ def main() -> None:
     models: dict[str, Any] = {
         "before": lambda: MODEL,
         "keep-steps": lambda: kept(folder, settings, student, given.seed),
-        "plain": lambda: plain(folder, replace(settings, steps=settings.steps + student.steps), given.seed),
+        "plain": lambda: plain(folder, replace(settings, steps=given.plain_steps), given.seed),
     }
     lines = {who: judge.line(who, make(), folder) for who, make in models.items()}
     floor = judge.floor()
