@@ -163,3 +163,81 @@ def test_the_names_and_defaults_in_the_help_are_those_of_the_library(call: Call)
     assert usual["sigma_data"].usual == str(fresh.SIGMA_DATA)  # type: ignore[attr-defined]
     assert usual["widths"].usual == ",".join(map(str, new.widths))  # type: ignore[attr-defined]
     assert (usual["warmup"].default, usual["decay"].default) == (how.warmup, how.decay)
+
+
+@pytest.fixture
+def student(call: Call, here: Path) -> Path:
+    """Of two steps, and pictures of class 2 beside it."""
+    few = ("--pairs", 16, "--held-out", 16, "--check-every", 0, "--teacher-steps", 4, "--guidance", 2)
+    plans = ("--option", "plans=2,1", "--option", "levels=4")
+    done = call("distill", "phased", "tiny.safetensors", *plans, *SHORT, *few)
+    assert done.exit_code == 0, done.output
+    np.savez(here / "new.npz", images=np.zeros((4, 4, 4)), labels=np.full(4, 2))
+    return here / "runs/tiny-phased/student.safetensors"
+
+
+def keeping(student: Path) -> tuple[object, ...]:
+    return ("train", "model", "new.npz", "--from", str(student), "--keep-steps", *SHORT, "--pairs", 8)
+
+
+def test_a_student_keeps_its_steps(call: Call, here: Path, student: Path) -> None:
+    words = (*keeping(student), "--teacher", "tiny.safetensors", "--distill-steps", 2, "--distill-rate", 0.01)
+    done = call(*words)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == "runs/new/student.safetensors\n"
+    assert "For its teacher it needs 4 pictures" in done.stderr
+    assert "For the student it needs 8 pictures" in done.stderr
+    assert "Its error in what it keeps is " in done.stderr
+    drawn = json.loads(call("generate", "runs/new/student.safetensors", "--labels", "2", "--json").stdout)
+    assert drawn["nfe"] == 2
+    trained = fs.zoo.load(here / "runs/new/student.safetensors").spec.training
+    assert (trained["settings"]["steps"], trained["settings"]["rate"]) == (2, 0.01)
+    twin = fs.zoo.load(here / "runs/new/twin/model.safetensors").spec.training
+    assert (twin["settings"]["steps"], twin["settings"]["rate"]) == (4, 0.001)
+    again = json.loads(call(*words, "--json").stdout)
+    assert again["twin"] == "runs/new/twin/model.safetensors"
+    assert again["kept"]["low"] <= again["kept"]["value"] <= again["kept"]["high"]
+
+
+def test_a_dry_run_says_what_both_trainings_need_and_writes_nothing(call: Call, here: Path, student: Path) -> None:
+    before = sorted(here.rglob("*"))
+    words = (*keeping(student), "--teacher", "tiny.safetensors", "--dry-run")
+    lines = [line.split("  ")[0] for line in call(*words).stdout.splitlines()[2:]]
+    parts = [f"{who}: {what}" for who in ("its teacher", "the student") for what in ("data", "memory", "time")]
+    assert lines == [*parts, "in all: time"]
+    found = json.loads(call(*words, "--json").stdout)
+    assert found["seconds"] == found["twin"]["seconds"] + found["student"]["seconds"]
+    assert sorted(here.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--kept", "prompts.txt", "--pairs", 8), "--kept, --pairs: of --keep-steps alone, which is not there"),
+        (("--distill-steps", 8), "--distill-steps: of --keep-steps alone"),
+        (("--keep-steps",), "--keep-steps is for a student of few steps: name it by --from"),
+        (("--from", "tiny.safetensors", "--keep-steps", "--anew"), "--anew gives it new weights: leave one"),
+        (("--from", "tiny.safetensors", "--keep-steps"), "is not a student of few steps, whose steps could be kept"),
+        (("--from", "tiny.safetensors", "--keep-steps", "--size", 8), "--size: these are for a new network"),
+    ],
+)
+def test_options_of_keeping_steps_that_do_not_go_together_are_refused(
+    words: tuple[object, ...], said: str, call: Call, here: Path
+) -> None:
+    np.savez(here / "new.npz", images=np.zeros((4, 4, 4)), labels=np.full(4, 2))
+    done = call("train", "model", "new.npz", *words)
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert not (here / "runs").exists()
+
+
+def test_data_that_are_not_there_are_refused(call: Call, here: Path, student: Path) -> None:
+    done = call("train", "model", "none.npz", "--from", str(student), "--keep-steps", *SHORT)
+    assert done.exit_code == 2
+    assert "unknown data 'none.npz'" in done.stderr
+
+
+def test_training_a_student_without_keeping_its_steps_names_how(call: Call, here: Path, student: Path) -> None:
+    done = call("train", "model", "new.npz", "--from", str(student), *SHORT)
+    assert done.exit_code == 2
+    assert "let it keep them (--keep-steps" in done.stderr

@@ -143,3 +143,20 @@ def test_adherence_is_the_share_of_right_pictures():
         adherence(pictures[:19], prompts)
     with pytest.raises(InvalidInput, match=r"uint8 of \(64, 64, 3\), got uint8 \(32, 64, 3\)"):
         adherence([p[:32] for p in pictures], prompts)
+
+
+ARROW = ((0.0, -1.0), (0.8, 0.0), (0.25, 0.0), (0.25, 0.9), (-0.25, 0.9), (-0.25, 0.0), (-0.8, 0.0))
+"""A shape that the scenes have not."""
+
+
+def test_a_further_shape_is_painted_and_read_and_the_others_stay():
+    _, scenes = drawn(40, seed=3)
+    first = [scene.things[0]._replace(shape="arrow", x=32.0, y=32.0) for scene in scenes]
+    things = [thing._replace(radius=radius) for thing in first for radius in (7.0, 12.0)]
+    pictures = [picture(Scene("pink", (thing,)), {"arrow": ARROW}) for thing in things]
+    found = [read_picture(pixels, {"arrow": ARROW}).things[0] for pixels in pictures]
+    assert {one.shape for one in found} == {"arrow"}
+    assert [one.size for one in found] == ["small", "large"] * 40
+    assert {read_picture(pixels).things[0].shape for pixels in pictures} != {"arrow"}
+    readings = [(read_picture(picture(scene)), read_picture(picture(scene), {"arrow": ARROW})) for scene in scenes]
+    assert all(before == after for before, after in readings)

@@ -17,12 +17,12 @@ TYPED = "fewstep.typed"
 FIRST, LAST = "Most used", "Output"
 PICTURE, DRAWN, DATA = "The picture it starts from", "What is drawn", "Data and noise"
 SAMPLER, GUIDANCE, ESTIMATES = "Sampler and time grid", "Guidance", "Estimates of pixels"
-NETWORK, OBJECTIVE = "The network", "What is learned"
+NETWORK, OBJECTIVE, KEEPING = "The network", "What is learned", "A few-step model that stays one"
 TRAINING, SEARCH, MEASURING = "Training", "Search and learning", "Measuring"
 MEMORY, LOADING = "Memory", "Loading the model"
 ORDER = (
-    FIRST, PICTURE, DRAWN, NETWORK, DATA, SAMPLER, GUIDANCE, ESTIMATES, OBJECTIVE, TRAINING, SEARCH, MEASURING, MEMORY,
-    LOADING, LAST,
+    FIRST, PICTURE, DRAWN, NETWORK, DATA, SAMPLER, GUIDANCE, ESTIMATES, OBJECTIVE, KEEPING, TRAINING, SEARCH,
+    MEASURING, MEMORY, LOADING, LAST,
 )  # fmt: skip
 """All headings, in the order in which every command has those that it needs."""
 MOST_USED = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import fewstep as fs
-from fewstep.cli import place, settings, trainer
+from fewstep.cli import keeping, place, settings, trainer
 from fewstep.cli.app import Failure
 from fewstep.cli.headings import DATA, LAST, NETWORK, OBJECTIVE, TRAINING, Command, option
 from fewstep.cli.output import JSON, note, progress, show_json, waiting
@@ -103,6 +103,7 @@ ENCODED = "encode"
     help="Share of the samples that are told the empty condition, for guidance.",
 )
 @option("--transport", is_flag=True, heading=OBJECTIVE, help="Pair noise and data by optimal transport, for flows.")
+@keeping.OPTIONS
 @settings.OPTIONS
 @settings.LORA
 @option("--warmup", type=click.IntRange(0), default=0, heading=TRAINING, help="Steps in which the rate rises.")
@@ -130,8 +131,10 @@ def model(data: str, start: str | None, as_json: bool, **given: Any) -> None:
         fewstep generate runs/photos/model.safetensors --labels 0-3
         fewstep train model photos --from models/sd15 --rate 1e-5
         fewstep train model photos --from models/sd15 --lora-rank 16 --rate 1e-4
+        fewstep train model photos --from scenes-turbo --keep-steps --kept prompts.txt --lora-rank 16
     """
     with trainer.speaking():
+        keeping.check(start, given)
         begin = beginning(start, given)
         folder = Path(given["output"] or f"runs/{Path(data).absolute().stem}")
         fs.files.check_writable(folder / "log.jsonl", parents=True)
@@ -141,6 +144,10 @@ def model(data: str, start: str | None, as_json: bool, **given: Any) -> None:
             "mirror": given["mirror"],
             "place": trainer.place_of(given),
         }
+        if start is not None and given["keep_steps"]:
+            with noting(), failing():
+                keeping.run(data, start, folder, arguments, given, as_json)
+            return
         if given["dry_run"]:
             with waiting("timing some steps"), noting():
                 needed = fs.training.forecast_on(data, begin, folder, **arguments)
@@ -148,24 +155,16 @@ def model(data: str, start: str | None, as_json: bool, **given: Any) -> None:
             return
         how, loggers = arguments["settings"], trainer.loggers_of(given, folder)
         note(f"{how.steps} steps of {how.batch}. Ctrl-C stops; the same command goes on from the state saved last")
-        with progress("training", how.steps) as bar, noting():
+        with progress("training", how.steps) as bar, noting(), failing():
             watch = fs.training.Watching(
-                partial(encoding, bar),
+                partial(keeping.encoding, bar),
                 settings.telling(bar),
                 partial(trainer.say, made=ENCODED),
                 loggers,
                 given["sheet_every"],
             )
-            try:
-                found = fs.train_on(data, begin, folder, **arguments, watch=watch)
-            except fs.training.Diverged as error:
-                raise Failure(str(error)) from error
+            found = fs.train_on(data, begin, folder, **arguments, watch=watch)
         show(found, as_json)
-
-
-def encoding(bar: Callable[..., None], done: int, of: int) -> None:
-    """Show how many pictures are encoded."""
-    bar(done, of=of, words="encoding pictures")
 
 
 def show(found: fs.training.Trained, as_json: bool) -> None:
@@ -208,6 +207,15 @@ def method_of(given: Mapping[str, Any]) -> fs.training.Denoising:
     """What is learned."""
     names = ("times", "mean", "deviation", "min_snr", "dropout", "transport")
     return fs.training.Denoising(**{name: given[name] for name in names})
+
+
+@contextmanager
+def failing() -> Iterator[None]:
+    """Within it, a training that diverges is a failure of the command."""
+    try:
+        yield
+    except fs.training.Diverged as error:
+        raise Failure(str(error)) from error
 
 
 @contextmanager

@@ -106,11 +106,16 @@ def say(found: fs.training.Forecast, made: str = "draw") -> None:
 def show(found: fs.training.Forecast, as_json: bool, made: str = "draw") -> None:
     """What a run needs, and no more of it; `made` as in `say`."""
     if as_json:
-        memory = {"more": found.memory.more, "peak": found.memory.peak, "fits": found.memory.fits}
-        facts = asdict(found)
-        show_json({**facts, "memory": {**facts["memory"], **memory}, "seconds": found.seconds})
+        show_json(facts_of(found))
         return
     show_table(["what it needs", ""], [list(line) for line in lines_of(found, made)])
+
+
+def facts_of(found: fs.training.Forecast) -> dict[str, Any]:
+    """What a run needs, as values for JSON."""
+    memory = {"more": found.memory.more, "peak": found.memory.peak, "fits": found.memory.fits}
+    facts = asdict(found)
+    return {**facts, "memory": {**facts["memory"], **memory}, "seconds": found.seconds}
 
 
 def lines_of(found: fs.training.Forecast, made: str) -> list[tuple[str, str]]:

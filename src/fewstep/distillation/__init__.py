@@ -13,8 +13,10 @@ from fewstep.distillation.distill import Distilled, Watch, distill, forecast
 from fewstep.distillation.dmd import DistributionMatching
 from fewstep.distillation.endpoint import Endpoint
 from fewstep.distillation.extraction import lora_of, rounded_of
+from fewstep.distillation.fine_tuning import TWIN, FineTuned, Forecasts, Watches, fine_tune, fine_tuning_forecast
 from fewstep.distillation.guidance import GuidanceInput
 from fewstep.distillation.health import Checks, Health
+from fewstep.distillation.keeping import Keep
 from fewstep.distillation.lcm import LatentConsistency
 from fewstep.distillation.lora import write_adapted
 from fewstep.distillation.meanflow import MeanFlow
@@ -54,6 +56,7 @@ PRESETS = {Consistency.name: consistency.PRESETS}
 __all__ = [
     "METHODS",
     "PRESETS",
+    "TWIN",
     "Adapter",
     "Adversarial",
     "Checks",
@@ -62,8 +65,11 @@ __all__ = [
     "Distilled",
     "DistributionMatching",
     "Endpoint",
+    "FineTuned",
+    "Forecasts",
     "GuidanceInput",
     "Health",
+    "Keep",
     "LatentConsistency",
     "MeanFlow",
     "Measuring",
@@ -76,7 +82,10 @@ __all__ = [
     "Settings",
     "Source",
     "Watch",
+    "Watches",
     "distill",
+    "fine_tune",
+    "fine_tuning_forecast",
     "forecast",
     "is_path",
     "lora_of",

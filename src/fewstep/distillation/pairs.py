@@ -51,16 +51,24 @@ class Teacher:
     along: tuple[float, ...] = ()
 
     @staticmethod
-    def of(pipe: Pipeline, subjects: Sequence[Any] | None, guidance: float | None, steps: int | None) -> Teacher:
+    def of(
+        pipe: Pipeline,
+        subjects: Sequence[Any] | None,
+        guidance: float | None,
+        steps: int | None,
+        plan: Plan | None = None,
+    ) -> Teacher:
         """The teacher that draws subjects, None for all of its classes.
 
-        Its plan has so many `steps` of its own sampler, or of DDIM where it is a student with a plan of its own. None
-        is that plan, or 20 steps.
+        Without a `plan` it is one of so many `steps` of its own sampler, or of DDIM where it is a student with a plan
+        of its own. None is that plan, or 20 steps.
         """
         check_subjects(pipe, subjects)
         sampling: dict[str, Any] = {"steps": USUAL_STEPS if steps is None else steps}
         if "plan" in pipe.model.recommended.get("sampling", {}):
             sampling = {} if steps is None else {"sampler": "ddim", **sampling}
+        if plan is not None:
+            sampling = {"plan": plan}
         order = pipe.order(subjects, guidance=guidance, sampling=sampling)
         if not isinstance(order.drawing.guidance.scale, float | int):
             raise InvalidInput("a teacher's guidance is one scale for all of its rows: give a number")
@@ -121,7 +129,7 @@ class Conditions:
     """The conditions of the subjects, each encoded once and kept on the host."""
 
     def __init__(self, teacher: Teacher) -> None:
-        self.model = teacher.pipe.model
+        self.model, self.subjects = teacher.pipe.model, list(teacher.order.drawing.subjects)
         self.each = encode(self.model, list(teacher.order.drawing.each))
 
     @property

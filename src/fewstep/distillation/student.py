@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import nn
 
+from fewstep import zoo
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
@@ -45,6 +46,14 @@ def write(target: Path, source: Path, network: nn.Module, plans: Sequence[Plan],
     """Write a student: whole or not at all. It recommends the first of its plans; `facts` say how it was trained."""
     plan, *others = plans
     copies.write(target, source, network, kept(source) | recommendation(plan, facts), facts, plans=others)
+
+
+def facts_of(model: str | os.PathLike[str]) -> dict[str, Any]:
+    """What the files of a student say of how it was trained; empty where they say nothing."""
+    path = zoo.shipped_path(str(model)) if model in zoo.SHIPPED else Path(model)
+    if path.is_file():
+        return dict(zoo.load(path).spec.training)
+    return copies.facts_of(path)
 
 
 def plans_of(method: Plans, network: Network) -> list[Plan]:

@@ -151,6 +151,12 @@ def recommended_by(source: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
+def facts_of(folder: Path) -> dict[str, Any]:
+    """How a student in a folder was trained; empty where its files do not say so."""
+    path = folder / FACTS[0]
+    return read_json(path) if path.is_file() else {}
+
+
 def _left_out(folder: Path, source: Path, part: str, names: list[str]) -> set[str]:
     """Of the source: its own network and recommendation, and what is no part of the model, such as runs beside it."""
     if folder != source:

@@ -140,8 +140,9 @@ def learner(pipe: Pipeline, seed: int | None) -> Network:
     model = pipe.model
     if model.teacher is not None:
         raise InvalidInput(
-            f"{model.name} is a student of few steps, which training on data would undo: train its teacher, "
-            f"{model.teacher.name}, and distil it again"
+            f"{model.name} is a student of few steps, which training on data would undo: let it keep them "
+            f"(--keep-steps, or fewstep.distillation.fine_tune), or train its teacher, {model.teacher.name}, and "
+            "distil it again"
         )
     network = model.denoiser()
     network.schedule = model.schedule_at()

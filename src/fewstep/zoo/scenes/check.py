@@ -6,6 +6,7 @@ the median inside, its shape the one whose outline, drawn over the same box, ove
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import permutations
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from fewstep.core.errors import InvalidInput
-from fewstep.zoo.scenes.picture import FINE, paint
+from fewstep.zoo.scenes.picture import FINE, NONE, Corners, paint
 from fewstep.zoo.scenes.scene import BACKGROUNDS, COLOURS, RADII, RELATIONS, SHAPES, SIZE, Description, Group, Thing
 
 DIFFERENT, LEAST_AREA, LEAST_OVERLAP = 60.0, 24, 0.6
@@ -41,8 +42,11 @@ class Reading(NamedTuple):
     things: tuple[Found, ...]
 
 
-def read_picture(pixels: NDArray[np.uint8]) -> Reading:
-    """Everything in a picture (SIZE, SIZE, 3) of 8 bits a channel."""
+def read_picture(pixels: NDArray[np.uint8], further: Mapping[str, Corners] = NONE) -> Reading:
+    """Everything in a picture (SIZE, SIZE, 3) of 8 bits a channel.
+
+    A thing may have one of some `further` shapes too, by name.
+    """
     if pixels.shape != (SIZE, SIZE, 3) or pixels.dtype != np.uint8:
         raise InvalidInput(f"a picture of a scene is uint8 of ({SIZE}, {SIZE}, 3), got {pixels.dtype} {pixels.shape}")
     colour = pixels.astype(np.float32)
@@ -54,7 +58,7 @@ def read_picture(pixels: NDArray[np.uint8]) -> Reading:
     mask = np.linalg.norm(colour - behind, axis=-1) > DIFFERENT
     labels = _parts(mask)
     parts = [labels == label for label in np.unique(labels[mask])]
-    return Reading(background, tuple(_found(part, colour) for part in parts if part.sum() >= LEAST_AREA))
+    return Reading(background, tuple(_found(part, colour, further) for part in parts if part.sum() >= LEAST_AREA))
 
 
 def adheres(reading: Reading, description: Description) -> bool:
@@ -96,16 +100,16 @@ def _parts(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
         labels = spread
 
 
-def _found(part: NDArray[np.bool_], colour: NDArray[np.float32]) -> Found:
+def _found(part: NDArray[np.bool_], colour: NDArray[np.float32], further: Mapping[str, Corners]) -> Found:
     ys, xs = np.nonzero(part)
     left, right, top, bottom = xs.min(), xs.max() + 1, ys.min(), ys.max() + 1
     inner = colour[part]
     centre = np.median(inner, axis=0)
     name = list(COLOURS)[int(_nearest(centre[None], COLOURS)[0])]
     box = part[top:bottom, left:right]
-    overlaps = {shape: _overlap(box, shape) for shape in SHAPES}
+    overlaps = {shape: _overlap(box, shape, further.get(shape)) for shape in (*SHAPES, *further)}
     shape = max(overlaps, key=lambda s: overlaps[s])
-    radius = {"circle": 0.5, "square": 0.5**0.5, "triangle": 3**-0.5, "star": 0.5257}[shape] * (right - left)
+    radius = _radius(shape, further) * (right - left)
     limit = (RADII["small"][1] + RADII["large"][0]) / 2
     return Found(
         name,
@@ -116,18 +120,27 @@ def _found(part: NDArray[np.bool_], colour: NDArray[np.float32]) -> Found:
     )
 
 
-def _overlap(box: NDArray[np.bool_], shape: str) -> float:
+def _radius(shape: str, further: Mapping[str, Corners]) -> float:
+    """Of the circle around a shape, as a share of the shape's width."""
+    if shape in further:
+        across = [x for x, _ in further[shape]]
+        return 1 / (max(across) - min(across))
+    return {"circle": 0.5, "square": 0.5**0.5, "triangle": 3**-0.5, "star": 0.5257}[shape]
+
+
+def _overlap(box: NDArray[np.bool_], shape: str, corners: Corners | None) -> float:
     """Intersection over union of a part with the shape stretched to the part's box."""
     height, width = box.shape
-    full = _stencil(shape)
+    full = _stencil(shape, corners)
     stretched = np.asarray(Image.fromarray(full).resize((width, height), Image.Resampling.BOX)) >= 128
     union = (box | stretched).sum()
     return float((box & stretched).sum() / union) if union else 0.0
 
 
 @lru_cache
-def _stencil(shape: str) -> NDArray[np.uint8]:
-    """The shape, cut to its own box."""
+def _stencil(shape: str, corners: Corners | None) -> NDArray[np.uint8]:
+    """The shape, cut to its own box; `corners` of one that the scenes have not."""
     canvas = Image.new("L", (SIZE * FINE, SIZE * FINE))
-    paint(ImageDraw.Draw(canvas), Thing("", shape, SIZE / 2, SIZE / 2, SIZE * 0.45), FINE, 255)
+    further = NONE if corners is None else {shape: corners}
+    paint(ImageDraw.Draw(canvas), Thing("", shape, SIZE / 2, SIZE / 2, SIZE * 0.45), FINE, 255, further)
     return np.asarray(canvas.crop(canvas.getbbox()))
