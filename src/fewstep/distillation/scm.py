@@ -13,8 +13,9 @@ derivative is taken along its trajectory (distillation, sCD); or the clean data 
 same for all sizes (the paper's norm is that times the root of their number).
 
 Levels are drawn by log k ~ N(mean, deviation^2), cut at the k that networks were trained at, and at 80, so that alpha
-is never too small for a network that predicts the noise. The paper's prior weight 1 / (d tan t) is in g. Its other weight,
-learned along by a network of t, is left out: it evens out the loss over t, which a tangent of norm 1 is already.
+is never too small for a network that predicts the noise. The paper's prior weight 1 / (d tan t) is in g. Its other
+weight, learned along by a network of t, is left out: it evens out the loss over t, which a tangent of norm 1 is
+already.
 """
 
 from __future__ import annotations
