@@ -22,7 +22,7 @@ from fewstep.training.levels import at_times, time_of_ratio
 from .smooth import FLOW, TIMES, Single, doubled, far, gradient, network, roles_of, whole
 from .test_consistency import SCHEDULES, Asked, Dropped
 
-METHOD = ContinuousConsistency(deviation=2.0, sigma_data=0.7)
+METHOD = ContinuousConsistency(deviation=2.0, sigma_data=0.7, warmup=0.1)
 FAST = Settings(steps=250, batch=48, rate=0.005, width=0, clip=0, state_every=10**6, log_every=10**6)
 LATE = Phase(0, 1, 0, 100, 99)
 """After the warm-up."""

@@ -2,19 +2,20 @@
 
 Lu & Song 2024, arXiv 2410.11081 (sCM). Their TrigFlow is x_trig = cos t x0 + sin t z with z of the data's deviation d,
 so k = sigma / alpha = d tan t, and a network F of theirs has the estimate D = cos t x_trig - sin t d F (eq. 5). Any
-denoiser has such an F, that is (cos t x_trig - D) / (d sin t), and eq. 8 for it is a loss of D. With c = cos t and s =
-sin t, by the level,
+denoiser has such an F, that is (cos t x_trig - D) / (d sin t), and eq. 8 for it is a loss of D:
 
-    g = (c^2 (1 - r) (D - D') + r dD / d log k) / s         cos t dD/dt; r rises from 0 to 1 in the warm-up
-    loss = |(D - stopped D) / (s d) + g / (|g| + c)|^2
+    g = (cos^2 t (1 - r) (D - D') + r dD / d log k) / sin t       at r = 1 cos t dD/dt; r rises to 1 in the warm-up
+    loss = |(D - stopped D) / (d sin t) + g / (|g| + c)|^2
 
 where D' is what the trajectory has for the data at this state: the teacher's estimate, guided where it guides, and the
 derivative is taken along its trajectory (distillation, sCD); or the clean data themselves, along their own noise
 (training, sCT). At r = 0 the loss leads D to D'. |g| is the root mean square over a sample's values, so c means the
 same for all sizes (the paper's norm is that times the root of their number).
 
-Levels are drawn by log k ~ N(mean, deviation^2). The paper's prior weight 1 / (d tan t) is in g. Its other weight,
-learned along by a network of t, is left out: it evens out the loss over t, which a tangent of norm 1 is already.
+Levels are drawn by log k ~ N(mean, deviation^2), cut at the k that networks were trained at, and at 80, so that alpha
+is never too small for a network that predicts the noise. The paper's prior weight 1 / (d tan t) is in g. Its other
+weight, learned along by a network of t, is left out: it evens out the loss over t, which a tangent of norm 1 is
+already.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class ContinuousConsistency:
     Attributes:
         velocity: of the trajectory, the "teacher"'s, or that of the "data" with their own noise, which asks no teacher.
         derivative: "jvp", "difference", or "auto", which takes the first where the network allows it.
-        warmup: the share of the steps in which r rises to 1.
+        warmup: the share of the steps in which r rises to 1; where it rises fast, a short training is not steady.
         least: the smallest k, above 0; where the schedule's own is larger, which networks were trained down to, it is
             that.
         mean, deviation: of log k, from which levels are drawn.
@@ -64,7 +65,7 @@ class ContinuousConsistency:
 
     velocity: str = "teacher"
     derivative: str = "auto"
-    warmup: float = 0.1
+    warmup: float = 0.5
     least: float = 0.002
     mean: float = -1.0
     deviation: float = 1.4
