@@ -66,7 +66,7 @@ def test_students_are_written_where_that_is_asked_for(call: Call, name: str, stu
     assert len(facts["students"]) == students
     for student in facts["students"]:
         own = [tensor for key, tensor in tensors.items() if key.startswith(f"{student}.layers.")]
-        assert sum(tensor.nbytes for tensor in own) == 4 * 3562
+        assert sum(tensor.nbytes for tensor in own) == 4 * 3602
 
 
 def test_schedules_of_one_kind_are_told_apart_by_their_parameters(call: Call) -> None:

@@ -17,7 +17,7 @@ from fewstep.show.students import MEASURED, Setting, noise_of
 from fewstep.training.draws import key_of
 
 MOST_STEPS = 100_000
-DRAWN = 400
+DRAWN = 250
 """Points that a panel of drawings has."""
 
 
@@ -88,7 +88,7 @@ class Distillation(NamedTuple):
         """A measured figure a line."""
         rows: list[list[Any]] = []
         for each in self.halving.rounds:
-            name = f"{each.steps} steps"
+            name = f"{each.steps} step{'s' * (each.steps > 1)}"
             rows += [["progressive", name, "error", each.error], ["progressive", name, "untrained", each.untrained]]
         for ways in self.straightening.ways:
             rows += [

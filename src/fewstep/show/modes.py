@@ -49,11 +49,6 @@ class Drawn(NamedTuple):
     between: float
     lost: int
 
-    @property
-    def range(self) -> str:
-        """The least and the largest share."""
-        return f"{self.shares.min():.0%} to {self.shares.max():.0%}"
-
     def document(self) -> dict[str, Any]:
         """All numbers as JSON-serialisable data."""
         return {
@@ -76,9 +71,8 @@ class Modes(NamedTuple):
         """What the numbers say."""
         before, after, narrow = (self.named(name) for name in (REGRESSION, MATCHING, NARROW))
         return (
-            f"matching draws {after.between:.1%} between modes, regression {before.between:.1%}, and loses "
-            f"{after.lost} of {len(after.shares)} modes; at little noise alone it loses {narrow.lost}, with shares of "
-            f"{narrow.range}"
+            f"matching draws {after.between:.1%} between modes, regression {before.between:.1%}; it loses "
+            f"{after.lost} of {len(after.shares)} modes, at little noise alone {narrow.lost}"
         )
 
     def named(self, name: str) -> Drawn:

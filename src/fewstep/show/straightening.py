@@ -56,7 +56,7 @@ class Straightening(NamedTuple):
         """What the numbers say."""
         before, after = self.ways
         ratio = before.straightness / after.straightness
-        change = f"{ratio:.2g} times straighter" if ratio >= 1 else f"{1 / ratio:.2g} times more bent"
+        change = f"{ratio:.3g} times straighter" if ratio >= 1 else f"{1 / ratio:.3g} times more bent"
         return f"reflow makes ways {change}"
 
 

@@ -25,7 +25,7 @@ def figure_of(found: Distillation) -> Figure:
     """Four panels in each of three rows."""
     under = (
         "Paths from noise (open circles) to data (dots) over the density of a mixture, in the coordinates of a flow, "
-        "x = (1 - t) data + t noise. Students are networks of 3,562 weights, the teacher is the exact score. Errors "
+        "x = (1 - t) data + t noise. Students are networks of 3,602 weights, the teacher is the exact score. Errors "
         f"are root mean square distances over {found.document()['measured']:,} noises that no training saw."
     )
     figure = sheet(COLUMNS * PANEL + 0.3, 3 * (PANEL + 0.75) + 1.3, found.finding, under)
@@ -64,7 +64,7 @@ def _straightening(row: list[Axes], found: Distillation, half: float) -> None:
 def _modes(row: list[Axes], found: Distillation, half: float) -> None:
     for i, (axes, drawn) in enumerate(zip(row, found.modes.drawn, strict=True)):
         lost = f"{drawn.lost} lost" if drawn.lost else "none lost"
-        panel(axes, found.mixture, half, drawn.name, f"{drawn.between:.1%} between modes of {drawn.range}, {lost}")
+        panel(axes, found.mixture, half, drawn.name, f"{drawn.between:.1%} between modes, {lost}")
         axes.plot(*drawn.points.T, ".", color=colour(i) if i else FAINT, markersize=2.2, alpha=0.7, zorder=2)
         _shares(axes, found, drawn, half)
 
@@ -74,7 +74,17 @@ def _shares(axes: Axes, found: Distillation, drawn: Drawn, half: float) -> None:
     for mean, std, share in zip(found.mixture.means.numpy(), found.mixture.stds.tolist(), drawn.shares, strict=True):
         away = float(np.linalg.norm(mean)) or 1.0
         place = np.clip(mean * (1 + (3 * std + 0.25) / away), -0.9 * half, 0.9 * half)
-        axes.text(place[0], place[1], f"{share:.0%}", ha="center", va="center", fontsize=7.5, color=INK, zorder=4)
+        axes.text(
+            place[0],
+            place[1],
+            f"{share:.0%}",
+            ha="center",
+            va="center",
+            fontsize=7.5,
+            color=INK,
+            zorder=4,
+            in_layout=False,
+        )
 
 
 def _path(axes: Axes, points: np.ndarray, ink: str) -> None:

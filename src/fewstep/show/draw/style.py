@@ -11,6 +11,8 @@ from matplotlib.figure import Figure
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 """Those of Okabe and Ito (2008) with a grey; markers and dashes tell apart what comes after."""
 MARKERS = ("o", "s", "^", "D", "v", "<", ">", "p")
+LONGEST = 90
+"""Most letters of a line of a title."""
 INK, FAINT, PALE = "#222222", "#666666", "#D9D9D9"
 
 STYLE: dict[str, Any] = {
@@ -59,7 +61,7 @@ def dashes(index: int) -> str:
 def sheet(width: float, height: float, finding: str, under: str) -> Figure:
     """An empty figure, inches; its title states what is found, and a line under it what is shown."""
     figure = Figure(figsize=(width, height), layout="constrained")
-    title = textwrap.fill(finding, int(width * 9.2))
+    title = textwrap.fill(finding, min(LONGEST, int(width * 9.2)))
     body = textwrap.fill(under, int(width * 13.4))
     lines = title.count("\n") + 1, body.count("\n") + 1
     top = 1 - 0.12 / height
