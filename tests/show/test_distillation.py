@@ -141,7 +141,8 @@ def begun():
 
 def test_a_student_that_learns_one_step_of_its_teacher_for_two_is_seen(begun, monkeypatch):
     monkeypatch.setattr(progressive, "aim", lambda teacher, x, levels: teacher.estimate(x, levels[0])[0])
-    one = halving(*begun, (80, 80, 120), noise_of(500, 7), 1).rounds[-1]
+    setting, beginning = begun
+    one = halving(setting, beginning, (80, 80, 120), noise_of(500, 7), 1).rounds[-1]
     assert one.error > 0.5 * one.untrained
 
 
@@ -157,7 +158,8 @@ def test_reflow_of_pairs_that_do_not_belong_together_is_not_straight(begun):
 def test_matching_with_the_other_sign_is_seen(begun, monkeypatch):
     right = dmd.direction
     monkeypatch.setattr(dmd, "direction", lambda x, ours, theirs: -right(x, ours, theirs))
-    wrong = modes.modes(*begun, (80, 200), noise_of(500, 7), 1)
+    setting, beginning = begun
+    wrong = modes.modes(setting, beginning, (80, 200), noise_of(500, 7), 1)
     assert wrong.named(modes.MATCHING).between > wrong.named(modes.REGRESSION).between + 0.1
 
 
