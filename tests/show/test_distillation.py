@@ -1,22 +1,25 @@
 """Figure 6: students by halving, straightening and matching."""
 
 import json
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
 import fewstep as fs
+from fewstep.distillation import dmd, progressive
 from fewstep.show import modes
 from fewstep.show.data import content
 from fewstep.show.distillation import Lengths, distillation
 from fewstep.show.draw import picture
-from fewstep.show.halving import BEGIN
+from fewstep.show.halving import BEGIN, halving
 from fewstep.show.mixture import Mixture, ring
 from fewstep.show.modes import counted
-from fewstep.show.straightening import straightness_of
+from fewstep.show.straightening import straightening, straightness_of
 from fewstep.show.students import (
     SCHEDULE,
+    Points,
     Setting,
     distance,
     drawn,
@@ -119,6 +122,45 @@ def test_the_finding_says_what_the_figures_are(found):
     before, after = found.modes.named(modes.REGRESSION), found.modes.named(modes.MATCHING)
     assert f"draws {after.between:.1%} between modes, regression {before.between:.1%}; it loses" in found.finding
     assert found.finding.startswith("In 1 step")
+
+
+def test_the_first_teacher_goes_where_the_products_of_ddim_go():
+    """For one Gaussian of variance l a step from k to r multiplies x / alpha by (l + r k) / (l + k^2)."""
+    mixture, noise = Mixture([[0.0, 0.0]], [0.5]), noise_of(5, 0)
+    factor = 7.0  # the first step, from noise alone, leaves as much of it: sigma / alpha at t = 7 / 8
+    for k, r in pairwise([t / (1 - t) for t in np.arange(7, -1, -1) / 8]):
+        factor *= (0.25 + r * k) / (0.25 + k**2)
+    np.testing.assert_allclose(drawn(exact_network(mixture), noise, 8), factor * noise, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def begun():
+    setting = Setting.of(TWO, 1)
+    return setting, setting.beginning(200)
+
+
+def test_a_student_that_learns_one_step_of_its_teacher_for_two_is_seen(begun, monkeypatch):
+    monkeypatch.setattr(progressive, "aim", lambda teacher, x, levels: teacher.estimate(x, levels[0])[0])
+    setting, beginning = begun
+    one = halving(setting, beginning, (80, 80, 120), noise_of(500, 7), 1).rounds[-1]
+    assert one.error > 0.5 * one.untrained
+
+
+def test_reflow_of_pairs_that_do_not_belong_together_is_not_straight(begun):
+    setting, beginning = begun
+    points = setting.points
+    assert points.noise is not None
+    shuffled = setting._replace(points=Points(points.data, points.noise.roll(1, 0)))
+    before, after = straightening(shuffled, beginning, 160, noise_of(500, 7), 1).ways
+    assert after.straightness > 0.5 * before.straightness
+
+
+def test_matching_with_the_other_sign_is_seen(begun, monkeypatch):
+    right = dmd.direction
+    monkeypatch.setattr(dmd, "direction", lambda x, ours, theirs: -right(x, ours, theirs))
+    setting, beginning = begun
+    wrong = modes.modes(setting, beginning, (80, 200), noise_of(500, 7), 1)
+    assert wrong.named(modes.MATCHING).between > wrong.named(modes.REGRESSION).between + 0.1
 
 
 def test_document_table_and_weights_hold_what_was_found(found):
