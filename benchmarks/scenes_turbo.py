@@ -1,6 +1,7 @@
 """The student of the scenes: train it, make it small, and measure it beside its teacher.
 
     python benchmarks/scenes_turbo.py train runs/turbo
+    python benchmarks/scenes_turbo.py match runs/turbo-matched [--begin runs/turbo/student]
     python benchmarks/scenes_turbo.py make runs/turbo/student src/fewstep/zoo/weights/scenes-turbo
     python benchmarks/scenes_turbo.py measure [--model scenes-turbo] [--prompts 4000] [--json]
     python benchmarks/scenes_turbo.py picture docs/images/scenes-turbo.png
@@ -29,6 +30,7 @@ import fewstep as fs
 from fewstep import zoo
 from fewstep.distillation import (
     Checks,
+    DistributionMatching,
     Measuring,
     Phased,
     Settings,
@@ -47,6 +49,11 @@ METHOD = Phased(plans=(4, 2, 1))
 SETTINGS = Settings(steps=7000, batch=64, rate=5e-4, optimiser="adamw", muon=1.5e-3, state_every=250)
 PROMPTS, PAIRS, GUIDANCE, STEPS = 8192, 32768, 2.0, 10
 """What the teacher draws for it."""
+MATCHING = Settings(
+    steps=12_000, batch=36, rate=1e-4, optimiser="adamw", decay="constant", warmup=50, state_every=50, log_every=20
+)
+FAKE_RATE, RATIO, FEW = 3e-4, 3, 512
+"""Of the matching that follows; it takes prompts alone of its few pairs."""
 TEACHER: dict[str, Any] = {"sampler": "unipc-2", "steps": 8, "guidance": 2.0}
 
 SHOWN = [prompt.text for prompt in held_out_prompts(10, seed=2)]
@@ -102,6 +109,20 @@ def train(folder: Path) -> None:
     print(found.report.verdict, found.path, sep="\n")
 
 
+def match(folder: Path, begin: str) -> None:
+    """Go on by distribution matching from a student, in all of its plans at once, or from where it stopped."""
+    plans = learned_plans(fs.load(begin).model)
+    rows = [plan.rows for _, plan in sorted(plans.items(), reverse=True)]
+    times = tuple(row.t for each in rows for row in each)
+    method = DistributionMatching(rows=len(rows[0]), times=times, sampler="ddim", ratio=RATIO, fake_rate=FAKE_RATE)
+    prompts = [prompt.text for prompt in training_prompts(PROMPTS, seed=1)]
+    source = Source(prompts, GUIDANCE, STEPS, FEW, held_out=128, begin=begin)
+    watch = Watch(partial(print, "drawn", flush=True), partial(print, flush=True))
+    measuring = Measuring(Checks(every=0))
+    found = distill("scenes", method, folder, settings=MATCHING, source=source, measuring=measuring, watch=watch)
+    print(found.report.verdict, found.path, sep="\n")
+
+
 def make(student: Path, target: Path) -> None:
     """Write what differs from the scenes, as a model of its own."""
     base, tuned = fs.load("scenes"), fs.load(student)
@@ -143,6 +164,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("train").add_argument("folder", type=Path)
+    matching = commands.add_parser("match")
+    matching.add_argument("folder", type=Path)
+    matching.add_argument("--begin", default="scenes-turbo")
     making = commands.add_parser("make")
     making.add_argument("student", type=Path)
     making.add_argument("target", type=Path)
@@ -155,6 +179,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.command == "train":
         train(given.folder)
+    elif given.command == "match":
+        match(given.folder, given.begin)
     elif given.command == "make":
         make(given.student, given.target)
         size = sum(file.stat().st_size for file in given.target.rglob("*.safetensors"))
