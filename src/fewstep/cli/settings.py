@@ -109,7 +109,8 @@ def telling(bar: Callable[..., None]) -> Callable[[fs.training.Progress], None]:
     """Shows how a training goes on by a bar, or in lines."""
 
     def tell(now: fs.training.Progress) -> None:
-        loss = ", ".join(f"loss {value:.4g}" for value in now.losses.values())
+        several = len(now.losses) > 1  # then it says whose
+        loss = ", ".join(f"loss {f'of the {role} ' * several}{value:.4g}" for role, value in now.losses.items())
         words = f"{loss}, {now.speed:.3g} images/s" if loss else "as it was left"
         said = now.step % LINE_EVERY == 0 or now.step == now.steps or not now.losses
         line = f"step {now.step} of {now.steps}: {words}, {now.left:.0f} s left" if said else ""
