@@ -43,8 +43,8 @@ class Beginning(NamedTuple):
             raise InvalidInput(f"{found.name} has no weights to begin with: leave it out")
         return Beginning(found.name, found.digest, module.state_dict())
 
-    def put(self, student: Role) -> None:
-        """Give them to a student. Raises `InvalidInput` for a LoRA, and for a network of other tensors."""
+    def check(self, student: Role) -> None:
+        """Raise `InvalidInput` for a LoRA, and for a network of other tensors."""
         if student.adapted:
             raise InvalidInput("a LoRA is a change of the teacher, which it begins as: leave the beginning out")
         own = student.module.state_dict()
@@ -58,4 +58,8 @@ class Beginning(NamedTuple):
                 f"{self.name} is of another network than the student: they differ in {', '.join(differing[:3])}; begin "
                 "with a student of the same teacher and kind of method"
             )
+
+    def put(self, student: Role) -> None:
+        """Give them to a student. Raises `InvalidInput` where they do not fit."""
+        self.check(student)
         student.module.load_state_dict(self.weights)

@@ -82,9 +82,7 @@ class Work(NamedTuple):
         learner = Learner.of(student, keep, place.here)
         origin = files.source_of(learner.teacher)
         pipe = load(learner.teacher, device=place.here)
-        beginning = Beginning.of(student, pipe.model)
-        beginning.put(Role(pipe.model.denoiser()))  # which refuses another network
-        pipe = load(learner.teacher, device=place.here)
+        Beginning.of(student, pipe.model).check(Role(pipe.model.denoiser()))
         new = new_subjects(source, keep.count)
         teacher = learner.drawing(pipe, kept_subjects(keep, pipe, new), keep.teacher_steps)
         return Work(learner, keep, folder, settings, place, processes, origin, teacher, new)
@@ -149,7 +147,7 @@ class Work(NamedTuple):
 
     def measured(self, network: Network, held_out: tuple[Pairs, Pairs]) -> tuple[Interval, Interval]:
         """How many times as far a student is from the pictures of what is kept, and of what is new, as it was."""
-        before, plan = load(self.learner.student, device=self.place.here).model.denoiser(), self.learner.plans[0]
+        before, plan = self.learner.pipe.model.denoiser(), self.learner.plans[0]  # which no training changes
         kept, new = (ratio(errors(network, plan, each), errors(before, plan, each)) for each in held_out)
         return kept, new
 

@@ -46,7 +46,7 @@ from fewstep.distillation.scm import VELOCITIES
 from fewstep.solvers.compiler import compile
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Role, Roles, one_stage, schedule_of
 from fewstep.training.draws import Float
-from fewstep.training.levels import at_times, noised, time_of_ratio
+from fewstep.training.levels import at_times, column, noised, time_of_ratio
 from fewstep.training.scale import Scales, checked
 
 LOSSES = ("improved", "original")
@@ -211,8 +211,3 @@ def flow_times(k: ArrayLike) -> Float:
     """t = k / (1 + k)."""
     k = np.asarray(k, np.float64)
     return k / (1 + k)
-
-
-def column(values: Float, x: Tensor) -> Tensor:
-    """Values (B,) that multiply states like `x`."""
-    return x.new_tensor(values).reshape(-1, *[1] * (x.ndim - 1))

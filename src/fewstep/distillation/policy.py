@@ -46,7 +46,7 @@ from fewstep.training import (
     one_stage,
     schedule_of,
 )
-from fewstep.training.levels import at_times, noised, stepped, time_of_ratio
+from fewstep.training.levels import at_times, column, noised, stepped, time_of_ratio
 
 MOST_ROWS, MOST_VISITS = 16, 64
 
@@ -167,8 +167,3 @@ def joined(guesses: Tensor, weights: Float) -> Tensor:
     """The mean of guesses (B, n, ..) by weights (B, n)."""
     factors = guesses.new_tensor(weights)
     return (guesses * factors.reshape(*factors.shape, *[1] * (guesses.ndim - 2))).sum(1)
-
-
-def column(values: np.ndarray, x: Tensor) -> Tensor:
-    """Values (B,) that multiply states like `x`."""
-    return x.new_tensor(values).reshape(-1, *[1] * (x.ndim - 1))

@@ -20,7 +20,7 @@ from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Level
 from fewstep.solvers.compiler import compile
 from fewstep.training import Batch, Draws, Role, check_rows
-from fewstep.training.levels import of_rows
+from fewstep.training.levels import column, of_rows
 
 
 class Turn(NamedTuple):
@@ -127,8 +127,3 @@ def level_of(turns: Sequence[Turn], x: Tensor) -> Level:
     """The level of states `x` (B, ..) at the rows of each."""
     ends = [turn.plan.ends[turn.row] for turn in turns]
     return of_rows([turn.level for turn in turns], x)._replace(rows=[turn.row for turn in turns], ends=ends)
-
-
-def column(values: Sequence[float], x: Tensor) -> Tensor:
-    """Numbers (B,) that multiply states like `x`."""
-    return x.new_tensor(values).reshape(-1, *[1] * (x.ndim - 1))

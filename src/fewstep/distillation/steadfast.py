@@ -44,6 +44,7 @@ from fewstep.training import (
     schedule_of,
 )
 from fewstep.training.levels import at_times
+from fewstep.training.method import chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,8 +149,3 @@ class Steadfast:
 
     def plan(self, network: Network, rows: int | None = None) -> Plan:
         return self.of.plan(network, rows)
-
-
-def chosen(condition: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:
-    """The arguments of some samples of a batch."""
-    return {name: value[list(places)] if isinstance(value, Tensor) else value for name, value in condition.items()}

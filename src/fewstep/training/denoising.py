@@ -36,7 +36,7 @@ from fewstep.denoise.convert import LEAST_ALPHA, Network
 from fewstep.solvers.compiler import compile
 from fewstep.solvers.registry import SAMPLERS
 from fewstep.training.draws import Draws
-from fewstep.training.levels import at_times, noised
+from fewstep.training.levels import at_times, column, noised
 from fewstep.training.method import STUDENT, Batch, Loss, Needs, Phase, Roles, one_stage, schedule_of
 from fewstep.training.times import TIMES, distribution
 from fewstep.training.transport import paired
@@ -194,10 +194,4 @@ def mixed(name: str, own: Any, empty: Any, chosen: np.ndarray) -> Any:
             f"the argument {name!r} has shape {tuple(own.shape)}, in the empty condition {tuple(empty.shape)}: give "
             "both one length"
         )
-    return torch.where(column(chosen, own), empty, own)
-
-
-def column(values: np.ndarray, like: Tensor) -> Tensor:
-    """(B, 1, ..) of values (B,), to be broadcast against `like` (B, ..); numbers in its dtype."""
-    found = torch.from_numpy(np.ascontiguousarray(values)).to(like.device)
-    return (found if found.dtype == torch.bool else found.to(like.dtype)).reshape(-1, *[1] * (like.ndim - 1))
+    return torch.where(column(chosen, own).bool(), empty, own)

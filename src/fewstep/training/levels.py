@@ -32,8 +32,13 @@ def at_times(schedule: Schedule, t: ArrayLike, x: Tensor) -> Level:
 def of_rows(rows: Sequence[tuple[float, float, float]], x: Tensor) -> Level:
     """The level of states `x` (B, ..) at the (t, alpha, sigma) of each."""
     # One sample has a level of numbers; here all are tensors (B, 1, ..).
-    alpha, sigma = (x.new_tensor([row[i] for row in rows]).reshape(-1, *[1] * (x.ndim - 1)) for i in (1, 2))
+    alpha, sigma = (column([row[i] for row in rows], x) for i in (1, 2))
     return Level.at(rows, x)._replace(alpha=alpha, sigma=sigma)
+
+
+def column(values: Sequence[float] | np.ndarray, x: Tensor) -> Tensor:
+    """Values (B,) as (B, 1, ..), which multiply states like `x` (B, ..)."""
+    return x.new_tensor(values).reshape(-1, *[1] * (x.ndim - 1))
 
 
 def either(chosen: ArrayLike, first: Level, other: Level, x: Tensor) -> Level:

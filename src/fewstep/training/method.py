@@ -99,21 +99,20 @@ class Batch:
 
     def take(self, samples: Sequence[int]) -> Batch:
         """Some of the samples, by their places."""
-
-        def some(value: Any) -> Any:
-            return value[list(samples)] if isinstance(value, Tensor) and len(value) == len(self) else value
-
-        def all_of(condition: Mapping[str, Any]) -> dict[str, Any]:
-            return {name: some(value) for name, value in condition.items()}
-
+        places = list(samples)
         return Batch(
-            self.data[list(samples)],
-            some(self.noise),
-            all_of(self.condition),
-            None if self.negative is None else all_of(self.negative),
-            None if self.scales is None else tuple(self.scales[place] for place in samples),
-            some(self.along),
+            self.data[places],
+            None if self.noise is None else self.noise[places],
+            chosen(self.condition, places),
+            None if self.negative is None else chosen(self.negative, places),
+            None if self.scales is None else tuple(self.scales[place] for place in places),
+            None if self.along is None else self.along[places],
         )
+
+
+def chosen(condition: Mapping[str, Any], places: Sequence[int]) -> dict[str, Any]:
+    """The arguments of some samples of a batch, by their places."""
+    return {name: value[list(places)] if isinstance(value, Tensor) else value for name, value in condition.items()}
 
 
 @dataclass(frozen=True, eq=False)
