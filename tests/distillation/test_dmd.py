@@ -323,6 +323,10 @@ def test_scores_of_different_kinds_are_refused() -> None:
         ({"adversary": 0.1, "gradient": "sid", "divergence": "jeffreys"}, "leave out divergence"),
         ({"lowest": 0.5, "highest": 0.5}, "shares of the range"),
         ({"fake_rate": -1.0}, "fake_rate must be a number above 0"),
+        ({"fake_rate": "slow"}, "fake_rate must be a number above 0"),
+        ({"lowest": "none"}, "shares of the range"),
+        ({"times": ("first",)}, "each of times is a finite number"),
+        ({"adversary": 1.0, "adversary_from": "late"}, "a share of the training"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], words: str) -> None:

@@ -15,7 +15,6 @@ second derivative: (D(data + e n) - D(data))^2 / e^2 is |dD / d data|^2 on avera
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,9 +24,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
+from fewstep.distillation import given
 from fewstep.distillation.eyes import Eyes, eyes_of
 from fewstep.distillation.heads import CRITIC, features_of, heads_of, heads_on, layers_of
 from fewstep.distillation.matching import TOLD_APART, accuracy, between
@@ -87,24 +86,12 @@ class Adversarial:
     highest: float = 0.9
 
     def __post_init__(self) -> None:
-        for name in ("times", "layers"):  # a list, or one alone, is taken too
-            given = getattr(self, name)
-            object.__setattr__(self, name, tuple(given) if isinstance(given, list | tuple) else (given,))
-        for name, most in (("rows", 8), ("ratio", 1000)):
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= most:
-                raise InvalidInput(f"{name} must be a whole number from 1 to {most}, got {value!r}")
-        for name in ("distil", "r1"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise InvalidInput(f"{name} must be a number of at least 0, got {value!r}")
-        rate = self.critic_rate
-        if rate is not None and (isinstance(rate, bool) or not 0 < rate < math.inf):
-            raise InvalidInput(f"critic_rate must be a number above 0, got {rate!r}")
-        if not 0 <= self.lowest < self.highest <= 1:
-            raise InvalidInput(
-                f"lowest and highest are shares of the range of noise, 0 to 1, got {self.lowest!r} and {self.highest!r}"
-            )
+        given.take_lists(self, "times", "layers")
+        given.check_counts(self, rows=8, ratio=1000)
+        given.check_times(self)
+        given.check_weights(self, "distil", "r1")
+        given.check_rates(self, "critic_rate")
+        given.check_range(self)
 
     @property
     def eyes(self) -> Eyes | None:

@@ -29,10 +29,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.errors import InvalidInput, is_finite, unknown_name
 from fewstep.core.plan import Plan
 from fewstep.denoise.base import Level
 from fewstep.denoise.convert import Network
+from fewstep.distillation import given
 from fewstep.distillation.heads import CRITIC, features_of, heads_of, heads_on, layers_of
 from fewstep.distillation.matching import FAKE, FAKE_SCORE, TOLD_APART, accuracy, between, output_error, telling_apart
 from fewstep.distillation.simulation import drawn, plan_among, plans_of, turns_of
@@ -107,36 +108,20 @@ class DistributionMatching:
     layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("times", "layers"):  # a list, or one alone, is taken too
-            given = getattr(self, name)
-            object.__setattr__(self, name, tuple(given) if isinstance(given, list | tuple) else (given,))
-        for name, most in (("rows", 8), ("ratio", 1000)):
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= most:
-                raise InvalidInput(f"{name} must be a whole number from 1 to {most}, got {value!r}")
+        given.take_lists(self, "times", "layers")
+        given.check_counts(self, rows=8, ratio=1000)
+        given.check_times(self)
+        given.check_weights(self, "alpha", "adversary", "critic")
+        given.check_rates(self, "fake_rate", "critic_rate")
+        given.check_range(self)
         for name, known in (("gradient", GRADIENTS), ("divergence", DIVERGENCES), ("sampler", ("consistency", "ddim"))):
             if getattr(self, name) not in known:
                 raise unknown_name(name, str(getattr(self, name)), known)
-        self._check_shares()
         self._check_adversary()
 
-    def _check_shares(self) -> None:
-        for name in ("alpha", "adversary", "critic"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise InvalidInput(f"{name} must be a number of at least 0, got {value!r}")
-        for name in ("fake_rate", "critic_rate"):
-            value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not 0 < value < math.inf):
-                raise InvalidInput(f"{name} must be a number above 0, got {value!r}")
-        if not 0 <= self.lowest < self.highest <= 1:
-            raise InvalidInput(
-                f"lowest and highest are shares of the range of noise, 0 to 1, got {self.lowest!r} and {self.highest!r}"
-            )
-        if not 0 <= self.adversary_from < 1:
-            raise InvalidInput(f"adversary_from is a share of the training, 0 to 1, got {self.adversary_from!r}")
-
     def _check_adversary(self) -> None:
+        if not (is_finite(self.adversary_from) and 0 <= self.adversary_from < 1):
+            raise InvalidInput(f"adversary_from is a share of the training, 0 to 1, got {self.adversary_from!r}")
         if not self.adversary and (self.layers or self.adversary_from or self.critic_rate or self.discerning):
             raise InvalidInput(
                 "layers, adversary_from, critic_rate and divergences other than reverse-kl are of the discriminator, "

@@ -30,6 +30,7 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import Network
 from fewstep.distillation.endpoint import MOST_LEVELS, levels_of, met
+from fewstep.distillation.given import take_lists
 from fewstep.distillation.progressive import weight_of
 from fewstep.solvers.compiler import compile
 from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
@@ -58,9 +59,7 @@ class Phased:
     times: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("plans", "times"):  # a list, or one alone, is taken too
-            given = getattr(self, name)
-            object.__setattr__(self, name, tuple(given) if isinstance(given, list | tuple) else (given,))
+        take_lists(self, "plans", "times")
         if type(self.levels) is not int or not 1 <= self.levels <= MOST_LEVELS:
             raise InvalidInput(f"levels must be a whole number from 1 to {MOST_LEVELS}, got {self.levels!r}")
         plans = self.plans

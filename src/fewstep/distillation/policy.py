@@ -32,6 +32,7 @@ from fewstep.core.schedule import Float, Schedule
 from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.convert import Network
 from fewstep.denoise.row import MOST_GUESSES, RowFacts, Way, flow_time
+from fewstep.distillation.given import check_counts
 from fewstep.distillation.regression import student_plan
 from fewstep.training import (
     STUDENT,
@@ -75,10 +76,7 @@ class Policy:
     least: float = 0.02
 
     def __post_init__(self) -> None:
-        for name, most in (("rows", MOST_ROWS), ("guesses", MOST_GUESSES), ("visits", MOST_VISITS)):
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= most:
-                raise InvalidInput(f"{name} must be a whole number from 1 to {most}, got {value!r}")
+        check_counts(self, rows=MOST_ROWS, guesses=MOST_GUESSES, visits=MOST_VISITS)
         for name, allowed in (("mixing", "from 0 to 1"), ("least", "above 0 and below 1")):
             value = getattr(self, name)
             usable = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
