@@ -60,7 +60,10 @@ def layers_of(module: nn.Module, named: Sequence[str] = ()) -> tuple[str, ...]:
 
 @contextmanager
 def heard(module: nn.Module, layers: Sequence[str]) -> Iterator[list[Tensor]]:
-    """Within it, the outputs of some layers of a module are kept as it is called."""
+    """Within it, the outputs of some layers of a module are kept as it is called.
+
+    A compiled module runs as it is written here: compiled code keeps the hooks that it was made with, and none of ours.
+    """
     found: list[Tensor] = []
 
     def keep(layer: nn.Module, given: Any, output: Any) -> None:
@@ -69,9 +72,11 @@ def heard(module: nn.Module, layers: Sequence[str]) -> Iterator[list[Tensor]]:
         found.append([part for part in parts if isinstance(part, Tensor)][-1])
 
     hooks = [module.get_submodule(name).register_forward_hook(keep) for name in layers]
+    compiled, module._compiled_call_impl = module._compiled_call_impl, None
     try:
         yield found
     finally:
+        module._compiled_call_impl = compiled
         for hook in hooks:
             hook.remove()
 

@@ -35,7 +35,8 @@ class Place:
     Attributes:
         device: of the networks. Of several processes on one machine each takes its own card of "cuda".
         precision: of the networks, "float32" or "bfloat16".
-        compile: by `torch.compile`, which takes minutes at first and rounds a little otherwise.
+        compile: by `torch.compile`, which takes minutes at first and rounds a little otherwise. A call whose layers a
+            discriminator looks at is not compiled.
         checkpointing: activations of the networks that are trained are computed again when they are needed, for less
             memory, to the same bits: in parts where the network does that by itself, as those of diffusers do, and
             else a call of the network at a time, which helps where a method makes several.
