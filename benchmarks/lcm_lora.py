@@ -116,7 +116,7 @@ def lora(folder: Path, steps: int, batch: int, pairs: int) -> Path:
     rng = np.random.default_rng((2, 16))
     texts = [caption(draw_description(rng, held_out=False), rng) for _ in range(pairs)]
     settings = Settings(
-        steps=steps, batch=batch, rate=1e-3, warmup=50, adapter=Adapter(rank=64), state_every=25, log_every=25
+        steps=steps, batch=batch, rate=2e-4, warmup=50, adapter=Adapter(rank=64), state_every=25, log_every=25
     )
     found = fs.distill(
         "scenes",

@@ -2,7 +2,7 @@
 
     python benchmarks/scenes_turbo.py train runs/turbo
     python benchmarks/scenes_turbo.py match runs/turbo-matched [--begin runs/turbo/student]
-    python benchmarks/scenes_turbo.py make runs/turbo/student src/fewstep/zoo/weights/scenes-turbo
+    python benchmarks/scenes_turbo.py make runs/turbo-matched/stage-4/student src/fewstep/zoo/weights/scenes-turbo
     python benchmarks/scenes_turbo.py measure [--model scenes-turbo] [--prompts 4000] [--json]
     python benchmarks/scenes_turbo.py picture docs/images/scenes-turbo.png
 
@@ -49,11 +49,41 @@ METHOD = Phased(plans=(4, 2, 1))
 SETTINGS = Settings(steps=7000, batch=64, rate=5e-4, optimiser="adamw", muon=1.5e-3, state_every=250)
 PROMPTS, PAIRS, GUIDANCE, STEPS = 8192, 32768, 2.0, 10
 """What the teacher draws for it."""
-MATCHING = Settings(
-    steps=12_000, batch=36, rate=1e-4, optimiser="adamw", decay="constant", warmup=50, state_every=50, log_every=20
+FEW, RATIO = 512, 3
+"""Pairs of the matching, which takes their prompts alone, and steps of the fake score to one of the student."""
+
+
+class Stage(NamedTuple):
+    """A part of the matching: of one row alone or of all plans, with rates of the student and of the fake score."""
+
+    alone: bool
+    steps: int
+    batch: int
+    rate: float
+    fake_rate: float
+    decay: str = "constant"
+
+    @property
+    def settings(self) -> Settings:
+        """Of the loop."""
+        return Settings(
+            steps=self.steps,
+            batch=self.batch,
+            rate=self.rate,
+            optimiser="adamw",
+            decay=self.decay,
+            warmup=50,
+            state_every=50,
+            log_every=20,
+        )
+
+
+STAGES = (
+    Stage(alone=True, steps=2900, batch=32, rate=5e-5, fake_rate=2e-4),
+    Stage(alone=False, steps=3450, batch=36, rate=1e-4, fake_rate=3e-4),
+    Stage(alone=True, steps=1000, batch=36, rate=2e-4, fake_rate=4e-4),
+    Stage(alone=False, steps=1500, batch=36, rate=1e-4, fake_rate=3e-4, decay="cosine"),
 )
-FAKE_RATE, RATIO, FEW = 3e-4, 3, 512
-"""Of the matching that follows; it takes prompts alone of its few pairs."""
 TEACHER: dict[str, Any] = {"sampler": "unipc-2", "steps": 8, "guidance": 2.0}
 
 SHOWN = [prompt.text for prompt in held_out_prompts(10, seed=2)]
@@ -110,17 +140,25 @@ def train(folder: Path) -> None:
 
 
 def match(folder: Path, begin: str) -> None:
-    """Go on by distribution matching from a student, in all of its plans at once, or from where it stopped."""
+    """Go on by distribution matching from a student, stage by stage, or from where it stopped."""
     plans = learned_plans(fs.load(begin).model)
     rows = [plan.rows for _, plan in sorted(plans.items(), reverse=True)]
-    times = tuple(row.t for each in rows for row in each)
-    method = DistributionMatching(rows=len(rows[0]), times=times, sampler="ddim", ratio=RATIO, fake_rate=FAKE_RATE)
     prompts = [prompt.text for prompt in training_prompts(PROMPTS, seed=1)]
-    source = Source(prompts, GUIDANCE, STEPS, FEW, held_out=128, begin=begin)
     watch = Watch(partial(print, "drawn", flush=True), partial(print, flush=True))
-    measuring = Measuring(Checks(every=0))
-    found = distill("scenes", method, folder, settings=MATCHING, source=source, measuring=measuring, watch=watch)
-    print(found.report.verdict, found.path, sep="\n")
+    for number, stage in enumerate(STAGES, 1):
+        some = rows[-1:] if stage.alone else rows
+        times = tuple(row.t for each in some for row in each)
+        method = DistributionMatching(
+            rows=len(some[0]), times=times, sampler="ddim", ratio=RATIO, fake_rate=stage.fake_rate
+        )
+        source = Source(prompts, GUIDANCE, STEPS, FEW, held_out=128, begin=begin)
+        measuring = Measuring(Checks(every=0))
+        place = folder / f"stage-{number}"
+        found = distill(
+            "scenes", method, place, settings=stage.settings, source=source, measuring=measuring, watch=watch
+        )
+        print(found.report.verdict, found.path, sep="\n")
+        begin = str(found.path)
 
 
 def make(student: Path, target: Path) -> None:
@@ -166,7 +204,7 @@ def main() -> None:
     commands.add_parser("train").add_argument("folder", type=Path)
     matching = commands.add_parser("match")
     matching.add_argument("folder", type=Path)
-    matching.add_argument("--begin", default="scenes-turbo")
+    matching.add_argument("--begin", default="runs/turbo/student")
     making = commands.add_parser("make")
     making.add_argument("student", type=Path)
     making.add_argument("target", type=Path)
