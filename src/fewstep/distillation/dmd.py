@@ -138,6 +138,11 @@ class DistributionMatching:
         return self.divergence != "reverse-kl"
 
     @property
+    def takes_data(self) -> bool:
+        """Real pictures are what the discriminator compares drawings with; the scores ask for none."""
+        return self.adversary > 0
+
+    @property
     def cycle(self) -> int:
         """Steps from one of the student to the next."""
         return self.ratio
