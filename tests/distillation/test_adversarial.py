@@ -294,6 +294,7 @@ def test_features_that_are_nowhere_are_refused() -> None:
         Adversarial(ratio=3),
         fs.distillation.DistributionMatching(adversary=0.1, ratio=3),
         fs.distillation.DistributionMatching(rows=2, ratio=4),
+        fs.distillation.ContinuousConsistency(rows=2, matching=0.01, ratio=3, derivative="difference"),
     ],
 )
 def test_a_run_that_stops_inside_a_cycle_goes_on_to_the_same_bits(method: Any, tmp_path: Path) -> None:

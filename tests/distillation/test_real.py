@@ -1,4 +1,4 @@
-"""Real pictures in the place of the teacher's: a student comes nearer to them than its teacher is, and goes on bitwise."""
+"""Real pictures in the place of the teacher's: a student comes nearer to them than it is, and goes on bit by bit."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from fewstep.distillation import (
     DistributionMatching,
     Endpoint,
     Health,
-    Measuring,
     MeanFlow,
+    Measuring,
     Phased,
     Reflow,
     Regression,
