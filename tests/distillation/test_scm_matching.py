@@ -170,7 +170,7 @@ def test_the_student_takes_one_step_to_several_of_the_fake_score(tmp_path: Path)
     assert replace(MATCHED, ratio=None).cycle == 5
     held_out = data.batch(range(COUNT))
     with torch.no_grad():
-        assert method.signs(roles, held_out, draws())[FAKE_SCORE] == pytest.approx(1, abs=0.6)
+        assert 0.2 < method.signs(roles, held_out, draws())[FAKE_SCORE] < 0.7  # it draws the mean, which is simple
 
 
 def test_without_a_share_all_is_as_it_was() -> None:
