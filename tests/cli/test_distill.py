@@ -79,7 +79,7 @@ def test_a_lora_is_trained_in_place_of_all_weights(call: Call, here: Path) -> No
         (("regression", "--clip", "nowhere"), "nowhere is not a folder of clip"),
         (("regression", "--tune", "-1"), "--tune"),
         (("regression", "--data", "."), "regression takes no real pictures, as it learns which noise becomes which"),
-        (("dmd", "--data", "."), "dmd takes no real pictures, as it shows real pictures to its discriminator alone"),
+        (("dmd", "--data", "."), "dmd takes no real pictures, as it shows pictures to a discriminator alone"),
         (("add", "--data", "none"), "unknown data 'none'"),
         (("add", "--data", "digits", "--pairs", "8"), "with data the teacher draws no pictures to learn from"),
         (("add", "--mirror"), "mirror is True or False, and of data alone"),

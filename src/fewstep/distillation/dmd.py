@@ -138,9 +138,11 @@ class DistributionMatching:
         return self.divergence != "reverse-kl"
 
     @property
-    def takes_data(self) -> bool:
+    def without_data(self) -> str:
         """Real pictures are what the discriminator compares drawings with; the scores ask for none."""
-        return self.adversary > 0
+        if self.adversary:
+            return ""
+        return "it shows pictures to a discriminator alone, and there is none: give adversary, its weight"
 
     @property
     def cycle(self) -> int:

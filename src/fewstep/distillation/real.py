@@ -19,6 +19,10 @@ from fewstep.distillation.pairs import Teacher
 from fewstep.drawing import Guidance
 from fewstep.training import Batch, Examples, Processes, examples_of
 from fewstep.training.examples import Conditions, blank
+from fewstep.training.order import epoch_order
+
+SEED = 0
+"""Of the order in which pictures are taken to judge by."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,22 +84,20 @@ class Real:
         return replace(found, negative=found.condition) if self.guided and found.negative is None else found
 
     def shown(self, count: int, batch: int) -> Iterator[Tensor]:
-        """Pictures (B, C, H, W) in [-1, 1], at most so many and spread over all, some at a time."""
-        numbers = spread(self.pictures, count)
+        """Pictures (B, C, H, W) in [-1, 1], at most so many of all, some at a time."""
+        numbers = some(self.pictures, count)
         for first in range(0, len(numbers), batch):
             part = [self.pictures.sample(number)[0] for number in numbers[first : first + batch]]
             yield torch.stack(part).to(self.teacher.pipe.model.device)
 
 
-def spread(pictures: Examples, count: int) -> list[int]:
-    """The numbers of at most so many pictures, spread over all; of mirrored ones the first half alone."""
-    there = pictures.source.count
-    some = min(count, there)
-    return [i * there // some for i in range(some)]
+def some(pictures: Examples, count: int) -> list[int]:
+    """The numbers of at most so many pictures of all kinds, the first of a mixed order; none is mirrored."""
+    return epoch_order(pictures.source.count, 0, SEED)[:count].tolist()
 
 
 def subjects_of(pictures: Examples, count: int) -> list[Any] | None:
-    """What at most so many pictures show, in proportion; None where nothing is said of them."""
+    """What at most so many pictures show, in the same order; None where nothing is said of them."""
     if pictures.source.told == "nothing":
         return None
-    return [pictures.sample(number)[1] for number in spread(pictures, count)]
+    return [pictures.sample(number)[1] for number in some(pictures, count)]

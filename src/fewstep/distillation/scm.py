@@ -101,12 +101,13 @@ class ContinuousConsistency:
         if self.least >= NOISIEST:
             raise InvalidInput(f"least must be below {NOISIEST:g}, the largest k that is trained, got {self.least:g}")
         given.check_weights(self, "matching")
+        given.check_rates(self, "fake_rate")
+        if self.ratio is not None:
+            given.check_counts(self, ratio=1000)
         if not self.matching and (self.ratio, self.fake_rate) != (None, None):
             raise InvalidInput(
                 "ratio and fake_rate are of the fake score, and there is none: give matching, its share, such as 0.01"
             )
-        if self.matching:
-            self.matched  # noqa: B018  # which refuses what it cannot be made of
 
     @property
     def matched(self) -> DistributionMatching:

@@ -7,7 +7,7 @@ from fewstep.distillation.pairs import Teacher
 from fewstep.drawing import Guidance
 from fewstep.measure.features import Features
 from fewstep.pipeline import Pipeline
-from fewstep.training import Method, takes_data
+from fewstep.training import Method, without_data
 
 TAKE_DATA = ("progressive", "guidance", "consistency", "lcm", "dmd with adversary", "add", "policy", "scm", "meanflow")
 """The methods that learn from real pictures, for words."""
@@ -37,19 +37,12 @@ def check(method: Method, pipe: Pipeline) -> None:
 
 def check_takes_data(method: Method) -> None:
     """Raise `InvalidInput` for real pictures where a method has no use for them."""
-    if takes_data(method):
-        return
-    why = (
-        "learns which noise becomes which picture of the teacher, and a real picture has no noise"
-        if method.needs.pairs
-        else "shows real pictures to its discriminator alone, and there is none: give adversary, its weight"
-        if method.name == "dmd"
-        else "says that it takes none"
-    )
-    raise InvalidInput(
-        f"{method.name} takes no real pictures, as it {why}. Leave data out, or use one of the methods that take them: "
-        f"{', '.join(TAKE_DATA)}"
-    )
+    why = without_data(method)
+    if why:
+        raise InvalidInput(
+            f"{method.name} takes no real pictures, as {why}. Leave data out, or use one of the methods that take "
+            f"them: {', '.join(TAKE_DATA)}"
+        )
 
 
 def check_guidance(method: Method, teacher: Teacher) -> None:

@@ -138,7 +138,7 @@ class Work(NamedTuple):
     @property
     def blank(self) -> Pairs | Real:
         """What a trial learns from: real pictures, or noise where there are none or have to be encoded first."""
-        return drawing.blank(self.teacher, max(FIRST, self.source.drawn)) if self.real is None else self.real
+        return drawing.blank(self.teacher, self.source.drawn) if self.real is None else self.real
 
     @property
     def lost(self) -> dict[int, str]:
@@ -217,7 +217,8 @@ class Work(NamedTuple):
         count = self.source.drawn + 2 * self.source.held_out + (2 * checks.count if checks.every else 0)
         run = self.run(self.roles(blank), blank)
         size = drawing.bytes_of(self.teacher, count)
-        seconds = count * drawing.seconds_of(self.teacher, drawing.blank(self.teacher, FIRST), self.batch)
+        pairs = blank if isinstance(blank, Pairs) else drawing.blank(self.teacher, FIRST)
+        seconds = count * drawing.seconds_of(self.teacher, pairs, self.batch)
         if self.real is not None:
             size += bytes_of(self.real.pictures)
             seconds += encoding_seconds(self.real.pictures, self.processes)

@@ -35,7 +35,7 @@ from fewstep.training.method import (
     schedule_of,
     still,
     student_of,
-    takes_data,
+    without_data,
 )
 from fewstep.training.model import Anew, Trained, Watching, forecast_on, train_on
 from fewstep.training.place import PRECISIONS, Place
@@ -99,7 +99,7 @@ __all__ = [
     "schedule_of",
     "still",
     "student_of",
-    "takes_data",
     "train",
     "train_on",
+    "without_data",
 ]
