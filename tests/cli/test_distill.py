@@ -178,7 +178,7 @@ def test_the_defaults_in_the_help_are_those_of_the_settings(call: Call) -> None:
     own = {one.name: getattr(usual_settings, one.name) for one in fields(usual_settings) if one.name in usual}
     assert len(own) == 9
     assert {name: usual[name] for name in own} == own
-    assert (usual["count"], usual["held_out"]) == (source.count, source.held_out)
+    assert usual["held_out"] == source.held_out
     assert f"[default: {source.drawn}, none with" in " ".join(call("distill", "--help").output.split())
     assert source.steps is None
     assert "20, or a student's own plan" in call("distill", "--help").output

@@ -26,10 +26,14 @@ from fewstep.distillation import (
     Distilled,
     DistributionMatching,
     Endpoint,
+    GuidanceInput,
     Health,
+    LatentConsistency,
     MeanFlow,
     Measuring,
     Phased,
+    Policy,
+    Progressive,
     Reflow,
     Regression,
     Settings,
@@ -211,10 +215,16 @@ def test_a_batch_has_the_labels_of_its_pictures_and_what_to_guide_by(teacher: Pa
         Consistency(step=None, first=4, stages=1),
         ContinuousConsistency(velocity="data", derivative="difference"),
         MeanFlow(velocity="data", derivative="difference"),
+        Progressive(begin=2, end=1),
+        GuidanceInput(lowest=1, highest=3),
+        LatentConsistency(),
+        Policy(rows=2),
+        Consistency(step="ddim", first=4, stages=1),
+        ContinuousConsistency(matching=0.01, derivative="difference"),
     ],
     ids=lambda method: method.name,
 )
-def test_methods_that_ask_no_teacher_learn_from_data_alone(
+def test_methods_that_learn_from_pictures_learn_from_data_alone(
     method: Any, teacher: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not one picture of their batches is the teacher's."""
@@ -226,7 +236,8 @@ def test_methods_that_ask_no_teacher_learn_from_data_alone(
         return real(self, roles, batch, phase, draws)
 
     monkeypatch.setattr(type(method), "losses", losses)
-    work = Work.of(teacher, method, tmp_path / "run", Settings(steps=2, batch=8), source(data), UNSEEN, None)
+    of = source(data, guidance=2.0)
+    work = Work.of(teacher, method, tmp_path / "run", Settings(steps=2, batch=8), of, UNSEEN, None)
     there = work.data(lambda done, of: None, lambda done, of: None)
     train(work.run(work.roles(there), there))
     known = torch.from_numpy(pictures() * 2 - 1)[:, None]
