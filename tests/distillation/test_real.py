@@ -90,7 +90,7 @@ def brightness(teacher: Path, method: Any, folder: Path, of: Source, settings: S
     return float(fs.sample(method.plan(run.roles[STUDENT].network), network, noise=noise).mean())
 
 
-LEARNS = Settings(steps=40, batch=12, rate=5e-3, width=0, state_every=10**6, log_every=10**6)
+LEARNS = Settings(steps=40, batch=8, rate=5e-3, width=0, state_every=10**6, log_every=10**6)
 
 
 @pytest.mark.parametrize("method", [Adversarial(), DistributionMatching(adversary=3.0, ratio=1)])
