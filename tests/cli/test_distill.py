@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import Result
@@ -77,6 +78,12 @@ def test_a_lora_is_trained_in_place_of_all_weights(call: Call, here: Path) -> No
         (("consistency", "--option", "preset=etc"), "unknown preset of consistency 'etc': did you mean 'ect'"),
         (("regression", "--clip", "nowhere"), "nowhere is not a folder of clip"),
         (("regression", "--tune", "-1"), "--tune"),
+        (("regression", "--data", "."), "regression takes no real pictures, as it learns which noise becomes which"),
+        (("dmd", "--data", "."), "dmd takes no real pictures, as it shows pictures to a discriminator alone"),
+        (("add", "--data", "none"), "unknown data 'none'"),
+        (("add", "--data", "digits", "--pairs", "8"), "with data the teacher draws no pictures to learn from"),
+        (("add", "--mirror"), "mirror is True or False, and of data alone"),
+        (("scm", "--option", "ratio=5"), "there is none: give matching, its share, such as 0.01"),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line_before_anything_is_written(
@@ -88,6 +95,29 @@ def test_what_cannot_be_is_refused_in_a_line_before_anything_is_written(
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()[-1]) < 900
     assert not (here / "runs/tiny-regression/log.jsonl").exists()
+
+
+def test_a_student_learns_from_real_pictures(call: Call, here: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (9, 6, 5), dtype=np.uint8)  # which are scaled
+    np.savez(here / "photos.npz", images=images, labels=np.arange(9) % tiny.CLASSES)
+    short = [*SHORT[: SHORT.index("--pairs")], *SHORT[SHORT.index("--pairs") + 2 :]]
+    words = ("distill", "dmd", "tiny.safetensors", *short, "--data", "photos.npz", "--option", "adversary=0.1")
+    needs = call(*words, "--dry-run")
+    assert "9 pictures" in needs.stdout
+    assert "to draw and encode the pictures" in needs.stdout
+    done = call(*words, "--mirror")
+    assert done.exit_code == 0, done.output
+    assert "then the student learns from photos.npz for 6 steps" in done.stderr
+    assert re.search(r"step 3: distance [-\d.e]+, distance to data [-\d.e]+, diversity", done.stderr)
+    assert "To 9 real pictures the student has a kernel distance on" in done.stderr
+    assert "The student learned from 18 real pictures; training took" in done.stderr
+    found = json.loads(call(*words, "--mirror", "--json").stdout)
+    assert (found["realism"]["images"], found["cost"]["real"], found["lost"]) == (9, 18, {})
+    images[0] = 7
+    np.savez(here / "photos.npz", images=images, labels=np.arange(9) % tiny.CLASSES)
+    other = call(*words, "--mirror")
+    assert other.exit_code == 2
+    assert "belongs to a run with other settings (data.digest is" in other.stderr
 
 
 OWN = """
@@ -148,7 +178,8 @@ def test_the_defaults_in_the_help_are_those_of_the_settings(call: Call) -> None:
     own = {one.name: getattr(usual_settings, one.name) for one in fields(usual_settings) if one.name in usual}
     assert len(own) == 9
     assert {name: usual[name] for name in own} == own
-    assert (usual["count"], usual["held_out"]) == (source.count, source.held_out)
+    assert usual["held_out"] == source.held_out
+    assert f"[default: {source.drawn}, none with" in " ".join(call("distill", "--help").output.split())
     assert source.steps is None
     assert "20, or a student's own plan" in call("distill", "--help").output
     assert set(command.METHODS) == set(fs.distillation.METHODS)

@@ -23,6 +23,7 @@ OWN = {
     ("choose", "--negative"): "it is tried, and taken only where it helps",
     ("choose", "--data"): "it is real pictures, where `show` writes numbers",
     ("compare", "--data"): "it is real pictures, where `show` writes numbers",
+    ("distill", "--data"): "it is real pictures to learn from, where `show` writes numbers",
 }
 """Those that say more in one command, and why."""
 SEEDS = {"tune", "bench", "doctor"}

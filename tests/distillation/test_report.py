@@ -136,7 +136,7 @@ def test_a_report_measures_a_student_beside_the_best_samplers_and_its_teacher(tm
     read = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert read["verdict"] == found.verdict
     assert read["lines"][0]["error"]["value"] == found.student.error.value  # type: ignore[union-attr]
-    assert read["cost"] == {"pictures": 64, "nfe": 16.0, "drawing": 1.5, "training": 2.5}
+    assert read["cost"] == {"pictures": 64, "nfe": 16.0, "drawing": 1.5, "training": 2.5, "real": 0}
 
 
 def test_the_strongest_rival_is_the_best_of_all_contenders(tmp_path: Path) -> None:
@@ -237,9 +237,9 @@ def test_distances_are_frechet_s_where_there_are_pictures_enough(tmp_path: Path)
     assert judge_of(teacher, tmp_path, 159).measure == "kernel distance on thumbnails 1x4x4"
     many = judge_of(teacher, tmp_path, 160)
     assert many.measure == "Frechet distance on thumbnails 1x4x4"
-    assert judge_of(teacher, tmp_path, 32, widths=2).frechet
+    assert judge_of(teacher, tmp_path, 32, widths=2).reference.frechet
     floor = many.distance(many.look(many.held_out.states))
     assert floor is not None
     summary = fs.measure.Summary(many.features)
     summary.update(torch.cat([many.shown(many.held_out.states(range(160)))]))
-    assert floor.value == pytest.approx(fs.measure.frechet_distance(summary, many.reference).value)
+    assert floor.value == pytest.approx(fs.measure.frechet_distance(summary, many.reference.pictures).value)

@@ -207,6 +207,11 @@ def test_rows_go_down_evenly_to_where_levels_are_drawn_the_most() -> None:
         ({"deviation": 0}, "deviation must be a finite number above zero, got 0"),
         ({"sigma_data": -1}, "sigma_data must be a finite number above zero, got -1"),
         ({"mean": "low"}, "mean is a finite number"),
+        ({"matching": -0.01}, "matching must be a number of at least 0, got -0.01"),
+        ({"ratio": 5}, "there is none: give matching, its share, such as 0.01"),
+        ({"fake_rate": 1e-4}, "there is none: give matching, its share, such as 0.01"),
+        ({"matching": 0.01, "ratio": 0}, "ratio must be a whole number from 1 to 1000, got 0"),
+        ({"matching": 0.01, "fake_rate": 0}, "fake_rate must be a number above 0, got 0"),
     ],
 )
 def test_other_settings_are_refused(options: dict[str, object], words: str) -> None:

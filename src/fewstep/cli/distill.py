@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import click
 
 import fewstep as fs
-from fewstep.cli import measuring, place, settings, trainer
+from fewstep.cli import keeping, measuring, place, report, settings, trainer
 from fewstep.cli.app import Failure
-from fewstep.cli.headings import DRAWN, GUIDANCE, LAST, MEASURING, TRAINING, Command, option
-from fewstep.cli.output import JSON, note, progress, show_json, show_table, waiting
+from fewstep.cli.headings import DATA, DRAWN, GUIDANCE, LAST, MEASURING, TRAINING, Command, option
+from fewstep.cli.output import JSON, note, progress, show_json, waiting
 from fewstep.cli.values import LABELS, Pair, mapping, scalar
 from fewstep.core import InvalidInput, unknown_name
 
@@ -50,13 +50,28 @@ METHODS = (
     heading=TRAINING,
     help="Another student of the teacher, whose weights this one begins with.",
 )
+@option(
+    "--data",
+    type=click.Path(),
+    usual="the teacher draws them",
+    heading=DATA,
+    help="Real pictures to learn from, as `fewstep train model` takes them; of methods that can.",
+)
+@option("--mirror", is_flag=True, heading=DATA, help="Learn each of them with left and right exchanged too.")
 @measuring.PROMPTS
-@option("--labels", type=LABELS, metavar="N,N,..", usual="every class", heading=DRAWN, help="Classes to learn.")
+@option(
+    "--labels",
+    type=LABELS,
+    metavar="N,N,..",
+    usual="every class, or those of --data",
+    heading=DRAWN,
+    help="Classes to learn; beside --data, to judge by.",
+)
 @option(
     "--pairs",
     "count",
     type=click.IntRange(1),
-    default=8192,
+    usual="8192, none with --data",
     heading=DRAWN,
     help="Pictures that the teacher draws first, to learn from.",
 )
@@ -139,8 +154,9 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
     policy (one evaluation says the data all along a row, and the teacher is asked on the way), scm (consistency by its
     derivative along the trajectory) or meanflow (each row goes by an average velocity, for one student in any number of
     rows); or FILE.py:CLASS, a method of your own, whose file is run. The teacher first draws the pictures to learn
-    from. Ctrl-C stops; the same command goes on to the same weights. At the end a report says how near the student is
-    to the teacher on other noise, beside the strongest samplers without training.
+    from; many methods take your own in their place (--data). Ctrl-C stops; the same command goes on to the same
+    weights. At the end a report says how near the student is to the teacher on other noise, beside the strongest
+    samplers without training.
 
     \b
         fewstep distill regression
@@ -149,19 +165,22 @@ def distill(method: str, teacher: str, as_json: bool, **given: Any) -> None:
         fewstep distill phased scenes --prompts prompts.txt --teacher-steps 10
         fewstep distill guidance --option lowest=1 --option highest=4
         fewstep distill lcm scenes --prompts prompts.txt --lora-rank 64
+        fewstep distill dmd digits --data digits --option adversary=0.001
     """
     with trainer.speaking():
         made = method_of(method, mapping(given["option"], "--option"), given["learn_plan"])
         order = Order.of(teacher, made, given)
         if given["dry_run"]:
-            trainer.show(order.forecast(), as_json)
+            trainer.show(order.forecast(), as_json, order.made)
             return
         found = order.student()
         if as_json:
             apart = {} if found.lora is None else {"lora": str(found.lora)}
-            show_json({"path": str(found.path), **apart, **found.report.to_json()})
+            lost = {"lost": found.lost} if given["data"] is not None else {}
+            show_json({"path": str(found.path), **apart, **found.report.to_json(), **lost})
             return
-        show(found.report)
+        report.show(found.report)
+        trainer.note_lost(found.lost)
         click.echo()
         if found.lora is not None:
             note(f"The LoRA alone, for diffusers and other fine-tunes, is {found.lora}")
@@ -193,6 +212,8 @@ class Order(NamedTuple):
             given["count"],
             given["held_out"],
             given["begin"],
+            given["data"],
+            given["mirror"],
         )
         checks = fs.distillation.Checks(given["check_every"], given["check_count"], given["patience"])
         measuring = fs.distillation.Measuring(checks, given["clip_folder"], given["tune"])
@@ -204,21 +225,35 @@ class Order(NamedTuple):
         values = self.settings, self.source, self.measuring, self.place
         return dict(zip(("settings", "source", "measuring", "place"), values, strict=True))
 
+    @property
+    def made(self) -> str:
+        """How the pictures of the run are made that it says it needs."""
+        return "draw" if self.source.data is None else "draw and encode"
+
     def forecast(self) -> fs.training.Forecast:
         """What it needs."""
-        with waiting("timing some steps"):
+        with waiting("timing some steps"), trainer.noting():
             return fs.distillation.forecast(self.teacher, self.method, self.folder, **self.parts)
 
     def student(self) -> fs.distillation.Distilled:
         """Train it."""
+        drawn = f"{self.source.drawn} pictures" if self.source.data is None else "pictures to judge by"
+        learns = "" if self.source.data is None else f" from {self.source.data}"
         note(
-            f"The teacher draws {self.source.count} pictures, then the student learns for {self.settings.steps} steps. "
-            "Ctrl-C stops; the same command goes on"
+            f"The teacher draws {drawn}, then the student learns{learns} for {self.settings.steps} steps. Ctrl-C "
+            "stops; the same command goes on"
         )
         loggers = trainer.loggers_of(self.given, self.folder)
-        with progress("distilling", 1) as bar:
-            pairs, training = partial(drawing, bar), settings.telling(bar)
-            watch = fs.distillation.Watch(pairs, training, trainer.say, healthy, loggers, self.given["sheet_every"])
+        with progress("distilling", 1) as bar, trainer.noting():
+            watch = fs.distillation.Watch(
+                partial(drawing, bar),
+                settings.telling(bar),
+                partial(trainer.say, made=self.made),
+                healthy,
+                loggers,
+                self.given["sheet_every"],
+                partial(keeping.encoding, bar),
+            )
             try:
                 return fs.distillation.distill(self.teacher, self.method, self.folder, **self.parts, watch=watch)
             except fs.training.Diverged as error:
@@ -291,35 +326,3 @@ def subjects(given: Mapping[str, Any]) -> list[Any] | None:
     if given["prompts"] is not None:
         return fs.batch.subjects(given["prompts"])
     return None if given["labels"] is None else list(given["labels"])
-
-
-def show(report: fs.distillation.Report) -> None:
-    """Print the report for people."""
-    columns = ["what draws", "rows", "NFE", "error", "95% interval", "distance", "95% interval", "times the error"]
-    lines = [
-        [line.who, str(line.rows), f"{line.nfe:g}", *figure(line.error), *figure(line.distance), ratio(line)]
-        for line in report.lines
-    ]
-    show_table(columns, lines, right=columns[1:])
-    click.echo()
-    click.echo(report.verdict)
-    for one in report.notes:
-        note(one)
-    cost = report.cost
-    drawn = "" if cost.drawing is None else f" in {cost.drawing:.0f} s"
-    note(
-        f"The teacher drew {cost.pictures} pictures of {cost.nfe:g} evaluations{drawn}; training took "
-        f"{cost.training:.0f} s; the rivals are the best of {report.compared} plans without training"
-    )
-
-
-def figure(interval: Any) -> tuple[str, str]:
-    """A figure and its interval, in two cells."""
-    return ("-", "") if interval is None else (f"{interval.value:.4g}", str(interval))
-
-
-def ratio(line: Any) -> str:
-    """How many times the student's an error is, with its interval; nothing of the student itself."""
-    if line.times is None or line.times == (1.0, 1.0, 1.0):
-        return ""
-    return f"{line.times.value:.3g} ({line.times.low:.3g} to {line.times.high:.3g})"

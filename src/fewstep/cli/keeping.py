@@ -181,8 +181,7 @@ def show(found: fs.distillation.FineTuned, as_json: bool) -> None:
         errors = {"kept": found.kept._asdict(), "new": found.new._asdict()}
         show_json({"path": str(found.path), "twin": str(found.twin), **apart, **errors, "lost": found.lost})
         return
-    if found.lost:
-        note(f"{len(found.lost)} samples could not be read and were left out")
+    trainer.note_lost(found.lost)
     note(f"Its error in what it keeps is {found.kept.value:.3g} times that of before (95%: {found.kept})")
     note(f"Its error in what is new is {found.new.value:.3g} times that of before (95%: {found.new})")
     note(f"Its teacher that learned the same, with any guidance, is {found.twin}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -145,17 +144,17 @@ def model(data: str, start: str | None, as_json: bool, **given: Any) -> None:
             "place": trainer.place_of(given),
         }
         if start is not None and given["keep_steps"]:
-            with noting(), failing():
+            with trainer.noting(), failing():
                 keeping.run(data, start, folder, arguments, given, as_json)
             return
         if given["dry_run"]:
-            with waiting("timing some steps"), noting():
+            with waiting("timing some steps"), trainer.noting():
                 needed = fs.training.forecast_on(data, begin, folder, **arguments)
             trainer.show(needed, as_json, ENCODED)
             return
         how, loggers = arguments["settings"], trainer.loggers_of(given, folder)
         note(f"{how.steps} steps of {how.batch}. Ctrl-C stops; the same command goes on from the state saved last")
-        with progress("training", how.steps) as bar, noting(), failing():
+        with progress("training", how.steps) as bar, trainer.noting(), failing():
             watch = fs.training.Watching(
                 partial(keeping.encoding, bar),
                 settings.telling(bar),
@@ -173,8 +172,7 @@ def show(found: fs.training.Trained, as_json: bool) -> None:
         apart = {} if found.lora is None else {"lora": str(found.lora)}
         show_json({"path": str(found.path), **apart, "lost": found.lost})
         return
-    if found.lost:
-        note(f"{len(found.lost)} samples could not be read and were left out")
+    trainer.note_lost(found.lost)
     if found.lora is not None:
         note(f"The LoRA alone, for diffusers and other fine-tunes, is {found.lora}")
     click.echo(found.path)
@@ -216,12 +214,3 @@ def failing() -> Iterator[None]:
         yield
     except fs.training.Diverged as error:
         raise Failure(str(error)) from error
-
-
-@contextmanager
-def noting() -> Iterator[None]:
-    """Within it, samples that cannot be read are noted at once."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", fs.data.Skipped)
-        warnings.showwarning = lambda message, *rest, **more: note(f"warning: {message}")
-        yield

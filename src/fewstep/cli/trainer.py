@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict
@@ -89,6 +90,21 @@ def speaking() -> Iterator[None]:
             if first:
                 raise
             sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def noting() -> Iterator[None]:
+    """Within it, samples that cannot be read are noted at once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", fs.data.Skipped)
+        warnings.showwarning = lambda message, *rest, **more: note(f"warning: {message}")
+        yield
+
+
+def note_lost(lost: Mapping[int, str]) -> None:
+    """Say how many samples were left out."""
+    if lost:
+        note(f"{len(lost)} samples could not be read and were left out")
 
 
 def alone(command: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ class Watch(NamedTuple):
     """Who is told how it goes on.
 
     Attributes:
-        pairs: of those that are drawn, (done, of); `training`: of that.
+        pairs: of those that are drawn, (done, of); `encoding`: of real pictures; `training`: of that.
         forecast: what a run needs, before it begins; a run that surely does not fit into memory is refused then. None
             does not ask.
         health: of looks at the student.
@@ -39,15 +39,19 @@ class Watch(NamedTuple):
     health: Callable[[Health], None] = lambda found: None
     loggers: Sequence[Logger] = ()
     sheets: int = 0
+    encoding: Callable[[int, int], None] = lambda done, of: None
 
 
 class Distilled(NamedTuple):
-    """A student: its pipeline, where it lies, what it gained, and the LoRA that is written apart, if any."""
+    """A student: its pipeline, where it lies, what it gained, and the LoRA that is written apart, if any; and why some
+    real pictures could not be read, by number.
+    """
 
     pipe: Pipeline
     path: Path
     report: Report
     lora: Path | None = None
+    lost: Mapping[int, str] = {}
 
 
 def distill(
@@ -63,9 +67,9 @@ def distill(
 ) -> Distilled:
     """Train a student of few evaluations from a teacher of many, and write it as a model of its own.
 
-    In `folder` there are the pairs, the states from which the same call goes on, the log, and in the end `report.json`
-    and the student, `student` or `student.safetensors`. Interrupt it in any way: at most `settings.state_every` steps
-    are done again.
+    In `folder` there are the pairs, latents of real pictures where the model has a VAE, the states from which the same
+    call goes on, the log, and in the end `report.json` and the student, `student` or `student.safetensors`. Interrupt
+    it in any way: at most `settings.state_every` steps are done again.
 
     Args:
         teacher: a shipped model, a .safetensors file of `fewstep train`, or a folder in the format of diffusers.
@@ -76,16 +80,16 @@ def distill(
             arguments and is given the same student.
 
     Raises:
-        InvalidInput: the method does not fit the teacher, the folder belongs to another run, the run does not fit into
-            memory, and what drawing refuses.
+        InvalidInput: the method does not fit the teacher or takes no data, data do not fit the model or cannot be read,
+            the folder belongs to another run, the run does not fit into memory, and what drawing refuses.
         Diverged: a loss is not finite.
-        OSError: a file cannot be written; what was written before stays.
+        OSError: a file cannot be read or written; what was written before stays.
     """
-    work = Work.of(teacher, method, folder, settings, source, measuring, place)
+    work = Work.of(teacher, method, folder, settings, source, measuring, place, Path(folder))
     watch, processes = watch or Watch(), work.processes
     if watch.forecast is not None:
         announce(work.folder, processes, work.forecast, watch.forecast)
-    drawn = work.drawn(watch.pairs)
+    drawn = work.drawn(watch.pairs, watch.encoding)
     roles = work.roles(drawn.data)
     method = work.method
     plan_of(method, roles)
@@ -105,7 +109,8 @@ def distill(
     train(run._replace(looks=looks, loggers=watch.loggers, ending=work.ending(watcher)), told)
     report = processes.on_main(lambda: work.finish(run, drawn, watcher, seconds))
     target, apart = files.target_of(work.folder, work.origin), copies.lora_of(work.folder)
-    return Distilled(load(target, device=work.place.here), target, report, apart if apart.is_file() else None)
+    lora = apart if apart.is_file() else None
+    return Distilled(load(target, device=work.place.here), target, report, lora, work.lost)
 
 
 def forecast(

@@ -21,7 +21,7 @@ from the states of its own drawing. Guidance is in the real score alone: the stu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -138,6 +138,13 @@ class DistributionMatching:
         return self.divergence != "reverse-kl"
 
     @property
+    def without_data(self) -> str:
+        """Real pictures are what the discriminator compares drawings with; the scores ask for none."""
+        if self.adversary:
+            return ""
+        return "it shows pictures to a discriminator alone, and there is none: give adversary, its weight"
+
+    @property
     def cycle(self) -> int:
         """Steps from one of the student to the next."""
         return self.ratio
@@ -163,9 +170,13 @@ class DistributionMatching:
         return {FAKE: fake, CRITIC: heads_on(fake.network, features, self.critic_rate)}
 
     def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
+        yield from self.of_plans(self.plans(roles[STUDENT].network), roles, batch, phase, draws)
+
+    def of_plans(self, plans: Sequence[Plan], roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
+        """The losses of a student that draws by some plans."""
         student, fake = roles[STUDENT], roles[FAKE]
         check_alike(roles[TEACHER].network, fake.network)
-        turns = turns_of(self.plans(student.network), draws)
+        turns = turns_of(plans, draws)
         if phase.step % self.ratio == 0:
             x = drawn(turns, student, batch, draws)
             with still(*(roles[name] for name in (FAKE, CRITIC) if name in roles)):  # until it is back-propagated
@@ -233,8 +244,11 @@ class DistributionMatching:
 
     def signs(self, roles: Roles, batch: Batch, draws: Draws) -> dict[str, float]:
         """How the fake score keeps up, and how well the discriminator tells data from drawings, on held-out noise."""
-        turns = turns_of(self.plans(roles[STUDENT].network), draws)
-        x = drawn(turns, roles[STUDENT], batch, draws)
+        return self.signs_of(self.plans(roles[STUDENT].network), roles, batch, draws)
+
+    def signs_of(self, plans: Sequence[Plan], roles: Roles, batch: Batch, draws: Draws) -> dict[str, float]:
+        """As `signs`, of a student that draws by some plans."""
+        x = drawn(turns_of(plans, draws), roles[STUDENT], batch, draws)
         theirs, of_data = (self.noised(roles, states, draws, "sign") for states in (x, batch.data))
         estimate, told = self.by_fake(roles, batch, theirs)
         own = output_error(roles[FAKE].network, estimate, x, theirs.level)

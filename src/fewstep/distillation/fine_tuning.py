@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from fewstep.data import Source, Tolerant, open_data
 from fewstep.distillation import student as files
 from fewstep.distillation.fine_tuning_work import Work
-from fewstep.distillation.judge import Interval
 from fewstep.distillation.keeping import Keep
+from fewstep.distillation.reference import Interval
 from fewstep.models import copies
 from fewstep.pipeline import Pipeline, load
 from fewstep.training import (

@@ -17,9 +17,10 @@ from fewstep.denoise.convert import Network
 from fewstep.distillation import pairs as drawing
 from fewstep.distillation import student as files
 from fewstep.distillation.beginning import Beginning
-from fewstep.distillation.judge import Interval, by_student, ratio
+from fewstep.distillation.judge import by_student, ratio
 from fewstep.distillation.keeping import Keep, Learner, kept_subjects, new_subjects
 from fewstep.distillation.pairs import Conditions, Pairs, Teacher
+from fewstep.distillation.reference import Interval
 from fewstep.distillation.steadfast import Both, Steadfast
 from fewstep.files import write_whole
 from fewstep.measure.distance import squares

@@ -3,11 +3,13 @@
 A loss says little of a student. So every so many steps it draws some held-out pairs, and what it draws is compared with
 the teacher's: the error, the distance, how varied and how saturated the pictures are. For a method whose estimate is to
 be the same all along a trajectory, the looks follow the teacher's own trajectories: at the least noise the estimate is
-to be the picture itself (the boundary), and at every other level the trajectory's end (self-consistency).
+to be the picture itself (the boundary), and at every other level the trajectory's end (self-consistency). Where it
+learns from real pictures, the distance is measured to these too.
 
 The weights of the best look are kept, and are the student in the end: that of the least error, or self-consistency
-where the plan draws noise. A distance of few pictures is unsure. Where there is nothing else, later weights are as good
-as long as theirs is not surely larger than the least. Looks change no bit of what is trained.
+where the plan draws noise. Where there is nothing else a distance judges, to real pictures if there are some, else to
+the teacher's. Of few pictures it is unsure: later weights are as good as long as theirs is not surely larger than the
+least. Looks change no bit of what is trained.
 """
 
 from __future__ import annotations
@@ -78,10 +80,11 @@ class Health:
 
     Attributes:
         step: after which; `best`: that with the least error or distance so far.
-        figures: by name: "error" of the typical picture, where it is to be the teacher's; "distance"; "diversity", a
-            share of the teacher's; "saturation", the share of pixels at an end of the range, less the teacher's;
-            "boundary" and "self-consistency", shares of the pictures' root mean square, for methods that have them; and
-            the signs of methods that compare distributions (`fewstep.distillation.signs`).
+        figures: by name: "error" of the typical picture, where it is to be the teacher's; "distance", and "distance to
+            data" where it learns from real pictures; "diversity", a share of the teacher's; "saturation", the share of
+            pixels at an end of the range, less the teacher's; "boundary" and "self-consistency", shares of the
+            pictures' root mean square, for methods that have them; and the signs of methods that compare distributions
+            (`fewstep.distillation.signs`).
         remarks: on those that have left their range.
     """
 
@@ -91,10 +94,11 @@ class Health:
     remarks: tuple[Remark, ...]
 
 
-JUDGED_BY = ("error", "self-consistency", "distance")
+DISTANCE, TO_DATA = "distance", "distance to data"
+JUDGED_BY = ("error", "self-consistency", TO_DATA, DISTANCE)
 """Which figure tells the better of two looks: the first of these that there is."""
 UNSURE = "unsure"
-"""Half of the interval of a distance."""
+"""Half of the interval of the distance that would judge."""
 
 
 class Best(NamedTuple):
@@ -155,7 +159,7 @@ class Watcher:
         value, before = figures[by], self.best
         if before is None or value < before.value:
             self.keep(Best(step, value, step), weights_of(roles))
-        elif by == "distance" and value <= before.value + unsure:
+        elif by in (TO_DATA, DISTANCE) and value <= before.value + unsure:
             self.keep(before._replace(step=step), weights_of(roles))
         assert self.best is not None
         self.tell(Health(step, self.best.step, figures, remarks_of(figures, step, self.best)))
@@ -169,9 +173,12 @@ class Watcher:
     def figures(self, pictures: Pictures, noisy: bool) -> dict[str, float]:
         """Of some pictures."""
         found = {} if noisy else {"error": overall(pictures.errors, "psnr")}
-        distance = self.judge.distance(pictures, FEW)
-        found["distance"] = math.inf if distance is None else distance.value
-        found[UNSURE] = 0.0 if distance is None else (distance.high - distance.low) / 2
+        distances = {DISTANCE: self.judge.distance(pictures, FEW)}
+        if self.judge.data is not None:
+            distances[TO_DATA] = self.judge.distance_to_data(pictures, FEW)
+        for name, distance in distances.items():
+            found[name] = math.inf if distance is None else distance.value
+            found[UNSURE] = 0.0 if distance is None else (distance.high - distance.low) / 2
         found["diversity"] = self.judge.diversity(pictures) / max(1e-12, self.judge.diversity(self.teacher))
         return found | {"saturation": pictures.saturation - self.teacher.saturation}
 

@@ -4,14 +4,14 @@ Two figures. The error of a picture is its distance to what the teacher makes of
 that of a plan is the typical one (see `fewstep.measure.distance`). A plan that draws noise between its rows makes other
 pictures, of which this error says nothing. The distance is that of all pictures together to as many of the teacher's,
 of other noise: Frechet's on features of which there are ten times fewer than pictures, else the kernel distance. It
-judges every plan. No loss sees these features.
+judges every plan. No loss sees these features. Where a student learned from real pictures, its distance to these is
+measured too, and the teacher's own beside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +22,11 @@ from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
 from fewstep.distillation import pairs as drawing
 from fewstep.distillation.pairs import Pairs, solved
+from fewstep.distillation.real import Real
+from fewstep.distillation.reference import Interval, Reference
 from fewstep.measure.distance import over_images, overall, squares
 from fewstep.measure.features import Features
 from fewstep.measure.figure import BOOTSTRAP, Bootstrap, Figure
-from fewstep.measure.frechet import frechet_distance
-from fewstep.measure.kernel import kernel_distance
 from fewstep.measure.saturation import saturation
 from fewstep.measure.spread import diversity
 from fewstep.measure.summary import Summary
@@ -67,6 +67,10 @@ class Judge:
         features: on which distances are measured.
         batch: pictures that are drawn at once.
         widths: so many pictures for each number of the features make a Frechet distance; fewer a kernel distance.
+        real: pictures that distances are measured to as well, of which it takes as many as are held out.
+
+    Attributes:
+        reference: the teacher's pictures; `data`: the real ones, None where there are none.
     """
 
     def __init__(
@@ -76,18 +80,18 @@ class Judge:
         features: Features,
         batch: int = 64,
         widths: int = FRECHET_WIDTHS,
+        real: Real | None = None,
     ) -> None:
         self.held_out, self.features, self.batch = held_out, features, batch
-        self.frechet = min(reference.count, held_out.count) >= widths * self.features.width
-        self.reference = self.summed()
-        for part in self.parts(reference.count):
-            self.reference.update(self.shown(reference.states(part)))
+        count, least = held_out.count, widths * features.width
+        drawn = (self.shown(reference.states(part)) for part in self.parts(reference.count))
+        self.reference = Reference.of(drawn, features, least, count)
+        self.data = None if real is None else Reference.of(real.shown(count, batch), features, least, count)
 
     @property
     def measure(self) -> str:
         """The distance, and on what, in words."""
-        kind = "Frechet" if self.frechet else "kernel"
-        return f"{kind} distance on {self.features.name}"
+        return self.reference.measure
 
     def pairs(self, plan: Plan) -> bool:
         """Whether a plan is to make the teacher's picture of the same noise, as where neither draws more noise."""
@@ -123,10 +127,14 @@ class Judge:
 
     def distance(self, pictures: Pictures, bootstrap: Bootstrap = BOOTSTRAP) -> Figure | None:
         """The distance to the teacher's; None where a picture is lost, as figures of unlike numbers do not compare."""
-        if pictures.lost:
-            return None
-        measure = frechet_distance if self.frechet else kernel_distance
-        return measure(self.summed(pictures.features), self.reference, bootstrap=bootstrap)
+        return self._to(self.reference, pictures, bootstrap)
+
+    def distance_to_data(self, pictures: Pictures, bootstrap: Bootstrap = BOOTSTRAP) -> Figure | None:
+        """The distance to real pictures; None where there are none, or a picture is lost."""
+        return None if self.data is None else self._to(self.data, pictures, bootstrap)
+
+    def _to(self, reference: Reference, pictures: Pictures, bootstrap: Bootstrap) -> Figure | None:
+        return None if pictures.lost else reference.distance(self.summed(pictures.features), bootstrap)
 
     def diversity(self, pictures: Pictures) -> float:
         """The mean distance of the features of two pictures; not a number of fewer than 2."""
@@ -134,23 +142,11 @@ class Judge:
             return float("nan")
         return diversity(self.summed(pictures.features), bootstrap=FEW).value
 
-    def summed(self, features: Tensor | None = None) -> Summary:
-        """A summary of features (n, d), all of which it keeps, or of none yet."""
+    def summed(self, features: Tensor) -> Summary:
+        """A summary of features (n, d), all of which it keeps."""
         found = Summary(self.features, keep=max(2, self.held_out.count))
-        if features is not None:
-            found.update_features(features)
+        found.update_features(features)
         return found
-
-
-class Interval(NamedTuple):
-    """A figure with the ends of its 95% interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.low:.4g} to {self.high:.4g}"
 
 
 def typical(errors: Tensor) -> Interval:

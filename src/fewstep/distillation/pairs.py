@@ -167,6 +167,11 @@ class Pairs:
         return sum(map(len, self.parts))
 
     @property
+    def guided(self) -> bool:
+        """Whether there is anything to guide by."""
+        return self.conditions.guided
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """(c, h, w) of a state."""
         return tuple(self.parts[0].shape[1:])

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
-from fewstep.distillation.judge import Interval, Judge, Pictures, by_student, ratio, typical
+from fewstep.distillation.judge import Judge, Pictures, by_student, ratio, typical
 from fewstep.distillation.learned import Plans
+from fewstep.distillation.realism import Realism, realism_of
+from fewstep.distillation.reference import Interval, difference, ends
 from fewstep.distillation.rivals import MORE, Rivals, nfe_of, rivals_of
 from fewstep.distillation.student import LADDER
-from fewstep.measure.figure import Figure, compare
+from fewstep.measure.figure import Figure
 from fewstep.training import is_paired
 
 STUDENT, SAMPLER, TEACHER = "student", "without training", "teacher"
@@ -47,12 +49,15 @@ class Line(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """What a student took: pictures of the teacher, the evaluations of each, and seconds, None where not known."""
+    """What a student took: pictures of the teacher, the evaluations of each, and seconds, None where not known; and
+    `real` pictures in their place.
+    """
 
     pictures: int
     nfe: float
     drawing: float | None
     training: float
+    real: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ class Report:
         measure: the distance, and on what; `images`: held-out pictures, and as many of the teacher's of other noise.
         cost: of training; `step`: of which the weights are, of `steps`.
         untuned: why no plan was tuned, where one was asked for.
+        realism: how near it is to the real pictures that it learned from, beside the teacher; None without any.
     """
 
     student: Line
@@ -83,6 +89,7 @@ class Report:
     step: int
     steps: int
     untuned: str = ""
+    realism: Realism | None = None
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -108,7 +115,14 @@ class Report:
     @property
     def notes(self) -> tuple[str, ...]:
         """What else is to be said, a sentence each."""
-        return tuple(filter(None, (self.noise, self.more_rows, self.resolution, self.which, self.untuned)))
+        return tuple(
+            filter(None, (self.noise, self.to_data, self.more_rows, self.resolution, self.which, self.untuned))
+        )
+
+    @property
+    def to_data(self) -> str:
+        """How near it is to real pictures."""
+        return "" if self.realism is None else self.realism.words
 
     @property
     def noise(self) -> str:
@@ -158,6 +172,7 @@ class Report:
             "cost": self.cost,
             "step": self.step,
             "steps": self.steps,
+            "realism": self.realism,
         }
         return {name: plain(value) for name, value in own.items()}
 
@@ -238,7 +253,7 @@ def report_of(
             left_out = left_out or str(error)
             continue
         seen[rows] = judged_plan(network, other, judge, paired)
-    own = seen[len(plan.rows)]
+    own, teacher = seen[len(plan.rows)], judge.look(judge.held_out.states)
     found = rivals_of(judge, len(plan.rows), not own.paired, tune)
     ladder = tuple(student_line(rows, seen[rows], own) for rows in sorted(seen))
     student = next(line for line in ladder if line.rows == len(plan.rows))
@@ -249,13 +264,14 @@ def report_of(
         helped=helped([(rows, seen[rows].distance) for rows in sorted(seen)]),
         rivals=rival_lines(found, own, judge),
         compared=found.compared,
-        floor=floor_of(judge, own),
+        floor=floor_of(judge, teacher, own),
         measure=judge.measure,
         images=judge.held_out.count,
         cost=cost,
         step=step,
         steps=steps,
         untuned=found.untuned,
+        realism=realism_of(judge, own.pictures, teacher),
     )
 
 
@@ -300,26 +316,13 @@ def rival_lines(found: Rivals, own: Judged, judge: Judge) -> tuple[Line, ...]:
     )
 
 
-def floor_of(judge: Judge, own: Judged) -> Line:
+def floor_of(judge: Judge, teacher: Pictures, own: Judged) -> Line:
     """The teacher in all of its steps, against its pictures of other noise."""
     plan = judge.held_out.teacher.order.plan
-    distance = judge.distance(judge.look(judge.held_out.states))
+    distance = judge.distance(teacher)
     nfe = nfe_of(plan, judge.held_out)
     farther = difference(distance, own.distance)
     return Line("the teacher", TEACHER, len(plan.rows), nfe, None, ends(distance), None, farther)
-
-
-def ends(figure: Figure | None) -> Interval | None:
-    """A figure with its interval alone."""
-    return None if figure is None else Interval(figure.value, figure.low, figure.high)
-
-
-def difference(first: Figure | None, second: Figure | None) -> Interval | None:
-    """The first less the second, picture by picture; None where one is not known."""
-    if first is None or second is None:
-        return None
-    found = compare(first, second)
-    return Interval(found.value, found.low, found.high)
 
 
 def helped(ladder: Sequence[tuple[int, Figure | None]]) -> int:

@@ -16,13 +16,21 @@ Levels are drawn by log k ~ N(mean, deviation^2), cut at the k that networks wer
 is never too small for a network that predicts the noise. The paper's prior weight 1 / (d tan t) is in g. Its other
 weight, learned along by a network of t, is left out: it evens out the loss over t, which a tangent of norm 1 is
 already.
+
+With a share of distribution matching beside it (rCM, Zheng et al. 2025, arXiv 2510.08431, who take 0.01) the student's
+loss is
+
+    loss + matching times that of `fewstep.distillation.dmd`
+
+of what the student draws by its own plan, with a fake score that learns of these drawings. Consistency keeps what the
+teacher can draw, and matching sharpens what the student makes of much noise, where its own errors have added up.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -34,9 +42,10 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Level
 from fewstep.denoise.convert import Network
-from fewstep.distillation import derivative
+from fewstep.distillation import derivative, given
 from fewstep.distillation.consistency import NOISIEST, masked, noisiest, plan_to, quietest, ratios
 from fewstep.distillation.derivative import differentiated, direction_of
+from fewstep.distillation.dmd import DistributionMatching
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Role, Roles, one_stage, schedule_of
 from fewstep.training.draws import Float
 from fewstep.training.levels import at_times, noised, time_of_ratio
@@ -58,6 +67,8 @@ class ContinuousConsistency:
         sigma_data: d, the standard deviation of the data, for TrigFlow; pixels from -1 to 1 have about 0.5, latents 1.
         constant: c of g / (|g| + c), above 0.
         rows: of the plan that the student is to be sampled with.
+        matching: the share of distribution matching, 0 without; with it the student has no dropout, and one step to
+            `ratio` of the fake score, None being 5, which learns at `fake_rate`, None being the student's.
     """
 
     name: ClassVar[str] = "scm"
@@ -72,6 +83,9 @@ class ContinuousConsistency:
     sigma_data: float = 0.5
     constant: float = 0.1
     rows: int = 1
+    matching: float = 0.0
+    ratio: int | None = None
+    fake_rate: float | None = None
 
     def __post_init__(self) -> None:
         if self.velocity not in VELOCITIES:
@@ -86,6 +100,25 @@ class ContinuousConsistency:
             raise InvalidInput(f"warmup is a share of the steps, from 0 to 1, got {self.warmup:g}")
         if self.least >= NOISIEST:
             raise InvalidInput(f"least must be below {NOISIEST:g}, the largest k that is trained, got {self.least:g}")
+        given.check_weights(self, "matching")
+        given.check_rates(self, "fake_rate")
+        if self.ratio is not None:
+            given.check_counts(self, ratio=1000)
+        if not self.matching and (self.ratio, self.fake_rate) != (None, None):
+            raise InvalidInput(
+                "ratio and fake_rate are of the fake score, and there is none: give matching, its share, such as 0.01"
+            )
+
+    @property
+    def matched(self) -> DistributionMatching:
+        """The distribution matching beside consistency."""
+        usual = DistributionMatching(fake_rate=self.fake_rate)
+        return usual if self.ratio is None else replace(usual, ratio=self.ratio)
+
+    @property
+    def cycle(self) -> int:
+        """Steps from one of the student to the next."""
+        return self.matched.cycle if self.matching else 1
 
     def phase(self, step: int, steps: int) -> Phase:
         return one_stage(step, steps)
@@ -95,9 +128,20 @@ class ContinuousConsistency:
         student, schedule = roles[STUDENT], schedule_of(roles[STUDENT].network)
         level = at_times(schedule, self.times(schedule, (np.arange(len(batch)) + 0.5) / len(batch)), batch.data)
         low, high = self.consistent(schedule)
-        return derivative.role_of(self.name, self.derivative, student, batch, level, math.log(high / low))
+        further = self.matched.roles(roles, batch) if self.matching else {}
+        return further | derivative.role_of(self.name, self.derivative, student, batch, level, math.log(high / low))
 
     def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
+        if phase.step % self.cycle == 0:
+            yield self.consistency(roles, batch, phase, draws)
+        if self.matching:
+            plans = (self.plan(roles[STUDENT].network),)
+            for loss in self.matched.of_plans(plans, roles, batch, phase, draws):
+                share = self.matching if loss.role == STUDENT else 1.0
+                yield loss._replace(value=share * loss.value)
+
+    def consistency(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Loss:
+        """The loss of the estimate's change along trajectories."""
         student, moved = roles[STUDENT], differentiated(roles, self.name)
         schedule, data = schedule_of(student.network), batch.data
         level = at_times(schedule, self.times(schedule, draws.spread("time"), moved.step), data)
@@ -110,7 +154,13 @@ class ContinuousConsistency:
         along = moved.along(batch, x, level, direction_of(schedule, level, data, noise), draws)
         estimate = masked(student.answering(batch), x, level, draws)
         tangent = self.tangent(estimate.detach(), data, along, level, phase)
-        yield Loss(STUDENT, self.loss(estimate, tangent, level), {"tangent": float(size_of(tangent).mean())})
+        return Loss(STUDENT, self.loss(estimate, tangent, level), {"tangent": float(size_of(tangent).mean())})
+
+    def signs(self, roles: Roles, batch: Batch, draws: Draws) -> dict[str, float]:
+        """How the fake score keeps up, on held-out noise, where there is one."""
+        if not self.matching:
+            return {}
+        return self.matched.signs_of((self.plan(roles[STUDENT].network),), roles, batch, draws)
 
     def tangent(self, estimate: Tensor, data: Tensor, along: Tensor, level: Level, phase: Phase) -> Tensor:
         """g (B, ..) of estimates of the data, and of their derivatives along a trajectory that has `data` there."""

@@ -52,7 +52,7 @@ def words_on(figures: Mapping[str, float]) -> list[tuple[str, str]]:
         found.append((FAKE_SCORE, f"{words}; raise ratio, or lower the student's rate"))
     if error is not None and error < EASY:
         words = f"its error on drawings is {error:.2g} times the teacher's on data: drawings are simpler than data"
-        found.append((FAKE_SCORE, f"{words}; lower the guidance, or give adversary, which knows the data"))
+        found.append((FAKE_SCORE, f"{words}; lower the guidance, or give dmd an adversary, which knows the data"))
     if figures.get(TOLD_APART, 0.0) > SEEN_THROUGH:
         words = f"the discriminator tells {figures[TOLD_APART]:.0%} of data and drawings apart, and so teaches little"
         found.append((TOLD_APART, f"{words}; lower critic or critic_rate, or train longer without adversary first"))

@@ -7,7 +7,10 @@ from fewstep.distillation.pairs import Teacher
 from fewstep.drawing import Guidance
 from fewstep.measure.features import Features
 from fewstep.pipeline import Pipeline
-from fewstep.training import Method
+from fewstep.training import Method, without_data
+
+TAKE_DATA = ("progressive", "guidance", "consistency", "lcm", "dmd with adversary", "add", "policy", "scm", "meanflow")
+"""The methods that learn from real pictures, for words."""
 
 
 def check(method: Method, pipe: Pipeline) -> None:
@@ -30,6 +33,16 @@ def check(method: Method, pipe: Pipeline) -> None:
             "regression or consistency, which take any"
         )
     method.plan(model.denoiser())
+
+
+def check_takes_data(method: Method) -> None:
+    """Raise `InvalidInput` for real pictures where a method has no use for them."""
+    why = without_data(method)
+    if why:
+        raise InvalidInput(
+            f"{method.name} takes no real pictures, as {why}. Leave data out, or use one of the methods that take "
+            f"them: {', '.join(TAKE_DATA)}"
+        )
 
 
 def check_guidance(method: Method, teacher: Teacher) -> None:

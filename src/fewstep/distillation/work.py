@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fewstep.benchmark.yardstick import features_of
+from fewstep.data import Tolerant, open_data
 from fewstep.distillation import lora
 from fewstep.distillation import pairs as drawing
 from fewstep.distillation import student as files
@@ -18,14 +19,15 @@ from fewstep.distillation.health import WIDTHS, Health, Watcher
 from fewstep.distillation.judge import Judge
 from fewstep.distillation.learned import settled
 from fewstep.distillation.pairs import Pairs, Teacher
+from fewstep.distillation.real import Real, subjects_of
 from fewstep.distillation.report import Cost, Report, report_of
 from fewstep.distillation.rivals import nfe_of
 from fewstep.distillation.source import Measuring, Source
-from fewstep.distillation.suitability import check, check_guidance, check_seen, original_of, scales_of
+from fewstep.distillation.suitability import check, check_guidance, check_seen, check_takes_data, original_of, scales_of
 from fewstep.distillation.trajectory import Consistent, Trajectories
 from fewstep.files import write_whole
 from fewstep.measure.features import Features
-from fewstep.pipeline import load
+from fewstep.pipeline import Pipeline, load
 from fewstep.training import (
     STATES,
     STUDENT,
@@ -45,6 +47,8 @@ from fewstep.training import (
     student_of,
 )
 from fewstep.training.adapter import merged
+from fewstep.training.examples import Examples, bytes_of, pictures_of
+from fewstep.training.examples import seconds_of as encoding_seconds
 
 REPORT = "report.json"
 HELD_OUT, REFERENCE, WATCHED = 10**8, 2 * 10**8, 4 * 10**8
@@ -52,19 +56,25 @@ HELD_OUT, REFERENCE, WATCHED = 10**8, 2 * 10**8, 4 * 10**8
 looks while it trains.
 """
 FIRST = 16
-"""Pairs that a method's own roles are made from."""
+"""Samples that a method's own roles are made from."""
 
 
 class Drawn(NamedTuple):
-    """What the teacher drew: pairs to learn from, and pairs to judge by in the end and while it is trained."""
+    """What there is to learn from, the teacher's pairs or real pictures, and the teacher's pairs to judge by in the end
+    and while it is trained.
+    """
 
-    data: Pairs
+    data: Pairs | Real
     judge: Judge
     watched: Judge | None
 
 
 class Work(NamedTuple):
-    """What a student is made from, checked."""
+    """What a student is made from, checked.
+
+    Attributes:
+        real: pictures to learn from in place of the teacher's, None without any; their latents are not encoded yet.
+    """
 
     teacher: Teacher
     method: Method
@@ -78,6 +88,7 @@ class Work(NamedTuple):
     features: Features
     scales: tuple[float, float] | None
     beginning: Beginning | None = None
+    real: Real | None = None
 
     @staticmethod
     def of(
@@ -88,8 +99,13 @@ class Work(NamedTuple):
         source: Source | None,
         measuring: Measuring | None,
         place: Place | None,
+        kept: Path | None = None,
     ) -> Work:
-        """Load the teacher. Raises `InvalidInput` where anything does not fit."""
+        """Load the teacher. Raises `InvalidInput` where anything does not fit.
+
+        Args:
+            kept: folder for what is worked out once of a data set, such as the table of its shards; None keeps nothing.
+        """
         settings, source, measuring = settings or Settings(), source or Source(), measuring or Measuring()
         place = place or Place()
         origin = files.source_of(model)
@@ -98,7 +114,10 @@ class Work(NamedTuple):
         pipe = load(model, device=place.here)
         check(method, pipe)
         method.phase(0, settings.steps)
-        teacher = Teacher.of(pipe, source.subjects, source.guidance, source.steps)
+        pictures, subjects = real_pictures(method, source, pipe, processes, kept), source.subjects
+        if pictures is not None and subjects is None:
+            subjects = processes.together(lambda: subjects_of(pictures, source.held_out))
+        teacher = Teacher.of(pipe, subjects, source.guidance, source.steps)
         check_guidance(method, teacher)
         method = getattr(method, "suited", lambda plan: method)(teacher.order.plan)
         along = getattr(method, "along", None)
@@ -111,8 +130,21 @@ class Work(NamedTuple):
         )
         if source.begin is not None:
             work = work._replace(beginning=Beginning.of(source.begin, pipe.model))
-        work.roles(drawing.blank(teacher, FIRST))  # which refuses what cannot be trained
+        if pictures is not None:
+            work = work._replace(real=Real.of(pictures, teacher))
+        work.roles(work.blank)  # which refuses what cannot be trained
         return work
+
+    @property
+    def blank(self) -> Pairs | Real:
+        """What a trial learns from: real pictures, or noise where there are none or have to be encoded first."""
+        return drawing.blank(self.teacher, self.source.drawn) if self.real is None else self.real
+
+    @property
+    def lost(self) -> dict[int, str]:
+        """Why some real pictures could not be read, by number; found out by any of the processes."""
+        own = {} if self.real is None else self.real.lost
+        return {number: why for each in self.processes.gathered(own) for number, why in each.items()}
 
     @property
     def batch(self) -> int:
@@ -123,19 +155,25 @@ class Work(NamedTuple):
         """So many pairs with the numbers from `first`, each part drawn by one of the processes."""
         return drawing.drawn(self.teacher, count, self.folder / "pairs", first, self.batch, watch, self.processes)
 
-    def drawn(self, watch: Callable[[int, int], None]) -> Drawn:
-        """All that the teacher draws."""
-        data, checks = self.pairs(0, self.source.count, watch), self.measuring.checks
-        held_out = self.pairs(HELD_OUT, self.source.held_out, watch)
-        judge = Judge(held_out, self.pairs(REFERENCE, self.source.held_out, watch), self.features, self.batch)
+    def drawn(self, watch: Callable[[int, int], None], encoding: Callable[[int, int], None]) -> Drawn:
+        """All that is learned from and judged by."""
+        data, checks = self.data(watch, encoding), self.measuring.checks
+        held_out, reference = (self.pairs(first, self.source.held_out, watch) for first in (HELD_OUT, REFERENCE))
+        judge = Judge(held_out, reference, self.features, self.batch, real=self.real)
         if not checks.every:
             return Drawn(data, judge, None)
         watched, reference = (self.pairs(WATCHED + i * checks.count, checks.count, watch) for i in range(2))
-        return Drawn(data, judge, Judge(watched, reference, self.features, self.batch, WIDTHS))
+        return Drawn(data, judge, Judge(watched, reference, self.features, self.batch, WIDTHS, self.real))
 
-    def roles(self, data: Pairs) -> dict[str, Role]:
+    def data(self, watch: Callable[[int, int], None], encoding: Callable[[int, int], None]) -> Pairs | Real:
+        """What there is to learn from."""
+        if self.real is None:
+            return self.pairs(0, self.source.drawn, watch)
+        return self.real.encoded(self.folder, encoding, self.processes)
+
+    def roles(self, data: Pairs | Real) -> dict[str, Role]:
         """The networks that take part, and what else the method trains."""
-        guidance = self.teacher.guidance if data.conditions.guided else 1.0
+        guidance = self.teacher.guidance if data.guided else 1.0
         succeeds = self.method.phase(0, self.settings.steps).stages > 1
         network = self.teacher.pipe.model.denoiser()
         adapter, seed = self.settings.adapter, self.settings.seed
@@ -146,7 +184,7 @@ class Work(NamedTuple):
         first = data.batch(range(min(FIRST, data.count)))
         return roles | further_roles(self.method, roles, first)
 
-    def run(self, roles: Roles, data: Pairs) -> Run:
+    def run(self, roles: Roles, data: Pairs | Real) -> Run:
         """What is trained."""
         identity: dict[str, Any] = {"checks": asdict(self.measuring.checks)}
         if self.beginning is not None:
@@ -175,18 +213,25 @@ class Work(NamedTuple):
 
     def forecast(self) -> Forecast:
         """What it needs, by trial steps on pictures of noise."""
-        blank, checks = drawing.blank(self.teacher, self.source.count), self.measuring.checks
-        count = self.source.count + 2 * self.source.held_out + (2 * checks.count if checks.every else 0)
+        blank, checks = self.blank, self.measuring.checks
+        count = self.source.drawn + 2 * self.source.held_out + (2 * checks.count if checks.every else 0)
         run = self.run(self.roles(blank), blank)
-        one = drawing.seconds_of(self.teacher, blank, self.batch)
-        return forecast_of(run, self.processes, drawing.bytes_of(self.teacher, count), one * count)
+        size = drawing.bytes_of(self.teacher, count)
+        pairs = blank if isinstance(blank, Pairs) else drawing.blank(self.teacher, FIRST)
+        seconds = count * drawing.seconds_of(self.teacher, pairs, self.batch)
+        if self.real is not None:
+            size += bytes_of(self.real.pictures)
+            seconds += encoding_seconds(self.real.pictures, self.processes)
+        return forecast_of(run, self.processes, size, seconds)
 
     def finish(self, run: Run, drawn: Drawn, watcher: Watcher | None, seconds: float) -> Report:
         """Write the student and its report. `seconds` is how long training took."""
         step = self.settings.steps if watcher is None else watcher.put_best(run.roles)
         student, method = run.roles[STUDENT], settled(self.method, run.roles)
         module, network = student.module.eval().requires_grad_(False), student.at(self.teacher.guidance)
-        cost = Cost(self.source.count, nfe_of(self.teacher.order.plan, drawn.data), drawn.data.seconds, seconds)
+        drawing_took = drawn.data.seconds if isinstance(drawn.data, Pairs) else None
+        nfe = nfe_of(self.teacher.order.plan, drawn.judge.held_out)
+        cost = Cost(self.source.drawn, nfe, drawing_took, seconds, 0 if self.real is None else self.real.count)
         report = report_of(network, method, drawn.judge, cost, step, self.settings.steps, self.measuring.tune)
         plans = files.plans_of(method, network)
         if self.settings.adapter is not None:
@@ -199,3 +244,18 @@ class Work(NamedTuple):
         files.write(target, self.origin, module, plans, {"student": of, **run.known_as})
         write_whole(self.folder / REPORT, json.dumps(report.to_json(), indent=1).encode())
         return report
+
+
+def real_pictures(
+    method: Method, source: Source, pipe: Pipeline, processes: Processes, kept: Path | None
+) -> Examples | None:
+    """The data of a source, in pixels; None where it has none.
+
+    Raises `InvalidInput` where the method takes none, or they do not fit the model.
+    """
+    data = source.data
+    if data is None:
+        return None
+    check_takes_data(method)
+    found = processes.main_first(lambda: Tolerant(open_data(data, kept)))
+    return processes.together(lambda: pictures_of(found, pipe, source.mirror))

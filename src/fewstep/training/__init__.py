@@ -35,6 +35,7 @@ from fewstep.training.method import (
     schedule_of,
     still,
     student_of,
+    without_data,
 )
 from fewstep.training.model import Anew, Trained, Watching, forecast_on, train_on
 from fewstep.training.place import PRECISIONS, Place
@@ -100,4 +101,5 @@ __all__ = [
     "student_of",
     "train",
     "train_on",
+    "without_data",
 ]

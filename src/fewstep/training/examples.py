@@ -37,10 +37,15 @@ TRIED = 64
 
 
 class Conditions:
-    """From what samples show to what the network is told."""
+    """From what samples show to what the network is told.
 
-    def __init__(self, pipe: Pipeline) -> None:
+    Args:
+        guidance: decides whether there is an empty condition beside each; None has it wherever the model knows one.
+    """
+
+    def __init__(self, pipe: Pipeline, guidance: Guidance | None = None) -> None:
         self.pipe = pipe
+        self.guidance = GUIDING if guidance is None and self.guides else guidance
         self.labels: dict[Any, Encoded] = {}
 
     @property
@@ -59,7 +64,7 @@ class Conditions:
         return Conditioned.of(self.pipe.model, self._encoded(list(subjects)))
 
     def _encoded(self, subjects: list[Any]) -> list[Encoded]:
-        order = self.pipe.order(subjects, guidance=GUIDING if self.guides else None)
+        order = self.pipe.order(subjects, guidance=self.guidance)
         return encode(self.pipe.model, list(order.drawing.each))
 
 

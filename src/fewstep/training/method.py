@@ -216,8 +216,9 @@ class Method(Protocol):
     `row_facts`, what the student's network is to know of its rows; `roles(roles, batch) -> dict[str, Role]`, what
     else takes part, made once from student and teacher as they begin and a few samples; `cycle`, the steps after which
     it does the same again, where these differ; `hardest(steps)`, the step that takes the most memory, where that is not
-    the first; and `paired`, False where its student is not to make the teacher's picture of the same noise, so that no
-    error but the distance of all pictures judges it.
+    the first; `paired`, False where its student is not to make the teacher's picture of the same noise, so that no
+    error but the distance of all pictures judges it; and `without_data`, why it cannot learn from real pictures as it
+    is set, "" where it can, which is usual where it needs `images`.
     """
 
     name: ClassVar[str]
@@ -270,6 +271,14 @@ def hardest_of(method: object, steps: int) -> int:
 def is_paired(method: object) -> bool:
     """Whether the student of a method is to make the teacher's picture of the same noise."""
     return bool(getattr(method, "paired", True))
+
+
+def without_data(method: Method) -> str:
+    """Why a method cannot learn from real pictures, in the place of those that a teacher draws; "" where it can."""
+    usual = "" if method.needs.images else "it learns from no pictures"
+    if method.needs.pairs:
+        usual = "it learns which noise becomes which picture of the teacher, and a real picture has no noise"
+    return str(getattr(method, "without_data", usual))
 
 
 def another(roles: Roles, rate: float | None = None) -> Role:
