@@ -28,12 +28,24 @@ from distill_page import put, written
 from torch import Tensor
 
 import fewstep as fs
-from fewstep.distillation import Consistency, Endpoint, Phased, Progressive, Regression, Settings
+from fewstep.distillation import (
+    Adversarial,
+    Consistency,
+    ContinuousConsistency,
+    DistributionMatching,
+    Endpoint,
+    MeanFlow,
+    Phased,
+    Policy,
+    Progressive,
+    Regression,
+    Settings,
+)
 from fewstep.distillation.pairs import Pairs, Teacher, drawn, noise_of, run, solved
 from fewstep.files import write_whole
 from fewstep.measure import Features, Figure, Summary, frechet_infinity
 from fewstep.measure.frechet import frechet_distance
-from fewstep.training import STUDENT, Method, Run, student_of, train
+from fewstep.training import STUDENT, Method, Run, further_roles, row_facts_of, student_of, train
 from fewstep.tuning.rivals import contenders_of
 from fewstep.zoo import classifier, digits
 
@@ -49,13 +61,14 @@ ROWS = (1, 2, 4, 8, 16)
 @dataclass(frozen=True)
 class Entry:
     """A training of the table, and the numbers of rows that its student is drawn in. `kind` tells variants of a method
-    apart.
+    apart, and `begins` is the training whose student this one begins as; None is the teacher.
     """
 
     method: Method
     settings: Settings
     rows: tuple[int, ...]
     kind: str = ""
+    begins: Entry | None = None
 
     @property
     def name(self) -> str:
@@ -66,16 +79,18 @@ class Entry:
     def key(self) -> str:
         """Of its files: with other settings it is another student."""
         settings = {**asdict(self.settings), "seed": None}
-        own = json.dumps([asdict(self.method), settings], sort_keys=True)  # type: ignore[call-overload]
-        digest = hashlib.sha256(own.encode()).hexdigest()[:6]
+        own = [asdict(self.method), settings, *([] if self.begins is None else [self.begins.key])]  # type: ignore[call-overload]
+        digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:6]
         return f"{self.name.replace(' ', '-')}-rows{self.rows[0]}-{digest}"
 
 
 REGRESSION = Settings(batch=128, rate=1.5e-3)
 PROGRESSIVE = Settings(batch=128, rate=1e-3)
 CONSISTENCY = Settings(batch=128, rate=5e-4, optimiser="radam")
+MATCHING = Settings(batch=128, rate=1e-4)
+ONE = Entry(Regression(rows=1), replace(REGRESSION, steps=6000), (1,))
 ENTRIES = (
-    Entry(Regression(rows=1), replace(REGRESSION, steps=6000), (1,)),
+    ONE,
     Entry(Regression(rows=2, sampler="ipndm-3", grid="ays"), replace(REGRESSION, steps=3000), (2,)),
     Entry(Regression(rows=4, sampler="ipndm-3", grid="ays"), replace(REGRESSION, steps=1500), (4,)),
     Entry(Phased(), replace(REGRESSION, steps=6000), (1, 2, 4)),
@@ -84,6 +99,11 @@ ENTRIES = (
     Entry(Progressive(begin=16, end=1), replace(PROGRESSIVE, steps=4000), (1,)),
     Entry(Consistency(step="heun"), replace(CONSISTENCY, steps=3000), (1, 2, 4, 8), "distillation"),
     Entry(Consistency(step=None), replace(CONSISTENCY, steps=4000), (1, 2, 4, 8), "training"),
+    Entry(Policy(rows=4), replace(REGRESSION, steps=2000), (4,)),
+    Entry(ContinuousConsistency(), replace(CONSISTENCY, steps=3000), (1, 2, 4)),
+    Entry(MeanFlow(), replace(CONSISTENCY, steps=4000), (1, 2, 4, 8)),
+    Entry(DistributionMatching(ratio=3, fake_rate=3e-4), replace(MATCHING, steps=2400), (1,), "", ONE),
+    Entry(Adversarial(distil=1.0, critic_rate=1e-3), replace(MATCHING, steps=2400), (1,), "", ONE),
 )
 """A line of the table for each number of rows. Another method is a line more here; reflow is left out, as this teacher
 is not a flow.
@@ -217,7 +237,12 @@ class Table:
         """A student, and facts of its training; one that is trained already is read from its last state."""
         steps = max(8, round(entry.settings.steps * self.sizes.share))
         settings = replace(entry.settings, steps=steps, seed=seed, state_every=100, log_every=100)
-        roles = student_of(fs.load("digits").model.denoiser(), 1.0, entry.method.phase(0, steps).stages > 1)
+        several = entry.method.phase(0, steps).stages > 1
+        network, facts = fs.load("digits").model.denoiser(), row_facts_of(entry.method)
+        roles = student_of(network, 1.0, several, rows=facts)
+        if entry.begins is not None:
+            begun, _ = self.trained(entry.begins, seed)
+            roles[STUDENT].module.load_state_dict(begun.module.state_dict())  # type: ignore[union-attr]
         place, took = self.folder / f"{entry.key}-seed{seed}", 0.0
 
         def watch(now: fs.training.Progress) -> None:
@@ -226,6 +251,7 @@ class Table:
             say(f"{place.name}, {now.left:.0f} s left", now.step, now.steps)
 
         method, data = self.learned(entry.method)
+        roles |= further_roles(method, roles, data.batch(range(4)))
         train(Run(method, roles, data, settings, place), watch).eval().requires_grad_(False)
         return roles[STUDENT].network, {"name": entry.name, "seed": seed, "steps": steps, "seconds": took}
 
