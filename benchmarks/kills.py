@@ -13,6 +13,7 @@ every step have to be those of the undisturbed run.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import shutil
@@ -213,6 +214,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/kills"))
     given = parser.parse_args()
     torch.set_num_threads(1)
+    gc.freeze()  # no life goes through, and so copies, what was imported
     for method in [given.method] if given.method else METHODS:
         compare(method, given.kills, given.folder.absolute() / method)
 
