@@ -18,6 +18,7 @@ from typing import Any
 STEPS = 3
 BAR = 0.25
 """The share that a peak may be off."""
+MATCHING: dict[str, Any] = {"method": "dmd", "ratio": 2}
 CASES: dict[str, dict[str, Any]] = {
     "digits, 1 row": {"rows": 1, "batch": 128},
     "digits, 4 rows": {"rows": 4, "batch": 128},
@@ -27,20 +28,31 @@ CASES: dict[str, dict[str, Any]] = {
     "digits, consistency": {"method": "consistency", "batch": 512},
     "scenes, 1 row": {"rows": 1, "batch": 32, "teacher": "scenes"},
     "scenes, 2 rows": {"rows": 2, "batch": 32, "teacher": "scenes"},
+    "digits, dmd": {**MATCHING, "batch": 512},
+    "digits, dmd, adversary": {**MATCHING, "adversary": 0.01, "batch": 512},
+    "digits, dmd, LoRA": {**MATCHING, "batch": 512, "rank": 16},
+    "scenes, dmd": {**MATCHING, "batch": 32, "teacher": "scenes"},
+    "scenes, dmd, adversary": {**MATCHING, "adversary": 0.01, "batch": 32, "teacher": "scenes"},
+    "scenes, dmd, LoRA": {**MATCHING, "batch": 32, "teacher": "scenes", "rank": 16},
 }
+OF_THE_RUN = ("teacher", "batch", "checkpointing", "rank", "method")
+"""What a case says beside the settings of its method."""
 
 
 def work_of(case: dict[str, Any], folder: Path) -> Any:
     """What is to be distilled."""
-    from fewstep.distillation import Consistency, Regression, Settings, Source
+    from fewstep.distillation import Adapter, Consistency, DistributionMatching, Regression, Settings, Source
     from fewstep.distillation.distill import Work
     from fewstep.training import Place
 
     teacher = case.get("teacher", "digits")
-    method = Consistency() if case.get("method") else Regression(rows=case["rows"])
+    methods: Any = {"regression": Regression, "consistency": Consistency, "dmd": DistributionMatching}
+    own = {name: value for name, value in case.items() if name not in OF_THE_RUN}
+    method = methods[case.get("method", "regression")](**own)
+    settings = Settings(steps=STEPS, batch=case["batch"], adapter=Adapter(case["rank"]) if "rank" in case else None)
     source = Source(subjects=("a red circle", "two blue stars") if teacher == "scenes" else None, count=1024)
     place = Place(checkpointing=case.get("checkpointing", False))
-    return Work.of(teacher, method, folder, Settings(steps=STEPS, batch=case["batch"]), source, None, place)
+    return Work.of(teacher, method, folder, settings, source, None, place)
 
 
 def forecast(case: dict[str, Any], folder: Path) -> int:

@@ -26,7 +26,7 @@ NEAR, FAR = 1e-3, 5e-3
 """A student is as near as that, and as far with a fault."""
 SCHEDULE = schedules.scaled_linear()
 DATA = Gaussian.usual()
-FAST = Settings(steps=350, batch=36, rate=0.04, width=0, clip=0, state_every=10**6, log_every=10**6)
+FAST = Settings(steps=250, batch=36, rate=0.06, optimiser="adamw", width=0, clip=0, state_every=10**6, log_every=10**6)
 SET = 18
 
 
@@ -52,7 +52,7 @@ def progressive_case(**options: Any) -> Case:
     method = Progressive(begin=8, end=1, **options)
     times = list(map(float, method.times(SCHEDULE, 8)))
     factors = product([DATA.ddim(*pair) for pair in pairwise(ratios(SCHEDULE, times))])
-    return Case(method, times[:-1], times[0], factors, replace(FAST, steps=1000))
+    return Case(method, times[:-1], times[0], factors, replace(FAST, steps=700))
 
 
 def consistency_case(step: str | None, **options: Any) -> Case:
@@ -60,7 +60,7 @@ def consistency_case(step: str | None, **options: Any) -> Case:
     ks = list(map(float, method.grid(SCHEDULE, 6)))
     one = DATA.heun if step == "heun" else DATA.ddim
     factors = product([one(*pair) for pair in pairwise(ks)])
-    settings = replace(FAST, steps=540, batch=6 * SET)
+    settings = replace(FAST, steps=340, batch=6 * SET)
     return Case(method, list(map(float, time_of_ratio(SCHEDULE, ks))), 0.0, factors, settings)
 
 

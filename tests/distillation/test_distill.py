@@ -34,9 +34,9 @@ from fewstep.distillation.regression import unrolled
 from fewstep.zoo import Spec, save
 from models import tiny, tiny_diffusers
 
-QUICK = Settings(steps=60, batch=16, rate=2e-3, state_every=20, log_every=20)
+QUICK = Settings(steps=24, batch=16, rate=2e-3, state_every=8, log_every=8)
 SOURCE = Source(count=64, steps=6, held_out=16, guidance=2.0)
-LOOKS = Measuring(checks=Checks(every=20, count=16))
+LOOKS = Measuring(checks=Checks(every=8, count=16))
 
 
 def distill(*args: Any, **more: Any) -> Distilled:

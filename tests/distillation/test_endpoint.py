@@ -24,7 +24,7 @@ LEVELS = 5
 METHOD = Endpoint(rows=2, levels=LEVELS)
 TEACHER_PLAN = fs.compile("ddim", schedule=SCHEDULE, steps=LEVELS, grid="trailing")
 TIMES = [row.t for row in TEACHER_PLAN.rows]
-FAST = Settings(steps=600, batch=40, rate=0.04, width=0, clip=0, state_every=10**6, log_every=10**6)
+FAST = Settings(steps=320, batch=40, rate=0.06, optimiser="adamw", width=0, clip=0, state_every=10**6, log_every=10**6)
 
 
 def trained(folder: Path, settings: Settings = FAST) -> fs.Network:

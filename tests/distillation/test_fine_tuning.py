@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ from models import tiny, tiny_diffusers
 METHOD = Phased(plans=(2, 1), levels=4)
 LEARNING = Settings(steps=150, batch=32, rate=3e-3, log_every=50, state_every=100)
 TUNING = Settings(steps=100, batch=32, rate=3e-3, log_every=50, state_every=100)
-SHORT = Settings(steps=4, batch=4, rate=3e-3, log_every=2, state_every=2)
+SHORT = Settings(steps=4, batch=32, rate=3e-3, log_every=2, state_every=2)
 SUBJECTS, NEW = (0, 1), 2
 PICTURE = np.random.default_rng(0).random((4, 4)).astype(np.float32)
 """That class 2 is to show."""
@@ -59,6 +59,7 @@ class Place:
     """A teacher, its student, and pictures of one class."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.teacher = tiny.write(folder / "tiny.safetensors")
         self.student = distilled(self.teacher, folder / "student")
         self.data = folder / "new.npz"
@@ -73,6 +74,12 @@ class Place:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return Place(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="module")
+def tuned(place: Place) -> distillation.FineTuned:
+    """The student that learned the new pictures."""
+    return place.tuned(place.folder / "tuned")
 
 
 def drawn(model: Path, subjects: tuple[int, ...], **more: Any) -> torch.Tensor:
@@ -108,20 +115,23 @@ def plain(place: Place, folder: Path, steps: int) -> Path:
 
 
 def test_a_student_learns_what_is_new_and_keeps_the_rest_which_plain_training_loses(
-    place: Place, tmp_path: Path
+    place: Place, tuned: distillation.FineTuned, tmp_path: Path
 ) -> None:
-    found = place.tuned(tmp_path)
+    found = tuned
     assert far(place, found.path) < 1.15
     assert far(place, plain(place, tmp_path, 2 * TUNING.steps)) > 1.6
     assert error(found.path) < 0.8 * error(place.student)
     assert found.kept.value < 1.2
     assert found.new.value < 0.6
-    report = json.loads((tmp_path / "report.json").read_text())
+    report = json.loads((found.path.parent / "report.json").read_text())
     assert report["kept"]["value"] == found.kept.value
 
 
 @pytest.mark.parametrize("fault", ["nothing is kept", "other samples", "its own answers"])
-def test_a_fault_loses_it(fault: str, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fault_loses_it(
+    fault: str, place: Place, tuned: distillation.FineTuned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the twin that there is already, which no fault touches."""
     inner, losses = Steadfast.answers, Steadfast.losses
 
     def answers(self: Steadfast, *given: Any) -> Any:
@@ -135,6 +145,8 @@ def test_a_fault_loses_it(fault: str, place: Place, tmp_path: Path, monkeypatch:
         monkeypatch.setattr(Steadfast, "answers", answers)
     elif fault == "its own answers":
         monkeypatch.setattr(Steadfast, "losses", own)
+    for name in ("twin", "pairs"):
+        shutil.copytree(tuned.path.parent / name, tmp_path / "run" / name)
     found = place.tuned(tmp_path / "run", keep=replace(place.keep, weight=1e-9 if fault == "nothing is kept" else 1.0))
     assert far(place, found.path) > 1.5
     assert found.kept.value > 1.5
@@ -193,17 +205,33 @@ def killed(place: Place, folder: Path, part: str, monkeypatch: pytest.MonkeyPatc
             place.tuned(folder, SHORT, watch=PARTS.get(part, Watches()))
 
 
+class Whole(NamedTuple):
+    """A run that nobody killed, whose folder is free again, as its files name it."""
+
+    folder: Path
+    student: bytes
+    kept: Any
+    new: Any
+
+
+@pytest.fixture(scope="module")
+def whole(place: Place) -> Whole:
+    found = place.tuned(place.folder / "run", SHORT)
+    student = found.path.read_bytes()
+    shutil.rmtree(place.folder / "run")
+    return Whole(place.folder / "run", student, found.kept, found.new)
+
+
 @pytest.mark.parametrize("part", [*PARTS, "the writing"])
 def test_a_kill_in_each_part_goes_on_to_the_same_bits(
-    part: str, place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: str, place: Place, whole: Whole, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed(place, tmp_path / "run", part, monkeypatch)
-    assert not (tmp_path / "run/student.safetensors").exists()
-    again = place.tuned(tmp_path / "run", SHORT)
-    shutil.move(tmp_path / "run", tmp_path / "parts")
-    whole = place.tuned(tmp_path / "run", SHORT)  # of one path, which its files name
-    assert whole.path.read_bytes() == (tmp_path / "parts/student.safetensors").read_bytes()
-    assert (whole.kept, whole.new) == (again.kept, again.new)
+    shutil.rmtree(whole.folder, ignore_errors=True)
+    killed(place, whole.folder, part, monkeypatch)
+    assert not (whole.folder / "student.safetensors").exists()
+    again = place.tuned(whole.folder, SHORT)
+    assert again.path.read_bytes() == whole.student
+    assert (again.kept, again.new) == (whole.kept, whole.new)
 
 
 def test_other_settings_are_refused_where_a_run_goes_on(place: Place, tmp_path: Path) -> None:
@@ -278,7 +306,7 @@ def test_a_forecast_is_of_both_trainings_and_writes_nothing(place: Place, tmp_pa
     own = replace(SHORT, steps=10, batch=8)
     keep = replace(place.keep, settings=own)
     found = fine_tuning_forecast(place.data, place.student, tmp_path / "run", keep=keep, settings=SHORT)
-    assert (found.twin.samples, found.twin.steps, found.twin.batch) == (8, 4, 4)
+    assert (found.twin.samples, found.twin.steps, found.twin.batch) == (8, 4, 32)
     assert (found.student.samples, found.student.steps, found.student.batch) == (64, 10, 8)
     assert found.student.data_bytes == (64 + 2 * 64) * 16 * (4 + 2 * 4)
     assert found.twin.seconds is not None

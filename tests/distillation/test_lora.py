@@ -12,8 +12,11 @@ import torch
 import fewstep as fs
 from fewstep import InvalidInput
 from fewstep.adapters.diffusers import PlanScheduler
-from fewstep.distillation import Adapter, Progressive, Regression, Settings, Source, distill
+from fewstep.distillation import Adapter, DistributionMatching, Progressive, Regression, Settings, Source, distill
+from fewstep.distillation.pairs import blank
+from fewstep.distillation.work import Work
 from fewstep.models import lowrank
+from fewstep.training import TEACHER, Roles, method, train
 from models import tiny
 from models.by_hand import other_unet
 from models.test_families import PROMPTS, SIZE, apart, noise
@@ -52,6 +55,34 @@ def test_other_ranks_are_another_run(tmp_path: Path) -> None:
     ):
         with pytest.raises(InvalidInput, match=said):
             distill(teacher, Regression(), tmp_path / "run", settings=replace(short, adapter=other), source=SOURCE)
+
+
+def copies_of(roles: Roles) -> float:
+    """How often the roles hold the teacher's weights, by the bytes of all tensors that stay."""
+    found = {}
+    for role in roles.values():
+        tensors = [*role.module.parameters(), *role.module.buffers(), *role.network.module.parameters()]  # type: ignore[union-attr]
+        found |= {one.data_ptr(): one.nbytes for one in tensors if not one.requires_grad}
+    return sum(found.values()) / sum(weight.nbytes for weight in roles[TEACHER].module.parameters())
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_all_networks_of_distribution_matching_hold_one_copy_of_the_weights_that_stay(
+    shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Student, fake score, discriminator and teacher, before and after steps of all of them; else there are three."""
+    if not shared:
+        twin = method.twin
+        monkeypatch.setattr(method, "twin", lambda network, shared=False: twin(network))
+    teacher = tiny.write(tmp_path / "tiny.safetensors")
+    work = Work.of(teacher, DistributionMatching(ratio=2, adversary=0.1), tmp_path, LOW, SOURCE, None, None)
+    data = blank(work.teacher, 16)
+    roles = work.roles(data)
+    assert roles[TEACHER].module is work.teacher.pipe.model.module
+    assert sorted(roles) == ["critic", "fake", "student", "teacher"]
+    assert copies_of(roles) == (1 if shared else 3)
+    train(work.run(roles, data))
+    assert copies_of(roles) == (1 if shared else 3)
 
 
 @pytest.fixture(scope="module")

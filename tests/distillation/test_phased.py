@@ -24,7 +24,7 @@ DATA = Gaussian.usual()
 METHOD = Phased(plans=(3, 2, 1), levels=5)
 TEACHER_PLAN = fs.compile("ddim", schedule=SCHEDULE, steps=METHOD.levels, grid="trailing")
 TIMES = tuple(row.t for row in TEACHER_PLAN.rows)
-FAST = Settings(steps=600, batch=48, rate=0.04, width=0, clip=0, state_every=10**6, log_every=10**6)
+FAST = Settings(steps=320, batch=48, rate=0.06, optimiser="adamw", width=0, clip=0, state_every=10**6, log_every=10**6)
 
 
 @pytest.fixture(autouse=True)

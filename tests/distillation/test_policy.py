@@ -26,6 +26,8 @@ NEAR, FAR = 0.02, 0.05
 SCHEDULE = schedules.scaled_linear()
 DATA = Gaussian.usual()
 FAST = Settings(steps=400, batch=24, rate=0.1, width=0, clip=0, state_every=10**6, log_every=10**6)
+MIXED = replace(FAST, steps=220, rate=0.06, optimiser="adamw")
+"""Where the teacher leads the way at first, which takes fewer steps."""
 SCALE = 3.0
 
 
@@ -105,19 +107,19 @@ def trained(method: Policy, folder: Path, settings: Settings = FAST, schedule: s
     return furthest(method.plan(network), network)
 
 
-@pytest.mark.parametrize("mixing", [0.0, 0.5])
-def test_every_row_ends_where_the_teachers_trajectory_does(mixing: float, tmp_path: Path) -> None:
-    assert trained(Policy(rows=2, guesses=8, mixing=mixing), tmp_path) < NEAR
+@pytest.mark.parametrize(("mixing", "settings"), [(0.0, FAST), (0.5, MIXED)])
+def test_every_row_ends_where_the_teachers_trajectory_does(mixing: float, settings: Settings, tmp_path: Path) -> None:
+    assert trained(Policy(rows=2, guesses=8, mixing=mixing), tmp_path, settings) < NEAR
 
 
 def test_so_it_does_on_another_schedule(tmp_path: Path) -> None:
-    assert trained(Policy(rows=2, guesses=8), tmp_path, schedule=schedules.flow()) < NEAR
+    assert trained(Policy(rows=2, guesses=8), tmp_path, MIXED, schedules.flow()) < NEAR
 
 
 def test_a_guided_teacher_is_followed_at_its_scale(tmp_path: Path) -> None:
     method = Policy(rows=2, guesses=8)
     roles = roles_of(method, SCHEDULE, SCALE)
-    train(Run(method, roles, Pictures(DATA), FAST, tmp_path))
+    train(Run(method, roles, Pictures(DATA), MIXED, tmp_path))
     network, many = roles[STUDENT].network, DIMENSIONS + 1
     labels = [{"label": torch.full((many,), value).double()} for value in (1.0, 0.0)]
     guided = fs.Guided(roles[TEACHER].network, labels[0], labels[1], SCALE)

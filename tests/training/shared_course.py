@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -112,7 +111,3 @@ def main(folder: Path) -> None:
     found["absent"] = failure(lambda: train_on(folder / "absent", SMALL, folder / "none", settings=QUICK))
     found |= {"asked": asked, "done": done, "told": [one.samples for one in told]}
     (folder / f"found-{processes.rank}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -121,8 +120,5 @@ def main(folder: Path) -> None:
 
     state.write_whole = full
     found["full"] = failure(usual_run(folder / "full"))
+    state.write_whole = real
     (folder / f"found-{processes.rank}.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import traceback
+
 import numpy as np
+import pytest
 import torch
 
 from fewstep.training import Draws
+from fewstep.training.draws import seed_generators
 from fewstep.training.order import members
 
 
@@ -51,3 +55,19 @@ def test_an_epoch_takes_every_sample_once_and_each_in_another_order() -> None:
 
 def test_without_a_count_no_sample_comes_again() -> None:
     assert members(None, 3, 4, seed=0) == [12, 13, 14]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch seeds the card at once")
+def test_generators_are_seeded_as_by_torch_without_the_stack_being_written_down(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[int] = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        wanted = torch.rand(4)
+        monkeypatch.setattr(traceback, "format_stack", lambda: written.append(1))
+        seed_generators(7)
+        assert torch.equal(torch.rand(4), wanted)
+        assert not written
+        seed_generators(8)
+        assert not torch.equal(torch.rand(4), wanted)

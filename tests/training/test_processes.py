@@ -14,15 +14,15 @@ from fewstep import InvalidInput
 from fewstep.training import Place, Processes, train
 from fewstep.training.processes import buckets
 
+from .shared import RUNS
 from .shared_run import Doubles, exact_run, gradients
-from .two import found_by_two
+from .two import found_in
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+def runs(shared: Path) -> tuple[Path, list[dict[str, Any]]]:
     """The folder of `shared_run`, and what each of its two processes found."""
-    folder = tmp_path_factory.mktemp("processes")
-    return folder, found_by_two("training.shared_run", folder)
+    return shared / RUNS, found_in(shared / RUNS)
 
 
 def test_gradients_of_a_step_are_those_of_one_process_with_the_whole_batch(runs: Any, tmp_path: Path) -> None:

@@ -11,17 +11,17 @@ import torch
 
 import fewstep as fs
 
+from .shared import COURSES
 from .shared_course import BROKEN, numbers_run
-from .two import found_by_two
+from .two import found_in
 
 Runs = tuple[Path, list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def runs(shared: Path) -> Runs:
     """The folder of `shared_course`, and what each of its two processes found."""
-    folder = tmp_path_factory.mktemp("courses")
-    return folder, found_by_two("training.shared_course", folder)
+    return shared / COURSES, found_in(shared / COURSES)
 
 
 def losses(folder: Path) -> list[float]:

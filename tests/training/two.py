@@ -20,8 +20,8 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
-def found_by_two(module: str, folder: Path) -> list[dict[str, Any]]:
-    """What `python -m module folder` writes into `found-0.json` and `found-1.json`."""
+def run_by_two(module: str, folder: Path) -> None:
+    """`python -m module folder` in both."""
     launch = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
     path = os.pathsep.join([str(TESTS), *sys.path])
     started = [
@@ -36,4 +36,8 @@ def found_by_two(module: str, folder: Path) -> list[dict[str, Any]]:
     ]
     said = [process.communicate(timeout=300)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], "\n".join(said)
+
+
+def found_in(folder: Path) -> list[dict[str, Any]]:
+    """What the two wrote into a folder."""
     return [json.loads((folder / f"found-{rank}.json").read_text()) for rank in range(2)]

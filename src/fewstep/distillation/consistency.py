@@ -33,7 +33,7 @@ from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.convert import Network
 from fewstep.solvers.compiler import compile
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
-from fewstep.training.draws import Float
+from fewstep.training.draws import Float, seed_generators
 from fewstep.training.levels import at_times, either, euler, heun, noised, time_of_ratio
 
 STEPS = {"heun": heun, "ddim": euler}
@@ -212,7 +212,7 @@ def masked(denoiser: Denoiser, x: Tensor, level: Level, draws: Draws) -> Tensor:
     """The estimate of the data with the dropout of this step, the same whenever it is asked for."""
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(draws.key("dropout"))
+        seed_generators(draws.key("dropout"))
         return denoiser.estimate(x, level)[0]
 
 

@@ -115,7 +115,7 @@ class Phased:
             known = " or ".join(map(str, self.plans))
             raise InvalidInput(f"a student by phased draws in {known} rows, which it learned, got {rows}")
         ways = ways_of(schedule, self.along(schedule), self.plans)[self.plans.index(rows)]
-        return compile("ddim", schedule=schedule, times=[*(way.begins for way in ways), schedule.t_clean])
+        return plan_along(schedule, ways)
 
 
 class Way(NamedTuple):
@@ -125,6 +125,12 @@ class Way(NamedTuple):
     ends: float
     first: int
     last: int
+
+
+@lru_cache(maxsize=16)  # what keeps a student asks for it every step
+def plan_along(schedule: Schedule, ways: tuple[Way, ...]) -> Plan:
+    """The plan of the rows that go these ways."""
+    return compile("ddim", schedule=schedule, times=[*(way.begins for way in ways), schedule.t_clean])
 
 
 @lru_cache(maxsize=16)  # every step asks for it

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fewstep.training.draws import Draws, key_of
+from fewstep.training.draws import Draws, key_of, seed_generators
 from fewstep.training.log import Taken, means
 from fewstep.training.method import Phase
 from fewstep.training.order import members
@@ -113,5 +113,5 @@ def keyed(seed: int, step: int, rank: int = 0) -> Iterator[None]:
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     parts = (seed, "network", step) if rank == 0 else (seed, "network", step, rank)
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(key_of(*parts))
+        seed_generators(key_of(*parts))
         yield
