@@ -68,6 +68,7 @@ class Report:
         measure: the distance, and on what; `images`: held-out pictures, and as many of the teacher's of other noise.
         cost: of training; `step`: of which the weights are, of `steps`.
         untuned: why no plan was tuned, where one was asked for.
+        offer: how the student's own plan can be tuned, or "".
     """
 
     student: Line
@@ -83,6 +84,7 @@ class Report:
     step: int
     steps: int
     untuned: str = ""
+    offer: str = ""
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -108,7 +110,7 @@ class Report:
     @property
     def notes(self) -> tuple[str, ...]:
         """What else is to be said, a sentence each."""
-        return tuple(filter(None, (self.noise, self.more_rows, self.resolution, self.which, self.untuned)))
+        return tuple(filter(None, (self.noise, self.more_rows, self.resolution, self.which, self.untuned, self.offer)))
 
     @property
     def noise(self) -> str:
