@@ -112,7 +112,7 @@ class StudentCertificate:
         where = f"than its own plan of {self.rows} rows, on held-out noise"
         if self.better:
             return f"The tuned plan has {found} {where}"
-        if self.farther is not None and self.farther.low > 0:
+        if self.gain.low > 1:  # and its pictures in all are farther
             return f"Keep its own plan: the best that was found has {found} {where}, and surely more distance"
         return f"Keep its own plan: the best that was found has {found} {where}, which is not surely better"
 
