@@ -16,9 +16,10 @@ import pytest
 from torch import nn
 
 import fewstep as fs
+from fewstep.benchmark.yardstick import features_of
 from fewstep.core.plan import TunedFor
 from fewstep.denoise.row import RowFacts, is_direct
-from fewstep.distillation import Consistency, Phased, StudentCertificate, student, trials, tune_student, tuned
+from fewstep.distillation import Consistency, Phased, StudentCertificate, grounds, student, trials, tune_student
 from fewstep.distillation.comparison import is_better
 from fewstep.distillation.judge import Interval, typical
 from fewstep.distillation.offer import offer_of
@@ -29,6 +30,7 @@ from fewstep.measure.distance import squares
 from fewstep.training.rows import with_rows
 from fewstep.training.scale import with_scale
 from fewstep.tuning import Sizes, TuningSettings, Uncertified
+from fewstep.tuning.timelimit import TimeLimit
 from models import tiny
 
 STEPS = 8
@@ -101,15 +103,15 @@ def test_a_student_that_draws_noise_is_tuned_by_the_distance_and_gains_on_noise_
 def on_other_noise(path: Path, objective: str = "distance") -> Trials:
     """Noise of another seed, with the teacher's pictures of it and of other noise."""
     subject = tunable_of(path, fs.load(path))
-    task = tuned.StudentTask(
+    task = grounds.StudentTask(
         subject,
-        tuned.features_of(subject.pipe),
+        features_of(subject.pipe),
         replace(QUICK, seed=5),
         objective,
-        tuned.TimeLimit(1e9, lambda: 0.0),
+        TimeLimit(1e9, lambda: 0.0),
         lambda *told: None,
     )
-    return tuned.grounds_of(task).held_out
+    return grounds.grounds_of(task).held_out
 
 
 def test_a_student_that_is_to_make_the_teachers_pictures_is_tuned_by_the_error_and_draws_no_noise(paired: Path) -> None:
@@ -173,16 +175,16 @@ def test_the_pictures_to_search_to_choose_and_to_report_on_are_never_the_same(
         return len(every) - len(set(every))
 
     assert met() == 0
-    monkeypatch.setattr(tuned, "HELD_OUT", trials.TRAIN)
+    monkeypatch.setattr(grounds, "HELD_OUT", trials.TRAIN)
     assert met() > 0
 
 
 def three(path: Path) -> list[Trials]:
     """The parts of a tuning."""
     subject = tunable_of(path, fs.load(path))
-    time = tuned.TimeLimit(1e9, lambda: 0.0)
-    task = tuned.StudentTask(subject, tuned.features_of(subject.pipe), QUICK, "distance", time, lambda *told: None)
-    return list(tuned.grounds_of(task)[1:])
+    time = TimeLimit(1e9, lambda: 0.0)
+    task = grounds.StudentTask(subject, features_of(subject.pipe), QUICK, "distance", time, lambda *told: None)
+    return list(grounds.grounds_of(task)[1:])
 
 
 def test_an_objective_of_the_wrong_sign_gains_nothing(paired: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,8 +210,8 @@ def test_an_objective_of_the_wrong_sign_gains_nothing(paired: Path, monkeypatch:
     ],
 )
 def test_a_plan_is_better_where_its_interval_says_so(gain: Any, farther: Any, objective: str, better: bool) -> None:
-    intervals = (None if one is None else Interval(*one) for one in (gain, farther))
-    assert is_better(*intervals, objective) is better
+    found, more = (None if one is None else Interval(*one) for one in (gain, farther))
+    assert is_better(found, more, objective) is better
 
 
 def test_without_time_the_own_plan_is_measured_and_returned(noisy: Path) -> None:

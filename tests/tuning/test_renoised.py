@@ -1,5 +1,7 @@
 """Plans as times, weights and shares of fresh noise: those of known samplers, and that any of them is a plan."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -36,7 +38,10 @@ def test_a_known_sampler_read_and_written_again_is_the_same_table(schedule, samp
 def test_the_shares_of_fresh_noise_are_those_of_the_samplers_formulas() -> None:
     schedule = SCHEDULES[0]
     shares = {}
-    for name, options in (("ddim", {}), ("consistency", {}), ("ddim", {"eta": 0.6}), ("tcd", {"eta": 0.4})):
+    each: list[tuple[str, dict[str, Any]]] = [
+        ("ddim", {}), ("consistency", {}), ("ddim", {"eta": 0.6}), ("tcd", {"eta": 0.4}),
+    ]  # fmt: skip
+    for name, options in each:
         found = renoised_of(fs.compile(name, schedule=schedule, steps=3, **options))
         assert found is not None
         assert np.array_equal(found.weights, np.eye(3)), name

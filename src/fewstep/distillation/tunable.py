@@ -29,6 +29,7 @@ LEAST, MOST = 2, 8
 """Rows of a student's plan that is tuned."""
 MOST_STEPS = 100
 """Steps of a teacher among which those are looked for in which it drew for the student."""
+NOT_ALL = "The student did not learn every class in turn, and is tuned on all of them"
 TOLD = frozenset({"start", "gaps"})
 """What may change of the plan of a network that is told where its rows lead, and goes there by DDIM."""
 
@@ -103,6 +104,7 @@ def tunable_of(
     steps, note = (teacher_steps, "") if teacher_steps is not None else steps_of(original, train, scale, facts)
     drawing, other = (Teacher.of(original, each, scale, steps) for each in (train, held_out))
     lower = in_dtype(pipe.model.dtype)
+    notes = [note, "" if knows_all(drawing, facts) else NOT_ALL]
     return Tunable(
         pipe,
         network if told.scales is None else at_scale(network, scale),
@@ -113,7 +115,7 @@ def tunable_of(
         drawing,
         other,
         {"guidance": scale, **({"precision": lower["dtype"]} if lower else {})},
-        (note,) if note else (),
+        tuple(filter(None, notes)),
     )
 
 
@@ -176,6 +178,14 @@ def subjects_of(
         labels_of(teacher, prompts)
         return None, None
     return prompts_in_parts(teacher, prompts)
+
+
+def knows_all(teacher: Teacher, facts: Mapping[str, Any]) -> bool:
+    """Whether a student of classes learned all that it is tuned on, as far as its files say."""
+    data = facts.get("data")
+    learned = data.get("subjects") if isinstance(data, Mapping) else None
+    classes = teacher.pipe.model.conditioner.field == "labels"
+    return not classes or learned is None or learned == teacher.identity["subjects"]
 
 
 def steps_of(
