@@ -188,8 +188,8 @@ def three(path: Path) -> list[Trials]:
 
 
 def test_an_objective_of_the_wrong_sign_gains_nothing(paired: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Trials.score
-    monkeypatch.setattr(Trials, "score", lambda self, plan, count=None: -right(self, plan, count))
+    right = Trials.value
+    monkeypatch.setattr(Trials, "value", lambda self, plan, count=None: -right(self, plan, count))
     plan, found = tune_student(paired, settings=NONE_MORE)
     assert plan == fs.load(paired).plan()
     assert not found.better

@@ -84,9 +84,13 @@ class Trials:
         """Draws pictures by their places."""
         return by_student(self.network, plan, self.pairs)
 
-    def score(self, plan: Plan, count: int | None = None) -> float:
-        """What a plan is worth on all pictures or the first so many; its noise is that of other plans of its rows."""
-        count, draw = self.pairs.count if count is None else count, self.draw(drawn_alike(plan))
+    def score(self, plan: Plan, count: int) -> float:
+        """What a plan is worth on the first so many pictures, with the noise that other plans of its rows draw."""
+        return self.value(drawn_alike(plan), count)
+
+    def value(self, plan: Plan, count: int | None = None) -> float:
+        """What a plan is worth as it is, on the first so many pictures or all: its distance or error."""
+        count, draw = self.pairs.count if count is None else count, self.draw(plan)
         if self.objective == DISTANCE:
             judge = self.judge(count)
             figure = judge.distance(judge.look(draw), FEW)

@@ -147,7 +147,7 @@ def chosen_of(task: StudentTask, grounds: Grounds, hunt: BlindSearch) -> Plan:
     values = {}
     for done, (digest, plan) in enumerate(plans.items()):
         task.watch("choosing", done, len(plans), "")
-        values[digest] = grounds.validation.score(plan)
+        values[digest] = grounds.validation.value(plan)
     return plans[min(values, key=values.__getitem__)]
 
 

@@ -29,8 +29,10 @@ FEWER, KEPT = 4, 4
 """The first are tried on so many times fewer images, and one in so many on all of them."""
 FIRST_SHARE = 0.4
 """Of the time of the search."""
-STEP, LEAST_STEP = 0.6, 0.02
-"""Of the evolution at first, and where it has come to its end."""
+STEP, NEAR, LEAST_STEP = 0.6, 0.15, 0.02
+"""Of the evolution at first; where the own plan is still the best, as then the best is near it; and where it has come to
+its end.
+"""
 FINALISTS = 4
 
 
@@ -89,7 +91,8 @@ class BlindSearch:
 
     def evolve(self) -> None:
         """Go on from the best point."""
-        evolution, spent = Evolution(self.best[0].point, STEP, self.seed), 0
+        best = self.best[0].point
+        evolution, spent = Evolution(best, STEP if np.any(best) else NEAR, self.seed), 0
         while spent + evolution.population <= self.most and evolution.step > LEAST_STEP:
             points = evolution.ask()
             values: list[float] = []
