@@ -19,7 +19,21 @@ import fewstep as fs
 from fewstep.benchmark.yardstick import features_of
 from fewstep.core.plan import TunedFor
 from fewstep.denoise.row import RowFacts, is_direct
-from fewstep.distillation import Consistency, Phased, StudentCertificate, grounds, student, trials, tune_student
+from fewstep.distillation import (
+    Checks,
+    Consistency,
+    Measuring,
+    Phased,
+    Regression,
+    Settings,
+    Source,
+    StudentCertificate,
+    distill,
+    grounds,
+    student,
+    trials,
+    tune_student,
+)
 from fewstep.distillation.comparison import is_better
 from fewstep.distillation.judge import Interval, typical
 from fewstep.distillation.offer import offer_of
@@ -310,6 +324,18 @@ def test_a_report_offers_the_command(noisy: Path, tmp_path: Path) -> None:
     assert offer_of(noisy, network, [one], pipe, source) == ""
     shipped = fs.load("digits")
     assert offer_of(noisy, network, [two], shipped, source).endswith(f"fewstep tune {noisy} --rows 2")
+
+
+def test_a_student_of_a_distillation_is_offered_to_be_tuned_and_is(tmp_path: Path) -> None:
+    source = tiny.write(tmp_path / "tiny.safetensors")
+    few: dict[str, Any] = {"settings": Settings(steps=2, batch=8), "source": Source(count=16, steps=6, held_out=16)}
+    found = distill(source, Regression(rows=2), tmp_path / "run", measuring=Measuring(Checks(every=0)), **few)
+    command = f"fewstep tune {found.path} --rows 2 --teacher {source}"
+    assert found.report.notes[-1] == f"Its plan can be tuned, without training it again: {command}"
+    with pytest.raises(fs.InvalidInput, match="was distilled from 'tiny', which is neither a shipped model nor a path"):
+        tune_student(found.path)
+    tuned = tune_student(found.path, teacher=source, settings=replace(NONE_MORE, sizes=Sizes.of(16))).certificate
+    assert (tuned.objective, tuned.teacher["rows"], tuned.notes) == ("psnr", 6, ())
 
 
 def test_a_certificate_of_lost_pictures_or_ties_claims_nothing() -> None:
