@@ -30,9 +30,7 @@ FEWER, KEPT = 4, 4
 FIRST_SHARE = 0.4
 """Of the time of the search."""
 STEP, NEAR, LEAST_STEP = 0.6, 0.15, 0.02
-"""Of the evolution at first; where the own plan is still the best, as then the best is near it; and where it has come to
-its end.
-"""
+"""Of the evolution at first; where the own plan is still the best, as the best is near it then; and where it ends."""
 FINALISTS = 4
 
 
