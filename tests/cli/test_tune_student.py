@@ -77,7 +77,7 @@ def test_ctrl_c_during_the_certificate_keeps_the_plan_alone(
         (("--constant-guidance",), "(--constant-guidance)"),
         (("--guidance", 3), "leave --guidance out"),
         (("--objective", "psnr"), "an error says nothing"),
-        (("--rows", 9), "got 9: give --rows N"),
+        (("--rows", 9), "got 9: give --rows 2, which"),
         (("--prompts", "p.txt"), "--prompts is for models that take prompts"),
         (("--teacher", "digits"), "was distilled from a model with digest"),
     ],

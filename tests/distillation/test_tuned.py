@@ -291,7 +291,7 @@ def test_what_cannot_be_tuned_is_refused_with_what_to_do(noisy: Path, tmp_path: 
         (lambda: tune_student(teacher), "is not a student of `fewstep distill`: use fewstep.tune"),
         (lambda: fs.tune(fs.load(noisy), rows=2), "fewstep.distillation.tune_student or `fewstep tune`"),
         (lambda: tune_student(noisy, rows=1), "plans of 2 to 8 rows are tuned of a student"),
-        (lambda: tune_student(noisy, rows=9), "got 9: give --rows N, such as 2"),
+        (lambda: tune_student(noisy, rows=9), "got 9: give --rows 2, which it has plans for"),
         (lambda: tune_student(noisy, teacher=another), "was distilled from a model with digest"),
         (lambda: tune_student(noisy, guidance=3.0), "with guidance 2 inside, and takes no other"),
         (lambda: tune_student(noisy, settings=replace(QUICK, samplers=["ddim"])), "without samplers"),

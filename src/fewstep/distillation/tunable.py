@@ -148,8 +148,8 @@ def own_plan(pipe: Pipeline, facts: Mapping[str, Any], network: Network, rows: i
         known = ", ".join(str(one) for one in plans if LEAST <= one <= MOST)
         raise InvalidInput(
             f"plans of {LEAST} to {MOST} rows are tuned of a student, as one row leaves nothing to choose and many "
-            f"need gradients, got {rows}: give --rows N"
-            + (f", such as {known}, which it has plans for" if known else "")
+            f"need gradients, got {rows}: "
+            + (f"give --rows {known}, which it has plans for" if known else "it has none, so distil one of more rows")
         )
     if rows in plans:
         return plans[rows]
