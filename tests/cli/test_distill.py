@@ -211,7 +211,7 @@ def test_a_straightened_flow_is_the_teacher_of_the_next_student(call: Call, here
         (("generate", "STUDENT", "--labels", "0", "--negative", "1"), "a student with guidance 2 inside"),
         (
             ("tune", "STUDENT", "--rows", "2"),
-            "is a student, which knows the times of its own plan alone: tune its teacher, tiny",
+            "a student by regression knows the times of its own 1 row alone: train one for 2",
         ),
     ],
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,10 @@ import click
 
 import fewstep as fs
 from fewstep.cli import measuring, memory, place
+from fewstep.cli import tuned_students as students
 from fewstep.cli.headings import GUIDANCE, LAST, SAMPLER, SEARCH, Command, option
-from fewstep.cli.output import JSON, note, progress, show_json, show_table, waiting
+from fewstep.cli.output import JSON, note, progress, show_table, waiting
+from fewstep.cli.tuned import certificate_of, deliver, watching
 from fewstep.cli.values import Several
 
 
@@ -55,18 +56,20 @@ from fewstep.cli.values import Several
 )
 @option(
     "--objective",
-    type=click.Choice(("psnr", "rmse")),
-    default="psnr",
+    type=click.Choice(("psnr", "rmse", "distance")),
+    usual="psnr, or distance where an error says nothing of a student",
     heading=SEARCH,
-    help="The error to make small: of the typical image (which goes with the mean PSNR), or over all images.",
+    help="What to make small: the error of the typical image (which goes with the mean PSNR) or over all images; or of "
+    "a student the distance of all pictures together.",
 )
 @option(
     "--iterations",
     type=click.IntRange(0, 1_000_000),
     default=1500,
     heading=SEARCH,
-    help="Most iterations of learning; 0 only searches.",
+    help="Most iterations of learning, or of a student plans of the second search; 0 only searches, or once.",
 )
+@students.OPTIONS
 @measuring.images(
     8, 65536, "what --seconds allow", "Images to learn from; half as many validate, as many are held out."
 )
@@ -91,15 +94,24 @@ def tune(ctx: click.Context, **given: Any) -> None:
     took. Where nothing beats the model's default beyond noise, you get the default. Ctrl-C keeps the best plan so far
     and measures it; once more keeps it without a certificate.
 
+    A student of `fewstep distill` is tuned too, in 2 to 8 rows, its own if you do not say: the times and weights of its
+    plan and the noise that is drawn between its rows, without gradients. Its teacher draws what it is judged by. You
+    get its own plan where no other is surely better.
+
     \b
         fewstep tune --rows 6
         fewstep generate --plan out/digits-6-rows.json
         fewstep tune --nfe 12 --interval
         fewstep tune scenes --ms 300 --guidance 3
+        fewstep tune runs/digits-lcm/student.safetensors --rows 4
     """
     _check(given)
     pipe = place.load(given["model"], given)
     settings = _settings(given)
+    if pipe.model.teacher is not None:
+        students.tune(ctx, pipe, given, settings)
+        return
+    _check_ordinary(given)
     with progress("reading what is drawn", 1):
         problem = fs.tuning.problem_at(pipe, given["guidance"], settings)
     budget = _budget(problem, given)
@@ -116,34 +128,53 @@ def tune(ctx: click.Context, **given: Any) -> None:
     with progress("tuning", 1) as bar:
         try:
             plan, certificate = fs.tuning.tune(
-                problem, **cost, settings=replace(settings, prompts=None), watch=_watch(bar)
+                problem, **cost, settings=replace(settings, prompts=None), watch=watching(bar)
             )
         except fs.tuning.Uncertified as stopped:
             plan, certificate = stopped.plan, None
     plan.save(target)
-    if certificate is None:
-        for file in certificate_of(target):  # of an earlier plan
-            file.unlink(missing_ok=True)
-        show_json({"path": str(target), "certificate": []}) if given["as_json"] else click.echo(target)
-        note("interrupted: the best plan so far is kept, without a certificate")
-        ctx.exit(130)
-    tell(certificate, target, given["as_json"])
+    deliver(ctx, certificate, target, given["as_json"], show)
 
 
 def _check(given: dict[str, Any]) -> None:
     """Refuse what does not go together."""
-    said = [f"--{name}" for name in ("rows", "nfe", "ms") if given[name] is not None]
-    if len(said) != 1:
-        raise click.UsageError(
-            "give one of --rows N, the rows of the plan, --nfe N, the network evaluations of an image, and --ms M, its "
-            f"time; got {' and '.join(said) or 'none'}"
-        )
+    if len(_budgets(given)) > 1:
+        raise _one_budget(given)
     if given["interval"] and given["constant_guidance"]:
         raise click.UsageError("--interval guides some rows alone, --constant-guidance all alike: give one of them")
     if given["interval"] and given["rows"] is not None:
         raise click.UsageError("--interval finds how many rows are best for an image's evaluations: give --nfe N")
     if given["output"] is not None and not given["output"].endswith(".json"):
         raise click.UsageError(f"--output {given['output']} must end in .json: a plan is a JSON file")
+
+
+def _budgets(given: dict[str, Any]) -> list[str]:
+    """What is given of an image's cost."""
+    return [f"--{name}" for name in ("rows", "nfe", "ms") if given[name] is not None]
+
+
+def _one_budget(given: dict[str, Any]) -> click.UsageError:
+    """That one of them is needed."""
+    return click.UsageError(
+        "give one of --rows N, the rows of the plan, --nfe N, the network evaluations of an image, and --ms M, its "
+        f"time; got {' and '.join(_budgets(given)) or 'none'}"
+    )
+
+
+def _check_ordinary(given: dict[str, Any]) -> None:
+    """Refuse what is for students alone."""
+    if not _budgets(given):
+        raise _one_budget(given)
+    for name in students.OWN:
+        if given[name] is not None:
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} is for students of `fewstep distill`, and {given['model']} is none: leave "
+                "it out"
+            )
+    if given["objective"] == "distance":
+        raise click.UsageError(
+            f"--objective distance is for students, and {given['model']} is none: give psnr, or rmse"
+        )
 
 
 def _settings(given: dict[str, Any]) -> fs.tuning.TuningSettings:
@@ -169,37 +200,6 @@ def _budget(problem: fs.tuning.Problem, given: dict[str, Any]) -> fs.tuning.RowB
 def _words(budget: fs.tuning.RowBudget, given: dict[str, Any]) -> str:
     """What the plan's file is named by."""
     return f"{budget.rows}-rows" if given["nfe"] is None else f"{given['nfe']}-nfe"
-
-
-def _watch(bar: Callable[..., None]) -> Callable[[str, int, int, str], None]:
-    """Moves the bar, and gives each stage as a line."""
-    last = ""
-
-    def watch(stage: str, done: int, of: int, words: str) -> None:
-        nonlocal last
-        line = f"{stage} .." if stage != last else ""
-        bar(done, of=of, words=f"{stage}: {words}" if words else stage, line=line)
-        last = stage
-
-    return watch
-
-
-def certificate_of(plan: Path) -> tuple[Path, Path]:
-    """Where the certificate of a plan lies, as JSON and as a page."""
-    file = plan.with_name(f"{plan.stem}.certificate.json")
-    return file, file.with_suffix(".html")
-
-
-def tell(certificate: fs.tuning.Certificate, target: Path, as_json: bool) -> None:
-    """Write the certificate beside its plan, and print it."""
-    paths = certificate.save(certificate_of(target)[0])
-    if as_json:
-        show_json({"path": str(target), "certificate": [str(p) for p in paths], **certificate.to_json()})
-        return
-    show(certificate)
-    click.echo()
-    click.echo(target)
-    note(f"certificate: {paths[1]}")
 
 
 def show(certificate: fs.tuning.Certificate) -> None:

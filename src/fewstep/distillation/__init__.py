@@ -6,7 +6,6 @@ found = distill("digits", Regression(rows=1), "runs/one-step", settings=Settings
 found.pipe([3, 1, 4])
 """
 
-from fewstep.distillation import consistency
 from fewstep.distillation.adversarial import Adversarial
 from fewstep.distillation.consistency import Consistency
 from fewstep.distillation.distill import Distilled, Watch, distill, forecast
@@ -20,6 +19,7 @@ from fewstep.distillation.keeping import Keep
 from fewstep.distillation.lcm import LatentConsistency
 from fewstep.distillation.lora import write_adapted
 from fewstep.distillation.meanflow import MeanFlow
+from fewstep.distillation.methods import METHODS, PRESETS
 from fewstep.distillation.own import is_path, method_class
 from fewstep.distillation.phased import Phased
 from fewstep.distillation.policy import Policy
@@ -29,29 +29,9 @@ from fewstep.distillation.regression import Regression
 from fewstep.distillation.report import Report
 from fewstep.distillation.scm import ContinuousConsistency
 from fewstep.distillation.source import Measuring, Source
+from fewstep.distillation.tuned import TunedStudent, tune_student
+from fewstep.distillation.tuned_certificate import StudentCertificate
 from fewstep.training import Adapter, Settings
-
-METHODS = {
-    method.name: method
-    for method in (
-        Regression,
-        Endpoint,
-        Phased,
-        Progressive,
-        GuidanceInput,
-        Consistency,
-        LatentConsistency,
-        Reflow,
-        DistributionMatching,
-        Adversarial,
-        Policy,
-        ContinuousConsistency,
-        MeanFlow,
-    )
-}
-"""The methods by name."""
-PRESETS = {Consistency.name: consistency.PRESETS}
-"""Options that go together, by method and name."""
 
 __all__ = [
     "METHODS",
@@ -81,6 +61,8 @@ __all__ = [
     "Report",
     "Settings",
     "Source",
+    "StudentCertificate",
+    "TunedStudent",
     "Watch",
     "Watches",
     "distill",
@@ -91,5 +73,6 @@ __all__ = [
     "lora_of",
     "method_class",
     "rounded_of",
+    "tune_student",
     "write_adapted",
 ]

@@ -128,13 +128,13 @@ def method_of(student: str | os.PathLike[str]) -> Method:
         raise InvalidInput(f"the files of {student} name settings of {name} that it has not: {error}") from error
 
 
-def teacher_of(name: str, student: str | os.PathLike[str]) -> str:
-    """The teacher that the files of a student name. Raises `InvalidInput` where it is not there."""
+def teacher_of(name: str, student: str | os.PathLike[str], how: str = "Keep(teacher=..)") -> str:
+    """The teacher that the files of a student name. Raises `InvalidInput` where it is not there; `how` to give it."""
     if name in zoo.SHIPPED or Path(name).exists():
         return name
     raise InvalidInput(
         f"{student} was distilled from {name!r}, which is neither a shipped model nor a path from here: name its "
-        "teacher (--teacher, or Keep(teacher=..))"
+        f"teacher (--teacher, or {how})"
     )
 
 

@@ -263,7 +263,7 @@ def bytes_of(teacher: Teacher, count: int) -> int:
     return count * math.prod(shape) * (4 + 2 * len(teacher.along))
 
 
-def seconds_of(teacher: Teacher, pairs: Pairs, batch: int) -> float:
+def seconds_of(teacher: Teacher, pairs: Pairs, batch: int, clock: Callable[[], float] = time.perf_counter) -> float:
     """Of a picture that the teacher draws, by one row of its plan for a batch, which it is timed for."""
     model, plan = teacher.pipe.model, teacher.order.plan
     numbers = [number % pairs.count for number in range(batch)]
@@ -272,9 +272,9 @@ def seconds_of(teacher: Teacher, pairs: Pairs, batch: int) -> float:
     level = Level.at([row[:3]], x, (0,), plan.ends[:1])
     with torch.no_grad():
         denoiser.estimate(x, level)
-        began = time.perf_counter()
+        began = clock()
         float(denoiser.estimate(x, level)[0].sum())
-    return (time.perf_counter() - began) * len(plan.rows) / batch
+    return (clock() - began) * len(plan.rows) / batch
 
 
 class Part(NamedTuple):

@@ -74,6 +74,7 @@ class Report:
         cost: of training; `step`: of which the weights are, of `steps`.
         untuned: why no plan was tuned, where one was asked for.
         realism: how near it is to the real pictures that it learned from, beside the teacher; None without any.
+        offer: how the student's own plan can be tuned, or "".
     """
 
     student: Line
@@ -90,6 +91,7 @@ class Report:
     steps: int
     untuned: str = ""
     realism: Realism | None = None
+    offer: str = ""
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -116,7 +118,9 @@ class Report:
     def notes(self) -> tuple[str, ...]:
         """What else is to be said, a sentence each."""
         return tuple(
-            filter(None, (self.noise, self.to_data, self.more_rows, self.resolution, self.which, self.untuned))
+            filter(
+                None, (self.noise, self.to_data, self.more_rows, self.resolution, self.which, self.untuned, self.offer)
+            )
         )
 
     @property

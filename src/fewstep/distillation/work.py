@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from fewstep.distillation.beginning import Beginning
 from fewstep.distillation.health import WIDTHS, Health, Watcher
 from fewstep.distillation.judge import Judge
 from fewstep.distillation.learned import settled
+from fewstep.distillation.offer import offer_of
 from fewstep.distillation.pairs import Pairs, Teacher
 from fewstep.distillation.real import Real, subjects_of
 from fewstep.distillation.report import Cost, Report, report_of
@@ -242,6 +243,7 @@ class Work(NamedTuple):
         of |= {"scales": list(self.scales)} if self.scales else {}
         target = files.target_of(self.folder, self.origin)
         files.write(target, self.origin, module, plans, {"student": of, **run.known_as})
+        report = replace(report, offer=offer_of(target, network, plans, self.teacher.pipe, self.origin))
         write_whole(self.folder / REPORT, json.dumps(report.to_json(), indent=1).encode())
         return report
 

@@ -57,15 +57,15 @@ def problem_of(pipe: Pipeline, guidance: float | None = None, prompts: str | os.
     scale = scale_of(pipe, guidance)
     if pipe.model.teacher is not None:
         raise InvalidInput(
-            f"{pipe.name} is a student, which knows the times of its own plan alone: tune its teacher, "
-            f"{pipe.model.teacher.name}"
+            f"{pipe.name} is a student, which is judged by what its teacher draws: tune it by "
+            f"fewstep.distillation.tune_student or `fewstep tune`, or tune its teacher, {pipe.model.teacher.name}"
         )
     others = sorted({1.0, 1.5 * scale} - {scale})
     conditioner = pipe.model.conditioner
     if conditioner.field == "labels":
         labels = labels_of(pipe, prompts)
         return drawing(pipe, lambda n: labels[n % len(labels)], scale, others if conditioner.guides else ())
-    train, held_out = _split(_tuned_on(pipe, prompts))
+    train, held_out = prompts_in_parts(pipe, prompts)
 
     def prompt(number: int) -> str:
         own = held_out if number >= HELD_OUT else train
@@ -157,6 +157,13 @@ def prompts_of(pipe: Pipeline, prompt_file: str | os.PathLike[str] | None, count
             raise InvalidInput(f"{pipe.name} draws from words: give --prompts FILE, a prompt a line")
         return [prompt.text for prompt in held_out_prompts(count, seed)]
     return subjects(prompt_file)
+
+
+def prompts_in_parts(pipe: Pipeline, prompt_file: str | os.PathLike[str] | None) -> tuple[list[str], list[str]]:
+    """The prompts that a model of words is tuned on, and the quarter that is held out. Raises `InvalidInput` for fewer
+    than 8.
+    """
+    return _split(_tuned_on(pipe, prompt_file))
 
 
 def _tuned_on(pipe: Pipeline, prompt_file: str | os.PathLike[str] | None) -> list[str]:
