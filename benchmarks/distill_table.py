@@ -41,7 +41,7 @@ from fewstep.distillation import (
     Regression,
     Settings,
 )
-from fewstep.distillation.pairs import Pairs, Teacher, drawn, noise_of, run, solved
+from fewstep.distillation.pictures.pairs import Pairs, Teacher, drawn, noise_of, run, solved
 from fewstep.files import write_whole
 from fewstep.measure import Features, Figure, Summary, frechet_infinity
 from fewstep.measure.frechet import frechet_distance

@@ -62,7 +62,7 @@ def forecast(case: dict[str, Any], folder: Path) -> int:
 
 def measured(case: dict[str, Any], folder: Path) -> int:
     """The most that a process held that trained, in bytes."""
-    from fewstep.distillation.pairs import blank
+    from fewstep.distillation.pictures.pairs import blank
     from fewstep.run.memory import most_held_bytes
     from fewstep.training import train
 

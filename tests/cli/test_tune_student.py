@@ -8,7 +8,7 @@ import pytest
 
 import fewstep as fs
 from fewstep.distillation import Consistency, student
-from fewstep.distillation.pairs import Teacher
+from fewstep.distillation.pictures.pairs import Teacher
 
 from .conftest import Call
 
@@ -60,7 +60,7 @@ def test_ctrl_c_during_the_certificate_keeps_the_plan_alone(
     def interrupted(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fewstep.distillation.tuned.compared", interrupted)
+    monkeypatch.setattr("fewstep.distillation.tuned.tune.compared", interrupted)
     result = call("tune", taught, *QUICK, "--output", "plan.json")
     assert result.exit_code == 130
     assert result.stdout == "plan.json\n"

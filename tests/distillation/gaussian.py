@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import fewstep as fs
-from fewstep.distillation.recording import Recorded
+from fewstep.distillation.pictures.recording import Recorded
 from fewstep.training import Batch, Draws
 
 DIMENSIONS = 3

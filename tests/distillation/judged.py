@@ -6,8 +6,8 @@ from pathlib import Path
 
 import fewstep as fs
 from fewstep.benchmark.yardstick import features_of
-from fewstep.distillation.judge import Judge
-from fewstep.distillation.pairs import Pairs, Teacher, drawn
+from fewstep.distillation.judging.judge import Judge
+from fewstep.distillation.pictures.pairs import Pairs, Teacher, drawn
 from models import tiny
 
 COUNT = 64

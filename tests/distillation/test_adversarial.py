@@ -14,19 +14,11 @@ from torch import Tensor, nn
 
 import fewstep as fs
 from fewstep import InvalidInput, schedules
-from fewstep.distillation import (
-    Adversarial,
-    Checks,
-    Measuring,
-    Settings,
-    Source,
-    adversarial,
-    distill,
-    eyes,
-    matching,
-    signs,
-)
-from fewstep.distillation.heads import CRITIC, Heads, HeadsRole, layers_of
+from fewstep.distillation import Adversarial, Checks, Measuring, Settings, Source, distill
+from fewstep.distillation.judging import signs
+from fewstep.distillation.methods import adversarial
+from fewstep.distillation.terms import eyes, matching
+from fewstep.distillation.terms.heads import CRITIC, Heads, HeadsRole, layers_of
 from fewstep.training import STUDENT, Batch, Diverged, Draws, Run, further_roles, one_stage, student_of, train
 from fewstep.zoo import classifier, container
 from models import tiny

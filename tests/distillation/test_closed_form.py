@@ -16,7 +16,9 @@ from torch import Tensor
 
 import fewstep as fs
 from fewstep import schedules
-from fewstep.distillation import Consistency, Progressive, Regression, consistency, progressive, regression
+from fewstep.distillation import Consistency, Progressive, Regression
+from fewstep.distillation.methods import consistency, progressive, regression
+from fewstep.distillation.terms import targets
 from fewstep.training import STUDENT, Batch, Diverged, Draws, Run, Settings, loop, student_of, train
 from fewstep.training.levels import time_of_ratio
 
@@ -151,11 +153,11 @@ def the_first_teacher_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consistency, "ended", lambda x, level, ends, estimate: estimate)
+    monkeypatch.setattr(targets, "ended", lambda x, level, ends, estimate: estimate)
 
 
 def the_end_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consistency, "ended", lambda x, level, ends, estimate: x / level.alpha)
+    monkeypatch.setattr(targets, "ended", lambda x, level, ends, estimate: x / level.alpha)
 
 
 def a_step_too_far(monkeypatch: pytest.MonkeyPatch) -> None:

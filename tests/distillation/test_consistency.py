@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 import fewstep as fs
 from fewstep import schedules
-from fewstep.distillation import Consistency, consistency
+from fewstep.distillation import Consistency
+from fewstep.distillation.methods import consistency
+from fewstep.distillation.terms import targets
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Phase, Role
 from fewstep.training.levels import at_times, either, heun, time_of_ratio
 
@@ -120,7 +122,7 @@ def test_both_sides_have_one_dropout_mask_and_the_global_generator_is_left_alone
 ) -> None:
     network = fs.Network(Dropped(), schedules.flow(), "sample")
     method = Consistency(step=None, huber=0.0)
-    monkeypatch.setattr(consistency, "ended", lambda x, level, ends, estimate: estimate)
+    monkeypatch.setattr(targets, "ended", lambda x, level, ends, estimate: estimate)
 
     def loss(step: int) -> float:
         draws = Draws(1, step, range(16), range(16), 16)
@@ -131,5 +133,6 @@ def test_both_sides_have_one_dropout_mask_and_the_global_generator_is_left_alone
     before = torch.get_rng_state()
     assert loss(0) == loss(1) == 0
     assert torch.equal(before, torch.get_rng_state())
-    monkeypatch.setattr(consistency, "masked", lambda denoiser, x, level, draws: denoiser.estimate(x, level)[0])
+    for module in (consistency, targets):
+        monkeypatch.setattr(module, "masked", lambda denoiser, x, level, draws: denoiser.estimate(x, level)[0])
     assert loss(0) > 1

@@ -14,8 +14,15 @@ import fewstep as fs
 from fewstep import schedules
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Level
-from fewstep.distillation import derivative
-from fewstep.distillation.derivative import DERIVATIVE, Differentiated, Direction, difference, direction_of, forward
+from fewstep.distillation.terms import derivative
+from fewstep.distillation.terms.derivative import (
+    DERIVATIVE,
+    Differentiated,
+    Direction,
+    difference,
+    direction_of,
+    forward,
+)
 from fewstep.training import STUDENT, Batch, Draws, Place, Role
 from fewstep.training.levels import at_times, noised, time_of_ratio
 from fewstep.training.place import prepared

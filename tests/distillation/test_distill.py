@@ -29,8 +29,8 @@ from fewstep.distillation import (
     Source,
     Watch,
 )
-from fewstep.distillation import pairs as pairs_of
-from fewstep.distillation.regression import unrolled
+from fewstep.distillation.methods.regression import unrolled
+from fewstep.distillation.pictures import pairs as pairs_of
 from fewstep.zoo import Spec, save
 from models import tiny, tiny_diffusers
 

@@ -13,8 +13,10 @@ from torch import Tensor
 
 import fewstep as fs
 from fewstep import InvalidInput, schedules
-from fewstep.distillation import DistributionMatching, dmd, matching, simulation
-from fewstep.distillation.matching import FAKE
+from fewstep.distillation import DistributionMatching
+from fewstep.distillation.methods import dmd
+from fewstep.distillation.terms import matching, simulation
+from fewstep.distillation.terms.matching import FAKE
 from fewstep.training import (
     STUDENT,
     Batch,

@@ -12,7 +12,9 @@ import torch
 
 import fewstep as fs
 from fewstep import schedules
-from fewstep.distillation import Endpoint, Settings, Source, distill, endpoint, pairs
+from fewstep.distillation import Endpoint, Settings, Source, distill
+from fewstep.distillation.methods import endpoint
+from fewstep.distillation.pictures import pairs
 from fewstep.training import STUDENT, Batch, Draws, Phase, Run, student_of, train
 from models import tiny
 

@@ -29,13 +29,13 @@ from fewstep.distillation import (
     Watches,
     fine_tune,
     fine_tuning_forecast,
-    fine_tuning_work,
 )
-from fewstep.distillation import pairs as pairs_of
-from fewstep.distillation.keeping import method_of
-from fewstep.distillation.pairs import Conditions, Teacher
-from fewstep.distillation.recording import Recorded
-from fewstep.distillation.steadfast import Both, Steadfast
+from fewstep.distillation.fine_tuning import work as fine_tuning_work
+from fewstep.distillation.fine_tuning.keeping import method_of
+from fewstep.distillation.fine_tuning.steadfast import Both, Steadfast
+from fewstep.distillation.pictures import pairs as pairs_of
+from fewstep.distillation.pictures.pairs import Conditions, Teacher
+from fewstep.distillation.pictures.recording import Recorded
 from fewstep.models import learned_plans
 from fewstep.training import STUDENT, TEACHER, Draws, Progress, Watching, train_on
 from models import tiny, tiny_diffusers

@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from fewstep.distillation.heads import heard
+from fewstep.distillation.terms.heads import heard
 
 
 def network() -> nn.Sequential:

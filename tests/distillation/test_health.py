@@ -25,8 +25,8 @@ from fewstep.distillation import (
     Watch,
     distill,
 )
-from fewstep.distillation.health import BEST, Best, Watcher, judged_by, remarks_of, weights_of
-from fewstep.distillation.trajectory import Trajectories
+from fewstep.distillation.judging.health import BEST, Best, Watcher, judged_by, remarks_of, weights_of
+from fewstep.distillation.judging.trajectory import Trajectories
 from fewstep.training import STUDENT, student_of
 from fewstep.zoo import container
 from models import tiny

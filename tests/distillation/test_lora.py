@@ -13,7 +13,7 @@ import fewstep as fs
 from fewstep import InvalidInput
 from fewstep.adapters.diffusers import PlanScheduler
 from fewstep.distillation import Adapter, DistributionMatching, Progressive, Regression, Settings, Source, distill
-from fewstep.distillation.pairs import blank
+from fewstep.distillation.pictures.pairs import blank
 from fewstep.distillation.work import Work
 from fewstep.models import lowrank
 from fewstep.training import TEACHER, Roles, method, train

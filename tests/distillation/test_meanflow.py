@@ -16,8 +16,10 @@ import fewstep as fs
 from fewstep import schedules
 from fewstep.denoise.base import Level
 from fewstep.denoise.row import NO_ROW, RowFacts
-from fewstep.distillation import Checks, MeanFlow, Measuring, Source, derivative, distill, meanflow
-from fewstep.distillation.derivative import Direction
+from fewstep.distillation import Checks, MeanFlow, Measuring, Source, distill
+from fewstep.distillation.methods import meanflow
+from fewstep.distillation.terms import derivative
+from fewstep.distillation.terms.derivative import Direction
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Phase, Role, Roles, Run, Settings, further_roles, train
 from models import tiny
 

@@ -12,8 +12,9 @@ import torch
 
 import fewstep as fs
 from fewstep import schedules
-from fewstep.distillation import Phased, Settings, Source, distill, phased
-from fewstep.distillation.recording import Recorded
+from fewstep.distillation import Phased, Settings, Source, distill
+from fewstep.distillation.methods import phased
+from fewstep.distillation.pictures.recording import Recorded
 from fewstep.training import STUDENT, Batch, Draws, Phase, Run, student_of, train
 from models import tiny
 

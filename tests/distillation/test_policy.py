@@ -16,7 +16,8 @@ from torch import Tensor, nn
 import fewstep as fs
 from fewstep import InvalidInput, schedules
 from fewstep.denoise.row import Way
-from fewstep.distillation import Policy, policy
+from fewstep.distillation import Policy
+from fewstep.distillation.methods import policy
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Phase, Role, Run, Settings, train
 
 from .gaussian import DIMENSIONS, Gaussian, Samples

@@ -22,7 +22,7 @@ from torch import Tensor
 from fewstep import InvalidInput
 from fewstep.cli.distill import method_of
 from fewstep.distillation import PRESETS, Consistency
-from fewstep.distillation.consistency import noisiest
+from fewstep.distillation.terms.span import noisiest
 from fewstep.training import STUDENT, Diverged, Draws, Run, Settings, student_of, train
 from fewstep.training.levels import time_of_ratio
 

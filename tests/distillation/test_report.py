@@ -13,9 +13,9 @@ import torch
 import fewstep as fs
 from fewstep.core.plan import TunedFor
 from fewstep.distillation import Consistency, Regression
-from fewstep.distillation.judge import Interval, by_student, interval, ratio, typical
-from fewstep.distillation.report import Cost, Line, Report, helped, report_of, standing
-from fewstep.distillation.rivals import rivals_of
+from fewstep.distillation.judging.judge import Interval, by_student, interval, ratio, typical
+from fewstep.distillation.judging.report import Cost, Line, Report, helped, report_of, standing
+from fewstep.distillation.judging.rivals import rivals_of
 from fewstep.measure import Figure
 from models import tiny
 

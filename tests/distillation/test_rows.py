@@ -17,7 +17,7 @@ from fewstep import InvalidInput
 from fewstep.cli.app import app
 from fewstep.denoise.row import RowFacts
 from fewstep.distillation import Adapter, Endpoint, Policy, Regression, Settings, Source, distill, forecast
-from fewstep.distillation.regression import noise_of
+from fewstep.distillation.methods.regression import noise_of
 from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
 from fewstep.training.levels import at_times, target_of
 from models import tiny

@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 import fewstep as fs
 from fewstep import InvalidInput, schedules
-from fewstep.distillation import GuidanceInput, LatentConsistency, Progressive, consistency, lcm
+from fewstep.distillation import GuidanceInput, LatentConsistency, Progressive
+from fewstep.distillation.methods import lcm
+from fewstep.distillation.terms import targets
 from fewstep.models.families import call_sd
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Phase, Role, Run, Settings, method, student_of, train
 from fewstep.training.scale import takes_scale, with_scale
@@ -219,7 +221,7 @@ def guided_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(consistency, "ended", lambda x, level, ends, estimate: estimate)
+    monkeypatch.setattr(targets, "ended", lambda x, level, ends, estimate: estimate)
 
 
 @pytest.mark.parametrize("fault", [W_FOR_S, SWAPPED, UNGUIDED, told_another])

@@ -14,8 +14,10 @@ from torch import Tensor
 import fewstep as fs
 from fewstep import schedules
 from fewstep.denoise.base import Level
-from fewstep.distillation import ContinuousConsistency, derivative, scm
-from fewstep.distillation.derivative import Direction
+from fewstep.distillation import ContinuousConsistency
+from fewstep.distillation.methods import scm
+from fewstep.distillation.terms import derivative
+from fewstep.distillation.terms.derivative import Direction
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Phase, Role, Roles, Run, Settings, further_roles, train
 from fewstep.training.levels import at_times, time_of_ratio
 

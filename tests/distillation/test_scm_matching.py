@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import fewstep as fs
-from fewstep.distillation import ContinuousConsistency, DistributionMatching, dmd
-from fewstep.distillation.derivative import DERIVATIVE
-from fewstep.distillation.matching import FAKE, FAKE_SCORE, between
+from fewstep.distillation import ContinuousConsistency, DistributionMatching
+from fewstep.distillation.methods import dmd
+from fewstep.distillation.terms.derivative import DERIVATIVE
+from fewstep.distillation.terms.matching import FAKE, FAKE_SCORE, between
 from fewstep.training import STUDENT, Draws, Loss, Phase, Role, Run, Settings, further_roles, train
 from fewstep.zoo import container
 

@@ -29,17 +29,16 @@ from fewstep.distillation import (
     Source,
     StudentCertificate,
     distill,
-    grounds,
     student,
-    trials,
     tune_student,
 )
-from fewstep.distillation.comparison import is_better
-from fewstep.distillation.judge import Interval, typical
-from fewstep.distillation.offer import offer_of
-from fewstep.distillation.pairs import Teacher
-from fewstep.distillation.trials import Trials
-from fewstep.distillation.tunable import tunable_of
+from fewstep.distillation.judging.judge import Interval, typical
+from fewstep.distillation.pictures.pairs import Teacher
+from fewstep.distillation.tuned import grounds, trials
+from fewstep.distillation.tuned.comparison import is_better
+from fewstep.distillation.tuned.offer import offer_of
+from fewstep.distillation.tuned.trials import Trials
+from fewstep.distillation.tuned.tunable import tunable_of
 from fewstep.measure.distance import squares
 from fewstep.training.rows import with_rows
 from fewstep.training.scale import with_scale

@@ -8,7 +8,7 @@ import torch
 
 import fewstep as fs
 from fewstep.denoise.base import Denoiser, Level, as_denoiser
-from fewstep.distillation.regression import unrolled
+from fewstep.distillation.methods.regression import unrolled
 from fewstep.pipeline.strength import Strength
 from fewstep.training.levels import at_times
 from fewstep.tuning.learning import estimate, points_at

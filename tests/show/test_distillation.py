@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fewstep as fs
-from fewstep.distillation import dmd, progressive
+from fewstep.distillation.methods import dmd, progressive
 from fewstep.show import modes
 from fewstep.show.data import content
 from fewstep.show.distillation import Lengths, distillation

@@ -6,31 +6,31 @@ found = distill("digits", Regression(rows=1), "runs/one-step", settings=Settings
 found.pipe([3, 1, 4])
 """
 
-from fewstep.distillation.adversarial import Adversarial
-from fewstep.distillation.consistency import Consistency
 from fewstep.distillation.distill import Distilled, Watch, distill, forecast
-from fewstep.distillation.dmd import DistributionMatching
-from fewstep.distillation.endpoint import Endpoint
 from fewstep.distillation.extraction import lora_of, rounded_of
-from fewstep.distillation.fine_tuning import TWIN, FineTuned, Forecasts, Watches, fine_tune, fine_tuning_forecast
-from fewstep.distillation.guidance import GuidanceInput
-from fewstep.distillation.health import Checks, Health
-from fewstep.distillation.keeping import Keep
-from fewstep.distillation.lcm import LatentConsistency
+from fewstep.distillation.fine_tuning.keeping import Keep
+from fewstep.distillation.fine_tuning.tune import TWIN, FineTuned, Forecasts, Watches, fine_tune, fine_tuning_forecast
+from fewstep.distillation.judging.health import Checks, Health
+from fewstep.distillation.judging.report import Report
 from fewstep.distillation.lora import write_adapted
-from fewstep.distillation.meanflow import MeanFlow
-from fewstep.distillation.methods import METHODS, PRESETS
-from fewstep.distillation.own import is_path, method_class
-from fewstep.distillation.phased import Phased
-from fewstep.distillation.policy import Policy
-from fewstep.distillation.progressive import Progressive
-from fewstep.distillation.reflow import Reflow
-from fewstep.distillation.regression import Regression
-from fewstep.distillation.report import Report
-from fewstep.distillation.scm import ContinuousConsistency
+from fewstep.distillation.methods.adversarial import Adversarial
+from fewstep.distillation.methods.by_name import METHODS, PRESETS
+from fewstep.distillation.methods.consistency import Consistency
+from fewstep.distillation.methods.dmd import DistributionMatching
+from fewstep.distillation.methods.endpoint import Endpoint
+from fewstep.distillation.methods.guidance import GuidanceInput
+from fewstep.distillation.methods.lcm import LatentConsistency
+from fewstep.distillation.methods.meanflow import MeanFlow
+from fewstep.distillation.methods.own import is_path, method_class
+from fewstep.distillation.methods.phased import Phased
+from fewstep.distillation.methods.policy import Policy
+from fewstep.distillation.methods.progressive import Progressive
+from fewstep.distillation.methods.reflow import Reflow
+from fewstep.distillation.methods.regression import Regression
+from fewstep.distillation.methods.scm import ContinuousConsistency
 from fewstep.distillation.source import Measuring, Source
-from fewstep.distillation.tuned import TunedStudent, tune_student
-from fewstep.distillation.tuned_certificate import StudentCertificate
+from fewstep.distillation.tuned.certificate import StudentCertificate
+from fewstep.distillation.tuned.tune import TunedStudent, tune_student
 from fewstep.training import Adapter, Settings
 
 __all__ = [

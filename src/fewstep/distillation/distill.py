@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fewstep.distillation import student as files
-from fewstep.distillation.health import Health
-from fewstep.distillation.learned import plan_of
-from fewstep.distillation.report import Report
-from fewstep.distillation.samples import by_pairs
+from fewstep.distillation.judging.health import Health
+from fewstep.distillation.judging.report import Report
+from fewstep.distillation.judging.samples import by_pairs
 from fewstep.distillation.source import Measuring, Source
+from fewstep.distillation.terms.learned import plan_of
 from fewstep.distillation.work import Work
 from fewstep.models import copies
 from fewstep.pipeline import Pipeline, load

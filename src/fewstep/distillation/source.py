@@ -10,7 +10,7 @@ from typing import Any
 
 from fewstep import data as datasets
 from fewstep.core.errors import InvalidInput
-from fewstep.distillation.health import Checks
+from fewstep.distillation.judging.health import Checks
 
 USUAL_COUNT = 8192
 

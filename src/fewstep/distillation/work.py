@@ -12,20 +12,20 @@ from typing import Any, NamedTuple
 from fewstep.benchmark.yardstick import features_of
 from fewstep.data import Tolerant, open_data
 from fewstep.distillation import lora
-from fewstep.distillation import pairs as drawing
 from fewstep.distillation import student as files
 from fewstep.distillation.beginning import Beginning
-from fewstep.distillation.health import WIDTHS, Health, Watcher
-from fewstep.distillation.judge import Judge
-from fewstep.distillation.learned import settled
-from fewstep.distillation.offer import offer_of
-from fewstep.distillation.pairs import Pairs, Teacher
-from fewstep.distillation.real import Real, subjects_of
-from fewstep.distillation.report import Cost, Report, report_of
-from fewstep.distillation.rivals import nfe_of
+from fewstep.distillation.judging.health import WIDTHS, Health, Watcher
+from fewstep.distillation.judging.judge import Judge
+from fewstep.distillation.judging.report import Cost, Report, report_of
+from fewstep.distillation.judging.rivals import nfe_of
+from fewstep.distillation.judging.trajectory import Consistent, Trajectories
+from fewstep.distillation.pictures import pairs as drawing
+from fewstep.distillation.pictures.pairs import Pairs, Teacher
+from fewstep.distillation.pictures.real import Real, subjects_of
 from fewstep.distillation.source import Measuring, Source
 from fewstep.distillation.suitability import check, check_guidance, check_seen, check_takes_data, original_of, scales_of
-from fewstep.distillation.trajectory import Consistent, Trajectories
+from fewstep.distillation.terms.learned import settled
+from fewstep.distillation.tuned.offer import offer_of
 from fewstep.files import write_whole
 from fewstep.measure.features import Features
 from fewstep.pipeline import Pipeline, load

@@ -14,7 +14,7 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Float
 from fewstep.denoise.convert import Network
 from fewstep.distillation import Consistency
-from fewstep.distillation.consistency import NOISIEST
+from fewstep.distillation.terms.span import NOISIEST
 from fewstep.recipes.threads import limited
 from fewstep.show.mixture import Mixture
 from fewstep.show.students import MEASURED, SCHEDULE, Setting, copied, exact_of, noise_of, roles_of, states_at

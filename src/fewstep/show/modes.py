@@ -17,7 +17,7 @@ from torch import Tensor
 from fewstep.core.schedule import Float
 from fewstep.denoise.convert import Network
 from fewstep.distillation import DistributionMatching, Regression
-from fewstep.distillation.matching import FAKE
+from fewstep.distillation.terms.matching import FAKE
 from fewstep.show.mixture import Mixture
 from fewstep.show.students import Setting, copied, drawn, roles_of
 from fewstep.training import Role

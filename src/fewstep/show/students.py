@@ -29,7 +29,7 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float, Schedule
 from fewstep.denoise.convert import Network
-from fewstep.distillation.recording import Recorded
+from fewstep.distillation.pictures.recording import Recorded
 from fewstep.run.eager import sample
 from fewstep.run.noise import START, seeds_of, unit_noise
 from fewstep.show.exact import Exact, angle_of

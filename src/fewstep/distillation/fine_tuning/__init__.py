@@ -1,0 +1,1 @@
+"""A student of few steps that learns something new and stays one."""

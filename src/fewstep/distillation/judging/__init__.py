@@ -1,0 +1,1 @@
+"""How a student is judged, while it learns and in the end."""

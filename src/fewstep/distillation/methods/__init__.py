@@ -1,0 +1,1 @@
+"""One file a method, and all of them by name."""
