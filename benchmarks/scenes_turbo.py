@@ -2,7 +2,7 @@
 
     python benchmarks/scenes_turbo.py train runs/turbo
     python benchmarks/scenes_turbo.py match runs/turbo-matched [--begin runs/turbo/student]
-    python benchmarks/scenes_turbo.py make runs/turbo-matched/stage-4/student src/fewstep/zoo/weights/scenes-turbo
+    python benchmarks/scenes_turbo.py make runs/turbo-matched/stage-5/student src/fewstep/zoo/weights/scenes-turbo
     python benchmarks/scenes_turbo.py measure [--model scenes-turbo] [--prompts 4000] [--json]
     python benchmarks/scenes_turbo.py picture docs/images/scenes-turbo.png
 
@@ -83,6 +83,7 @@ STAGES = (
     Stage(alone=False, steps=3450, batch=36, rate=1e-4, fake_rate=3e-4),
     Stage(alone=True, steps=1000, batch=36, rate=2e-4, fake_rate=4e-4),
     Stage(alone=False, steps=1500, batch=36, rate=1e-4, fake_rate=3e-4, decay="cosine"),
+    Stage(alone=True, steps=1500, batch=36, rate=2e-4, fake_rate=4e-4, decay="cosine"),
 )
 TEACHER: dict[str, Any] = {"sampler": "unipc-2", "steps": 8, "guidance": 2.0}
 
@@ -161,19 +162,17 @@ def match(folder: Path, begin: str) -> None:
         begin = str(found.path)
 
 
-def make(student: Path, target: Path) -> None:
-    """Write what differs from the scenes, as a model of its own."""
+def make(student: Path, plans_of: str, target: Path) -> None:
+    """Write what differs from the scenes, as a model of its own, with the plans of the student that it began as."""
     base, tuned = fs.load("scenes"), fs.load(student)
-    plans = learned_plans(tuned.model)
+    first, *others = (plan for _, plan in sorted(learned_plans(fs.load(plans_of).model).items(), reverse=True))
     facts = json.loads((student / "distillation.json").read_text())
     facts["student"]["teacher"] = "scenes"
-    own = fs.Plan.from_json(json.dumps(tuned.model.recommended["sampling"]["plan"]))
-    others = [plan for rows, plan in plans.items() if rows != len(own.rows)]
     ours, theirs = base.model.module, tuned.model.module
     assert ours is not None
     assert theirs is not None
     changes = rounded_of(ours, theirs)
-    write_adapted(target, "scenes", changes, [own, *others], facts)
+    write_adapted(target, "scenes", changes, [first, *others], facts)
 
 
 def picture(path: Path) -> None:
@@ -207,6 +206,7 @@ def main() -> None:
     matching.add_argument("--begin", default="runs/turbo/student")
     making = commands.add_parser("make")
     making.add_argument("student", type=Path)
+    making.add_argument("--plans", default="runs/turbo/student")
     making.add_argument("target", type=Path)
     commands.add_parser("picture").add_argument("path", type=Path)
     measuring = commands.add_parser("measure")
@@ -220,7 +220,7 @@ def main() -> None:
     elif given.command == "match":
         match(given.folder, given.begin)
     elif given.command == "make":
-        make(given.student, given.target)
+        make(given.student, given.plans, given.target)
         size = sum(file.stat().st_size for file in given.target.rglob("*.safetensors"))
         print(f"{given.target}: {size:,} bytes beside {zoo.shipped_path('scenes').name}")
     elif given.command == "picture":
