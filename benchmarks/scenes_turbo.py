@@ -2,7 +2,7 @@
 
     python benchmarks/scenes_turbo.py train runs/turbo
     python benchmarks/scenes_turbo.py match runs/turbo-matched [--begin runs/turbo/student]
-    python benchmarks/scenes_turbo.py make runs/turbo-matched/stage-5/student src/fewstep/zoo/weights/scenes-turbo
+    python benchmarks/scenes_turbo.py make runs/turbo-matched/stage-4/student src/fewstep/zoo/weights/scenes-turbo
     python benchmarks/scenes_turbo.py measure [--model scenes-turbo] [--prompts 4000] [--json]
     python benchmarks/scenes_turbo.py picture docs/images/scenes-turbo.png
 
@@ -83,7 +83,6 @@ STAGES = (
     Stage(alone=False, steps=3450, batch=36, rate=1e-4, fake_rate=3e-4),
     Stage(alone=True, steps=1000, batch=36, rate=2e-4, fake_rate=4e-4),
     Stage(alone=False, steps=1500, batch=36, rate=1e-4, fake_rate=3e-4, decay="cosine"),
-    Stage(alone=True, steps=1500, batch=36, rate=2e-4, fake_rate=4e-4, decay="cosine"),
 )
 TEACHER: dict[str, Any] = {"sampler": "unipc-2", "steps": 8, "guidance": 2.0}
 

@@ -18,6 +18,7 @@ from data.pictures import write_folder
 from fewstep import distillation
 from fewstep.distillation import (
     Checks,
+    DistributionMatching,
     Endpoint,
     Keep,
     Measuring,
@@ -31,7 +32,7 @@ from fewstep.distillation import (
     fine_tuning_forecast,
 )
 from fewstep.distillation.fine_tuning import work as fine_tuning_work
-from fewstep.distillation.fine_tuning.keeping import method_of
+from fewstep.distillation.fine_tuning.keeping import Learner, method_of
 from fewstep.distillation.fine_tuning.steadfast import Both, Steadfast
 from fewstep.distillation.pictures import pairs as pairs_of
 from fewstep.distillation.pictures.pairs import Conditions, Teacher
@@ -353,8 +354,35 @@ def test_a_model_of_many_steps_is_refused(place: Place, tmp_path: Path) -> None:
 
 def test_a_student_of_a_method_with_stages_is_refused(place: Place, tmp_path: Path) -> None:
     student = distilled(place.teacher, tmp_path / "student", Progressive(begin=2, end=1), SHORT)
-    with pytest.raises(fs.InvalidInput, match="a student by progressive, and phased, endpoint, regression alone"):
+    with pytest.raises(fs.InvalidInput, match="by progressive, and phased, endpoint, regression and dmd with"):
         fine_tune(place.data, student, tmp_path / "run", keep=place.keep)
+
+
+def test_a_student_of_matched_distributions_goes_on_by_phases_where_it_draws_no_noise(
+    place: Place, tmp_path: Path
+) -> None:
+    times = (999.0, 499.0, 989.0)
+    matched = DistributionMatching(rows=2, times=times, sampler="ddim", ratio=1)
+    student = distilled(place.teacher, tmp_path / "student", matched, SHORT)
+    found = Learner.of(student, place.keep, "cpu")
+    assert found.method == Phased(plans=(2, 1))
+    assert [[row.t for row in plan.rows] for plan in found.plans] == [[999, 499], [989]]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"sampler": "consistency"}, "and dmd with sampler=ddim alone"),
+        ({"times": (999.0, 300.0)}, "a plan that is not"),
+    ],
+)
+def test_other_students_of_matched_distributions_are_refused(
+    change: dict[str, Any], words: str, place: Place, tmp_path: Path
+) -> None:
+    matched = replace(DistributionMatching(rows=2, sampler="ddim", ratio=1), **change)
+    student = distilled(place.teacher, tmp_path / "student", matched, SHORT)
+    with pytest.raises(fs.InvalidInput, match=words):
+        Learner.of(student, place.keep, "cpu")
 
 
 def test_a_plan_that_was_learned_along_is_refused(place: Place, tmp_path: Path) -> None:

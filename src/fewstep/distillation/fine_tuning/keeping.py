@@ -1,14 +1,15 @@
 """A student of few steps that is to learn something new: how it was made, and what it is to keep.
 
 What it is trained with again is the method that made it, which its files name with all settings, so its plans stay as
-they are. That has to be a method which learns from what a teacher drew, and from nothing else.
+they are. That has to be a method which learns from what a teacher drew, and from nothing else. A student by
+distribution matching whose plans draw no noise goes on by phases, where its plans are those of phases.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,16 +19,19 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.data import Source
 from fewstep.distillation import student as files
+from fewstep.distillation.methods.by_name import stated
+from fewstep.distillation.methods.dmd import DistributionMatching
 from fewstep.distillation.methods.endpoint import Endpoint
 from fewstep.distillation.methods.phased import Phased
 from fewstep.distillation.methods.regression import Regression
 from fewstep.distillation.pictures.pairs import USUAL_STEPS, Teacher
+from fewstep.distillation.terms.simulation import falling
 from fewstep.models import learned_plans
 from fewstep.pipeline import Pipeline, load
 from fewstep.training import Method, Settings
 from fewstep.training.examples import subject_of
 
-KINDS: Mapping[str, Any] = {kind.name: kind for kind in (Phased, Endpoint, Regression)}
+KINDS = (Phased, Endpoint, Regression)
 """Methods whose students learn from what a teacher drew, and from nothing else."""
 
 
@@ -66,7 +70,7 @@ class Learner(NamedTuple):
 
     Attributes:
         student: where it lies; `pipe`: as it is loaded.
-        method: that made it; `plans`: that it knows, the one that it recommends first.
+        method: that it is trained with again; `plans`: that it knows, the one that it recommends first.
         teacher: that it was made from; `guidance`: the scale that it has inside.
     """
 
@@ -89,7 +93,7 @@ class Learner(NamedTuple):
         method = method_of(student)
         own = method.plan(pipe.model.denoiser())
         rows = len(own.rows)
-        if rows not in plans or plans[rows].digest != own.digest:
+        if any(of_method(method, pipe, each) != plan.digest for each, plan in plans.items()) or rows not in plans:
             raise InvalidInput(
                 f"{student} draws by a plan that is not that of its method, {method.name}, such as one that it learned "
                 "along: only students whose times stay as they are can be trained on"
@@ -110,22 +114,30 @@ class Learner(NamedTuple):
 
 
 def method_of(student: str | os.PathLike[str]) -> Method:
-    """The method that made a student, with its settings, as its files name it.
+    """The method that trains a student on, with its settings: that which made it, as its files say, or phases.
 
     Raises `InvalidInput` for one whose students cannot learn from what two teachers drew.
     """
     facts = files.facts_of(student)
-    own = dict(facts.get("method", {}))
-    name = str(own.pop("name", "a method that its files do not name"))
-    if name not in KINDS or facts["student"].get("scales"):
+    name = str(dict(facts.get("method", {})).get("name", "a method that its files do not name"))
+    made = None if facts["student"].get("scales") else stated(facts)
+    if isinstance(made, DistributionMatching) and made.sampler == "ddim":
+        return Phased(plans=tuple(map(len, falling(made.times))) if made.times else (made.rows,))
+    if not isinstance(made, KINDS):
         raise InvalidInput(
-            f"{student} is a student by {name}, and {', '.join(KINDS)} alone keep their steps, without guidance as an "
-            "input: train its teacher on the new pictures, and distil it again"
+            f"{student} is a student by {name}, and {', '.join(kind.name for kind in KINDS)} and dmd with sampler=ddim "
+            "alone keep their steps, without guidance as an input: train its teacher on the new pictures, and distil "
+            "it again"
         )
+    return made
+
+
+def of_method(method: Method, pipe: Pipeline, rows: int) -> str:
+    """The digest of the plan of a method in so many rows, "" where it has none."""
     try:
-        return KINDS[name](**{key: tuple(value) if isinstance(value, list) else value for key, value in own.items()})
-    except TypeError as error:
-        raise InvalidInput(f"the files of {student} name settings of {name} that it has not: {error}") from error
+        return method.plan(pipe.model.denoiser(), rows).digest
+    except InvalidInput:
+        return ""
 
 
 def teacher_of(name: str, student: str | os.PathLike[str], how: str = "Keep(teacher=..)") -> str:
