@@ -48,8 +48,8 @@ class Source:
                 raise InvalidInput(f"{name} must be a whole number of at least {least}, got {value!r}")
         if self.data is not None and self.count is not None:
             raise InvalidInput(
-                f"with data the teacher draws no pictures to learn from, got count={self.count} of them (--pairs): leave "
-                "it out"
+                f"with data the teacher draws no pictures to learn from, got count={self.count} of them (--pairs): "
+                "leave it out"
             )
         if type(self.mirror) is not bool or (self.mirror and self.data is None):
             where = "" if self.data is not None else " without data"
