@@ -91,7 +91,7 @@ class Noted:
 
     def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
         self.moments.step = phase.step
-        what = self.step_of(phase)
+        what = kind_of(self, phase)
         self.moments.passed(what, rare=what == EDGE)
         self.moments.note({"step": draws.step, "samples": list(draws.samples)})
         for number, loss in enumerate(super().losses(roles, batch, phase, draws)):  # type: ignore[misc]
@@ -99,25 +99,22 @@ class Noted:
                 self.moments.passed(BETWEEN, rare=phase.step in HALVES)
             yield loss
 
-    def step_of(self, phase: Phase) -> str:
-        """The kind of a step, in words."""
-        raise NotImplementedError
+
+def kind_of(method: Any, phase: Phase) -> str:
+    """What step of a method this is, in words."""
+    if cycle_of(method) > 1:
+        return "a step inside a cycle" if phase.step % cycle_of(method) else "a step of both"
+    return EDGE if phase.stage and phase.step == phase.begins else "a step"
 
 
 @dataclass(frozen=True)
 class NotedProgressive(Noted, Progressive):
     """In rounds."""
 
-    def step_of(self, phase: Phase) -> str:
-        return EDGE if phase.stage and phase.step == phase.begins else "a step"
-
 
 @dataclass(frozen=True)
 class NotedMatching(Noted, DistributionMatching):
     """In cycles."""
-
-    def step_of(self, phase: Phase) -> str:
-        return "a step of both" if phase.step % self.cycle == 0 else "a step inside a cycle"
 
 
 METHODS: dict[str, Any] = {

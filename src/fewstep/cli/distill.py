@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 import fewstep as fs
-from fewstep.cli import keeping, measuring, place, report, settings, trainer
+from fewstep.cli import measuring, place, report, settings, trainer
 from fewstep.cli.app import Failure
 from fewstep.cli.headings import DATA, DRAWN, GUIDANCE, LAST, MEASURING, TRAINING, Command, option
 from fewstep.cli.output import JSON, note, progress, show_json, waiting
@@ -252,7 +252,7 @@ class Order(NamedTuple):
                 healthy,
                 loggers,
                 self.given["sheet_every"],
-                partial(keeping.encoding, bar),
+                partial(trainer.encoding, bar),
             )
             try:
                 return fs.distillation.distill(self.teacher, self.method, self.folder, **self.parts, watch=watch)

@@ -125,7 +125,7 @@ def run(
     with progress("training", how.steps + own.steps) as bar:
         watch = fs.distillation.Watches(
             fs.training.Watching(
-                partial(encoding, bar),
+                partial(trainer.encoding, bar),
                 settings.telling(bar),
                 loggers=trainer.loggers_of(given, twin),
                 sheets=given["sheet_every"],
@@ -138,11 +138,6 @@ def run(
         )
         found = fs.distillation.fine_tune(data, student, folder, keep=keep, **arguments, watch=watch)
     show(found, as_json)
-
-
-def encoding(bar: Callable[..., None], done: int, of: int) -> None:
-    """Show how many pictures are encoded."""
-    bar(done, of=of, words="encoding pictures")
 
 
 def drawing(bar: Callable[..., None], done: int, of: int) -> None:

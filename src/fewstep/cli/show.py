@@ -11,8 +11,12 @@ FIGURES = {
     "solver-error": Entry("fewstep.cli.figures", "Error against evaluations, with fitted orders."),
     "schedules": Entry("fewstep.cli.figures", "The noise schedules, and where each grid puts its steps."),
     "steps": Entry("fewstep.cli.figures", "The evaluations each strategy needs for equal error."),
-    "distillation": Entry("fewstep.cli.students", "Students of few steps: halved, straightened, matched to the data."),
-    "consistency": Entry("fewstep.cli.students", "Every point of a path mapped to its end, by a student and exactly."),
+    "distillation": Entry(
+        "fewstep.cli.student_figures", "Students of few steps: halved, straightened, matched to the data."
+    ),
+    "consistency": Entry(
+        "fewstep.cli.student_figures", "Every point of a path mapped to its end, by a student and exactly."
+    ),
     "ode": Entry("fewstep.cli.equation", "A step size at work: Euler and Heun beside the exact path."),
 }
 

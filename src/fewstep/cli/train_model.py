@@ -156,7 +156,7 @@ def model(data: str, start: str | None, as_json: bool, **given: Any) -> None:
         note(f"{how.steps} steps of {how.batch}. Ctrl-C stops; the same command goes on from the state saved last")
         with progress("training", how.steps) as bar, trainer.noting(), failing():
             watch = fs.training.Watching(
-                partial(keeping.encoding, bar),
+                partial(trainer.encoding, bar),
                 settings.telling(bar),
                 partial(trainer.say, made=ENCODED),
                 loggers,

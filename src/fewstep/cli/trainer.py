@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -105,6 +105,11 @@ def note_lost(lost: Mapping[int, str]) -> None:
     """Say how many samples were left out."""
     if lost:
         note(f"{len(lost)} samples could not be read and were left out")
+
+
+def encoding(bar: Callable[..., None], done: int, of: int) -> None:
+    """Show how many pictures are encoded."""
+    bar(done, of=of, words="encoding pictures")
 
 
 def alone(command: str) -> None:

@@ -51,8 +51,8 @@ class BlindSearch:
         images: training images; `most`: plans that the evolution tries.
         enough: whether so much of the search is over, a share of it.
         watch: told how many plans were tried, of at most how many, and the best value so far.
-        best: the best plans so far on all images, the foremost first; `tried`: how many plans were, and `cut`: whether
-            the time ended it.
+        best: the best plans so far on all images, the foremost first; `planned`: how many plans may be tried, `tried`:
+            how many were, and `cut`: whether the time ended it.
     """
 
     family: Family
@@ -64,6 +64,7 @@ class BlindSearch:
     enough: Callable[[float], bool] = lambda part: False
     watch: Callable[[int, int, float], None] = lambda done, of, best: None
     best: list[Found] = field(default_factory=list, init=False)
+    planned: int = field(default=0, init=False)
     tried: int = field(default=0, init=False)
     cut: bool = field(default=False, init=False)
 
@@ -73,7 +74,9 @@ class BlindSearch:
         if not math.isfinite(self.best[0].value):
             raise InvalidInput("the student's own plan gives images that are not finite: try `fewstep doctor`")
         fewer = max(2, self.images // FEWER)
-        ranked = self.each(first_points(self.family, self.seed), fewer, FIRST_SHARE / 2)
+        points = first_points(self.family, self.seed)
+        self.planned = len(points) + self.most
+        ranked = self.each(points, fewer, FIRST_SHARE / 2)
         self.each([one.point for one in ranked[: max(1, round(len(ranked) / KEPT))]], self.images, FIRST_SHARE)
         self.evolve()
 
@@ -113,7 +116,7 @@ class BlindSearch:
         if images == self.images:
             self.note(found)
         self.tried += 1
-        self.watch(self.tried, len(first_points(self.family, self.seed)) + self.most, self.best[0].value)
+        self.watch(self.tried, self.planned, self.best[0].value)
         return found
 
     def note(self, found: Found) -> None:

@@ -18,6 +18,7 @@ from fewstep import zoo
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.data import Source
+from fewstep.denoise.convert import Network
 from fewstep.distillation import student as files
 from fewstep.distillation.methods.by_name import stated
 from fewstep.distillation.methods.dmd import DistributionMatching
@@ -91,9 +92,10 @@ class Learner(NamedTuple):
                 f"{student} is not a student of few steps, whose steps could be kept: train it without keep_steps"
             )
         method = method_of(student)
-        own = method.plan(pipe.model.denoiser())
+        network = pipe.model.denoiser()
+        own = method.plan(network)
         rows = len(own.rows)
-        if any(of_method(method, pipe, each) != plan.digest for each, plan in plans.items()) or rows not in plans:
+        if rows not in plans or any(own_digest(method, network, each) != one.digest for each, one in plans.items()):
             raise InvalidInput(
                 f"{student} draws by a plan that is not that of its method, {method.name}, such as one that it learned "
                 "along: only students whose times stay as they are can be trained on"
@@ -132,10 +134,10 @@ def method_of(student: str | os.PathLike[str]) -> Method:
     return made
 
 
-def of_method(method: Method, pipe: Pipeline, rows: int) -> str:
-    """The digest of the plan of a method in so many rows, "" where it has none."""
+def own_digest(method: Method, network: Network, rows: int) -> str:
+    """Of the plan of a method in so many rows, "" where it has none."""
     try:
-        return method.plan(pipe.model.denoiser(), rows).digest
+        return method.plan(network, rows).digest
     except InvalidInput:
         return ""
 

@@ -114,7 +114,8 @@ def fine_tune(
 
     Args:
         data: see `fewstep.data.open_data`.
-        student: by phased, endpoint or regression; a shipped one, such as scenes-turbo, or that of `fewstep distill`.
+        student: by phased, endpoint, regression, or dmd without noise between its rows; a shipped one, such as
+            scenes-turbo, or that of `fewstep distill`.
         keep: what it keeps, and how it learns; of a model that draws from words the prompts to keep have to be named.
         method, settings, mirror: of the twin's training, as for `fewstep.training.train_on`. With an adapter twin and
             student learn a LoRA.

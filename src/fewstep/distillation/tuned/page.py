@@ -14,7 +14,8 @@ WHO = {"train": "to search by", "validation": "to choose by", "held_out": "held 
 
 def page_of(certificate: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     """HTML of what `StudentCertificate.to_json` gives, and of PNG files by what drew them."""
-    title = f"Tuned plan for the student {certificate['model']['name']} in {certificate['rows']} rows"
+    student, teacher = (certificate[who]["name"] for who in ("model", "teacher"))
+    title = f"Tuned plan in {certificate['rows']} rows for {student}, a student of {teacher}"
     rows = "".join(_row(one, one["digest"] == certificate["plan"]) for one in certificate["compared"])
     judged = {"distance": "the distance", "psnr": "the error of the typical picture", "rmse": "the error over all"}
     return f"""<!doctype html>
