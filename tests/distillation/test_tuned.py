@@ -60,11 +60,10 @@ def written(
     pipe = fs.load(source)
     network = pipe.model.denoiser() if change is None else change(pipe.model.denoiser())
     assert isinstance(network.module, nn.Module)
-    order = Teacher.of(pipe, None, 2.0, STEPS).order
     facts = {
-        "student": {"teacher": str(source), "guidance": 2.0, "step": 1, **of},
+        "student": student.taught_by(Teacher.of(pipe, None, 2.0, STEPS), str(source), 1) | of,
         "method": {"name": method.name, **asdict(method)},
-        "data": {"teacher": pipe.model.digest, "plan": order.plan.digest},
+        "data": {"teacher": pipe.model.digest},
     }
     target = folder / "student.safetensors"
     student.write(target, source, network.module, plans, facts)
@@ -158,8 +157,28 @@ def test_the_plan_reads_back_and_draws_with_the_student_alone(noisy: Path, tmp_p
     told = json.loads(paths[0].read_text())
     assert told["plan"] == plan.digest
     assert told["compared"][0]["who"] == "its own plan"
-    assert told["teacher"]["rows"] == STEPS  # found by the digest of the plan that it drew by
+    assert told["teacher"]["rows"] == STEPS
+    assert told["notes"] == []
     assert "The first pictures of held-out noise" in paths[1].read_text()
+
+
+def test_the_teacher_draws_by_the_plan_that_the_students_files_hold(tmp_path: Path) -> None:
+    """Of no sampler at any number of steps; without it in its usual steps, and with one that was edited not at all."""
+    source = tiny.write(tmp_path / "tiny.safetensors")
+    taught = Teacher.of(fs.load(source), None, 2.0, None, fs.compile("heun", schedule=schedule(), times=[999, 333, -1]))
+    plan = json.loads(taught.order.plan.to_json())
+    method, own = Phased(plans=(4,), levels=8), late()
+    subject = tunable_of(path := written(tmp_path, method, own, plan=plan), fs.load(path))
+    assert (subject.teacher.order.plan, subject.held_out.order.plan) == (taught.order.plan, taught.order.plan)
+    assert subject.notes == ()
+    assert tunable_of(path, fs.load(path), teacher_steps=3).teacher.order.plan.recipe.steps == 3
+    subject = tunable_of(path := written(tmp_path, method, own, plan=None), fs.load(path))
+    assert subject.teacher.order.plan.recipe.steps == 20
+    assert "do not say by which plan its teacher drew" in subject.notes[0]
+    edited = plan | {"A": [[[2.0]]] * 3}
+    path = written(tmp_path, method, own, plan=edited)
+    with pytest.raises(fs.InvalidInput, match="edited"):
+        tunable_of(path, fs.load(path))
 
 
 def test_a_plan_that_nothing_beats_stays_and_the_certificate_says_so(tmp_path: Path) -> None:

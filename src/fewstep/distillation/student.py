@@ -18,6 +18,7 @@ from fewstep import zoo
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
+from fewstep.distillation.pictures.pairs import Teacher
 from fewstep.distillation.terms.learned import Plans
 from fewstep.models import copies
 
@@ -30,6 +31,18 @@ def recommendation(plan: Plan, facts: Mapping[str, Any]) -> dict[str, Any]:
     told = facts.get("student", {})
     scale = told["guidance"] if told.get("scales") else 1.0
     return {"sampling": {"plan": json.loads(plan.to_json())}, "guidance": {"scale": scale}}
+
+
+def taught_by(teacher: Teacher, name: str, step: int) -> dict[str, Any]:
+    """What the files of a student say of its teacher: its `name`, the guidance that the student has inside, and the
+    plan by which it drew; and of which `step` of the training the student is.
+    """
+    return {
+        "teacher": name,
+        "guidance": teacher.guidance,
+        "step": step,
+        "plan": json.loads(teacher.order.plan.to_json()),
+    }
 
 
 def source_of(model: str | os.PathLike[str]) -> Path:

@@ -239,7 +239,7 @@ class Work(NamedTuple):
             module, changes = merged(module)
             if not student.whole:  # which no LoRA holds
                 lora.write_lora(self.folder, self.origin, changes, plans[0])
-        of = {"teacher": original_of(self.teacher.pipe), "guidance": self.teacher.guidance, "step": step}
+        of = files.taught_by(self.teacher, original_of(self.teacher.pipe), step)
         of |= {"scales": list(self.scales)} if self.scales else {}
         target = files.target_of(self.folder, self.origin)
         files.write(target, self.origin, module, plans, {"student": of, **run.known_as})

@@ -2,8 +2,8 @@
 judged together, there is no error whose gradient could lead.
 
 First many plans around the own one, on few images and the better ones on all (as `fewstep.tuning.search`), then an
-evolution strategy from the best (`fewstep.tuning.evolution`). Every plan sees the same images and draws the same
-noise, so that what differs is the plan.
+evolution strategy from the best: the covariance matrix adaptation (Hansen 2016, arXiv 1604.00772) of its author's
+package `cma`. Every plan sees the same images and draws the same noise, so that what differs is the plan.
 """
 
 from __future__ import annotations
@@ -11,15 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float
-from fewstep.tuning.evolution import Evolution
 from fewstep.tuning.family import Family
+
+if TYPE_CHECKING:
+    from cma import CMAEvolutionStrategy
 
 Score = Callable[[Plan, int], float]
 """What a plan is worth on the first so many training images; less is better, infinite where images are lost."""
@@ -93,9 +95,9 @@ class BlindSearch:
     def evolve(self) -> None:
         """Go on from the best point."""
         best = self.best[0].point
-        evolution, spent = Evolution(best, STEP if np.any(best) else NEAR, self.seed), 0
-        while spent + evolution.population <= self.most and evolution.step > LEAST_STEP:
-            points = evolution.ask()
+        strategy, spent = evolution(best, STEP if np.any(best) else NEAR, self.seed), 0
+        while spent + strategy.popsize <= self.most and strategy.sigma > LEAST_STEP and not strategy.stop():
+            points = strategy.ask()
             values: list[float] = []
             for point in points:
                 if self.enough(1.0):
@@ -104,7 +106,7 @@ class BlindSearch:
                 found = self.valued(point, self.images)
                 values.append(math.inf if found is None else found.value)
             spent += len(points)
-            evolution.tell(points, values)
+            strategy.tell(points, values)
 
     def valued(self, point: Float, images: int) -> Found | None:
         """What a point is worth; None for one that is no plan, as its times do not fall."""
@@ -123,6 +125,17 @@ class BlindSearch:
         """Keep the best."""
         if math.isfinite(found.value) or not self.best:
             self.best = sorted([*self.best, found], key=lambda one: one.value)[:FINALISTS]
+
+
+def evolution(mean: Float, step: float, seed: int) -> CMAEvolutionStrategy:
+    """A strategy from a mean (d,) with a standard deviation of `step` in every direction. It is silent, and leaves
+    numpy's generator alone.
+    """
+    from cma import CMAEvolutionStrategy  # takes a second, as it loads matplotlib where there is one
+
+    rng = np.random.default_rng(seed)
+    own = {"randn": lambda *shape: rng.standard_normal(shape), "seed": math.nan, "verbose": -9}
+    return CMAEvolutionStrategy(mean, step, own)
 
 
 def first_points(family: Family, seed: int) -> list[Float]:

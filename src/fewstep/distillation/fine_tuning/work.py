@@ -160,7 +160,7 @@ class Work(NamedTuple):
         if run.settings.adapter is not None:
             module, changes = merged(module)
             copies.write_lora(self.folder, self.origin, changes)
-        of = {"teacher": str(path), "guidance": self.learner.guidance, "step": run.settings.steps}
+        of = files.taught_by(self.teacher, str(path), run.settings.steps)
         method: Any = self.learner.method
         facts = {**run.known_as, "student": of, "method": {"name": method.name, **asdict(method)}}
         target = files.target_of(self.folder, self.origin)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from fewstep.core.errors import InvalidInput
@@ -27,8 +27,7 @@ from fewstep.tuning.subject import labels_of, prompts_in_parts
 
 LEAST, MOST = 2, 8
 """Rows of a student's plan that is tuned."""
-MOST_STEPS = 100
-"""Steps of a teacher among which those are looked for in which it drew for the student."""
+NOT_SAID = "The student's files do not say by which plan its teacher drew for it: it draws in its usual steps here"
 NOT_ALL = "The student did not learn every class in turn, and is tuned on all of them"
 TOLD = frozenset({"start", "gaps"})
 """What may change of the plan of a network that is told where its rows lead, and goes there by DDIM."""
@@ -101,10 +100,10 @@ def tunable_of(
     original = load(origin, device=pipe.model.device, dtype=pipe.model.dtype)
     check_teacher(original, facts, student)
     train, held_out = subjects_of(original, prompts)
-    steps, note = (teacher_steps, "") if teacher_steps is not None else steps_of(original, train, scale, facts)
-    drawing, other = (Teacher.of(original, each, scale, steps) for each in (train, held_out))
+    plan = None if teacher_steps is not None else plan_of_teacher(facts)
+    drawing, other = (Teacher.of(original, each, scale, teacher_steps, plan) for each in (train, held_out))
     lower = in_dtype(pipe.model.dtype)
-    notes = [note, "" if knows_all(drawing, facts) else NOT_ALL]
+    notes = [NOT_SAID if plan is None and teacher_steps is None else "", "" if knows_all(drawing, facts) else NOT_ALL]
     return Tunable(
         pipe,
         network if told.scales is None else at_scale(network, scale),
@@ -188,20 +187,8 @@ def knows_all(teacher: Teacher, facts: Mapping[str, Any]) -> bool:
     return not classes or learned is None or learned == teacher.identity["subjects"]
 
 
-def steps_of(
-    teacher: Pipeline, subjects: Sequence[Any] | None, scale: float, facts: Mapping[str, Any]
-) -> tuple[int | None, str]:
-    """In how many steps a teacher drew for its student, by the digest of that plan; and what to say where none has it.
-
-    None are the steps that are usual.
-    """
-    data = facts.get("data")
-    wanted = data.get("plan") if isinstance(data, Mapping) else None
-    one = None if subjects is None else subjects[:1]
-    for steps in (None, *range(1, MOST_STEPS + 1)):
-        if not isinstance(wanted, str):
-            return None, ""
-        with suppress(InvalidInput):  # of steps in which its sampler cannot draw
-            if Teacher.of(teacher, one, scale, steps).order.plan.digest == wanted:
-                return steps, ""
-    return None, "The teacher drew for the student by another plan than its own sampler's in 1 to 100 steps"
+def plan_of_teacher(facts: Mapping[str, Any]) -> Plan | None:
+    """The plan by which a teacher drew for its student; None where the student's files do not say."""
+    told = facts.get("student")
+    plan = told.get("plan") if isinstance(told, Mapping) else None
+    return None if plan is None else Plan.from_json(json.dumps(plan))
