@@ -18,10 +18,13 @@ from fewstep.distillation import (
     Checks,
     Consistency,
     ContinuousConsistency,
+    DistributionMatching,
     Distilled,
+    Endpoint,
     LatentConsistency,
     MeanFlow,
     Measuring,
+    Phased,
     Progressive,
     Reflow,
     Regression,
@@ -31,7 +34,7 @@ from fewstep.distillation import (
 )
 from fewstep.distillation.methods.regression import unrolled
 from fewstep.distillation.pictures import pairs as pairs_of
-from fewstep.zoo import Spec, save
+from fewstep.zoo import Spec, load, save
 from models import tiny, tiny_diffusers
 
 QUICK = Settings(steps=24, batch=16, rate=2e-3, state_every=8, log_every=8)
@@ -404,6 +407,22 @@ def test_methods_that_do_not_fit_are_refused_before_anything_is_drawn(teacher: P
         distill(teacher, Progressive(), tmp_path / "run", settings=replace(QUICK, steps=3), source=SOURCE)
     with pytest.raises(InvalidInput, match="is neither a shipped model"):
         distill(tmp_path / "nothing", Regression(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_that_draws_noise_on_the_way_gives_no_pairs(tmp_path: Path) -> None:
+    """The same noise is another picture each time, and a student would learn their mean."""
+    recommended = {"sampling": {"sampler": "ddpm"}, "guidance": {"scale": 2.0}}
+    facts = {"recommended": recommended}
+    loaded = load(tiny.write(tmp_path / "tiny.safetensors"))
+    path = tmp_path / "noisy.safetensors"
+    save(path, loaded.network, replace(loaded.spec, training=facts))
+    for method in (Regression(), Endpoint(), Phased(plans=(2,))):
+        with pytest.raises(InvalidInput, match=f"{method.name} learns which noise becomes.*by ddpm: have it recommend"):
+            distill(path, method, tmp_path / "run", settings=QUICK, source=SOURCE)
+    student_of_it = distill(path, DistributionMatching(rows=2), tmp_path / "dmd", settings=QUICK, source=SOURCE).path
+    with pytest.raises(InvalidInput, match="by consistency: give steps, in which it draws by ddim"):
+        distill(student_of_it, Regression(), tmp_path / "run", settings=QUICK, source=replace(SOURCE, steps=None, guidance=1.0))
     assert not (tmp_path / "run").exists()
 
 

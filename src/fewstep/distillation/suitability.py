@@ -56,6 +56,20 @@ def check_guidance(method: Method, teacher: Teacher) -> None:
         )
 
 
+def check_noise(method: Method, teacher: Teacher) -> None:
+    """Raise `InvalidInput` where a method learns which noise becomes which picture of a teacher that draws more noise
+    on the way: the noise alone does not say which, and the student would learn their mean.
+    """
+    plan, model = teacher.order.plan, teacher.pipe.model
+    if not (method.needs.pairs and plan.stochastic):
+        return
+    how = "give steps, in which it draws by ddim" if "plan" in model.recommended.get("sampling", {}) else "have it recommend another"
+    raise InvalidInput(
+        f"{method.name} learns which noise becomes which picture, and {model.name} draws noise of its own between its "
+        f"rows, by {plan.recipe.sampler}: {how}, or use a method that learns from no pairs, such as consistency or dmd"
+    )
+
+
 def check_seen(method: Method, pipe: Pipeline, judge: Features) -> None:
     """Raise `InvalidInput` where a loss would see what the student is judged by, or latents as if they were pictures.
 

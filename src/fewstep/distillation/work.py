@@ -23,7 +23,15 @@ from fewstep.distillation.pictures import pairs as drawing
 from fewstep.distillation.pictures.pairs import Pairs, Teacher
 from fewstep.distillation.pictures.real import Real, subjects_of
 from fewstep.distillation.source import Measuring, Source
-from fewstep.distillation.suitability import check, check_guidance, check_seen, check_takes_data, original_of, scales_of
+from fewstep.distillation.suitability import (
+    check,
+    check_guidance,
+    check_noise,
+    check_seen,
+    check_takes_data,
+    original_of,
+    scales_of,
+)
 from fewstep.distillation.terms.learned import settled
 from fewstep.distillation.tuned.offer import offer_of
 from fewstep.files import write_whole
@@ -120,6 +128,7 @@ class Work(NamedTuple):
             subjects = processes.together(lambda: subjects_of(pictures, source.held_out))
         teacher = Teacher.of(pipe, subjects, source.guidance, source.steps)
         check_guidance(method, teacher)
+        check_noise(method, teacher)
         method = getattr(method, "suited", lambda plan: method)(teacher.order.plan)
         along = getattr(method, "along", None)
         if along is not None:
