@@ -381,9 +381,9 @@ def test_the_teacher_stays_as_it_is(teacher: Path, tmp_path: Path) -> None:
         (lambda: Progressive(weight="snr"), "did you mean 'snr\\+1'"),
         (lambda: Consistency(step="euler"), "unknown step of the teacher"),
         (lambda: Consistency(gap="shrinking", deviation=0), "deviation above 0"),
-        (lambda: Consistency(huber="small"), "huber must be a finite number, got 'small'"),  # type: ignore[arg-type]
-        (lambda: Consistency(q=float("nan")), "q must be a finite number, got nan"),
-        (lambda: Consistency(least=0), "least above 0.* got q=4, least=0"),
+        (lambda: Consistency(huber="small"), "huber must be a number of at least 0, got 'small'"),  # type: ignore[arg-type]
+        (lambda: Consistency(q=float("nan")), "q must be a finite number above zero, got nan"),
+        (lambda: Consistency(least=0), "least must be a finite number above zero, got 0"),
         (lambda: Consistency(least=90), "least must be below 80"),
         (lambda: Consistency(stages=40), "doubles 39 times has more than 65,536"),
         (lambda: Reflow(rows=0), "rows must be"),
@@ -422,7 +422,13 @@ def test_a_teacher_that_draws_noise_on_the_way_gives_no_pairs(tmp_path: Path) ->
             distill(path, method, tmp_path / "run", settings=QUICK, source=SOURCE)
     student_of_it = distill(path, DistributionMatching(rows=2), tmp_path / "dmd", settings=QUICK, source=SOURCE).path
     with pytest.raises(InvalidInput, match="by consistency: give steps, in which it draws by ddim"):
-        distill(student_of_it, Regression(), tmp_path / "run", settings=QUICK, source=replace(SOURCE, steps=None, guidance=1.0))
+        distill(
+            student_of_it,
+            Regression(),
+            tmp_path / "run",
+            settings=QUICK,
+            source=replace(SOURCE, steps=None, guidance=1.0),
+        )
     assert not (tmp_path / "run").exists()
 
 

@@ -147,7 +147,7 @@ def test_a_student_knows_a_plan_for_each_number_of_rows(tmp_path: Path) -> None:
         ({"rows": 11}, "rows must be a whole number from 1 to 10, got 11"),
         ({"levels": 0}, "levels must be a whole number from 1 to 100, got 0"),
         ({"rows": True}, "got True"),
-        ({"first": 0.0}, "above 0 and at most 1, got 0"),
+        ({"first": 0.0}, "first must be a finite number above zero, got 0"),
         ({"first": "all"}, "got 'all'"),
     ],
 )

@@ -141,7 +141,7 @@ def test_what_cannot_be_learned_is_refused() -> None:
     for options, words in (
         ({"rows": 1, "learn_plan": True}, "a plan of one row goes from the first time to the last"),
         ({"learn_plan": 1}, "learn_plan is true or false, got 1"),
-        ({"plan_rate": 0}, "plan_rate must be a number above 0, got 0"),
+        ({"plan_rate": 0}, "plan_rate must be a finite number above zero, got 0"),
     ):
         with pytest.raises(InvalidInput, match=words):
             Regression(**options)  # type: ignore[arg-type]

@@ -268,8 +268,8 @@ def test_the_teachers_part_of_the_ways_falls_to_nothing() -> None:
         ({"rows": 0}, "rows must be a whole number from 1 to 16, got 0"),
         ({"guesses": 65}, "guesses must be a whole number from 1 to 64, got 65"),
         ({"visits": 1.5}, "visits must be a whole number from 1 to 64, got 1.5"),
-        ({"mixing": 1.5}, "mixing must be a number from 0 to 1, got 1.5"),
-        ({"least": 0}, "least must be a number above 0 and below 1, got 0"),
+        ({"mixing": 1.5}, "mixing is a share, from 0 to 1, got 1.5"),
+        ({"least": 0}, "least must be a finite number above zero, got 0"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(given: dict[str, Any], said: str) -> None:

@@ -63,7 +63,11 @@ def check_noise(method: Method, teacher: Teacher) -> None:
     plan, model = teacher.order.plan, teacher.pipe.model
     if not (method.needs.pairs and plan.stochastic):
         return
-    how = "give steps, in which it draws by ddim" if "plan" in model.recommended.get("sampling", {}) else "have it recommend another"
+    how = (
+        "give steps, in which it draws by ddim"
+        if "plan" in model.recommended.get("sampling", {})
+        else "have it recommend another"
+    )
     raise InvalidInput(
         f"{method.name} learns which noise becomes which picture, and {model.name} draws noise of its own between its "
         f"rows, by {plan.recipe.sampler}: {how}, or use a method that learns from no pairs, such as consistency or dmd"

@@ -26,10 +26,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.errors import InvalidInput, number, positive, unknown_name
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import Network
+from fewstep.distillation.terms import given
 from fewstep.distillation.terms.span import NOISIEST, noisiest, plan_to, quietest, ratios
 from fewstep.distillation.terms.targets import aim, masked
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
@@ -93,21 +94,15 @@ class Consistency:
     def __post_init__(self) -> None:
         if self.step is not None and self.step not in STEPS:
             raise unknown_name("step of the teacher", str(self.step), STEPS)
-        if self.gap not in GAPS:
-            raise unknown_name("gap", str(self.gap), GAPS)
-        for name, lowest in (("first", 2), ("stages", 1), ("rows", 1)):
-            if type(getattr(self, name)) is not int or getattr(self, name) < lowest:
-                raise InvalidInput(f"{name} must be a whole number of at least {lowest}, got {getattr(self, name)!r}")
-        for name in ("q", "least", "huber", "mean", "deviation"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise InvalidInput(f"{name} must be a finite number, got {value!r}")
-        if not (self.q > 1 and self.least > 0 and self.huber >= 0 and self.deviation >= 0):
-            raise InvalidInput(
-                "q must be above 1, least above 0, huber and deviation at least 0, got "
-                f"q={self.q:g}, least={self.least:g}, huber={self.huber:g} and deviation={self.deviation:g}"
-            )
-        if self.least >= NOISIEST:
+        given.check_known(self, gap=GAPS)
+        given.check_counts(self, first=None, stages=None, rows=None)
+        if self.first < 2:
+            raise InvalidInput(f"first must be a whole number of at least 2, got {self.first}")
+        number("mean", self.mean)
+        given.check_weights(self, "huber", "deviation")
+        if positive("q", self.q) <= 1:
+            raise InvalidInput(f"q must be above 1, got {self.q:g}")
+        if positive("least", self.least) >= NOISIEST:
             raise InvalidInput(f"least must be below {NOISIEST:g}, the largest k of a grid, got {self.least:g}")
         if self.gap == "doubling" and self.stages > 1 + math.log2(FINEST / self.first):
             raise InvalidInput(

@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from fewstep.core.errors import InvalidInput, is_finite, unknown_name
+from fewstep.core.errors import InvalidInput, is_finite
 from fewstep.core.plan import Plan
 from fewstep.denoise.base import Level
 from fewstep.denoise.convert import Network
@@ -122,9 +122,7 @@ class DistributionMatching:
         given.check_weights(self, "alpha", "adversary", "critic")
         given.check_rates(self, "fake_rate", "critic_rate")
         given.check_range(self)
-        for name, known in (("gradient", GRADIENTS), ("divergence", DIVERGENCES), ("sampler", ("consistency", "ddim"))):
-            if getattr(self, name) not in known:
-                raise unknown_name(name, str(getattr(self, name)), known)
+        given.check_known(self, gradient=GRADIENTS, divergence=DIVERGENCES, sampler=("consistency", "ddim"))
         self._check_adversary()
 
     def _check_adversary(self) -> None:

@@ -23,10 +23,11 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from fewstep.core.errors import InvalidInput
+from fewstep.core.errors import InvalidInput, positive
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import Network
+from fewstep.distillation.terms import given
 from fewstep.solvers.compiler import compile
 from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
 from fewstep.training.levels import at_times
@@ -55,12 +56,10 @@ class Endpoint:
     times: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, most in (("levels", MOST_LEVELS), ("rows", self.levels)):
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= most:
-                raise InvalidInput(f"{name} must be a whole number from 1 to {most}, got {value!r}")
-        if isinstance(self.first, bool) or not isinstance(self.first, int | float) or not 0 < self.first <= 1:
-            raise InvalidInput(f"first, a share of the samples, must be above 0 and at most 1, got {self.first!r}")
+        given.check_counts(self, levels=MOST_LEVELS)
+        given.check_counts(self, rows=self.levels)
+        if positive("first", self.first) > 1:
+            raise InvalidInput(f"first is a share of the samples, at most 1, got {self.first:g}")
 
     def along(self, schedule: Schedule) -> tuple[float, ...]:
         """The times of the teacher's trajectories that are kept, the noisiest first."""

@@ -16,10 +16,10 @@ from typing import ClassVar
 
 import torch
 
-from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
 from fewstep.distillation.methods.progressive import WEIGHTS, weight_of
+from fewstep.distillation.terms import given
 from fewstep.solvers.compiler import compile
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
 from fewstep.training.levels import at_times, noised
@@ -51,10 +51,8 @@ class GuidanceInput:
 
     def __post_init__(self) -> None:
         checked((self.lowest, self.highest))
-        if self.weight not in (OUTPUT, *WEIGHTS):
-            raise unknown_name("weight", str(self.weight), (OUTPUT, *WEIGHTS))
-        if type(self.rows) is not int or self.rows < 1:
-            raise InvalidInput(f"rows must be a whole number of at least 1, got {self.rows!r}")
+        given.check_known(self, weight=(OUTPUT, *WEIGHTS))
+        given.check_counts(self, rows=None)
 
     @property
     def scales(self) -> Scales:

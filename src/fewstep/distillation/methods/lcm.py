@@ -13,7 +13,6 @@ square or sqrt(d^2 + c^2) - c of each value. The target has no average of the st
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,11 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.core.errors import InvalidInput
 from fewstep.core.grid import grid_times
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import Network
+from fewstep.distillation.terms import given
 from fewstep.distillation.terms.targets import aim, masked
 from fewstep.solvers.compiler import compile
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
@@ -60,14 +59,9 @@ class LatentConsistency:
     rows: int = 4
 
     def __post_init__(self) -> None:
-        if type(self.grid_steps) is not int or not 1 <= self.grid_steps <= MOST_STEPS:
-            raise InvalidInput(f"grid_steps must be a whole number from 1 to {MOST_STEPS}, got {self.grid_steps!r}")
-        for name, most in (("skip", self.grid_steps), ("rows", min(MOST_ROWS, self.grid_steps))):
-            value = getattr(self, name)
-            if type(value) is not int or not 1 <= value <= most:
-                raise InvalidInput(f"{name} must be a whole number from 1 to {most}, got {value!r}")
-        if isinstance(self.huber, bool) or not isinstance(self.huber, int | float) or not 0 <= self.huber < math.inf:
-            raise InvalidInput(f"huber must be a number of at least 0, got {self.huber!r}")
+        given.check_counts(self, grid_steps=MOST_STEPS)
+        given.check_counts(self, skip=self.grid_steps, rows=min(MOST_ROWS, self.grid_steps))
+        given.check_weights(self, "huber")
         if (self.lowest, self.highest) != (None, None):
             checked((self.lowest, self.highest))
 

@@ -17,7 +17,6 @@ Rows begin at noised pictures of the teacher's. The result is an ordinary model 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
@@ -26,14 +25,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.core.errors import InvalidInput
+from fewstep.core.errors import InvalidInput, number, positive
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Float, Schedule
 from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.convert import Network
 from fewstep.denoise.row import MOST_GUESSES, RowFacts, Way, flow_time
 from fewstep.distillation.methods.regression import student_plan
-from fewstep.distillation.terms.given import check_counts
+from fewstep.distillation.terms import given
 from fewstep.training import (
     STUDENT,
     TEACHER,
@@ -76,12 +75,11 @@ class Policy:
     least: float = 0.02
 
     def __post_init__(self) -> None:
-        check_counts(self, rows=MOST_ROWS, guesses=MOST_GUESSES, visits=MOST_VISITS)
-        for name, allowed in (("mixing", "from 0 to 1"), ("least", "above 0 and below 1")):
-            value = getattr(self, name)
-            usable = not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
-            if not usable or not (0 <= value <= 1 if name == "mixing" else 0 < value < 1):
-                raise InvalidInput(f"{name} must be a number {allowed}, got {value!r}")
+        given.check_counts(self, rows=MOST_ROWS, guesses=MOST_GUESSES, visits=MOST_VISITS)
+        if not 0 <= number("mixing", self.mixing) <= 1:
+            raise InvalidInput(f"mixing is a share, from 0 to 1, got {self.mixing:g}")
+        if positive("least", self.least) >= 1:
+            raise InvalidInput(f"least must be below 1, got {self.least:g}")
 
     @property
     def row_facts(self) -> RowFacts:

@@ -21,12 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.errors import InvalidInput
 from fewstep.core.grid import grid_times
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.convert import Network
+from fewstep.distillation.terms import given
 from fewstep.solvers.compiler import compile
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, check_rows, schedule_of
 from fewstep.training.levels import at_times, euler, noised, target_of
@@ -64,10 +65,8 @@ class Progressive:
             raise InvalidInput(
                 f"begin must be end times 2, 4, 8 .. and at most {MOST_STEPS}, got {self.begin!r} and {self.end!r}"
             )
-        if self.weight not in WEIGHTS:
-            raise unknown_name("weight", str(self.weight), WEIGHTS)
-        if type(self.longer) is not int or self.longer < 1:
-            raise InvalidInput(f"longer must be a whole number of at least 1, got {self.longer!r}")
+        given.check_known(self, weight=WEIGHTS)
+        given.check_counts(self, longer=None)
 
     @property
     def rounds(self) -> int:

@@ -13,11 +13,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import Network
 from fewstep.distillation.methods.regression import student_plan
+from fewstep.distillation.terms import given
 from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
 from fewstep.training.draws import Float
 from fewstep.training.levels import at_times, noised
@@ -43,10 +44,8 @@ class Reflow:
     rows: int = 2
 
     def __post_init__(self) -> None:
-        if self.times not in TIMES:
-            raise unknown_name("distribution of times", str(self.times), TIMES)
-        if type(self.rows) is not int or self.rows < 1:
-            raise InvalidInput(f"rows must be a whole number of at least 1, got {self.rows!r}")
+        given.check_known(self, times=TIMES)
+        given.check_counts(self, rows=None)
 
     def phase(self, step: int, steps: int) -> Phase:
         return one_stage(step, steps)

@@ -8,7 +8,6 @@ learned along, as solvers are for a network that stays (Tong et al. 2024, arXiv 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.core.errors import InvalidInput, unknown_name
+from fewstep.core.errors import InvalidInput, positive
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Level
 from fewstep.denoise.convert import Network
 from fewstep.distillation.pictures.recording import Recorded
+from fewstep.distillation.terms import given
 from fewstep.distillation.terms.learned import PLAN, LearnedPlan, PlanRole
 from fewstep.solvers.compiler import compile
 from fewstep.solvers.registry import SAMPLERS
@@ -66,17 +66,13 @@ class Regression:
     plan_rate: float = 0.01
 
     def __post_init__(self) -> None:
-        if type(self.rows) is not int or not 1 <= self.rows <= MOST_ROWS:
-            raise InvalidInput(f"rows must be a whole number from 1 to {MOST_ROWS}, got {self.rows!r}")
-        if self.sampler not in SAMPLERS:
-            raise unknown_name("sampler", str(self.sampler), SAMPLERS)
+        given.check_counts(self, rows=MOST_ROWS)
+        given.check_known(self, sampler=SAMPLERS)
         if type(self.learn_plan) is not bool:
             raise InvalidInput(f"learn_plan is true or false, got {self.learn_plan!r}")
         if self.learn_plan and self.rows == 1:
             raise InvalidInput("a plan of one row goes from the first time to the last: learn one of 2 rows or more")
-        rate = self.plan_rate
-        if isinstance(rate, bool) or not isinstance(rate, int | float) or not (math.isfinite(rate) and rate > 0):
-            raise InvalidInput(f"plan_rate must be a number above 0, got {rate!r}")
+        positive("plan_rate", self.plan_rate)
 
     def phase(self, step: int, steps: int) -> Phase:
         return one_stage(step, steps)

@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fewstep.core.errors import InvalidInput, number, positive, unknown_name
+from fewstep.core.errors import InvalidInput, number, positive
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Level
@@ -89,11 +89,9 @@ class ContinuousConsistency:
     fake_rate: float | None = None
 
     def __post_init__(self) -> None:
-        if self.velocity not in VELOCITIES:
-            raise unknown_name("velocity", str(self.velocity), VELOCITIES)
+        given.check_known(self, velocity=VELOCITIES)
         derivative.check_way(self.derivative)
-        if type(self.rows) is not int or self.rows < 1:
-            raise InvalidInput(f"rows must be a whole number of at least 1, got {self.rows!r}")
+        given.check_counts(self, rows=None)
         number("mean", self.mean)
         for name in ("least", "deviation", "sigma_data", "constant"):
             positive(name, getattr(self, name))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from fewstep.core.errors import InvalidInput, is_finite, number
+from fewstep.core.errors import InvalidInput, is_finite, number, shown, unknown_name
 
 
 def take_lists(settings: Any, *names: str) -> None:
@@ -14,12 +15,21 @@ def take_lists(settings: Any, *names: str) -> None:
         object.__setattr__(settings, name, tuple(given) if isinstance(given, list | tuple) else (given,))
 
 
-def check_counts(settings: Any, **most: int) -> None:
-    """Raise `InvalidInput` unless settings are whole numbers from 1 to the most of each."""
+def check_counts(settings: Any, **most: int | None) -> None:
+    """Raise `InvalidInput` unless settings are whole numbers from 1 to the most of each, None for no limit."""
     for name, limit in most.items():
         value = getattr(settings, name)
-        if type(value) is not int or not 1 <= value <= limit:
-            raise InvalidInput(f"{name} must be a whole number from 1 to {limit}, got {value!r}")
+        if type(value) is not int or value < 1 or (limit is not None and value > limit):
+            allowed = "of at least 1" if limit is None else f"from 1 to {limit}"
+            raise InvalidInput(f"{name} must be a whole number {allowed}, got {shown(value)}")
+
+
+def check_known(settings: Any, **known: Collection[str]) -> None:
+    """Raise `InvalidInput` unless settings are names that are known."""
+    for name, names in known.items():
+        value = getattr(settings, name)
+        if value not in names:
+            raise unknown_name(name, str(value), names)
 
 
 def check_weights(settings: Any, *names: str) -> None:
