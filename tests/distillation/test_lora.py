@@ -16,7 +16,8 @@ from fewstep.distillation import Adapter, DistributionMatching, Progressive, Reg
 from fewstep.distillation.pictures.pairs import blank
 from fewstep.distillation.work import Work
 from fewstep.models import lowrank
-from fewstep.training import TEACHER, Roles, method, train
+from fewstep.training import TEACHER, Roles, train
+from fewstep.training import roles as role_module
 from models import tiny
 from models.by_hand import other_unet
 from models.test_families import PROMPTS, SIZE, apart, noise
@@ -72,8 +73,8 @@ def test_all_networks_of_distribution_matching_hold_one_copy_of_the_weights_that
 ) -> None:
     """Student, fake score, discriminator and teacher, before and after steps of all of them; else there are three."""
     if not shared:
-        twin = method.twin
-        monkeypatch.setattr(method, "twin", lambda network, shared=False: twin(network))
+        twin = role_module.twin
+        monkeypatch.setattr(role_module, "twin", lambda network, shared=False: twin(network))
     teacher = tiny.write(tmp_path / "tiny.safetensors")
     work = Work.of(teacher, DistributionMatching(ratio=2, adversary=0.1), tmp_path, LOW, SOURCE, None, None)
     data = blank(work.teacher, 16)

@@ -24,7 +24,8 @@ from fewstep.distillation import GuidanceInput, LatentConsistency, Progressive
 from fewstep.distillation.methods import lcm
 from fewstep.distillation.terms import targets
 from fewstep.models.families import call_sd
-from fewstep.training import STUDENT, TEACHER, Batch, Draws, Phase, Role, Run, Settings, method, student_of, train
+from fewstep.training import STUDENT, TEACHER, Batch, Draws, Phase, Role, Run, Settings, student_of, train
+from fewstep.training import roles as role_module
 from fewstep.training.scale import takes_scale, with_scale
 from models import tiny
 from models.tiny_diffusers import enliven, sd_unet
@@ -185,8 +186,8 @@ def guided_by(change: Callable[..., Any]) -> Patch:
     """A fault in how the teacher is guided."""
 
     def fault(monkeypatch: pytest.MonkeyPatch) -> None:
-        real = method.Guided
-        monkeypatch.setattr(method, "Guided", lambda network, *rest: real(network, *change(*rest)))
+        real = role_module.Guided
+        monkeypatch.setattr(role_module, "Guided", lambda network, *rest: real(network, *change(*rest)))
 
     return fault
 

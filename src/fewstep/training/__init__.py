@@ -6,6 +6,7 @@ module = train(run)                                    # the same call goes on a
 
 from fewstep.training.adapter import Adapter
 from fewstep.training.average import Averages, Snapshot, combination
+from fewstep.training.batch import Batch
 from fewstep.training.denoising import Denoising
 from fewstep.training.draws import Draws
 from fewstep.training.examples import Examples, examples_of
@@ -15,31 +16,23 @@ from fewstep.training.log import Logger
 from fewstep.training.look import Look, Seen
 from fewstep.training.loop import STATES, Progress, train
 from fewstep.training.method import (
-    STUDENT,
-    TEACHER,
-    Batch,
     Loss,
     Memory,
     Method,
     Needs,
     Phase,
-    Role,
-    Roles,
-    another,
     check_rows,
     further_roles,
     is_paired,
     memory_of,
     one_stage,
     row_facts_of,
-    schedule_of,
-    still,
-    student_of,
     without_data,
 )
 from fewstep.training.model import Anew, Trained, Watching, forecast_on, train_on
 from fewstep.training.place import PRECISIONS, Place
 from fewstep.training.processes import Processes, Stopped
+from fewstep.training.roles import STUDENT, TEACHER, Role, Roles, another, schedule_of, still, student_of
 from fewstep.training.run import Data, Ending, Run
 from fewstep.training.settings import OPTIMISERS, Settings
 from fewstep.training.state import LATEST

@@ -20,9 +20,9 @@ from fewstep.training.denoising import Denoising
 from fewstep.training.draws import key_of
 from fewstep.training.examples import Examples, blank, bytes_of, examples_of, pictures_of, seconds_of
 from fewstep.training.forecast import Forecast, forecast_of
-from fewstep.training.method import STUDENT, Role, student_of
 from fewstep.training.place import Place
 from fewstep.training.processes import Processes
+from fewstep.training.roles import STUDENT, Role, student_of
 from fewstep.training.run import Run
 from fewstep.training.settings import Settings
 from fewstep.training.sheets import MOST, SHEETS, Sheets, by_order

@@ -35,9 +35,11 @@ from fewstep.core.schedule import Float, FlowSchedule, Schedule
 from fewstep.denoise.convert import LEAST_ALPHA, Network
 from fewstep.solvers.compiler import compile
 from fewstep.solvers.registry import SAMPLERS
+from fewstep.training.batch import Batch
 from fewstep.training.draws import Draws
 from fewstep.training.levels import at_times, column, noised
-from fewstep.training.method import STUDENT, Batch, Loss, Needs, Phase, Roles, one_stage, schedule_of
+from fewstep.training.method import Loss, Needs, Phase, one_stage
+from fewstep.training.roles import STUDENT, Roles, schedule_of
 from fewstep.training.times import TIMES, distribution
 from fewstep.training.transport import paired
 

@@ -23,7 +23,7 @@ from fewstep.models import Model, TensorCache
 from fewstep.pipeline import Pipeline
 from fewstep.pipeline.stages import Conditioned, Encoded, encode
 from fewstep.run.noise import START, unit_noise
-from fewstep.training.method import Batch
+from fewstep.training.batch import Batch
 from fewstep.training.parts import ALONE, PART, Part, kept
 from fewstep.training.processes import Processes
 

@@ -21,13 +21,15 @@ from torch import Tensor, nn
 from fewstep.core.errors import InvalidInput
 from fewstep.run.memory import free_bytes, held_bytes, most_held_during, readable
 from fewstep.training.allocation import Allocated
+from fewstep.training.batch import Batch
 from fewstep.training.draws import Draws
 from fewstep.training.look import unchanged
 from fewstep.training.loop import STATES, learner_of
-from fewstep.training.method import STUDENT, Batch, Loss, Method, Phase, Roles, cycle_of, hardest_of, memory_of
+from fewstep.training.method import Loss, Method, Phase, cycle_of, hardest_of, memory_of
 from fewstep.training.order import members
 from fewstep.training.place import prepared
 from fewstep.training.processes import Processes
+from fewstep.training.roles import STUDENT, Roles
 from fewstep.training.run import Run
 from fewstep.training.state import LATEST, Learner
 from fewstep.training.step import Diverged, back_propagate, keyed, take_step

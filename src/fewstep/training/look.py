@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fewstep.training.method import Roles
+from fewstep.training.roles import Roles
 from fewstep.training.settings import Settings
 from fewstep.training.state import Learner
 

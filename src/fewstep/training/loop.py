@@ -14,9 +14,10 @@ from fewstep.training import state as states
 from fewstep.training.average import Averages
 from fewstep.training.log import Log, Taken
 from fewstep.training.look import averaged, put_average
-from fewstep.training.method import STUDENT, TEACHER, Phase, Role, Roles
+from fewstep.training.method import Phase
 from fewstep.training.place import prepared
 from fewstep.training.processes import Processes
+from fewstep.training.roles import STUDENT, TEACHER, Role, Roles
 from fewstep.training.run import Run
 from fewstep.training.settings import Settings
 from fewstep.training.state import Learner, Saved

@@ -8,10 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from fewstep.training.batch import Batch
 from fewstep.training.log import Logger
 from fewstep.training.look import Look
-from fewstep.training.method import Batch, Method, Roles
+from fewstep.training.method import Method
 from fewstep.training.place import Place
+from fewstep.training.roles import Roles
 from fewstep.training.settings import Settings
 
 HOW_OFTEN = ("state_every", "log_every")

@@ -16,7 +16,7 @@ from fewstep.pipeline import Order, sheet_of
 from fewstep.pipeline.draw import LostImages, draw
 from fewstep.pipeline.stages import encode
 from fewstep.training.look import Seen
-from fewstep.training.method import STUDENT, Roles
+from fewstep.training.roles import STUDENT, Roles
 
 SHEETS = "samples"
 """The folder."""

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from fewstep.core.errors import InvalidInput
 from fewstep.files import read_bounded, write_whole
 from fewstep.training.average import Averages
-from fewstep.training.method import Role
+from fewstep.training.roles import Role
 
 TENSORS, MANIFEST, LATEST = "state.safetensors", "manifest.json", "latest"
 MOST_FACTS = 64 << 20

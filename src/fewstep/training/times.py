@@ -25,7 +25,7 @@ from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.schedule import EDMSchedule, Float, FlowSchedule, Schedule
 from fewstep.denoise.convert import Network
 from fewstep.training.levels import time_of_ratio
-from fewstep.training.method import schedule_of
+from fewstep.training.roles import schedule_of
 
 TIMES = ("uniform", "logit-normal", "log-normal", "logistic")
 LEAST_MASS = 1e-6

@@ -43,8 +43,8 @@ from fewstep.training import (
     one_stage,
     schedule_of,
 )
+from fewstep.training.batch import chosen
 from fewstep.training.levels import at_times
-from fewstep.training.method import chosen
 
 
 @dataclass(frozen=True, eq=False)
