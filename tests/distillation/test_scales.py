@@ -24,7 +24,20 @@ from fewstep.distillation import GuidanceInput, LatentConsistency, Progressive
 from fewstep.distillation.methods import lcm
 from fewstep.distillation.terms import targets
 from fewstep.models.families import call_sd
-from fewstep.training import STUDENT, TEACHER, Batch, Draws, Phase, Role, Run, Settings, student_of, train
+from fewstep.training import (
+    STUDENT,
+    TEACHER,
+    Batch,
+    Draws,
+    Phase,
+    Role,
+    Run,
+    Settings,
+    further_roles,
+    step,
+    student_of,
+    train,
+)
 from fewstep.training import roles as role_module
 from fewstep.training.scale import takes_scale, with_scale
 from models import tiny
@@ -104,6 +117,7 @@ def fixed_case(folder: Path, settings: Settings = LONG, **options: Any) -> float
     times = list(map(float, way.times(SCHEDULE)))
     roles = student_of(fs.Network(Branches(times[:-1]), SCHEDULE, "sample"), SCALE)
     spoiled(roles[STUDENT].module)
+    roles |= further_roles(way, roles, Pictures(DATA).batch([0]))
     train(Run(way, roles, Pictures(DATA), settings, folder))
     visited = [*times[: -1 : way.skip], times[-1]]
     factors = product([DATA.ddim(*pair) for pair in pairwise(ratios(SCHEDULE, visited))])
@@ -121,6 +135,7 @@ def told_case(
     student = Told(times)
     spoiled(student)
     roles = {STUDENT: Role(fs.Network(student, SCHEDULE, "sample"), told=INTERVAL), TEACHER: teacher}
+    roles |= further_roles(way, roles, Pictures(DATA).batch([0]))
     folder, settings = run
     train(Run(way, roles, Pictures(DATA), settings, folder))
     k = ratios(SCHEDULE, times[:1])[0]
@@ -152,6 +167,10 @@ def test_weights_do_not_move_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("skip", [1, 2])
 def test_a_latent_consistency_student_has_guidance_inside(tmp_path: Path, skip: int) -> None:
     assert fixed_case(tmp_path, skip=skip) < NEAR
+
+
+def test_targets_of_the_student_itself_do_not_move_it(tmp_path: Path) -> None:
+    assert fixed_case(tmp_path, average=0) < NEAR
 
 
 def test_pseudo_huber_does_not_move_it(tmp_path: Path) -> None:
@@ -231,7 +250,12 @@ def test_a_fault_in_the_scale_that_is_told_is_seen(fault: Patch, monkeypatch: An
     assert guidance_case(tmp_path, SOON) > FAR
 
 
-@pytest.mark.parametrize("fault", [W_FOR_S, SWAPPED, UNGUIDED, guided_twice, no_end])
+def stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The average that targets are asked of does not go after the student."""
+    monkeypatch.setattr(step, "go_after", lambda role, student: None)
+
+
+@pytest.mark.parametrize("fault", [W_FOR_S, SWAPPED, UNGUIDED, guided_twice, no_end, stays])
 def test_a_fault_in_the_scale_inside_is_seen(fault: Patch, monkeypatch: Any, tmp_path: Path) -> None:
     fault(monkeypatch)
     assert fixed_case(tmp_path, SOON) > FAR
@@ -252,7 +276,7 @@ def moved(way: LatentConsistency, monkeypatch: pytest.MonkeyPatch) -> list[bool]
 
 def test_the_target_does_not_move(monkeypatch: pytest.MonkeyPatch) -> None:
     """The optimum does not tell, as the loss can be zero: the gradient does."""
-    way = LatentConsistency(grid_steps=4, skip=2, rows=1)
+    way = LatentConsistency(grid_steps=4, skip=2, average=0, rows=1)
     assert moved(way, monkeypatch) == [True, False, False, False]
 
     class Moving:
@@ -328,6 +352,7 @@ def test_a_network_says_whether_it_is_told() -> None:
         (lambda: LatentConsistency(grid_steps=2), "rows must be a whole number from 1 to 2, got 4"),
         (lambda: LatentConsistency(skip=0), "skip must be a whole number from 1 to 50"),
         (lambda: LatentConsistency(grid_steps=2000), "from 1 to 1000, got 2000"),
+        (lambda: LatentConsistency(average=1), "average is a decay, from 0 and below 1, got 1"),
         (lambda: LatentConsistency(huber=-1.0), "huber must be a number of at least 0"),
     ],
 )

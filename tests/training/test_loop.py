@@ -7,14 +7,29 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 
 from fewstep import InvalidInput
-from fewstep.training import Batch, Diverged, Draws, Loss, Phase, Progress, Roles, state, train
+from fewstep.training import (
+    Batch,
+    Diverged,
+    Draws,
+    Loss,
+    Phase,
+    Progress,
+    Roles,
+    Run,
+    Settings,
+    follower,
+    state,
+    train,
+)
 
 from .linear import QUICK, Fit, Samples, run
 
@@ -84,6 +99,55 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_was_not(
     assert last == {tuple(numbers) for numbers in undisturbed.asked}
     lines = [json.loads(line)["step"] for line in (tmp_path / "killed/log.jsonl").read_text().splitlines()]
     assert lines == [6, 12, 18, 24]
+
+
+@dataclass(frozen=True)
+class Followed(Fit):
+    """It learns from an average of the student too, and keeps the weights that both have before each step."""
+
+    seen: ClassVar[list[tuple[torch.Tensor, torch.Tensor]]] = []
+
+    def losses(self, roles: Roles, batch: Batch, phase: Phase, draws: Draws) -> Iterator[Loss]:
+        student, target = roles["student"].module, roles["target"].module
+        self.seen.append((student.line.weight.detach().clone(), target.line.weight.clone()))
+        (loss,) = super().losses(roles, batch, phase, draws)
+        x = batch.data
+        with torch.no_grad():
+            wanted = target.line(x)
+        yield loss._replace(value=loss.value + (student.line(x) - wanted).square().mean())
+
+
+def followed(folder: Path, method: Followed, settings: Settings = QUICK) -> Run:
+    method.seen.clear()
+    made = run(folder, method, settings)
+    return made._replace(roles={**made.roles, "target": follower(made.roles, 0.8)})
+
+
+def test_an_average_goes_after_the_student_and_takes_no_gradient(tmp_path: Path) -> None:
+    method = Followed()
+    made = followed(tmp_path, method)
+    train(made)
+    assert len(method.seen) == 24
+    for (_, average), (student, later) in pairwise(method.seen):
+        assert torch.allclose(later, 0.8 * average + 0.2 * student, atol=1e-6)
+    assert not torch.allclose(*method.seen[6], atol=0.1)
+    assert all(weight.grad is None for weight in made.roles["target"].module.parameters())
+
+
+def test_an_average_that_goes_after_the_student_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+    whole = train(followed(tmp_path / "whole", Followed()))
+    for _ in range(2):
+        with pytest.raises(Killed):
+            train(followed(tmp_path / "killed", Followed()), stopped)
+    assert same(whole, train(followed(tmp_path / "killed", Followed())))
+
+
+def test_a_later_stage_begins_with_who_goes_after_the_student(tmp_path: Path) -> None:
+    method = Followed(stages=2)
+    train(followed(tmp_path, method))
+    student, average = method.seen[12]
+    assert torch.equal(student, average)
+    assert not torch.equal(*method.seen[11])
 
 
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(tmp_path: Path) -> None:

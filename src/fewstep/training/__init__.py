@@ -32,7 +32,7 @@ from fewstep.training.method import (
 from fewstep.training.model import Anew, Trained, Watching, forecast_on, train_on
 from fewstep.training.place import PRECISIONS, Place
 from fewstep.training.processes import Processes, Stopped
-from fewstep.training.roles import STUDENT, TEACHER, Role, Roles, another, schedule_of, still, student_of
+from fewstep.training.roles import STUDENT, TEACHER, Role, Roles, another, follower, schedule_of, still, student_of
 from fewstep.training.run import Data, Ending, Run
 from fewstep.training.settings import OPTIMISERS, Settings
 from fewstep.training.state import LATEST
@@ -82,6 +82,7 @@ __all__ = [
     "check_rows",
     "combination",
     "examples_of",
+    "follower",
     "forecast_of",
     "forecast_on",
     "further_roles",

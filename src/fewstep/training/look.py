@@ -55,10 +55,10 @@ def averaged(roles: Roles, learners: Mapping[str, Learner], settings: Settings) 
 
 @contextmanager
 def unchanged(roles: Roles) -> Iterator[None]:
-    """What is trained has at the end the weights, buffers and mode that it has now, to the same bits."""
-    trained = [role for role in roles.values() if role.trained]
-    modes = [role.module.training for role in trained]
-    tensors = [tensor for role in trained for tensor in (*role.weights.values(), *role.module.buffers())]
+    """What moves has at the end the weights, buffers and mode that it has now, to the same bits."""
+    moving = [role for role in roles.values() if role.moves]
+    modes = [role.module.training for role in moving]
+    tensors = [tensor for role in moving for tensor in (*role.weights.values(), *role.module.buffers())]
     before = [tensor.detach().clone() for tensor in tensors]
     try:
         yield
@@ -66,7 +66,7 @@ def unchanged(roles: Roles) -> Iterator[None]:
         with torch.no_grad():
             for tensor, kept in zip(tensors, before, strict=True):
                 tensor.copy_(kept)
-        for role, mode in zip(trained, modes, strict=True):
+        for role, mode in zip(moving, modes, strict=True):
             role.module.train(mode)
 
 

@@ -116,8 +116,9 @@ def begun(run: Run, processes: Processes) -> Sitting:
         states.restore(saved, run.roles, learners)
         sitting.step, sitting.stage, sitting.seconds = saved.step, saved.stage, saved.seconds
     else:
-        for name in learners:
-            processes.take_from_main([*run.roles[name].module.parameters(), *run.roles[name].module.buffers()])
+        for role in run.roles.values():
+            if role.moves:
+                processes.take_from_main([*role.module.parameters(), *role.module.buffers()])
     if processes.main:
         sitting.log = Log(run.folder / LOG, sitting.step, run.loggers)
     return sitting
@@ -188,9 +189,14 @@ def learner_of(role: Role, settings: Settings) -> Learner:
 
 
 def succeed(run: Run, sitting: Sitting) -> None:
-    """A new stage: the averaged student becomes the teacher and its own beginning, with a new optimiser and average."""
+    """A new stage: the averaged student becomes the teacher, and its own beginning and that of who goes after it, with
+    a new optimiser and average.
+    """
     student = run.roles[STUDENT]
     put_average(sitting.learners[STUDENT], run.settings)
     with torch.no_grad():
         run.roles[TEACHER].module.load_state_dict(student.module.state_dict())  # with buffers
+        for role in run.roles.values():
+            if role.decay is not None:
+                role.module.load_state_dict(student.module.state_dict())
     sitting.learners[STUDENT] = learner_of(student, run.settings)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.schedule import Schedule
@@ -35,6 +36,8 @@ class Role:
             `whole`: but for these, by name, which are its own and trained as they are.
         rate: the learning rate of its weights at its peak; None is that of the settings.
         told: the interval of guidance scales that the network is told, None where it is told none.
+        decay: of one that is not trained but goes after the student: with each step of that one its weights become
+            decay times their own and 1 - decay times the student's. None stays as it is.
     """
 
     network: Network
@@ -44,6 +47,12 @@ class Role:
     whole: tuple[str, ...] = ()
     rate: float | None = None
     told: Scales | None = None
+    decay: float | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether its weights change from step to step."""
+        return self.trained or self.decay is not None
 
     @property
     def module(self) -> nn.Module:
@@ -57,7 +66,7 @@ class Role:
 
     @property
     def weights(self) -> dict[str, nn.Parameter]:
-        """What is trained of it, or was in an earlier stage, by name."""
+        """What is trained of it, or was in an earlier stage, or goes after what is, by name."""
         found = self.module.named_parameters()
         return {name: weight for name, weight in found if not self.adapted or is_change(name) or name in self.whole}
 
@@ -97,13 +106,33 @@ def another(roles: Roles, rate: float | None = None) -> Role:
     Where the student is a LoRA it is one too, and all of them share one copy of the weights that stay.
     """
     teacher, adapter = roles[TEACHER], roles[STUDENT].adapter
-    role = Role(twin(teacher.network, adapter is not None), adapter=adapter, rate=rate)
+    role = Role(twin(teacher.network, tensors_of(teacher.network, adapter is not None)), adapter=adapter, rate=rate)
     if adapter is not None:
         adapter.put_on(role.module, key_of("another"))
     for weight in role.weights.values():
         weight.requires_grad_(True)
     role.module.eval()
     return role
+
+
+def follower(roles: Roles, decay: float) -> Role:
+    """An average of the student that goes after it, as it begins; the weights that stay are shared."""
+    student = roles[STUDENT]
+    own = {id(weight) for weight in student.weights.values()}
+    stay = [weight for weight in student.module.parameters() if id(weight) not in own]
+    role = replace(student, network=twin(student.network, stay), trained=False, rate=None, decay=decay)
+    role.module.requires_grad_(False)
+    return role
+
+
+@torch.no_grad()
+def go_after(role: Role, student: Role) -> None:
+    """What an average of the student makes of a step of that one. Buffers become the student's."""
+    assert role.decay is not None
+    for name, weight in role.weights.items():
+        weight.lerp_(student.weights[name].to(weight.dtype), 1 - role.decay)
+    for buffer, theirs in zip(role.module.buffers(), student.module.buffers(), strict=True):
+        buffer.copy_(theirs)
 
 
 @contextmanager
@@ -140,11 +169,12 @@ def student_of(
     Raises `InvalidInput` where a scale as a new input would be trained by a LoRA or a network has no room for one.
     """
     shared, told = adapter is not None, scales if takes_scale(teacher) else None
+    same = tensors_of(teacher, shared)
     if scales is not None and told is None and (shared or succeeds):
         raise InvalidInput(
             "the guidance scale as a new input needs weights of its own: leave the LoRA out, or give it one scale"
         )
-    student = with_scale(teacher) if scales is not None and told is None else twin(teacher, shared)
+    student = with_scale(teacher) if scales is not None and told is None else twin(teacher, same)
     if rows:
         if succeeds:
             raise InvalidInput(
@@ -156,7 +186,7 @@ def student_of(
     roles = {
         STUDENT: Role(student, adapter=adapter, whole=whole, told=scales),
         TEACHER: Role(
-            twin(teacher, shared) if succeeds else teacher, False, guidance, adapter if succeeds else None, told=told
+            twin(teacher, same) if succeeds else teacher, False, guidance, adapter if succeeds else None, told=told
         ),
     }
     for role in roles.values():
@@ -167,6 +197,12 @@ def student_of(
         weight.requires_grad_(True)
     roles[STUDENT].module.train()
     return roles
+
+
+def tensors_of(network: Network, shared: bool) -> list[Tensor]:
+    """What copies of a network share, where they do: all weights and buffers."""
+    module = network.module
+    return [*module.parameters(), *module.buffers()] if shared and module is not None else []
 
 
 def module_of(network: Network) -> nn.Module:
@@ -183,12 +219,10 @@ def schedule_of(network: Network) -> Schedule:
     return network.schedule
 
 
-def twin(network: Network, shared: bool = False) -> Network:
-    """The same denoiser with modules of its own, and weights of its own unless they are `shared`."""
-    module = network.module
-    tensors = [*module.parameters(), *module.buffers()] if shared and module is not None else []
+def twin(network: Network, shared: Iterable[Tensor] = ()) -> Network:
+    """The same denoiser with modules of its own, and weights and buffers of its own but for those that are `shared`."""
     return Network(
-        copy.deepcopy(network.network, {id(tensor): tensor for tensor in tensors}),
+        copy.deepcopy(network.network, {id(tensor): tensor for tensor in shared}),
         schedule_of(network),
         network.prediction,
         condition=network.condition,

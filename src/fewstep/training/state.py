@@ -148,7 +148,7 @@ def tensors_of(roles: Mapping[str, Role], learners: Mapping[str, Learner], stage
     """All that steps have changed: weights, averages and moments of what is trained, and later stages' teachers."""
     found: dict[str, Tensor] = {}
     for name, role in roles.items():
-        if role.trained or stage:
+        if role.moves or stage:
             found |= {f"{name}.weight.{key}": tensor for key, tensor in role.weights.items()}
             found |= {f"{name}.buffer.{key}": tensor for key, tensor in role.module.named_buffers()}
     for name, learner in learners.items():
@@ -172,7 +172,7 @@ def restore(saved: Saved, roles: Mapping[str, Role], learners: Mapping[str, Lear
                 "states to begin anew from the same data"
             )
     for name, role in roles.items():
-        if role.trained or saved.stage:
+        if role.moves or saved.stage:
             for kind, own in (("weight", role.weights.items()), ("buffer", role.module.named_buffers())):
                 for key, tensor in own:
                     tensor.copy_(tensors[f"{name}.{kind}.{key}"])

@@ -14,6 +14,7 @@ from fewstep.training.log import Taken, means
 from fewstep.training.method import Phase
 from fewstep.training.order import members
 from fewstep.training.processes import Processes
+from fewstep.training.roles import STUDENT, go_after
 from fewstep.training.run import Run
 from fewstep.training.state import Learner
 
@@ -32,6 +33,10 @@ def take_step(run: Run, learners: Mapping[str, Learner], phase: Phase, processes
         if name in taken.moved:
             processes.average_gradients(list(learner.weights.values()))
             move(run, learner, name, phase, numbers, processes)
+    if STUDENT in taken.moved:
+        for role in run.roles.values():
+            if role.decay is not None:
+                go_after(role, run.roles[STUDENT])
     return shared(taken, processes)
 
 
