@@ -222,7 +222,10 @@ USUAL = {"error": 1.0, "distance": 1.0, "diversity": 1.0, "saturation": 0.0}
         ({"error": 1.09}, []),
         ({"error": 2.0}, ["error: 2 times that of step 3, whose weights are kept: lower the rate"]),
         ({"diversity": 0.7}, ["diversity: 70% of the teacher's: pictures are blurred or alike; train longer"]),
-        ({"diversity": 1.3}, ["diversity: 130% of the teacher's: noise is left in the pictures; train longer"]),
+        (
+            {"diversity": 1.3},
+            ["diversity: 130% of the teacher's: noise is left in the pictures; lower the rate, or train longer"],
+        ),
         (
             {"saturation": 0.2},
             ["saturation: 20% of the pixels more than the teacher's are at an end of the range: lower the rate, or the "
@@ -238,7 +241,8 @@ USUAL = {"error": 1.0, "distance": 1.0, "diversity": 1.0, "saturation": 0.0}
         ),
         (
             {"self-consistency": 0.6},
-            ["self-consistency: 0.60 between estimates along a trajectory and its end: train longer"],
+            ["self-consistency: 0.60 between estimates along a trajectory and its end: train longer, or lower the rate "
+             "where it grows"],
         ),
     ],
 )  # fmt: skip

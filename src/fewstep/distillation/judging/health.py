@@ -249,7 +249,8 @@ def remarks_of(figures: Mapping[str, float], step: int, best: Best) -> tuple[Rem
     if varied < VARIED[0]:
         found.append(Remark("diversity", f"{varied:.0%} of the teacher's: pictures are blurred or alike; train longer"))
     if varied > VARIED[1]:
-        found.append(Remark("diversity", f"{varied:.0%} of the teacher's: noise is left in the pictures; train longer"))
+        words = f"{varied:.0%} of the teacher's: noise is left in the pictures"
+        found.append(Remark("diversity", f"{words}; lower the rate, or train longer"))
     ends = figures["saturation"]
     if abs(ends) > SATURATED:
         kind, cure = ("more", "lower the rate, or the guidance") if ends > 0 else ("less", "train longer")
@@ -260,5 +261,5 @@ def remarks_of(figures: Mapping[str, float], step: int, best: Best) -> tuple[Rem
         found.append(Remark("boundary", f"{words}: draw less noise (least), or lower the rate"))
     if figures.get("self-consistency", 0.0) > ALONG:
         words = f"{figures['self-consistency']:.2f} between estimates along a trajectory and its end"
-        found.append(Remark("self-consistency", f"{words}: train longer"))
+        found.append(Remark("self-consistency", f"{words}: train longer, or lower the rate where it grows"))
     return (*found, *(Remark(*words) for words in signs.words_on(figures)))
