@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,16 @@ import torch
 import fewstep as fs
 from fewstep import InvalidInput
 from fewstep.adapters.diffusers import PlanScheduler
-from fewstep.distillation import Adapter, DistributionMatching, Progressive, Regression, Settings, Source, distill
+from fewstep.distillation import (
+    Adapter,
+    DistributionMatching,
+    LatentConsistency,
+    Progressive,
+    Regression,
+    Settings,
+    Source,
+    distill,
+)
 from fewstep.distillation.pictures.pairs import blank
 from fewstep.distillation.work import Work
 from fewstep.models import lowrank
@@ -84,6 +94,27 @@ def test_all_networks_of_distribution_matching_hold_one_copy_of_the_weights_that
     assert copies_of(roles) == (1 if shared else 3)
     train(work.run(roles, data))
     assert copies_of(roles) == (1 if shared else 3)
+
+
+@pytest.mark.parametrize("settings", [LOW, replace(LOW, adapter=None)])
+def test_the_average_of_a_student_shares_what_stays_and_nothing_else(settings: Settings, tmp_path: Path) -> None:
+    teacher = tiny.write(tmp_path / "tiny.safetensors")
+    work = Work.of(teacher, LatentConsistency(grid_steps=4, rows=2), tmp_path, settings, SOURCE, None, None)
+    data = blank(work.teacher, 16)
+    roles = work.roles(data)
+    student, target = roles["student"].weights, roles["target"].weights
+    assert student.keys() == target.keys()
+    assert all(torch.equal(student[name], target[name]) for name in student)
+    assert not {one.data_ptr() for one in student.values()} & {one.data_ptr() for one in target.values()}
+    if settings.adapter is not None:
+        assert copies_of(roles) == 1 + added(target) / added(dict(roles["teacher"].module.named_parameters()))
+    train(work.run(roles, data))
+    assert not all(torch.equal(student[name], target[name]) for name in student)
+
+
+def added(weights: Mapping[str, torch.Tensor]) -> int:
+    """Bytes of some weights."""
+    return sum(weight.nbytes for weight in weights.values())
 
 
 @pytest.fixture(scope="module")
