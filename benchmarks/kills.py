@@ -1,10 +1,10 @@
 """Kills a training again and again, and compares what comes of it with a run that nobody disturbed, bit by bit.
 
-    python benchmarks/kills.py [--method progressive|dmd] [--kills 20] [--folder runs/kills]
+    python benchmarks/kills.py [--method progressive|dmd|lcm] [--kills 20] [--folder runs/kills]
 
-The run distils a small network: progressively in three rounds, or by distribution matching with a discriminator, two
-steps of the fake score to one of the student, and states inside of these cycles too. Each life of it is a process,
-which kills itself by SIGKILL: before the first step of each round and between the two losses of some steps, once, or at
+The run distils a small network: progressively in three rounds, by distribution matching with a discriminator, two steps
+of the fake score to one of the student, and states inside of these cycles too, or by latent consistency, with an average
+that goes after the student. Each life of it is a process, which kills itself by SIGKILL: before the first step of each round and between the two losses of some steps, once, or at
 a moment that is drawn by a key, before one of its steps or losses, or of its changes to the disk, so also while a state
 is saved, and before it is named as the latest. Weights of all that is trained, averages, moments and the samples of
 every step have to be those of the undisturbed run.
@@ -30,7 +30,7 @@ import torch
 import torch._dynamo  # an optimiser imports it when it is first made, in each life anew
 
 import fewstep as fs
-from fewstep.distillation import DistributionMatching, Progressive
+from fewstep.distillation import DistributionMatching, LatentConsistency, Progressive
 from fewstep.training import Batch, Draws, Loss, Phase, Roles, Run, Settings, further_roles, student_of, train
 from fewstep.training.method import cycle_of
 from fewstep.zoo import UNetConfig, build
@@ -117,9 +117,15 @@ class NotedMatching(Noted, DistributionMatching):
     """In cycles."""
 
 
+@dataclass(frozen=True)
+class NotedConsistency(Noted, LatentConsistency):
+    """With an average that goes after the student."""
+
+
 METHODS: dict[str, Any] = {
     "progressive": NotedProgressive(begin=8, end=1),
     "dmd": NotedMatching(ratio=2, adversary=0.1),
+    "lcm": NotedConsistency(grid_steps=8),
 }
 
 
