@@ -3,11 +3,11 @@
     python benchmarks/kills.py [--method progressive|dmd|lcm] [--kills 20] [--folder runs/kills]
 
 The run distils a small network: progressively in three rounds, by distribution matching with a discriminator, two steps
-of the fake score to one of the student, and states inside of these cycles too, or by latent consistency, with an average
-that goes after the student. Each life of it is a process, which kills itself by SIGKILL: before the first step of each round and between the two losses of some steps, once, or at
-a moment that is drawn by a key, before one of its steps or losses, or of its changes to the disk, so also while a state
-is saved, and before it is named as the latest. Weights of all that is trained, averages, moments and the samples of
-every step have to be those of the undisturbed run.
+of the fake score to one of the student, and states inside of these cycles too, or by latent consistency, with an
+average that goes after the student. Each life of it is a process, which kills itself by SIGKILL: before the first step
+of each round and between the two losses of some steps, once, or at a moment that is drawn by a key, before one of its
+steps or losses, or of its changes to the disk, so also while a state is saved, and before it is named as the latest.
+Weights of all that moves, averages, moments and the samples of every step have to be those of the undisturbed run.
 """
 
 from __future__ import annotations
