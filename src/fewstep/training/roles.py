@@ -129,10 +129,11 @@ def follower(roles: Roles, decay: float) -> Role:
 def go_after(role: Role, student: Role) -> None:
     """What an average of the student makes of a step of that one. Buffers become the student's."""
     assert role.decay is not None
+    theirs = student.weights
     for name, weight in role.weights.items():
-        weight.lerp_(student.weights[name].to(weight.dtype), 1 - role.decay)
-    for buffer, theirs in zip(role.module.buffers(), student.module.buffers(), strict=True):
-        buffer.copy_(theirs)
+        weight.lerp_(theirs[name], 1 - role.decay)
+    for buffer, new in zip(role.module.buffers(), student.module.buffers(), strict=True):
+        buffer.copy_(new)
 
 
 @contextmanager
