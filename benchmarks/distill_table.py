@@ -34,6 +34,7 @@ from fewstep.distillation import (
     ContinuousConsistency,
     DistributionMatching,
     Endpoint,
+    LatentConsistency,
     MeanFlow,
     Phased,
     Policy,
@@ -41,7 +42,8 @@ from fewstep.distillation import (
     Regression,
     Settings,
 )
-from fewstep.distillation.pictures.pairs import Pairs, Teacher, drawn, noise_of, run, solved
+from fewstep.distillation.pictures.pairs import Pairs, drawn
+from fewstep.distillation.pictures.teacher import Teacher, noise_of, run, solved
 from fewstep.files import write_whole
 from fewstep.measure import Features, Figure, Summary, frechet_infinity
 from fewstep.measure.frechet import frechet_distance
@@ -99,6 +101,7 @@ ENTRIES = (
     Entry(Progressive(begin=16, end=1), replace(PROGRESSIVE, steps=4000), (1,)),
     Entry(Consistency(step="heun"), replace(CONSISTENCY, steps=3000), (1, 2, 4, 8), "distillation"),
     Entry(Consistency(step=None), replace(CONSISTENCY, steps=4000), (1, 2, 4, 8), "training"),
+    Entry(LatentConsistency(rows=4), replace(CONSISTENCY, steps=3000), (1, 2, 4)),
     Entry(Policy(rows=4), replace(REGRESSION, steps=2000), (4,)),
     Entry(ContinuousConsistency(), replace(CONSISTENCY, steps=3000), (1, 2, 4)),
     Entry(MeanFlow(), replace(CONSISTENCY, steps=4000), (1, 2, 4, 8)),

@@ -27,7 +27,7 @@ from torch.nn.functional import avg_pool2d
 import fewstep as fs
 from fewstep import zoo
 from fewstep.distillation import Adapter, Checks, LatentConsistency, Measuring, Settings, Source
-from fewstep.distillation.pictures.pairs import Conditions, Teacher
+from fewstep.distillation.pictures.teacher import Conditions, Teacher
 from fewstep.files import write_whole
 from fewstep.measure import FunctionFeatures, Summary, frechet_distance
 from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, Run, schedule_of, student_of, train

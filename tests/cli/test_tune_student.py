@@ -8,7 +8,7 @@ import pytest
 
 import fewstep as fs
 from fewstep.distillation import Consistency, student
-from fewstep.distillation.pictures.pairs import Teacher
+from fewstep.distillation.pictures.teacher import Teacher
 
 from .conftest import Call
 

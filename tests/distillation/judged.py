@@ -7,7 +7,8 @@ from pathlib import Path
 import fewstep as fs
 from fewstep.benchmark.yardstick import features_of
 from fewstep.distillation.judging.judge import Judge
-from fewstep.distillation.pictures.pairs import Pairs, Teacher, drawn
+from fewstep.distillation.pictures.pairs import Pairs, drawn
+from fewstep.distillation.pictures.teacher import Teacher
 from models import tiny
 
 COUNT = 64

@@ -35,8 +35,8 @@ from fewstep.distillation.fine_tuning import work as fine_tuning_work
 from fewstep.distillation.fine_tuning.keeping import Learner, method_of
 from fewstep.distillation.fine_tuning.steadfast import Both, Steadfast
 from fewstep.distillation.pictures import pairs as pairs_of
-from fewstep.distillation.pictures.pairs import Conditions, Teacher
 from fewstep.distillation.pictures.recording import Recorded
+from fewstep.distillation.pictures.teacher import Conditions, Teacher
 from fewstep.models import learned_plans
 from fewstep.training import STUDENT, TEACHER, Draws, Progress, Watching, train_on
 from models import tiny, tiny_diffusers

@@ -33,7 +33,7 @@ from fewstep.distillation import (
     tune_student,
 )
 from fewstep.distillation.judging.judge import Interval, typical
-from fewstep.distillation.pictures.pairs import Teacher
+from fewstep.distillation.pictures.teacher import Teacher
 from fewstep.distillation.tuned import grounds, trials
 from fewstep.distillation.tuned.comparison import is_better
 from fewstep.distillation.tuned.offer import offer_of

@@ -18,7 +18,7 @@ from fewstep import zoo
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
-from fewstep.distillation.pictures.pairs import Teacher
+from fewstep.distillation.pictures.teacher import Teacher
 from fewstep.distillation.terms.learned import Plans
 from fewstep.models import copies
 

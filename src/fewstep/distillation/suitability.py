@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fewstep.core.errors import InvalidInput
-from fewstep.distillation.pictures.pairs import Teacher
+from fewstep.distillation.pictures.teacher import Teacher
 from fewstep.drawing import Guidance
 from fewstep.measure.features import Features
 from fewstep.pipeline import Pipeline

@@ -20,8 +20,9 @@ from fewstep.distillation.judging.report import Cost, Report, report_of
 from fewstep.distillation.judging.rivals import nfe_of
 from fewstep.distillation.judging.trajectory import Consistent, Trajectories
 from fewstep.distillation.pictures import pairs as drawing
-from fewstep.distillation.pictures.pairs import Pairs, Teacher
+from fewstep.distillation.pictures.pairs import Pairs
 from fewstep.distillation.pictures.real import Real, subjects_of
+from fewstep.distillation.pictures.teacher import Teacher
 from fewstep.distillation.source import Measuring, Source
 from fewstep.distillation.suitability import (
     check,

@@ -25,7 +25,7 @@ from fewstep.distillation.methods.dmd import DistributionMatching
 from fewstep.distillation.methods.endpoint import Endpoint
 from fewstep.distillation.methods.phased import Phased
 from fewstep.distillation.methods.regression import Regression
-from fewstep.distillation.pictures.pairs import USUAL_STEPS, Teacher
+from fewstep.distillation.pictures.teacher import USUAL_STEPS, Teacher
 from fewstep.distillation.terms.simulation import falling
 from fewstep.models import learned_plans
 from fewstep.pipeline import Pipeline, load

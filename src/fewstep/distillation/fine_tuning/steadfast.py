@@ -26,8 +26,9 @@ from torch import Tensor
 from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
 from fewstep.distillation.methods.regression import unrolled
-from fewstep.distillation.pictures.pairs import Conditions, Pairs
+from fewstep.distillation.pictures.pairs import Pairs
 from fewstep.distillation.pictures.recording import Recorded
+from fewstep.distillation.pictures.teacher import Conditions
 from fewstep.training import (
     STUDENT,
     TEACHER,

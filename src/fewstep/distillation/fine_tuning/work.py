@@ -21,7 +21,8 @@ from fewstep.distillation.fine_tuning.steadfast import Both, Steadfast
 from fewstep.distillation.judging.judge import by_student, ratio
 from fewstep.distillation.judging.reference import Interval
 from fewstep.distillation.pictures import pairs as drawing
-from fewstep.distillation.pictures.pairs import Conditions, Pairs, Teacher
+from fewstep.distillation.pictures.pairs import Pairs
+from fewstep.distillation.pictures.teacher import Conditions, Teacher
 from fewstep.files import write_whole
 from fewstep.measure.distance import squares
 from fewstep.models import copies

@@ -21,9 +21,9 @@ from fewstep.benchmark.yardstick import FRECHET_WIDTHS, signed
 from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
 from fewstep.distillation.judging.reference import Interval, Reference
-from fewstep.distillation.pictures import pairs as drawing
-from fewstep.distillation.pictures.pairs import Pairs, solved
+from fewstep.distillation.pictures.pairs import Pairs
 from fewstep.distillation.pictures.real import Real
+from fewstep.distillation.pictures.teacher import noise_of, run, solved
 from fewstep.measure.distance import over_images, overall, squares
 from fewstep.measure.features import Features
 from fewstep.measure.figure import BOOTSTRAP, Bootstrap, Figure
@@ -180,8 +180,8 @@ def by_student(network: Network, plan: Plan, held_out: Pairs) -> Draw:
     def draw(part: Sequence[int]) -> Tensor:
         numbers = [held_out.first + number for number in part]
         denoiser = network.given(held_out.conditions.of(numbers).positive)
-        noise = drawing.noise_of(numbers, held_out.shape, held_out.teacher.pipe.model.device)
-        return drawing.run(plan, denoiser, noise, numbers)
+        noise = noise_of(numbers, held_out.shape, held_out.teacher.pipe.model.device)
+        return run(plan, denoiser, noise, numbers)
 
     return draw
 

@@ -18,8 +18,9 @@ from torch import Tensor
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import Network
 from fewstep.distillation.methods.regression import unrolled
-from fewstep.distillation.pictures.pairs import Pairs, noise_of
+from fewstep.distillation.pictures.pairs import Pairs
 from fewstep.distillation.pictures.recording import Recorded
+from fewstep.distillation.pictures.teacher import noise_of
 from fewstep.pipeline.stages import denoiser_of
 from fewstep.training import schedule_of
 from fewstep.training.levels import at_times, noised, time_of_ratio

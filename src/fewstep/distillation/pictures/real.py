@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fewstep.distillation.pictures.pairs import Teacher
+from fewstep.distillation.pictures.teacher import Teacher
 from fewstep.drawing import Guidance
 from fewstep.training import Batch, Examples, Processes, examples_of
 from fewstep.training.examples import Conditions, blank

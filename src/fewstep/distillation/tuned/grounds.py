@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import TunedFor
-from fewstep.distillation.pictures.pairs import Pairs, Teacher, blank, seconds_of
+from fewstep.distillation.pictures.pairs import Pairs, blank, seconds_of
+from fewstep.distillation.pictures.teacher import Teacher
 from fewstep.distillation.tuned.trials import (
     BESIDE,
     DISTANCE,

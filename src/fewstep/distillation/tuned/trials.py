@@ -18,7 +18,8 @@ from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
 from fewstep.distillation.judging.health import WIDTHS
 from fewstep.distillation.judging.judge import FEW, Draw, Judge, Pictures, by_student
-from fewstep.distillation.pictures.pairs import Conditions, Pairs, Teacher, solved
+from fewstep.distillation.pictures.pairs import Pairs
+from fewstep.distillation.pictures.teacher import Conditions, Teacher, solved
 from fewstep.measure.distance import OBJECTIVES, overall, squares
 from fewstep.measure.features import Features
 from fewstep.tuning.renoised import drawn_alike

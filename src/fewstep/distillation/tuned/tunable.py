@@ -14,7 +14,7 @@ from fewstep.denoise.convert import Network
 from fewstep.distillation import student as files
 from fewstep.distillation.fine_tuning.keeping import teacher_of
 from fewstep.distillation.methods.by_name import kind_of, stated
-from fewstep.distillation.pictures.pairs import Teacher
+from fewstep.distillation.pictures.teacher import Teacher
 from fewstep.models import learned_plans
 from fewstep.models.identity import in_dtype
 from fewstep.models.model import TeacherFacts
