@@ -97,7 +97,7 @@ def test_other_settings_are_another_student_and_another_seed_is_not() -> None:
 
 def test_methods_are_in_the_table_each_training_once() -> None:
     named = {entry.method.name for entry in script.ENTRIES}
-    trained = "regression phased progressive consistency policy scm meanflow dmd add"
+    trained = "regression phased progressive consistency lcm policy scm meanflow dmd add"
     assert named == set(trained.split())
     assert len({entry.key for entry in script.ENTRIES}) == len(script.ENTRIES)
     assert script.Sizes().scaled(1) == script.Sizes()
