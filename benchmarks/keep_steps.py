@@ -53,8 +53,8 @@ HALF = 0.28
 """Half the width of a bar, of a half length of 1."""
 ROWS, BATCH, PAINTED = 4, 128, 10_000
 SETTINGS = Settings(steps=500, batch=32, rate=5e-4, optimiser="adamw", muon=1.5e-3, state_every=50, log_every=50)
-STUDENT = replace(SETTINGS, steps=450)
-PICTURES, KEPT, PAIRS = 768, 1024, 640
+STUDENT = replace(SETTINGS, steps=1000, muon=1e-3)
+PICTURES, KEPT, PAIRS = 768, 1024, 2048
 """New pictures to learn from, old prompts that are named as kept, and trajectories of new ones."""
 WEIGHT = 1.5
 """Of what is kept."""

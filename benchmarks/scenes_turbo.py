@@ -2,7 +2,7 @@
 
     python benchmarks/scenes_turbo.py train runs/turbo
     python benchmarks/scenes_turbo.py match runs/turbo-matched [--begin runs/turbo/student]
-    python benchmarks/scenes_turbo.py make runs/turbo-matched/stage-4/student src/fewstep/zoo/weights/scenes-turbo
+    python benchmarks/scenes_turbo.py make runs/turbo-matched/stage-5/student src/fewstep/zoo/weights/scenes-turbo
     python benchmarks/scenes_turbo.py measure [--model scenes-turbo] [--prompts 4000] [--json]
     python benchmarks/scenes_turbo.py picture docs/images/scenes-turbo.png
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ from rich.table import Table
 
 import fewstep as fs
 from fewstep import zoo
+from fewstep.data import Scenes
 from fewstep.distillation import (
     Checks,
     DistributionMatching,
@@ -53,8 +55,14 @@ FEW, RATIO = 512, 3
 """Pairs of the matching, which takes their prompts alone, and steps of the fake score to one of the student."""
 
 
+REAL, WEIGHT = Scenes(16384, seed=5), 0.03
+"""Painted scenes with captions for a discriminator, and its weight in the losses of student and fake score."""
+
+
 class Stage(NamedTuple):
-    """A part of the matching: of one row alone or of all plans, with rates of the student and of the fake score."""
+    """A part of the matching: of one row alone or of all plans, with rates of the student and of the fake score, and
+    with a discriminator on real pictures or without.
+    """
 
     alone: bool
     steps: int
@@ -62,6 +70,7 @@ class Stage(NamedTuple):
     rate: float
     fake_rate: float
     decay: str = "constant"
+    real: bool = False
 
     @property
     def settings(self) -> Settings:
@@ -83,6 +92,7 @@ STAGES = (
     Stage(alone=False, steps=3450, batch=36, rate=1e-4, fake_rate=3e-4),
     Stage(alone=True, steps=1000, batch=36, rate=2e-4, fake_rate=4e-4),
     Stage(alone=False, steps=1500, batch=36, rate=1e-4, fake_rate=3e-4, decay="cosine"),
+    Stage(alone=False, steps=4500, batch=36, rate=1e-4, fake_rate=3e-4, decay="cosine", real=True),
 )
 TEACHER: dict[str, Any] = {"sampler": "unipc-2", "steps": 8, "guidance": 2.0}
 
@@ -152,6 +162,9 @@ def match(folder: Path, begin: str) -> None:
             rows=len(some[0]), times=times, sampler="ddim", ratio=RATIO, fake_rate=stage.fake_rate
         )
         source = Source(prompts, GUIDANCE, STEPS, FEW, held_out=128, begin=begin)
+        if stage.real:
+            method = replace(method, adversary=WEIGHT, critic=WEIGHT, adversary_from=0.1)
+            source = replace(source, subjects=None, count=None, data=REAL)
         measuring = Measuring(Checks(every=0))
         place = folder / f"stage-{number}"
         found = distill(
