@@ -4,10 +4,10 @@
                                   [--scenes 2048] [--pairs 2048]
 
 It fine-tunes the shipped scenes a little on pictures with a black background alone, trains an LCM-LoRA on the scenes
-themselves, chooses its four times there, and puts it on the fine-tune. Then it compares what the fine-tune draws with
-the LoRA in 4 steps, at even times and at the chosen ones, and alone in 20, each by the Frechet distance to what it
-draws alone in 50 from other noise, on pictures as 8 x 8 mean colours. The goal is at most 1.2 times the distance at 20.
-Everything is kept in the folder, and the same command goes on.
+themselves, puts it on the fine-tune, and chooses its four times there, on captions of the fine-tune's training. Then it
+compares what the fine-tune draws with the LoRA in 4 steps, at even times and at the chosen ones, and alone in 20, each
+by the Frechet distance to what it draws alone in 50 from other noise, on pictures as 8 x 8 mean colours. The goal is at
+most 1.2 times the distance at 20. Everything is kept in the folder, and the same command goes on.
 """
 
 from __future__ import annotations
@@ -117,15 +117,10 @@ def fine_tuned(folder: Path, steps: int, batch: int, scenes: int) -> Path:
     return target
 
 
-def prompts(count: int, key: tuple[int, int]) -> list[str]:
-    """Captions of scenes of every kind but those that are held out."""
-    rng = np.random.default_rng(key)
-    return [caption(draw_description(rng, held_out=False), rng) for _ in range(count)]
-
-
 def lora(folder: Path, steps: int, batch: int, pairs: int) -> fs.distillation.Distilled:
     """The student of the scenes and its LCM-LoRA; the same call goes on."""
-    texts = prompts(pairs, (2, 16))
+    rng = np.random.default_rng((2, 16))
+    texts = [caption(draw_description(rng, held_out=False), rng) for _ in range(pairs)]
     settings = Settings(
         steps=steps, batch=batch, rate=2e-4, warmup=50, adapter=Adapter(rank=64), state_every=25, log_every=25
     )
@@ -160,28 +155,29 @@ def summary(pipe: fs.Pipeline, texts: Sequence[str], seed: int, call: dict[str, 
     return found
 
 
-def chosen(folder: Path, student: Path) -> fs.Plan:
-    """The plan of four rows at whose times the student of the scenes draws most as they do themselves.
+def chosen(folder: Path, fast: fs.Pipeline, plain: fs.Pipeline) -> fs.Plan:
+    """The plan of four rows at whose times the fine-tune with the LoRA draws most as it does alone in 20.
 
-    The first time stays, and the others are any three of its grid that fall: each is tried on 256 prompts of training,
-    and the best four on 512 others. The fine-tune has no part in it.
+    The first time stays, and the others are any three of the grid that fall: each is tried on 256 captions of the
+    fine-tune's training, and the best four on 512 others.
     """
     path = folder / "chosen.json"
     if path.exists():
         return fs.Plan.load(path)
-    texts, pipe = prompts(768, (4, 18)), fs.load(student)
-    grid = METHOD.times(pipe.schedule_at())[:-1].tolist()
+    rng, schedule = np.random.default_rng((4, 18)), plain.schedule_at()
+    texts = [caption(one, rng) for one in descriptions(768, 0)]
+    first, *later = METHOD.times(schedule)[:-1].tolist()
     plans = [
-        fs.compile("lcm", schedule=pipe.schedule_at(), times=[grid[0], *three, pipe.schedule_at().t_clean])
-        for three in combinations(grid[1:], 3)
+        fs.compile("lcm", schedule=schedule, times=[first, *three, schedule.t_clean])
+        for three in combinations(later, 3)
     ]
-    for first, last, kept in ((0, 256, 4), (256, 768, 1)):
-        some = texts[first:last]
-        wanted = summary(fs.load("scenes"), some, 5 * 10**6, {**OWN, "steps": 20}, folder / f"wanted-{first}")
+    for begin, end, kept in ((0, 256, 4), (256, 768, 1)):
+        some = texts[begin:end]
+        wanted = summary(plain, some, 5 * 10**6, {**OWN, "steps": 20}, folder / f"wanted-{begin}")
         found = {}
         for plan in plans:
             call = {"guidance": 1.0, "sampling": {"plan": plan}}
-            drawn = summary(pipe, some, 6 * 10**6, call, folder / f"try-{first}-{plan.digest}")
+            drawn = summary(fast, some, 6 * 10**6, call, folder / f"try-{begin}-{plan.digest}")
             found[plan] = frechet_distance(drawn, wanted).value
         plans = sorted(plans, key=found.__getitem__)[:kept]
         print(*(f"{[row.t for row in plan.rows]}: {found[plan]:.3f}" for plan in plans), sep="\n")
@@ -212,7 +208,7 @@ def main() -> None:
     plain, fast = fs.load(other), fs.load(other, lora=learned.lora)
     plans = {
         "with the LCM-LoRA in 4": fs.Plan.load(learned.lora.parent / "plan.json"),
-        LAST: chosen(folder, learned.path),
+        LAST: chosen(folder, fast, plain),
     }
     reference = summary(plain, texts, 0, {**OWN, "steps": 50}, folder / "own-50")
     lines = {

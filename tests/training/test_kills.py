@@ -13,6 +13,7 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks/kills.py"
 MOMENTS = {
     "progressive": ("a file", "a rename", "a step", "a round's first step"),
     "dmd": ("a file", "a rename", "a step inside a cycle", "the second loss of a step"),
+    "lcm": ("a file", "a rename", "a step"),
 }
 
 

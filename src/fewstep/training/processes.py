@@ -9,6 +9,7 @@ What one process finds out, or fails at, all are told: the first raises it, the 
 
 from __future__ import annotations
 
+import atexit
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,6 +64,8 @@ class Processes:
         except ModuleNotFoundError as error:
             raise InvalidInput("several processes need accelerate: pip install 'fewstep[train]'") from error
         state = PartialState(cpu=place.here.type == "cpu", timeout=PATIENCE)
+        atexit.unregister(leave)
+        atexit.register(leave)
         return Processes(state.process_index, state.num_processes, place.here)
 
     @property
@@ -224,3 +227,11 @@ def _seen() -> Iterator[None]:
         yield
     except RuntimeError as error:
         raise Stopped("another process of the run was lost: the same command goes on from the last state") from error
+
+
+def leave() -> None:
+    """At the end of a process: gloo's threads end, as the end of one that still runs would be an abort. NCCL has none,
+    and would wait here for processes that failed.
+    """
+    if distributed.is_initialized() and distributed.get_backend() == distributed.Backend.GLOO:
+        distributed.destroy_process_group()
