@@ -159,7 +159,7 @@ def chosen(folder: Path, fast: fs.Pipeline, plain: fs.Pipeline) -> fs.Plan:
     """The plan of four rows at whose times the fine-tune with the LoRA draws most as it does alone in 20.
 
     The first time stays, and the others are any three of the grid that fall: each is tried on 256 captions of the
-    fine-tune's training, and the best four on 512 others.
+    fine-tune's training, and the best four on 512 more.
     """
     path = folder / "chosen.json"
     if path.exists():
@@ -171,13 +171,13 @@ def chosen(folder: Path, fast: fs.Pipeline, plain: fs.Pipeline) -> fs.Plan:
         fs.compile("lcm", schedule=schedule, times=[first, *three, schedule.t_clean])
         for three in combinations(later, 3)
     ]
-    for begin, end, kept in ((0, 256, 4), (256, 768, 1)):
-        some = texts[begin:end]
-        wanted = summary(plain, some, 5 * 10**6, {**OWN, "steps": 20}, folder / f"wanted-{begin}")
+    for count, kept in ((256, 4), (768, 1)):
+        some = texts[:count]
+        wanted = summary(plain, some, 5 * 10**6, {**OWN, "steps": 20}, folder / "wanted")
         found = {}
         for plan in plans:
             call = {"guidance": 1.0, "sampling": {"plan": plan}}
-            drawn = summary(fast, some, 6 * 10**6, call, folder / f"try-{begin}-{plan.digest}")
+            drawn = summary(fast, some, 6 * 10**6, call, folder / f"try-{plan.digest}")
             found[plan] = frechet_distance(drawn, wanted).value
         plans = sorted(plans, key=found.__getitem__)[:kept]
         print(*(f"{[row.t for row in plan.rows]}: {found[plan]:.3f}" for plan in plans), sep="\n")
