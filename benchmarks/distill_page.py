@@ -44,7 +44,7 @@ def line(floor: Figures, samplers: Mapping[int, Figures], seeds: Sequence[Figure
     spread = (
         shown(first["teacher"]) if len(seeds) == 1 else f"{median(values):.3f} ({min(values):.3f} to {max(values):.3f})"
     )
-    share = "" if equal is None else f"{100 * (median(values) - base) / (equal['teacher']['value'] - base):.2g}%"
+    share = "" if equal is None else per_cent((median(values) - base) / (equal["teacher"]["value"] - base))
     beats = "" if more is None else "yes" if max(values) < more["teacher"]["low"] else "no"
     cells = (
         first["name"],
@@ -59,6 +59,11 @@ def line(floor: Figures, samplers: Mapping[int, Figures], seeds: Sequence[Figure
         f"{first['steps']:,} steps",
     )
     return f"| {' | '.join(cells)} |"
+
+
+def per_cent(share: float) -> str:
+    """Of two digits, or all before the point."""
+    return f"{100 * share:.0f}%" if abs(share) >= 1 else f"{100 * share:.2g}%"
 
 
 def shown(figure: Figures) -> str:
