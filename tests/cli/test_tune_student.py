@@ -21,9 +21,9 @@ def taught(here: Path) -> str:
     pipe, method = fs.load("tiny.safetensors"), Consistency(rows=2)
     plan = fs.compile("consistency", schedule=pipe.model.schedule, times=[999, 900, -1])
     facts = {
-        "student": {"teacher": "tiny.safetensors", "guidance": 2.0, "step": 1},
+        "student": student.taught_by(Teacher.of(pipe, None, 2.0, 6), "tiny.safetensors", 1),
         "method": {"name": method.name, **asdict(method)},
-        "data": {"teacher": pipe.model.digest, "plan": Teacher.of(pipe, None, 2.0, 6).order.plan.digest},
+        "data": {"teacher": pipe.model.digest},
     }
     target = here / "runs" / "tiny-consistency" / "student.safetensors"
     target.parent.mkdir(parents=True)
