@@ -1,6 +1,6 @@
 """Kills a training again and again, and compares what comes of it with a run that nobody disturbed, bit by bit.
 
-    python benchmarks/kills.py [--method progressive|dmd|lcm] [--kills 20] [--folder runs/kills]
+    python benchmarks/kills.py [--method progressive|dmd|lcm ..] [--kills 20] [--folder runs/kills]
 
 The run distils a small network: progressively in three rounds, by distribution matching with a discriminator, two steps
 of the fake score to one of the student, and states inside of these cycles too, or by latent consistency, with an
@@ -212,13 +212,13 @@ def compare(method: str, kills: int, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--method", choices=METHODS, help="one alone")
+    parser.add_argument("--method", choices=METHODS, action="append", help="one alone, or several times for some")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--folder", type=Path, default=Path("runs/kills"))
     given = parser.parse_args()
     torch.set_num_threads(1)
     gc.freeze()  # no life goes through, and so copies, what was imported
-    for method in [given.method] if given.method else METHODS:
+    for method in given.method or METHODS:
         compare(method, given.kills, given.folder.absolute() / method)
 
 

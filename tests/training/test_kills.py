@@ -13,13 +13,13 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks/kills.py"
 MOMENTS = {
     "progressive": ("a file", "a rename", "a step", "a round's first step"),
     "dmd": ("a file", "a rename", "a step inside a cycle", "the second loss of a step"),
-    "lcm": ("a file", "a rename", "a step"),
 }
 
 
 @pytest.mark.slow
 def test_twenty_kills_change_no_bit(tmp_path: Path) -> None:
     words = [sys.executable, str(SCRIPT), "--kills", "20", "--folder", str(tmp_path)]
+    words += [word for method in MOMENTS for word in ("--method", method)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout.splitlines()
