@@ -60,7 +60,7 @@ def test_ctrl_c_during_the_certificate_keeps_the_plan_alone(
     def interrupted(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fewstep.distillation.tuned.tune.compared", interrupted)
+    monkeypatch.setattr("fewstep.distillation.plan_search.tune.compared", interrupted)
     result = call("tune", taught, *QUICK, "--output", "plan.json")
     assert result.exit_code == 130
     assert result.stdout == "plan.json\n"

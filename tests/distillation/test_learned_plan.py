@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import fewstep as fs
 from fewstep import InvalidInput, schedules
 from fewstep.distillation import Regression, Source, distill
-from fewstep.distillation.terms.learned import PLAN, LearnedPlan, PlanRole, plan_of
+from fewstep.distillation.terms.plan import PLAN, LearnedPlan, PlanRole, plan_of
 from fewstep.training import Batch, Draws, Progress, Roles, Run, Settings, further_roles, student_of, train
 from models import tiny
 

@@ -28,9 +28,9 @@ from fewstep.distillation.methods.progressive import Progressive
 from fewstep.distillation.methods.reflow import Reflow
 from fewstep.distillation.methods.regression import Regression
 from fewstep.distillation.methods.scm import ContinuousConsistency
+from fewstep.distillation.plan_search.certificate import StudentCertificate
+from fewstep.distillation.plan_search.tune import TunedStudent, tune_student
 from fewstep.distillation.source import Measuring, Source
-from fewstep.distillation.tuned.certificate import StudentCertificate
-from fewstep.distillation.tuned.tune import TunedStudent, tune_student
 from fewstep.training import Adapter, Settings
 
 __all__ = [

@@ -12,7 +12,7 @@ from fewstep.distillation.judging.health import Health
 from fewstep.distillation.judging.report import Report
 from fewstep.distillation.judging.samples import by_pairs
 from fewstep.distillation.source import Measuring, Source
-from fewstep.distillation.terms.learned import plan_of
+from fewstep.distillation.terms.plan import plan_of
 from fewstep.distillation.work import Work
 from fewstep.models import copies
 from fewstep.pipeline import Pipeline, load

@@ -19,7 +19,7 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
 from fewstep.distillation.pictures.teacher import Teacher
-from fewstep.distillation.terms.learned import Plans
+from fewstep.distillation.terms.plan import Plans
 from fewstep.models import copies
 
 LADDER = (1, 2, 4, 8)

@@ -23,6 +23,7 @@ from fewstep.distillation.pictures import pairs as drawing
 from fewstep.distillation.pictures.pairs import Pairs
 from fewstep.distillation.pictures.real import Real, subjects_of
 from fewstep.distillation.pictures.teacher import Teacher
+from fewstep.distillation.plan_search.offer import offer_of
 from fewstep.distillation.source import Measuring, Source
 from fewstep.distillation.suitability import (
     check,
@@ -33,8 +34,7 @@ from fewstep.distillation.suitability import (
     original_of,
     scales_of,
 )
-from fewstep.distillation.terms.learned import settled
-from fewstep.distillation.tuned.offer import offer_of
+from fewstep.distillation.terms.plan import settled
 from fewstep.files import write_whole
 from fewstep.measure.features import Features
 from fewstep.pipeline import Pipeline, load

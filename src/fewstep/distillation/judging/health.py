@@ -29,7 +29,7 @@ from fewstep.distillation.judging import signs
 from fewstep.distillation.judging.judge import FEW, Judge, Pictures, by_student
 from fewstep.distillation.judging.signs import Signing
 from fewstep.distillation.judging.trajectory import Trajectories
-from fewstep.distillation.terms.learned import plan_of
+from fewstep.distillation.terms.plan import plan_of
 from fewstep.measure.distance import overall
 from fewstep.training import STUDENT, Method, Roles, Seen, is_paired
 from fewstep.zoo import container

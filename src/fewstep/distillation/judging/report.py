@@ -19,7 +19,7 @@ from fewstep.distillation.judging.realism import Realism, realism_of
 from fewstep.distillation.judging.reference import Interval, difference, ends
 from fewstep.distillation.judging.rivals import MORE, Rivals, nfe_of, rivals_of
 from fewstep.distillation.student import LADDER
-from fewstep.distillation.terms.learned import Plans
+from fewstep.distillation.terms.plan import Plans
 from fewstep.measure.figure import Figure
 from fewstep.training import is_paired
 

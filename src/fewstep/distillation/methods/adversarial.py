@@ -26,7 +26,7 @@ from torch.nn import functional
 
 from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
-from fewstep.distillation.terms import given
+from fewstep.distillation.terms import checks
 from fewstep.distillation.terms.eyes import Eyes, eyes_of
 from fewstep.distillation.terms.heads import CRITIC, features_of, heads_of, heads_on, layers_of
 from fewstep.distillation.terms.matching import TOLD_APART, accuracy, between
@@ -86,12 +86,12 @@ class Adversarial:
     highest: float = 0.9
 
     def __post_init__(self) -> None:
-        given.take_lists(self, "times", "layers")
-        given.check_counts(self, rows=8, ratio=1000)
-        given.check_times(self)
-        given.check_weights(self, "distil", "r1")
-        given.check_rates(self, "critic_rate")
-        given.check_range(self)
+        checks.take_lists(self, "times", "layers")
+        checks.check_counts(self, rows=8, ratio=1000)
+        checks.check_times(self)
+        checks.check_weights(self, "distil", "r1")
+        checks.check_rates(self, "critic_rate")
+        checks.check_range(self)
 
     @property
     def eyes(self) -> Eyes | None:

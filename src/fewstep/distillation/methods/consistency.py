@@ -30,7 +30,7 @@ from fewstep.core.errors import InvalidInput, number, positive, unknown_name
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import Network
-from fewstep.distillation.terms import given
+from fewstep.distillation.terms import checks
 from fewstep.distillation.terms.span import NOISIEST, noisiest, plan_to, quietest, ratios
 from fewstep.distillation.terms.targets import aim, masked
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
@@ -94,12 +94,12 @@ class Consistency:
     def __post_init__(self) -> None:
         if self.step is not None and self.step not in STEPS:
             raise unknown_name("step of the teacher", str(self.step), STEPS)
-        given.check_known(self, gap=GAPS)
-        given.check_counts(self, first=None, stages=None, rows=None)
+        checks.check_known(self, gap=GAPS)
+        checks.check_counts(self, first=None, stages=None, rows=None)
         if self.first < 2:
             raise InvalidInput(f"first must be a whole number of at least 2, got {self.first}")
         number("mean", self.mean)
-        given.check_weights(self, "huber", "deviation")
+        checks.check_weights(self, "huber", "deviation")
         if positive("q", self.q) <= 1:
             raise InvalidInput(f"q must be above 1, got {self.q:g}")
         if positive("least", self.least) >= NOISIEST:

@@ -33,7 +33,7 @@ from fewstep.core.errors import InvalidInput, is_finite
 from fewstep.core.plan import Plan
 from fewstep.denoise.base import Level
 from fewstep.denoise.convert import Network
-from fewstep.distillation.terms import given
+from fewstep.distillation.terms import checks
 from fewstep.distillation.terms.heads import CRITIC, features_of, heads_of, heads_on, layers_of
 from fewstep.distillation.terms.matching import (
     FAKE,
@@ -116,13 +116,13 @@ class DistributionMatching:
     layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        given.take_lists(self, "times", "layers")
-        given.check_counts(self, rows=8, ratio=1000)
-        given.check_times(self)
-        given.check_weights(self, "alpha", "adversary", "critic")
-        given.check_rates(self, "fake_rate", "critic_rate")
-        given.check_range(self)
-        given.check_known(self, gradient=GRADIENTS, divergence=DIVERGENCES, sampler=("consistency", "ddim"))
+        checks.take_lists(self, "times", "layers")
+        checks.check_counts(self, rows=8, ratio=1000)
+        checks.check_times(self)
+        checks.check_weights(self, "alpha", "adversary", "critic")
+        checks.check_rates(self, "fake_rate", "critic_rate")
+        checks.check_range(self)
+        checks.check_known(self, gradient=GRADIENTS, divergence=DIVERGENCES, sampler=("consistency", "ddim"))
         self._check_adversary()
 
     def _check_adversary(self) -> None:

@@ -27,7 +27,7 @@ from fewstep.core.errors import InvalidInput, positive
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import Network
-from fewstep.distillation.terms import given
+from fewstep.distillation.terms import checks
 from fewstep.solvers.compiler import compile
 from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
 from fewstep.training.levels import at_times
@@ -56,8 +56,8 @@ class Endpoint:
     times: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        given.check_counts(self, levels=MOST_LEVELS)
-        given.check_counts(self, rows=self.levels)
+        checks.check_counts(self, levels=MOST_LEVELS)
+        checks.check_counts(self, rows=self.levels)
         if positive("first", self.first) > 1:
             raise InvalidInput(f"first is a share of the samples, at most 1, got {self.first:g}")
 

@@ -19,7 +19,7 @@ import torch
 from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
 from fewstep.distillation.methods.progressive import WEIGHTS, weight_of
-from fewstep.distillation.terms import given
+from fewstep.distillation.terms import checks
 from fewstep.solvers.compiler import compile
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
 from fewstep.training.levels import at_times, noised
@@ -51,8 +51,8 @@ class GuidanceInput:
 
     def __post_init__(self) -> None:
         checked((self.lowest, self.highest))
-        given.check_known(self, weight=(OUTPUT, *WEIGHTS))
-        given.check_counts(self, rows=None)
+        checks.check_known(self, weight=(OUTPUT, *WEIGHTS))
+        checks.check_counts(self, rows=None)
 
     @property
     def scales(self) -> Scales:

@@ -30,7 +30,7 @@ from fewstep.core.grid import grid_times
 from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import Network
-from fewstep.distillation.terms import given
+from fewstep.distillation.terms import checks
 from fewstep.distillation.terms.targets import aim, masked
 from fewstep.solvers.compiler import compile
 from fewstep.training import (
@@ -82,9 +82,9 @@ class LatentConsistency:
     rows: int = 4
 
     def __post_init__(self) -> None:
-        given.check_counts(self, grid_steps=MOST_STEPS)
-        given.check_counts(self, skip=self.grid_steps, rows=min(MOST_ROWS, self.grid_steps))
-        given.check_weights(self, "huber")
+        checks.check_counts(self, grid_steps=MOST_STEPS)
+        checks.check_counts(self, skip=self.grid_steps, rows=min(MOST_ROWS, self.grid_steps))
+        checks.check_weights(self, "huber")
         if not 0 <= number("average", self.average) < 1:
             raise InvalidInput(f"average is a decay, from 0 and below 1, got {self.average:g}")
         if (self.lowest, self.highest) != (None, None):

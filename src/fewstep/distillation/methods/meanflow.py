@@ -40,7 +40,7 @@ from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.convert import Network
 from fewstep.denoise.row import RowFacts
 from fewstep.distillation.methods.scm import VELOCITIES
-from fewstep.distillation.terms import derivative, given
+from fewstep.distillation.terms import checks, derivative
 from fewstep.distillation.terms.derivative import differentiated, direction_of
 from fewstep.distillation.terms.span import NOISIEST, noisiest, quietest, ratios
 from fewstep.distillation.terms.targets import masked
@@ -92,14 +92,14 @@ class MeanFlow:
     rows: int = 1
 
     def __post_init__(self) -> None:
-        given.check_known(self, velocity=VELOCITIES, loss=LOSSES)
+        checks.check_known(self, velocity=VELOCITIES, loss=LOSSES)
         if (self.velocity, self.loss) == ("teacher", "original"):
             raise InvalidInput(
                 "the original loss differs for velocities of data alone, as a teacher's has no noise in it: give "
                 "velocity=data, or leave the loss improved"
             )
         derivative.check_way(self.derivative)
-        given.check_counts(self, rows=None)
+        checks.check_counts(self, rows=None)
         if not 0 <= number("still", self.still) < 1:
             raise InvalidInput(f"still is a share of the samples, from 0 and below 1, got {self.still:g}")
         number("mean", self.mean)

@@ -31,7 +31,7 @@ from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import Network
 from fewstep.distillation.methods.endpoint import MOST_LEVELS, levels_of, met
 from fewstep.distillation.methods.progressive import weight_of
-from fewstep.distillation.terms import given
+from fewstep.distillation.terms import checks
 from fewstep.solvers.compiler import compile
 from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
 from fewstep.training.levels import at_times, target_of
@@ -59,8 +59,8 @@ class Phased:
     times: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        given.take_lists(self, "plans", "times")
-        given.check_counts(self, levels=MOST_LEVELS)
+        checks.take_lists(self, "plans", "times")
+        checks.check_counts(self, levels=MOST_LEVELS)
         plans = self.plans
         if not plans or len(set(plans)) < len(plans) or any(type(rows) is not int or rows < 1 for rows in plans):
             raise InvalidInput(f"plans are different numbers of rows from 1, such as {USUAL}, got {plans!r}")

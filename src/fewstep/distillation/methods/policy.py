@@ -32,7 +32,7 @@ from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.convert import Network
 from fewstep.denoise.row import MOST_GUESSES, RowFacts, Way, flow_time
 from fewstep.distillation.methods.regression import student_plan
-from fewstep.distillation.terms import given
+from fewstep.distillation.terms import checks
 from fewstep.training import (
     STUDENT,
     TEACHER,
@@ -75,7 +75,7 @@ class Policy:
     least: float = 0.02
 
     def __post_init__(self) -> None:
-        given.check_counts(self, rows=MOST_ROWS, guesses=MOST_GUESSES, visits=MOST_VISITS)
+        checks.check_counts(self, rows=MOST_ROWS, guesses=MOST_GUESSES, visits=MOST_VISITS)
         if not 0 <= number("mixing", self.mixing) <= 1:
             raise InvalidInput(f"mixing is a share, from 0 to 1, got {self.mixing:g}")
         if positive("least", self.least) >= 1:

@@ -27,7 +27,7 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser, Level
 from fewstep.denoise.convert import Network
-from fewstep.distillation.terms import given
+from fewstep.distillation.terms import checks
 from fewstep.solvers.compiler import compile
 from fewstep.training import STUDENT, TEACHER, Batch, Draws, Loss, Needs, Phase, Roles, check_rows, schedule_of
 from fewstep.training.levels import at_times, euler, noised, target_of
@@ -65,8 +65,8 @@ class Progressive:
             raise InvalidInput(
                 f"begin must be end times 2, 4, 8 .. and at most {MOST_STEPS}, got {self.begin!r} and {self.end!r}"
             )
-        given.check_known(self, weight=WEIGHTS)
-        given.check_counts(self, longer=None)
+        checks.check_known(self, weight=WEIGHTS)
+        checks.check_counts(self, longer=None)
 
     @property
     def rounds(self) -> int:

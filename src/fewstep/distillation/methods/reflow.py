@@ -18,7 +18,7 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.convert import Network
 from fewstep.distillation.methods.regression import student_plan
-from fewstep.distillation.terms import given
+from fewstep.distillation.terms import checks
 from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, one_stage, schedule_of
 from fewstep.training.draws import Float
 from fewstep.training.levels import at_times, noised
@@ -44,8 +44,8 @@ class Reflow:
     rows: int = 2
 
     def __post_init__(self) -> None:
-        given.check_known(self, times=TIMES)
-        given.check_counts(self, rows=None)
+        checks.check_known(self, times=TIMES)
+        checks.check_counts(self, rows=None)
 
     def phase(self, step: int, steps: int) -> Phase:
         return one_stage(step, steps)

@@ -23,8 +23,8 @@ from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Level
 from fewstep.denoise.convert import Network
 from fewstep.distillation.pictures.recording import Recorded
-from fewstep.distillation.terms import given
-from fewstep.distillation.terms.learned import PLAN, LearnedPlan, PlanRole
+from fewstep.distillation.terms import checks
+from fewstep.distillation.terms.plan import PLAN, LearnedPlan, PlanRole
 from fewstep.solvers.compiler import compile
 from fewstep.solvers.registry import SAMPLERS
 from fewstep.training import (
@@ -66,8 +66,8 @@ class Regression:
     plan_rate: float = 0.01
 
     def __post_init__(self) -> None:
-        given.check_counts(self, rows=MOST_ROWS)
-        given.check_known(self, sampler=SAMPLERS)
+        checks.check_counts(self, rows=MOST_ROWS)
+        checks.check_known(self, sampler=SAMPLERS)
         if type(self.learn_plan) is not bool:
             raise InvalidInput(f"learn_plan is true or false, got {self.learn_plan!r}")
         if self.learn_plan and self.rows == 1:

@@ -43,7 +43,7 @@ from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Level
 from fewstep.denoise.convert import Network
 from fewstep.distillation.methods.dmd import DistributionMatching
-from fewstep.distillation.terms import derivative, given
+from fewstep.distillation.terms import checks, derivative
 from fewstep.distillation.terms.derivative import differentiated, direction_of
 from fewstep.distillation.terms.span import NOISIEST, noisiest, plan_to, quietest, ratios
 from fewstep.distillation.terms.targets import masked
@@ -89,9 +89,9 @@ class ContinuousConsistency:
     fake_rate: float | None = None
 
     def __post_init__(self) -> None:
-        given.check_known(self, velocity=VELOCITIES)
+        checks.check_known(self, velocity=VELOCITIES)
         derivative.check_way(self.derivative)
-        given.check_counts(self, rows=None)
+        checks.check_counts(self, rows=None)
         number("mean", self.mean)
         for name in ("least", "deviation", "sigma_data", "constant"):
             positive(name, getattr(self, name))
@@ -99,10 +99,10 @@ class ContinuousConsistency:
             raise InvalidInput(f"warmup is a share of the steps, from 0 to 1, got {self.warmup:g}")
         if self.least >= NOISIEST:
             raise InvalidInput(f"least must be below {NOISIEST:g}, the largest k that is trained, got {self.least:g}")
-        given.check_weights(self, "matching")
-        given.check_rates(self, "fake_rate")
+        checks.check_weights(self, "matching")
+        checks.check_rates(self, "fake_rate")
         if self.ratio is not None:
-            given.check_counts(self, ratio=1000)
+            checks.check_counts(self, ratio=1000)
         if not self.matching and (self.ratio, self.fake_rate) != (None, None):
             raise InvalidInput(
                 "ratio and fake_rate are of the fake score, and there is none: give matching, its share, such as 0.01"

@@ -15,8 +15,8 @@ import torch
 from fewstep.core.plan import Plan
 from fewstep.distillation.judging.judge import Interval
 from fewstep.distillation.judging.report import plain
-from fewstep.distillation.tuned.page import page_of
-from fewstep.distillation.tuned.trials import DISTANCE
+from fewstep.distillation.plan_search.page import page_of
+from fewstep.distillation.plan_search.trials import DISTANCE
 from fewstep.files import write_whole
 from fewstep.tuning.renoised import renoised_of
 

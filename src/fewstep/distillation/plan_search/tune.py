@@ -11,11 +11,11 @@ from typing import NamedTuple
 from fewstep.benchmark.yardstick import features_of
 from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.core.plan import Plan
-from fewstep.distillation.tuned.certificate import StudentCertificate
-from fewstep.distillation.tuned.comparison import compared
-from fewstep.distillation.tuned.grounds import SEARCH_SHARE, Grounds, StudentTask, grounds_of, objective_of
-from fewstep.distillation.tuned.trials import DISTANCE, OBJECTIVES_OF_STUDENTS
-from fewstep.distillation.tuned.tunable import Tunable, tunable_of
+from fewstep.distillation.plan_search.certificate import StudentCertificate
+from fewstep.distillation.plan_search.comparison import compared
+from fewstep.distillation.plan_search.grounds import SEARCH_SHARE, Grounds, StudentTask, grounds_of, objective_of
+from fewstep.distillation.plan_search.trials import DISTANCE, OBJECTIVES_OF_STUDENTS
+from fewstep.distillation.plan_search.tunable import Tunable, tunable_of
 from fewstep.measure.features import Features
 from fewstep.pipeline import Pipeline, load
 from fewstep.tuning import TuningSettings, Uncertified

@@ -34,11 +34,11 @@ from fewstep.distillation import (
 )
 from fewstep.distillation.judging.judge import Interval, typical
 from fewstep.distillation.pictures.teacher import Teacher
-from fewstep.distillation.tuned import grounds, trials
-from fewstep.distillation.tuned.comparison import is_better
-from fewstep.distillation.tuned.offer import offer_of
-from fewstep.distillation.tuned.trials import Trials
-from fewstep.distillation.tuned.tunable import tunable_of
+from fewstep.distillation.plan_search import grounds, trials
+from fewstep.distillation.plan_search.comparison import is_better
+from fewstep.distillation.plan_search.offer import offer_of
+from fewstep.distillation.plan_search.trials import Trials
+from fewstep.distillation.plan_search.tunable import tunable_of
 from fewstep.measure.distance import squares
 from fewstep.training.rows import with_rows
 from fewstep.training.scale import with_scale

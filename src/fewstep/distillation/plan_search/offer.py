@@ -9,8 +9,8 @@ from pathlib import Path
 from fewstep import zoo
 from fewstep.core.plan import Plan
 from fewstep.denoise.convert import Network
+from fewstep.distillation.plan_search.tunable import LEAST, MOST
 from fewstep.distillation.suitability import original_of
-from fewstep.distillation.tuned.tunable import LEAST, MOST
 from fewstep.pipeline import Pipeline
 
 

@@ -12,8 +12,8 @@ from fewstep.core.plan import Plan
 from fewstep.distillation.judging.judge import Interval, Pictures, ratio, typical
 from fewstep.distillation.judging.report import difference, ends
 from fewstep.distillation.pictures.pairs import Pairs
-from fewstep.distillation.tuned.certificate import OWN, PLAIN, TUNED, StudentPlan
-from fewstep.distillation.tuned.trials import DISTANCE, Trials
+from fewstep.distillation.plan_search.certificate import OWN, PLAIN, TUNED, StudentPlan
+from fewstep.distillation.plan_search.trials import DISTANCE, Trials
 from fewstep.drawing import Layout, png_bytes
 from fewstep.measure.distance import over_images
 from fewstep.measure.figure import BOOTSTRAP, Figure

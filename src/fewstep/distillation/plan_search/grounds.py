@@ -9,7 +9,7 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import TunedFor
 from fewstep.distillation.pictures.pairs import Pairs, blank, seconds_of
 from fewstep.distillation.pictures.teacher import Teacher
-from fewstep.distillation.tuned.trials import (
+from fewstep.distillation.plan_search.trials import (
     BESIDE,
     DISTANCE,
     HELD_OUT,
@@ -21,7 +21,7 @@ from fewstep.distillation.tuned.trials import (
     numbers_of,
     pictures_of,
 )
-from fewstep.distillation.tuned.tunable import Tunable
+from fewstep.distillation.plan_search.tunable import Tunable
 from fewstep.measure.features import Features
 from fewstep.tuning import Sizes, TuningSettings
 from fewstep.tuning.family import Family
