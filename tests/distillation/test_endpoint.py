@@ -85,6 +85,22 @@ def test_the_rows_of_a_plan_are_spread_over_the_levels() -> None:
         Endpoint(levels=10).plan(network, 11)
 
 
+def variances(student: fs.Network, plan: fs.Plan, seed: int) -> torch.Tensor:
+    """(D,) of many drawings."""
+    return fs.sample(plan, student, shape=(4096, DIMENSIONS), seed=range(seed, seed + 4096)).double().var(0)
+
+
+def test_noise_drawn_anew_keeps_the_distribution_in_more_rows_and_ddim_does_not(tmp_path: Path) -> None:
+    student = trained(tmp_path)
+    wanted = variances(exact(DATA, SCHEDULE, TIMES), TEACHER_PLAN, 5000)
+    shares = {
+        sampler: variances(student, replace(METHOD, sampler=sampler).plan(student, 2), 0) / wanted
+        for sampler in ("consistency", "ddim")
+    }
+    assert (shares["consistency"] - 1).abs().max() < 0.08  # each of the two is known to 2%
+    assert shares["ddim"].min() > 1.25
+
+
 def test_states_on_the_way_are_those_of_the_teachers_rows_and_are_kept_with_the_pairs(tmp_path: Path) -> None:
     pipe = fs.load(tiny.write(tmp_path / "tiny.safetensors"))
     teacher_plan = pairs.Teacher.of(pipe, None, 2.0, 4).order.plan
@@ -149,6 +165,7 @@ def test_a_student_knows_a_plan_for_each_number_of_rows(tmp_path: Path) -> None:
         ({"rows": True}, "got True"),
         ({"first": 0.0}, "first must be a finite number above zero, got 0"),
         ({"first": "all"}, "got 'all'"),
+        ({"sampler": "euler"}, "unknown sampler 'euler'"),
     ],
 )
 def test_other_settings_are_refused(options: dict[str, object], words: str) -> None:

@@ -16,6 +16,7 @@ from fewstep import InvalidInput
 from fewstep.distillation import (
     Checks,
     Consistency,
+    Endpoint,
     Health,
     Measuring,
     Progressive,
@@ -293,6 +294,21 @@ def test_a_perfect_consistency_student_has_no_error_along_a_trajectory_and_the_t
     each = [usual[f"self-consistency at {at.ratio:.3g}"] for at in found.stations]
     assert usual["self-consistency"] == max(each) == each[0] > 0.1
     assert usual["boundary"] < 0.1
+
+
+def test_a_student_by_endpoint_is_looked_at_on_its_own_levels_and_at_the_boundary_where_it_learns_that(
+    tmp_path: Path,
+) -> None:
+    of = teacher_of(tmp_path, steps=4, guidance=1.0)
+    pairs, _ = pair_of(of, tmp_path, 16)
+    plan = of.order.plan
+    for levels, times in ((4, [row.t for row in plan.rows]), (2, [plan.rows[0].t, plan.rows[2].t])):
+        between = Endpoint(rows=1, levels=levels).suited(plan).consistent(of.pipe.model.schedule)
+        found = Trajectories.of(pairs, between)
+        assert found.stations[0].time == times[0]
+        assert found.stations[-1].time == times[-1]
+        assert (found.boundary is None) == (levels == 2)  # the last row of four is next to the picture
+        assert ("boundary" in found.errors(of.pipe.model.denoiser())) == (levels == 4)
 
 
 def test_the_states_that_are_followed_are_on_the_way_to_the_picture(tmp_path: Path) -> None:

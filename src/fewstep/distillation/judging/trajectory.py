@@ -27,6 +27,8 @@ from fewstep.training.levels import at_times, noised, time_of_ratio
 
 STATIONS = 5
 """Levels of a trajectory that are looked at, beside the boundary."""
+CLEAN = 0.1
+"""The ratio of noise to data up to which a state is next to the picture itself."""
 
 
 @runtime_checkable
@@ -51,27 +53,29 @@ class Trajectories:
     """The teacher's way from the noise of some pairs to its pictures.
 
     Attributes:
-        pairs: noise and end of each; `stations`: the noisiest first; `boundary`: the ends with the least noise.
+        pairs: noise and end of each; `stations`: the noisiest first.
+        boundary: the ends with the least noise, None where that is much.
     """
 
     pairs: Pairs
     stations: tuple[Station, ...]
-    boundary: Station
+    boundary: Station | None
 
     @staticmethod
     def of(pairs: Pairs, between: tuple[float, float], batch: int = 64) -> Trajectories:
         """The states that the teacher's own plan meets between two ratios of noise to data, a few of them."""
         teacher = pairs.teacher
         plan, schedule = teacher.order.plan, schedule_of(teacher.pipe.model.denoiser())
-        met = [i for i, row in enumerate(plan.rows) if between[0] <= row.sigma / row.alpha <= between[1]]
+        ratios = schedule.ratio([row.t for row in plan.rows])
+        met = np.flatnonzero((between[0] <= ratios) & (ratios <= between[1])).tolist()
         rows = [met[i] for i in sorted({round(i) for i in np.linspace(0, len(met) - 1, STATIONS)})] if met else []
         parts = [followed(pairs, range(i, min(i + batch, pairs.count)), rows) for i in range(0, pairs.count, batch)]
         stations = [
-            Station(
-                plan.rows[row].t, plan.rows[row].sigma / plan.rows[row].alpha, torch.cat([part[i] for part in parts])
-            )
+            Station(plan.rows[row].t, float(ratios[row]), torch.cat([part[i] for part in parts]))
             for i, row in enumerate(rows)
         ]
+        if between[0] > CLEAN:
+            return Trajectories(pairs, tuple(stations), None)
         time = float(time_of_ratio(schedule, between[0]))
         ends = pairs.states(range(pairs.count))
         noise = noise_of([pairs.first + i for i in range(pairs.count)], pairs.shape, "cpu")
@@ -83,7 +87,8 @@ class Trajectories:
         """ "boundary", "self-consistency", the largest over the other levels, and those at each of them."""
         each = {f"self-consistency at {at.ratio:.3g}": self.error(network, at, batch) for at in self.stations}
         largest = {"self-consistency": max(each.values())} if each else {}
-        return {"boundary": self.error(network, self.boundary, batch), **largest, **each}
+        boundary = {} if self.boundary is None else {"boundary": self.error(network, self.boundary, batch)}
+        return boundary | largest | each
 
     def error(self, network: Network, at: Station, batch: int) -> float:
         """Of the estimates at one level."""

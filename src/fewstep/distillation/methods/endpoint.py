@@ -9,8 +9,10 @@ That is the consistency function (Song et al. 2023, arXiv 2303.01469) by its def
 error of the student's own estimate at a lower level becomes a target at a higher one; the price is the trajectories.
 At the first level alone it is knowledge distillation (Luhman & Luhman 2021, arXiv 2101.02388).
 
-The student draws by DDIM over some of the levels, in any number of rows up to theirs. A row is given what the one
-before estimated with the noise that it saw, at a level where less is left to decide, and mends what that got wrong.
+The student draws at some of the levels, in any number of rows up to theirs, with noise drawn anew between them (ibid.,
+algorithm 1): a row is given what the one before estimated under noise of less level, and mends what that got wrong.
+Noised anew, an estimate is a state like those of the trajectories. DDIM, which puts back the noise that the row saw,
+leaves them: one estimate of the end is not the way there.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from fewstep.training import STUDENT, Batch, Draws, Loss, Needs, Phase, Roles, o
 from fewstep.training.levels import at_times
 
 MOST_LEVELS = 100
+WAYS = ("consistency", "ddim")
+"""Samplers that the student can be drawn by."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class Endpoint:
         first: the share of the samples that learn the noisiest level, which every drawing begins with, above 0 and at
             most 1; the others are shared out evenly to the lower ones.
         times: the levels themselves, the noisiest first; empty are those of the teacher's plan.
+        sampler: of its plan: "consistency" draws noise anew between rows, "ddim" does not.
     """
 
     name: ClassVar[str] = "endpoint"
@@ -54,8 +59,10 @@ class Endpoint:
     levels: int = 10
     first: float = 0.4
     times: tuple[float, ...] = ()
+    sampler: str = "consistency"
 
     def __post_init__(self) -> None:
+        checks.check_known(self, sampler=WAYS)
         checks.check_counts(self, levels=MOST_LEVELS)
         checks.check_counts(self, rows=self.levels)
         if positive("first", self.first) > 1:
@@ -64,6 +71,11 @@ class Endpoint:
     def along(self, schedule: Schedule) -> tuple[float, ...]:
         """The times of the teacher's trajectories that are kept, the noisiest first."""
         return self.times or levels_of(schedule, self.levels)
+
+    def consistent(self, schedule: Schedule) -> tuple[float, float]:
+        """The levels k between which the estimate is to be the same all along a trajectory."""
+        times = self.along(schedule)
+        return float(schedule.ratio(times[-1])), float(schedule.ratio(times[0]))
 
     def suited(self, plan: Plan) -> Endpoint:
         """These settings for a teacher that draws by a plan. Raises `InvalidInput` where that has too few rows."""
@@ -97,7 +109,7 @@ class Endpoint:
         if not 1 <= rows <= self.levels:
             raise InvalidInput(f"a student by endpoint draws in 1 to {self.levels} rows, its levels, got {rows}")
         times = [self.along(schedule)[place] for place in spread(self.levels, rows)]
-        return compile("ddim", schedule=schedule, times=[*times, schedule.t_clean])
+        return compile(self.sampler, schedule=schedule, times=[*times, schedule.t_clean])
 
 
 def met(plan: Plan, levels: int, method: str) -> tuple[float, ...]:
