@@ -45,7 +45,8 @@ bench: dev  ## time the solvers, and prompts to pixels, against their peers
 	$(BIN)/python benchmarks/image_time.py
 
 distill-table: dev  ## train every method of distillation on the digits (hours; goes on where it was), table into the docs
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/distill_table.py --page docs/distill.md $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/distill_table.py --json benchmarks/distill_table.json \
+	  --page docs/distill.md $(ARGS)
 
 clean:  ## remove .venv, caches and built files; out/ and runs/ stay
 	rm -rf $(VENV) build dist site .hypothesis .import_linter_cache .pytest_cache .ruff_cache

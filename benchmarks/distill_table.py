@@ -1,9 +1,12 @@
 """Every method of distillation on the digits, at its own numbers of evaluations, beside samplers without training.
 
-    python benchmarks/distill_table.py [--seeds 3] [--only regression,consistency] [--page docs/distill.md]
+    python benchmarks/distill_table.py [--seeds 3] [--only regression,consistency] [--json FILE] [--page FILE]
 
 Writes the table of docs/distill.md between its markers. What is drawn, trained and measured is kept under
-`runs/distill-table`, a file each, so an interrupted run goes on and a second one measures what is missing alone.
+`runs/distill-table`, so an interrupted run goes on. The figures alone are kept in the file of `--json` too, and those
+that it has are not measured again. The project's table is
+
+    python benchmarks/distill_table.py --json benchmarks/distill_table.json --page docs/distill.md
 
 The teacher is the shipped model of the digits without guidance, so that a row is one evaluation for everybody. A
 student draws 20,000 pictures, of noise that no training saw, and so does every sampler. The reference are 50,000
@@ -16,14 +19,16 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from distill_figures import Kept
 from distill_page import put, written
 from torch import Tensor
 
@@ -44,7 +49,6 @@ from fewstep.distillation import (
 )
 from fewstep.distillation.pictures.pairs import Pairs, drawn
 from fewstep.distillation.pictures.teacher import Teacher, noise_of, run, solved
-from fewstep.files import write_whole
 from fewstep.measure import Features, Figure, Summary, frechet_infinity
 from fewstep.measure.frechet import frechet_distance
 from fewstep.training import STUDENT, Method, Run, further_roles, row_facts_of, student_of, train
@@ -90,11 +94,16 @@ REGRESSION = Settings(batch=128, rate=1.5e-3)
 PROGRESSIVE = Settings(batch=128, rate=1e-3)
 CONSISTENCY = Settings(batch=128, rate=5e-4, optimiser="radam")
 MATCHING = Settings(batch=128, rate=1e-4)
-ONE = Entry(Regression(rows=1), replace(REGRESSION, steps=6000), (1,))
+MATCHED = DistributionMatching(ratio=3, fake_rate=3e-4)
+TIMES = (999.0, 224.15235457063716)
+"""The first and the sixth level of the student by endpoint."""
+ONE = Entry(Regression(rows=1), replace(REGRESSION, steps=12_000), (1,))
+EVERY = Entry(Endpoint(), replace(REGRESSION, steps=6000), (1, 2, 4))
 ENTRIES = (
     ONE,
     Entry(Regression(rows=2, sampler="ipndm-3", grid="ays"), replace(REGRESSION, steps=3000), (2,)),
     Entry(Regression(rows=4, sampler="ipndm-3", grid="ays"), replace(REGRESSION, steps=1500), (4,)),
+    EVERY,
     Entry(Phased(), replace(REGRESSION, steps=6000), (1, 2, 4)),
     Entry(Progressive(begin=16, end=4), replace(PROGRESSIVE, steps=2000), (4,)),
     Entry(Progressive(begin=16, end=2), replace(PROGRESSIVE, steps=3000), (2,)),
@@ -105,7 +114,8 @@ ENTRIES = (
     Entry(Policy(rows=4), replace(REGRESSION, steps=2000), (4,)),
     Entry(ContinuousConsistency(), replace(CONSISTENCY, steps=3000), (1, 2, 4)),
     Entry(MeanFlow(), replace(CONSISTENCY, steps=4000), (1, 2, 4, 8)),
-    Entry(DistributionMatching(ratio=3, fake_rate=3e-4), replace(MATCHING, steps=2400), (1,), "", ONE),
+    Entry(MATCHED, replace(MATCHING, steps=2400), (1,), "", ONE),
+    Entry(replace(MATCHED, rows=2, times=TIMES), replace(MATCHING, steps=2400), (2,), "", EVERY),
     Entry(Adversarial(distil=1.0, critic_rate=1e-3), replace(MATCHING, steps=2400), (1,), "", ONE),
 )
 """A line of the table for each number of rows. Another method is a line more here; reflow is left out, as this teacher
@@ -139,6 +149,12 @@ class Table:
 
     folder: Path
     sizes: Sizes = Sizes()
+    record: Path | None = None
+
+    @cached_property
+    def kept(self) -> Kept:
+        """What is measured, with this teacher and as many pictures."""
+        return Kept(self.folder, {"model": self.teacher.pipe.model.identity.merged, **asdict(self.sizes)}, self.record)
 
     @cached_property
     def teacher(self) -> Teacher:
@@ -190,7 +206,7 @@ class Table:
 
     def floor(self) -> dict[str, Any]:
         """The teacher against itself."""
-        return self.kept("floor", lambda: self.figures(self.judged.states, self.judged.count))
+        return self.kept.of("floor", lambda: self.figures(self.judged.states, self.judged.count))
 
     def rival(self, rows: int) -> dict[str, Any]:
         """The best sampler without training at some rows: that of the least distance of fewer pictures."""
@@ -202,7 +218,7 @@ class Table:
             facts = {"who": f"{best.recipe.sampler} on {best.recipe.grid}", "compared": len(plans), "rows": rows}
             return facts | self.figures(self.drawing(best), self.sizes.drawn)
 
-        return self.kept(f"sampler-{rows}", measure)
+        return self.kept.of(f"sampler-{rows}", measure)
 
     def drawing(self, plan: fs.Plan) -> Callable[[Sequence[int]], Tensor]:
         """Draws the judged noise by a plan of the teacher's network."""
@@ -216,13 +232,9 @@ class Table:
     def student(self, entry: Entry, seed: int) -> list[dict[str, Any]]:
         """The figures of a student in each of its rows, trained where these are not kept."""
         return [
-            self.kept(self.path(entry, seed, rows).stem, lambda rows=rows: self.drawn_by(entry, seed, rows))
+            self.kept.of(named(entry, seed, rows), lambda rows=rows: self.drawn_by(entry, seed, rows))
             for rows in entry.rows
         ]
-
-    def path(self, entry: Entry, seed: int, rows: int) -> Path:
-        """Of the figures of a student."""
-        return self.folder / f"{entry.key}-seed{seed}-in{rows}.json"
 
     def drawn_by(self, entry: Entry, seed: int, rows: int) -> dict[str, Any]:
         """The figures of a student in some rows."""
@@ -258,15 +270,6 @@ class Table:
         train(Run(method, roles, data, settings, place), watch).eval().requires_grad_(False)
         return roles[STUDENT].network, {"name": entry.name, "seed": seed, "steps": steps, "seconds": took}
 
-    def kept(self, name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The figures of a file, measured where it is not there."""
-        path = self.folder / f"{name}.json"
-        if not path.exists():
-            found = measure()
-            write_whole(path, json.dumps(found, indent=1).encode())
-            print(f"{name}: {found['teacher']['value']:.3f}", flush=True)
-        return json.loads(path.read_text(encoding="utf-8"))
-
 
 def summed(features: Features, pictures: Any) -> Summary:
     """The features of some pictures, all of which are kept."""
@@ -292,19 +295,17 @@ def say(what: str, done: int, of: int) -> None:
         print(f"{what}: {done:,} of {of:,}", flush=True)
 
 
-def measured(table: Table, entries: Sequence[Entry], seeds: int) -> Iterator[dict[str, Any]]:
-    """All students, every one with the first seed before any with the second."""
-    for seed in range(seeds):
-        for entry in entries:
-            yield from table.student(entry, seed)
-
-
-def known(folder: Path, entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """The students of some trainings that are measured already, of other settings too, in the order of the table."""
+def known(table: Table, entries: Sequence[Entry], seeds: int) -> list[dict[str, Any]]:
+    """The students of some trainings that are measured already, in the order of the table."""
     names = list(dict.fromkeys(entry.name for entry in entries))
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*-seed*-in*.json"))]
-    found = [one for one in found if one["name"] in names]
+    every = [named(entry, seed, rows) for entry in entries for rows in entry.rows for seed in range(seeds)]
+    found = [one for one in map(table.kept.get, every) if one is not None]
     return sorted(found, key=lambda one: (names.index(one["name"]), one["rows"], one["steps"], one["seed"]))
+
+
+def named(entry: Entry, seed: int, rows: int) -> str:
+    """The figures of a student in some rows."""
+    return f"{entry.key}-seed{seed}-in{rows}"
 
 
 def main() -> None:
@@ -313,24 +314,32 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", default="", help="methods, by name, separated by commas")
     parser.add_argument("--kept", action="store_true", help="train nothing: the table of what is measured already")
+    parser.add_argument("--json", type=Path, help="keeps the figures; those that it has are not measured again")
     parser.add_argument("--page", type=Path, help="write the table into this page, between its markers")
     parser.add_argument("--share", type=float, default=1.0, help="of every number of pictures and steps, for a trial")
     given = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)  # of guidance between levels that few rows do not meet
-    folder = given.folder if given.share == 1 else given.folder.with_name(f"{given.folder.name}-{given.share:g}")
-    folder.mkdir(parents=True, exist_ok=True)
-    table, names = Table(folder, Sizes().scaled(given.share)), [name for name in given.only.split(",") if name]
+    if given.share != 1 and (given.json or given.page):
+        parser.error("--json and --page keep what is measured whole: leave them out, or --share")
+    if given.only and given.page:
+        parser.error("a page has every method: leave out --only, or --page")
+    names = [name for name in given.only.split(",") if name]
     entries = [entry for entry in ENTRIES if not names or entry.method.name in names]
     if not entries:
         parser.error(f"--only {given.only} is none of {', '.join(sorted({one.method.name for one in ENTRIES}))}")
+    folder = given.folder if given.share == 1 else given.folder.with_name(f"{given.folder.name}-{given.share:g}")
+    folder.mkdir(parents=True, exist_ok=True)
+    table = Table(folder, Sizes().scaled(given.share), given.json)
     floor = table.floor()
-    samplers = {
-        rows: table.rival(rows) for rows in ROWS if not given.kept or (folder / f"sampler-{rows}.json").exists()
-    }
     if not given.kept:
-        for _ in measured(table, entries, given.seeds):
-            pass
-    text = written(floor, samplers, known(folder, entries))
+        for rows in ROWS:
+            table.rival(rows)
+        for seed, entry in itertools.product(range(given.seeds), entries):  # every one with the first seed first
+            table.student(entry, seed)
+            table.kept.write()
+    table.kept.write()
+    samplers = {rows: found for rows in ROWS if (found := table.kept.get(f"sampler-{rows}")) is not None}
+    text = written(floor, samplers, known(table, entries, given.seeds))
     print(text)
     if given.page:
         put(given.page, text)

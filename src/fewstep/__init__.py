@@ -26,12 +26,14 @@ if TYPE_CHECKING:
         files,
         measure,
         models,
+        optimization,
         pipeline,
         recipes,
         schedules,
         show,
         training,
         tuning,
+        variants,
         zoo,
     )
     from fewstep.adaptive import sample_adaptive
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from fewstep.drawing import PRESETS, Decode, Drawing, Estimate, Guidance, Sampling, preset
     from fewstep.measure.saturation import saturation
     from fewstep.models import NetworkSpec, TensorCache
+    from fewstep.optimization import optimize
     from fewstep.pipeline import Pipeline, load
     from fewstep.run.eager import Cancelled, NonFinite, Progress, sample, sample_pair
     from fewstep.run.graph import Graph
@@ -77,6 +80,7 @@ _ROOMS = {
     "files": "fewstep.files",
     "measure": "fewstep.measure",
     "models": "fewstep.models",
+    "optimization": "fewstep.optimization",
     "pipeline": "fewstep.pipeline",
     "recipes": "fewstep.recipes",
     "scenes": "fewstep.zoo.scenes",
@@ -84,6 +88,7 @@ _ROOMS = {
     "show": "fewstep.show",
     "training": "fewstep.training",
     "tuning": "fewstep.tuning",
+    "variants": "fewstep.variants",
     "zoo": "fewstep.zoo",
 }
 _HOMES = {
@@ -111,6 +116,7 @@ _HOMES = {
     "fewstep.measure.saturation": ["saturation"],
     "fewstep.drawing": ["PRESETS", "Decode", "Drawing", "Estimate", "Guidance", "Sampling", "preset"],
     "fewstep.models": ["NetworkSpec", "TensorCache"],
+    "fewstep.optimization": ["optimize"],
     "fewstep.pipeline": ["Pipeline", "load"],
     "fewstep.run.eager": ["Cancelled", "NonFinite", "Progress", "sample", "sample_pair"],
     "fewstep.run.graph": ["Graph"],
@@ -174,6 +180,8 @@ __all__ = [
     "load",
     "measure",
     "models",
+    "optimization",
+    "optimize",
     "pipeline",
     "preset",
     "recipes",
@@ -189,6 +197,7 @@ __all__ = [
     "training",
     "tune",
     "tuning",
+    "variants",
     "zoo",
 ]
 

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from fewstep import InvalidInput
 from fewstep.distillation import Regression, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.append(str(ROOT / "benchmarks"))
-script, page = (importlib.import_module(name) for name in ("distill_table", "distill_page"))
+script, page, figures = (importlib.import_module(f"distill_{name}") for name in ("table", "page", "figures"))
 TINY = script.Sizes(pairs=16, drawn=102, reference=40, ranked=34, share=0.01)
 
 
@@ -84,8 +85,34 @@ def test_what_is_measured_is_kept_and_a_second_run_measures_nothing(tmp_path: Pa
     again = script.Table(tmp_path, replace(TINY, drawn=10**6))  # which would take hours
     assert again.floor() == floor
     assert again.student(entry, 0) == [own]
-    assert script.known(tmp_path, [entry]) == [own]
+    assert script.known(again, [entry], seeds=3) == [own]
     assert json.loads((tmp_path / f"{entry.key}-seed0-in1.json").read_text()) == own
+
+
+def test_one_file_has_all_figures_and_they_are_not_measured_again(tmp_path: Path) -> None:
+    record, (here, there) = tmp_path / "figures.json", (tmp_path / name for name in ("here", "there"))
+    for place, facts in ((here, {"model": "a"}), (there, {"model": "a"})):
+        place.mkdir()
+        kept = figures.Kept(place, facts, record)
+        name = place.name
+        assert kept.of(name, lambda name=name: {"teacher": figure(len(name))})["teacher"]["value"] == len(name)
+        kept.write()
+    again = figures.Kept(tmp_path / "nothing", {"model": "a"}, record)
+    assert [again.get(name)["teacher"]["value"] for name in ("here", "there")] == [4, 5]
+    assert again.get("elsewhere") is None
+    with pytest.raises(InvalidInput, match=r"measured with .*'a'.*name another file, or delete it"):
+        figures.Kept(here, {"model": "b"}, record).get("there")
+    record.write_text("[]")
+    with pytest.raises(InvalidInput, match="is not a file of figures"):
+        figures.Kept(here, {"model": "a"}, record).get("there")
+
+
+def test_the_project_keeps_the_figures_of_its_table() -> None:
+    """So that the table can be written again without measuring anything."""
+    table = script.Table(ROOT / "no such folder", record=ROOT / "benchmarks/distill_table.json")
+    samplers = {rows: table.kept.get(f"sampler-{rows}") for rows in script.ROWS}
+    text = page.written(table.kept.get("floor"), samplers, script.known(table, script.ENTRIES, seeds=3))
+    assert text in (ROOT / "docs/distill.md").read_text(encoding="utf-8")
 
 
 def test_other_settings_are_another_student_and_another_seed_is_not() -> None:
@@ -97,7 +124,7 @@ def test_other_settings_are_another_student_and_another_seed_is_not() -> None:
 
 def test_methods_are_in_the_table_each_training_once() -> None:
     named = {entry.method.name for entry in script.ENTRIES}
-    trained = "regression phased progressive consistency lcm policy scm meanflow dmd add"
+    trained = "regression endpoint phased progressive consistency lcm policy scm meanflow dmd add"
     assert named == set(trained.split())
     assert len({entry.key for entry in script.ENTRIES}) == len(script.ENTRIES)
     assert script.Sizes().scaled(1) == script.Sizes()

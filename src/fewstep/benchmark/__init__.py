@@ -15,7 +15,7 @@ from fewstep.benchmark.advice import ADVICE, Advice, advice_for
 from fewstep.benchmark.choice import Answer, Evidence, choose
 from fewstep.benchmark.commands import Lines
 from fewstep.benchmark.glossary import lacking, meaning
-from fewstep.benchmark.measured import Machine, Measured, ModelFacts, PlanFacts
+from fewstep.benchmark.measured import Measured, ModelFacts, PlanFacts
 from fewstep.benchmark.negative import Negative, Negatives
 from fewstep.benchmark.pareto import ComparisonGroup, Front, front_of, groups, table
 from fewstep.benchmark.planner import Budget, Choice, decide, deciding, fits
@@ -26,6 +26,7 @@ from fewstep.benchmark.search import ScaleChoice, ScaleSearch
 from fewstep.benchmark.settings import Forecast, Loading, Pictures, Reporter, Stage
 from fewstep.benchmark.sweep import Sweep
 from fewstep.benchmark.yardstick import Yardstick, shows_digits, signed, yardstick_of
+from fewstep.run.machine import Machine
 
 __all__ = [
     "ADVICE",

@@ -10,11 +10,12 @@ from pathlib import Path
 from fewstep.benchmark.certificates import is_certified, plan_files, plan_of, read_tuned, variance_of, with_quality
 from fewstep.benchmark.commands import exact
 from fewstep.benchmark.folder import CERTIFICATE, OUT, home_of, is_fresh, results_in, usual_folders, with_timings
-from fewstep.benchmark.measured import UNKNOWN, Machine, Measured, is_here
+from fewstep.benchmark.measured import UNKNOWN, Measured
 from fewstep.benchmark.pareto import ComparisonGroup, groups
 from fewstep.benchmark.results import read_results
 from fewstep.benchmark.sweep import Target
 from fewstep.core.errors import InvalidInput
+from fewstep.run.machine import Machine, is_here
 
 
 @dataclass(frozen=True)

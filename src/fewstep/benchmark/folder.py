@@ -26,12 +26,13 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, with_config
 
-from fewstep.benchmark.measured import Machine, Measured, ModelFacts, is_here, key_of, read_json
+from fewstep.benchmark.measured import Measured, ModelFacts, key_of, read_json
 from fewstep.benchmark.results import ResultFile, read_results
 from fewstep.benchmark.settings import STRICT
 from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.files import write_whole
+from fewstep.run.machine import Machine, is_here
 
 OUT, RESULTS, CERTIFICATE = Path("out"), "runs.jsonl", ".certificate.json"
 DESCRIPTION, LOCK = "bench.json", ".lock"

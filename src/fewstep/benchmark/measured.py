@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
 import math
-import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-import torch
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -30,6 +26,7 @@ from fewstep.core.errors import InvalidInput
 from fewstep.core.plan import Plan
 from fewstep.measure.figure import Figure
 from fewstep.models import Identity
+from fewstep.run.machine import Machine
 from fewstep.tuning.certificate import ConfidenceInterval
 from fewstep.tuning.table import LEARNED
 
@@ -61,16 +58,6 @@ Figures = Mapping[str, Annotated[Figure, BeforeValidator(_figure)]]
 Seconds = Annotated[ConfidenceInterval, AfterValidator(_finite), PlainSerializer(ConfidenceInterval._asdict)]
 UNKNOWN = ConfidenceInterval(math.inf, math.inf, math.inf)
 """Seconds that nobody measured here."""
-
-
-class Machine(NamedTuple):
-    """Where seconds were measured, and with which versions."""
-
-    processor: str
-    threads: int
-    device: str
-    torch: str
-    fewstep: str
 
 
 @with_config(STRICT)
@@ -261,34 +248,3 @@ def read_json(kind: TypeAdapter[T], content: bytes) -> T:
 def key_of(facts: Mapping[str, Any]) -> str:
     """16 hexadecimal digits of a SHA-256 over JSON values, whatever their order."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True, allow_nan=False).encode()).hexdigest()[:16]
-
-
-def machine_of(device: torch.device | str) -> Machine:
-    """The machine that this process runs on."""
-    return Machine(
-        processor=_processor(),
-        threads=torch.get_num_threads(),
-        device=device_name(device),
-        torch=torch.__version__,
-        fewstep=importlib.metadata.version("fewstep"),
-    )
-
-
-def is_here(machine: Machine, here: Machine) -> bool:
-    """Whether seconds of one machine hold for the other."""
-    return (machine.processor, machine.threads, machine.device) == (here.processor, here.threads, here.device)
-
-
-def device_name(device: torch.device | str) -> str:
-    """ "cpu", or the kind of the accelerator with its name."""
-    device = torch.device(device)
-    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from fewstep.benchmark.measured import Machine, ModelFacts, Precision, key_of, machine_of
+from fewstep.benchmark.measured import ModelFacts, Precision, key_of
 from fewstep.benchmark.settings import PLAIN, USUAL, Loading, Pictures
 from fewstep.benchmark.sweep import Target
 from fewstep.benchmark.yardstick import SCENE, shows_digits
@@ -23,6 +23,7 @@ from fewstep.core.plan import Plan
 from fewstep.core.schedule import Schedule
 from fewstep.denoise.base import Denoiser
 from fewstep.pipeline import Pipeline, load
+from fewstep.run.machine import Machine, machine_of
 from fewstep.tuning import Problem
 from fewstep.tuning.settings import HELD_OUT
 from fewstep.tuning.subject import drawing, labels_of, prompts_of, scale_of, usual_plan

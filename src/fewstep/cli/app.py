@@ -44,6 +44,7 @@ COMMANDS = {
     "bench": Entry("fewstep.cli.bench", "Measure samplers, grids and steps on the same noise; resume at will."),
     "tune": Entry("fewstep.cli.tune", "Fit a plan of few evaluations to a model, with a certificate."),
     "distill": Entry("fewstep.cli.distill", "Train a student that draws in few evaluations."),
+    "optimize": Entry("fewstep.cli.optimize", "Make the calls of a model cheaper, by measurement here."),
     "choose": Entry("fewstep.cli.choose", "Choose a sampler and steps for a budget, by measurements."),
     "show": Entry("fewstep.cli.show", "Draw pictures that teach: paths, errors, schedules, steps."),
     "train": Entry("fewstep.cli.train", "Train a small model; interrupt and resume at will."),

@@ -80,6 +80,24 @@ class Several(click.ParamType):
         return found
 
 
+class Share(click.ParamType):
+    """A share, such as 1% or 0.01, above 0 and at most 1."""
+
+    name = "a share"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return "SHARE"
+
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> float:
+        try:
+            found = float(value[:-1]) / 100 if isinstance(value, str) and value.endswith("%") else float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not a share such as 1% or 0.01", param, ctx)
+        if not 0 < found <= 1:
+            self.fail(f"{value} is not above 0 and at most 1, or 100%", param, ctx)
+        return found
+
+
 class ScaleOrSearch(click.ParamType):
     """A guidance scale; `auto`, or several scales, of which measurement chooses one."""
 

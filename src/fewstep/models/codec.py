@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -88,11 +88,13 @@ class Latents:
         vae: a module of diffusers with `decode` and `encode`.
         factor: pixels of a picture for one of the latents, along each side.
         digest: over the VAE's files, or empty where they are not known.
+        decoder: what decodes in place of the VAE's own, but in tiles; None is that.
     """
 
     vae: Any
     factor: int
     digest: str = ""
+    decoder: Callable[[Tensor], Tensor] | None = None
     value_range: tuple[float, float] = (-1.0, 1.0)
 
     @staticmethod
@@ -114,12 +116,14 @@ class Latents:
     def decode(self, states: Tensor, how: Decode = Decode()) -> Tensor:  # noqa: B008  # it is frozen
         """Sliced, it takes the memory of one image; tiled, that of a tile, and it changes pixels slightly."""
         vae, weight = self._tiling() if how.tiled else self.vae, next(self.vae.parameters())
+        own = None if how.tiled else self.decoder
         z = states.to(weight.device)
         scale, mean, std = self._scales(z)
         z = z * std / scale + mean if std is not None else z / scale + mean
         z = z.to(weight.dtype)
         with torch.no_grad():
-            parts = [vae.decode(part, return_dict=False)[0] for part in (z.split(1) if how.sliced else (z,))]
+            each = z.split(1) if how.sliced else (z,)
+            parts = [own(part) if own else vae.decode(part, return_dict=False)[0] for part in each]
         return torch.cat(parts).to("cpu", torch.float32)
 
     def decoding_bytes(self, shape: Sequence[int], images: int, how: Decode = Decode()) -> int:  # noqa: B008

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Unpack
 
 import torch
@@ -26,6 +27,8 @@ from fewstep.pipeline.order import OnRow, Order, Run, compiled, ordered
 from fewstep.pipeline.pictures import Picture
 from fewstep.pipeline.source import Beside, again, from_picture
 from fewstep.pipeline.stages import Conditioned, check, check_asked, denoiser_of, encode
+from fewstep.variants import is_variant
+from fewstep.variants import load as load_variant
 
 Negative = str | int | Sequence[Any]
 
@@ -350,9 +353,10 @@ def load(
 
     Args:
         source: the name of a shipped model ("digits", "scenes"); the path of a .safetensors file that fewstep trained;
-            a folder in the format of diffusers, or its id on the Hugging Face hub ("org/name"); the folder of one
-            network in that format, or the .safetensors file in it; an original checkpoint, which is one .safetensors
-            file with all parts (Stable Diffusion 1, 2, XL and 3, FLUX); or a callable `network(x, t)`.
+            a folder in the format of diffusers, or its id on the Hugging Face hub ("org/name"); a folder that
+            `fewstep.optimize` wrote; the folder of one network in the format of diffusers, or the .safetensors file in
+            it; an original checkpoint, which is one .safetensors file with all parts (Stable Diffusion 1, 2, XL and 3,
+            FLUX); or a callable `network(x, t)`.
         spec: the schedule, prediction and the like of a callable, or of one network alone.
         device: where the model runs; `dtype` in what: "float32" (the default), "float16" or "bfloat16". Of callables,
             only modules can be converted, as copies; None leaves them as they are.
@@ -373,4 +377,6 @@ def load(
             says of itself what its configuration or the caller contradicts.
     """
     place = place_of(device, dtype, Claims(prediction, zero_snr), lora, **files)
+    if not callable(source) and is_variant(source):
+        return Pipeline(load_variant(Path(source), place, spec))
     return Pipeline(load_model(source, place, spec))
