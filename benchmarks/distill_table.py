@@ -116,7 +116,7 @@ ENTRIES = (
     Entry(MeanFlow(), replace(CONSISTENCY, steps=4000), (1, 2, 4, 8)),
     Entry(MATCHED, replace(MATCHING, steps=2400), (1,), "", ONE),
     Entry(replace(MATCHED, rows=2, times=TIMES), replace(MATCHING, steps=2400), (2,), "", EVERY),
-    Entry(Adversarial(distil=1.0, critic_rate=1e-3), replace(MATCHING, steps=2400), (1,), "", ONE),
+    Entry(Adversarial(ratio=3, critic_rate=1e-3, highest=0.6), Settings(1200, rate=2e-5), (1,), "", ONE),
 )
 """A line of the table for each number of rows. Another method is a line more here; reflow is left out, as this teacher
 is not a flow.

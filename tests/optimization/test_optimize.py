@@ -123,8 +123,12 @@ def test_techniques_are_tried_on_top_of_the_fastest_and_what_was_slow_again(
     assert rounds == [3, 1, 1]  # the last is the whole beside the model as it is
     assert [(one.technique, one.on, one.kept) for one in found.report.trials] == [
         ("lower", "as it is", True),
+        ("lowest", "as it is", False),
+        ("codec", "as it is", False),
         ("codec", "network in bfloat16", True),
     ]
+    assert found.report.trials[1].why == "faster, but less than lower"
+    assert found.report.trials[2].why == "slower: 0.70 times"
 
 
 def test_what_this_model_cannot_have_is_noted(model: Path) -> None:
@@ -151,6 +155,9 @@ def test_the_model_is_written_with_its_report_and_loads(
     racing(monkeypatch, lambda round: [0.5])
     optimized(model, techniques=[LOWER], output=output)
     assert sorted(path.name for path in output.iterdir()) == ["report.html", "report.json"]
+    racing(monkeypatch, lambda round: [2.0])
+    optimized(model, most_loss=0.5, techniques=[LOWER], output=output)
+    assert fs.load(output).model.identity.variant == {"dtype": "bfloat16"}
 
 
 def test_what_cannot_be_optimised_is_refused_before_anything_is_measured(

@@ -13,6 +13,7 @@ from fewstep import InvalidInput
 from fewstep.benchmark.yardstick import Adherence
 from fewstep.measure.figure import Figure
 from fewstep.optimization.quality import FIRST, Judge, Loss, error_gained, points_lost
+from fewstep.optimization.trial import of_prompts, percent
 from fewstep.pipeline import Pipeline
 from fewstep.variants.network import with_module
 from fewstep.zoo.scenes.prompts import held_out_prompts
@@ -58,6 +59,12 @@ def test_prompts_that_none_lost_are_not_known_to_be_lost_by_none() -> None:
     assert some.value == pytest.approx(0.2)
     assert 0.1 < some.low < 0.15
     assert 0.24 < some.high < 0.31
+
+
+def test_prompts_are_told_in_words() -> None:
+    assert of_prompts(-0.004, 0.008, 256) == "no fewer of 256 prompts are drawn right, at most 0.80% fewer"
+    assert of_prompts(0.02, 0.03, 1024) == "2.00% fewer of 1,024 prompts are drawn right, at most 3.00% fewer"
+    assert percent(-1e-6) == "0.00%"
 
 
 @pytest.mark.parametrize(

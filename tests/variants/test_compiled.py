@@ -88,6 +88,7 @@ def test_a_kill_while_it_compiles_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         store.loaded(store.path({}, "cpu"), make, "compiling")
     assert list((tmp_path / "kept").iterdir()) == []
+    assert store.seconds(store.path({}, "cpu")) == 0.0
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="rights are those of POSIX")
@@ -137,6 +138,10 @@ def test_a_compiled_model_draws_the_same_and_the_next_process_compiles_nothing(p
     again = Pipeline(variants.compile_model(pipe.model, (2,), store=store))
     assert torch.equal(again([0, 1], steps=4, seed=1).tensor, own)
     assert len(said) == 1
+    took = variants.compile_seconds(fast.model)
+    assert took > 0.5
+    assert variants.compile_seconds(again.model) == took  # as the first process had it
+    assert variants.compile_seconds(pipe.model) == 0.0
     assert fast.model.digest != pipe.model.digest
     assert again.model.digest == fast.model.digest
     with pytest.raises(InvalidInput, match="is compiled already"):

@@ -94,7 +94,7 @@ def optimize(**given: Any) -> None:
 
 def show(report: fs.optimization.Report) -> None:
     """Print what was tried and the verdict."""
-    heads = ["technique", "on", "times faster", "95% interval", "error", "verdict"]
+    heads = ["technique", "on", "times faster", "95% interval", "error grows by", "verdict"]
     show_table(
         heads,
         [
@@ -103,7 +103,7 @@ def show(report: fs.optimization.Report) -> None:
                 one.on,
                 "-" if one.speed is None else f"{one.speed.value:.2f}",
                 "-" if one.speed is None else f"{one.speed.low:.2f} to {one.speed.high:.2f}",
-                "-" if one.loss is None else f"{one.loss.value:+.2%}",
+                "-" if one.loss is None else f"{round(one.loss.value, 4) + 0.0:.2%}",
                 one.why,
             ]
             for one in report.trials
@@ -112,9 +112,5 @@ def show(report: fs.optimization.Report) -> None:
     )
     click.echo()
     click.echo(report.verdict)
-    points = report.adherence
-    if points is not None:
-        interval = f"{points.low:.1%} to {points.high:.1%}"
-        click.echo(f"Of {points.n:,} prompts {points.value:.1%} ({interval}) are drawn right no more.")
     if report.cut:
         note("the time was over before all was tried: give more --seconds")

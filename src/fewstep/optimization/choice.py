@@ -19,7 +19,7 @@ from fewstep.optimization.speed import Times, race
 from fewstep.optimization.technique import TECHNIQUES, Technique
 from fewstep.optimization.trial import Trial
 from fewstep.pipeline import Pipeline
-from fewstep.variants import Store, Variant
+from fewstep.variants import Store, Variant, compile_seconds
 
 Watch = Callable[[str], None]
 
@@ -74,13 +74,15 @@ class Choice:
         return Pipeline(variant.of(self.judge.pipe.model, (self.batch,), self.store))
 
     def _round(self, techniques: Sequence[Technique]) -> tuple[list[Technique], bool]:
-        """Time all on top of what was kept, and keep the fastest that may be; returns which stay to be tried."""
+        """Time all on top of what was kept, and keep the fastest that may be.
+
+        Returns which may be tried on top of it, all but that and those that lose too much, and whether one was kept.
+        """
         base, names = self.made(self.variant), str(self.variant)
         options = [(technique, variant) for technique in techniques if (variant := technique.on(self.variant))]
-        pipes, compiling, ready = [], [], []
+        pipes, ready = [], []
         for technique, variant in options:
             self.watch(f"{technique.name}, on {names}")
-            began = time.monotonic()
             try:
                 pipe = self.made(variant)
                 self.draw(pipe, 0)
@@ -88,38 +90,38 @@ class Choice:
                 self.trials.append(Trial(technique.name, names, False, str(error)))
                 continue
             pipes.append(pipe)
-            compiling.append(time.monotonic() - began)
             ready.append((technique, variant))
         self.watch(f"timing {len(ready)} in turns, on {names}")
         device = torch.device(base.model.device)
         draws: list[Callable[[int], object]] = [lambda turn, pipe=pipe: self.draw(pipe, turn) for pipe in pipes]
         times = race(lambda turn: self.draw(base, turn), draws, device, self.end)
         order = sorted(range(len(ready)), key=lambda i: -times[i].ratio.value)
-        going = [ready[i][0] for i in order]
+        going, kept = [ready[i][0] for i in order], ""
         for i in order:
             technique, variant = ready[i]
             speed = times[i].ratio
             if speed.low <= 1:
                 words = "slower" if speed.high < 1 else "not surely faster"
                 self.trials.append(Trial(technique.name, names, False, f"{words}: {speed.value:.2f} times", speed))
-                continue
-            trial = self._judged(technique, variant, pipes[i], times[i], compiling[i])
-            self.trials.append(trial)
-            if trial.kept:
-                self.variant = variant
-                self.cut = time.monotonic() > self.end
-                return [one for one in going if one is not technique], True
-            going.remove(technique)
-        return going, False
+            elif kept:
+                self.trials.append(Trial(technique.name, names, False, f"faster, but less than {kept}", speed))
+            else:
+                trial = self._judged(technique, pipes[i], times[i])
+                self.trials.append(trial)
+                going.remove(technique)
+                if trial.kept:
+                    self.variant, kept = variant, technique.name
+        self.cut = time.monotonic() > self.end
+        return going, bool(kept)
 
-    def _judged(self, technique: Technique, variant: Variant, pipe: Pipeline, times: Times, compiling: float) -> Trial:
+    def _judged(self, technique: Technique, pipe: Pipeline, times: Times) -> Trial:
         """Whether what is faster loses little enough, and fewer rows do no better."""
         self.watch(f"judging {technique.name}, on {self.variant}")
         gallery, names = self.judge.gallery(pipe), str(self.variant)
         _, loss = self.judge.judged(gallery, self.most)
         saved = (sum(times.base) / len(times.base) - times.seconds) / self.batch
-        compiles = any(name in technique.change for name in ("compiled", "codec_compiled"))
-        pays = math.ceil(compiling / saved) if compiles and saved > 0 else None
+        compiling = compile_seconds(pipe.model)
+        pays = math.ceil(compiling / saved) if compiling and saved > 0 else None
         trial = Trial(technique.name, names, False, "", times.ratio, loss.error, loss.adherence, pays)
         if not loss.within(self.most):
             return replace(trial, why=loss.words(self.most))

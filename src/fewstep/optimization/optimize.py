@@ -19,7 +19,7 @@ from fewstep.core.plan import Plan
 from fewstep.files import check_writable, write_whole
 from fewstep.optimization.choice import Choice
 from fewstep.optimization.quality import Judge
-from fewstep.optimization.report import Report, Total
+from fewstep.optimization.report import REPORT_FILES, Report, Total
 from fewstep.optimization.speed import race
 from fewstep.optimization.technique import TECHNIQUES, Technique
 from fewstep.pipeline import Pipeline, load
@@ -117,15 +117,22 @@ def _files(subject: Pipeline | str | os.PathLike[str], output: Path) -> Path:
     if isinstance(subject, Pipeline):
         raise InvalidInput("a pipeline does not know its files: give the model's name or path where output is given")
     source = files_of(subject)
-    if output.exists() and not (is_variant(output) or (output.is_dir() and not any(output.iterdir()))):
+    if output.exists() and not (is_variant(output) or is_report(output)):
         raise InvalidInput(f"{output} is there and holds no optimised model: name another folder")
     check_writable(output / "report.json", parents=True)
     return source
 
 
+def is_report(folder: Path) -> bool:
+    """Whether a folder holds the report of a model that stayed as it is, or nothing."""
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= set(REPORT_FILES)
+
+
 def _write(output: Path, files: Path, pipe: Pipeline, variant: Variant, batches: Sequence[int], report: Report) -> None:
     """The model with its variant and the report, or the report alone where nothing pays."""
     if variant != Variant():
+        if output.exists() and not is_variant(output):
+            shutil.rmtree(output)
         write(output, files, pipe.model, variant, batches, report.files)
         return
     if is_variant(output):

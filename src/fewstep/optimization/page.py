@@ -6,7 +6,10 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from fewstep.optimization.trial import of_prompts, percent
 from fewstep.tuning.page import STYLE
+
+KEPT = "tr.own td { font-weight: 600 }"
 
 
 def page_of(report: Mapping[str, Any]) -> str:
@@ -22,7 +25,7 @@ def page_of(report: Mapping[str, Any]) -> str:
     }
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{escape(title)}</title><style>{STYLE}</style></head><body>
+<title>{escape(title)}</title><style>{STYLE}{KEPT}</style></head><body>
 <h1>{escape(title)}</h1>
 <p class="verdict">{escape(report["verdict"])}</p>
 <h2>The whole, from prompts to pixels</h2>
@@ -30,7 +33,7 @@ def page_of(report: Mapping[str, Any]) -> str:
 {"".join(_total(one) for one in report["totals"])}</table>
 <p>{_lost(report["loss"], report["adherence"])}</p>
 <h2>What was tried</h2>
-<table><tr><th>technique</th><th>on</th><th>times faster</th><th>error</th><th>pays after</th><th></th></tr>
+<table><tr><th>technique</th><th>on</th><th>times faster</th><th>error grows by</th><th>pays after</th><th></th></tr>
 {"".join(_trial(one) for one in report["trials"])}</table>
 <p>Times faster is the median of turns in which both were drawn, one after the other. The error is the distance of
 pictures to those of the converged solution from the same noise, that of the typical picture; the share by which it
@@ -54,7 +57,7 @@ def _trial(one: Mapping[str, Any]) -> str:
         one["technique"],
         one["on"],
         "" if one["speed"] is None else _times(one["speed"]),
-        "" if one["loss"] is None else f"+{_share(one['loss'])}",
+        "" if one["loss"] is None else _share(one["loss"]),
         pays,
         one["why"],
     )
@@ -70,16 +73,13 @@ def _times(figure: Mapping[str, Any]) -> str:
 
 
 def _share(figure: Mapping[str, Any]) -> str:
-    return f"{figure['value']:.2%} ({figure['low']:.2%} to {figure['high']:.2%})"
+    return f"{percent(figure['value'])} ({percent(figure['low'])} to {percent(figure['high'])})"
 
 
 def _lost(error: Mapping[str, Any] | None, adherence: Mapping[str, Any] | None) -> str:
     if error is None:
         return "Nothing was kept."
-    return f"The error of the typical picture grows by {_share(error)}. {_adherence(adherence)}"
-
-
-def _adherence(figure: Mapping[str, Any] | None) -> str:
-    if figure is None:
-        return ""
-    return f"Of {figure['n']} prompts {_share(figure)} are drawn right no more."
+    words = f"the error of the typical picture grows by {_share(error)}"
+    if adherence is not None:
+        words = f"{of_prompts(adherence['value'], adherence['high'], adherence['n'])}; {words}"
+    return f"{words[0].upper()}{words[1:]}."

@@ -25,6 +25,7 @@ from fewstep.core.plan import Plan
 from fewstep.measure.converged import Goal, find_plan
 from fewstep.measure.distance import LEAST_ERROR, over_images, squares
 from fewstep.measure.figure import BOOTSTRAP, Figure, figure_of
+from fewstep.optimization.trial import percent
 from fewstep.pipeline import Pipeline
 from fewstep.tuning.problem import Problem
 from fewstep.tuning.rivals import contenders_of
@@ -70,7 +71,7 @@ class Loss(NamedTuple):
             return f"{self.lost} images are not finite"
         found = self.decisive
         what = "the error grows by" if self.adherence is None else "of the prompts are drawn right no more:"
-        figure = f"{what} {found.value:.2%} ({found.low:.2%} to {found.high:.2%})"
+        figure = f"{what} {percent(found.value)} ({percent(found.low)} to {percent(found.high)})"
         if self.beyond(most):
             return f"{figure}, more than {most:.2%}"
         room = most - min(max(found.value, 0.0), most / 2)

@@ -9,11 +9,12 @@ from typing import Any
 
 from fewstep.measure.figure import Figure
 from fewstep.optimization.page import page_of
-from fewstep.optimization.trial import Trial, figure_json
+from fewstep.optimization.trial import Trial, figure_json, of_prompts, percent
 from fewstep.run.machine import Machine
 from fewstep.variants import Variant
 
 FORMAT = 1
+REPORT_FILES = ("report.json", "report.html")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,11 @@ class Report:
             f"{one.speed.value:.2f} times ({one.speed.low:.2f} to {one.speed.high:.2f}) at batch {one.batch}"
             for one in self.totals
         )
-        lost = f"the error grows by {self.loss.value:.2%} ({self.loss.low:.2%} to {self.loss.high:.2%})"
+        loss = self.loss
+        lost = f"the error grows by {percent(loss.value)} ({percent(loss.low)} to {percent(loss.high)})"
+        points = self.adherence
+        if points is not None:
+            lost = f"{of_prompts(points.value, points.high, points.n)}, and {lost}"
         return f"Faster by {faster}: {self.variant}; {lost}."
 
     def to_json(self) -> dict[str, Any]:
@@ -91,4 +96,4 @@ class Report:
         """As JSON and as a page, by the names of their files."""
         document = self.to_json()
         text = json.dumps(document, indent=1) + "\n"
-        return {"report.json": text.encode(), "report.html": page_of(document).encode()}
+        return dict(zip(REPORT_FILES, (text.encode(), page_of(document).encode()), strict=True))

@@ -38,6 +38,17 @@ class Trial:
         return own | figures
 
 
+def percent(share: float) -> str:
+    """A share in per cent, and nothing of either sign as 0."""
+    return f"{round(share, 4) + 0.0:.2%}"
+
+
+def of_prompts(value: float, high: float, count: int) -> str:
+    """What a share of prompts lost says, with the most that it may be."""
+    lost = "no fewer" if value <= 0 else f"{percent(value)} fewer"
+    return f"{lost} of {count:,} prompts are drawn right, at most {percent(max(high, 0.0))} fewer"
+
+
 def figure_json(figure: Figure | None) -> Mapping[str, Any] | None:
     """A figure with its interval."""
     if figure is None:

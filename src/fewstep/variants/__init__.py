@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fewstep.variants.cast import cast, cast_codec
-from fewstep.variants.compile import compile_codec, compile_model
+from fewstep.variants.compile import compile_codec, compile_model, compile_seconds
 from fewstep.variants.folder import MeasuredElsewhere, files_of, is_variant, load, write
 from fewstep.variants.store import Store
 from fewstep.variants.variant import Variant
@@ -16,6 +16,7 @@ __all__ = [
     "cast_codec",
     "compile_codec",
     "compile_model",
+    "compile_seconds",
     "files_of",
     "is_variant",
     "load",

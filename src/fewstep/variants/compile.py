@@ -50,6 +50,12 @@ def compile_codec(model: Model, batches: Sequence[int] = (1,), *, store: Store |
     return replace(model, codec=replace(codec, decoder=decoder), identity=identity)
 
 
+def compile_seconds(model: Model) -> float:
+    """That compiling took of what a model has met so far."""
+    decoder = model.codec.decoder if isinstance(model.codec, Latents) else None
+    return sum(one.seconds for one in (model.network, decoder) if isinstance(one, Compiled))
+
+
 def without_codec(identity: Identity) -> Identity:
     """Of the network alone, whatever was made of the VAE."""
     kept = {name: value for name, value in identity.variant.items() if not name.startswith("codec")}

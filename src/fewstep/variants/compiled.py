@@ -29,6 +29,9 @@ from fewstep.variants.store import Store
 class Compiled:
     """`call(module, x, *tensors, **named)` for batches of some sizes, compiled when each is first needed.
 
+    Attributes:
+        seconds: that compiling took of what it has met, in this process or an earlier one.
+
     Args:
         call: takes and returns tensors with the batch first, and looks at none of their values.
         digest: of all that decides what the function computes.
@@ -54,6 +57,7 @@ class Compiled:
         self.sizes = tuple(sorted(set(sizes)))
         self.device = next(module.parameters()).device
         check_compiler(self.device)
+        self.seconds = 0.0
         self._known: dict[tuple[Any, ...], Callable[..., Tensor]] = {}
 
     def __call__(self, x: Tensor, *tensors: Tensor, **named: Tensor) -> Tensor:
@@ -88,7 +92,9 @@ class Compiled:
         inner = _Exported(partial(self.call, self.module), self.module, names)
         size = " x ".join(map(str, values[0].shape))
         words = f"compiling {self.what} for {size}: once on this machine, a minute or more"
-        return self.store.loaded(path, partial(compile_to, inner, values), words)
+        found = self.store.loaded(path, partial(compile_to, inner, values), words)
+        self.seconds += self.store.seconds(path)
+        return found
 
 
 class _Exported(nn.Module):

@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import stat
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from typing import Any
 import torch
 
 from fewstep.core.errors import InvalidInput
+from fewstep.files import write_whole
 from fewstep.run.machine import machine_of
 
 FOLDER = "FEWSTEP_CACHE"
@@ -61,9 +63,10 @@ class Store:
             self.watch(words)
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             check_own(self.folder)
-            part = path.with_name(f".{secrets.token_hex(8)}.pt2")
+            part, began = path.with_name(f".{secrets.token_hex(8)}.pt2"), time.perf_counter()
             try:
                 make(part)
+                write_whole(self._seconds(path), f"{time.perf_counter() - began:.3f}\n".encode())
                 os.replace(part, path)
             finally:
                 with suppress(FileNotFoundError):
@@ -71,6 +74,16 @@ class Store:
         check_own(self.folder)
         check_own(path)
         return torch._inductor.aoti_load_package(str(path))
+
+    def seconds(self, path: Path) -> float:
+        """That the function at a path took to compile, whoever did; 0 where that is not known."""
+        try:
+            return float(self._seconds(path).read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return 0.0
+
+    def _seconds(self, path: Path) -> Path:
+        return path.with_suffix(".seconds")
 
 
 def check_own(path: Path) -> None:
