@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,10 @@ from fewstep.pipeline import Pipeline
 from fewstep.variants import compiled
 from fewstep.variants.compiled import Compiled
 from fewstep.variants.store import FOLDER, Store, usual_folder
+
+pytestmark = pytest.mark.skipif(
+    not any(map(shutil.which, ("g++", "clang++", "c++"))), reason="needs a C++ compiler, which this machine lacks"
+)
 
 
 class Scaled(nn.Module):
