@@ -13,10 +13,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import fewstep as fs
 from fewstep import InvalidInput, variants
 from fewstep.pipeline import Pipeline
 from fewstep.variants import compiled
 from fewstep.variants.compiled import Compiled
+from fewstep.variants.network import call_of
 from fewstep.variants.store import FOLDER, Store, usual_folder
 
 pytestmark = pytest.mark.skipif(
@@ -94,6 +96,14 @@ def test_a_kill_while_it_compiles_leaves_no_file(tmp_path: Path) -> None:
         store.loaded(store.path({}, "cpu"), make, "compiling")
     assert list((tmp_path / "kept").iterdir()) == []
     assert store.seconds(store.path({}, "cpu")) == 0.0
+
+
+def test_the_text_that_calls_a_network_is_part_of_what_it_is(models: Callable[..., Any]) -> None:
+    model = fs.load(models("sd").folder).model
+    module = model.module
+    assert module is not None
+    found = compiled.code_of(call_of(model), module)
+    assert found[0].startswith("fewstep.models.families of fewstep")
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="rights are those of POSIX")

@@ -51,23 +51,12 @@ class Choice:
 
     def run(self) -> Variant:
         """Try until nothing is faster, or the time is over."""
-        left = list(self.possible())
+        left = list(self.techniques)
         while left and not self.cut:
             left, found = self._round(left)
             if not found:
                 break
         return self.variant
-
-    def possible(self) -> list[Technique]:
-        """Those that this machine has for this model; what it has not is noted."""
-        found = []
-        for technique in self.techniques:
-            missing = technique.missing(self.judge.pipe.model)
-            if missing is None:
-                found.append(technique)
-            else:
-                self.trials.append(Trial(technique.name, str(Variant()), False, missing))
-        return found
 
     def made(self, variant: Variant) -> Pipeline:
         """A pipeline with a variant of the model."""

@@ -199,7 +199,7 @@ def _report(choice: Choice, made: Pipeline, seconds: float) -> Report:
             lambda turn: draw(judge.pipe, turn), [lambda turn: draw(made, turn)], torch.device(model.device)
         )
         totals.append(Total(batch, times.ratio, sum(times.base) / len(times.base), times.seconds))
-    images, loss = (0, None) if made is judge.pipe else judge.judged(judge.gallery(made), choice.most)
+    last = next((trial for trial in reversed(choice.trials) if trial.kept), None)  # which was judged with all before
     return Report(
         model={"name": model.name, "weights": model.weights, "digest": made.model.digest},
         variant=choice.variant,
@@ -214,9 +214,9 @@ def _report(choice: Choice, made: Pipeline, seconds: float) -> Report:
         most_loss=choice.most,
         trials=tuple(choice.trials),
         totals=tuple(totals),
-        loss=None if loss is None else loss.error,
-        adherence=None if loss is None else loss.adherence,
-        images=images,
+        loss=last and last.loss,
+        adherence=last and last.adherence,
+        images=0 if last is None else max(one.n for one in (last.loss, last.adherence) if one is not None),
         seconds=seconds,
         cut=choice.cut,
     )

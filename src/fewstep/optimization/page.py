@@ -20,7 +20,7 @@ def page_of(report: Mapping[str, Any]) -> str:
         "model": f"{model['name']}, weights {model['weights']}",
         "drawn by": f"{plan['sampler']} on {plan['grid']} in {plan['rows']} rows, guidance {plan['guidance']:g}",
         "machine": "{processor}, {threads} threads, {device}, torch {torch}".format(**machine),
-        "allowed": f"an error {report['most_loss']:.2%} larger, on {report['images']} images of other noise",
+        "allowed": f"a loss of {report['most_loss']:.2%}, looked at on {report['images']:,} images",
         "took": f"{report['seconds']:.0f} s" + (", and was cut by the time limit" if report["cut"] else ""),
     }
     return f"""<!doctype html>

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fewstep.core.errors import InvalidInput
-from fewstep.models import Model
 from fewstep.variants import Variant
 
 
@@ -22,14 +20,6 @@ class Technique:
         """A variant with this too; None where it has something else in its place."""
         free = all(getattr(variant, field) in (None, False) for field in self.change)
         return replace(variant, **self.change) if free else None
-
-    def missing(self, model: Model) -> str | None:
-        """Why it cannot be had of a model on this machine; None where it can."""
-        try:
-            Variant(**self.change).of(model)
-        except InvalidInput as error:
-            return str(error)
-        return None
 
 
 TECHNIQUES = (

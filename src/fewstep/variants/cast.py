@@ -11,11 +11,12 @@ from fewstep.core.errors import InvalidInput, unknown_name
 from fewstep.models import Model
 from fewstep.models.codec import Latents
 from fewstep.models.identity import in_dtype
+from fewstep.models.loading import DTYPES as EVERY
 from fewstep.models.parts import convert, on_device
 from fewstep.models.quiet import quiet
 from fewstep.variants.network import module_of, with_module
 
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+DTYPES = {name: dtype for name, dtype in EVERY.items() if dtype is not torch.float32}
 
 
 def cast(model: Model, dtype: str) -> Model:

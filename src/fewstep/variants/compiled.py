@@ -112,7 +112,7 @@ class _Exported(nn.Module):
 def code_of(call: Callable[..., Any], module: nn.Module) -> list[str]:
     """What the function is written in: another version, or another text of its file, is another function."""
     found = []
-    for one in (call, type(module)):
+    for one in (inspect.unwrap(call), type(module)):
         name = getattr(one, "__module__", None) or ""
         package = name.partition(".")[0]
         with suppress(importlib.metadata.PackageNotFoundError, ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from torch import Tensor, nn
@@ -29,7 +29,12 @@ def call_of(model: Model) -> Callable[..., Tensor]:
     network = model.network
     if isinstance(network, partial):
         func, rest, more = network.func, network.args[1:], network.keywords
-        return lambda module, x, t, **condition: func(module, *rest, x, t, **more, **condition)
+
+        @wraps(func)  # so that its text is known
+        def call(module: nn.Module, x: Tensor, t: Tensor, **condition: Tensor) -> Tensor:
+            return func(module, *rest, x, t, **more, **condition)
+
+        return call
     return lambda module, x, t, **condition: module(x, t, **condition)
 
 
